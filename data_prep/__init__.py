@@ -1,0 +1,1 @@
+"""Binaries that turn raw public files into prepared arrays."""

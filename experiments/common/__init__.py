@@ -1,0 +1,1 @@
+"""What all experiments share: flags, output directory, records, tables, progress."""

@@ -1,0 +1,54 @@
+"""Runs a binary: a user's mistake is one line, not a traceback.
+
+Set the environment variable R2ET_DEBUG=1 to see the traceback instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app
+
+
+def run(main: Callable[[Sequence[str]], Any]) -> None:
+    """Parse the flags and call main(argv); never returns.
+
+    ValueError and OSError (a missing file, say) end with `error: ...` on stderr and
+    exit status 1; an interrupt (Ctrl-C) with status 130. Any other exception is a bug
+    and keeps its traceback, as all do under R2ET_DEBUG=1.
+
+    Example:
+      >>> if __name__ == "__main__":
+      ...     cli.run(main)
+    """
+    # JAX tells at level INFO which accelerators it did not find.
+    logging.getLogger("jax").setLevel(logging.WARNING)
+    app.run(guarded(main))
+
+
+def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], None]:
+    """Return main with expected exceptions turned into one line and an exit status."""
+
+    def call(argv: Sequence[str]) -> None:
+        try:
+            if len(argv) > 1:
+                raise ValueError(
+                    f"unexpected arguments: {' '.join(argv[1:])}; flags are written "
+                    "--name=value, lists with commas and without spaces"
+                )
+            main(argv)
+        except (KeyboardInterrupt, ValueError, OSError) as error:
+            if os.environ.get("R2ET_DEBUG") == "1":
+                raise
+            interrupted = isinstance(error, KeyboardInterrupt)
+            text = " ".join(str(error).split()) or type(error).__name__
+            if interrupted:
+                text = "interrupted; the same command resumes where it stopped"
+            print(f"error: {text}", file=sys.stderr)
+            sys.exit(130 if interrupted else 1)
+
+    return call

@@ -1,0 +1,247 @@
+"""The flags that every experiment takes, and the parsing of their lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from absl import flags as absl_flags
+
+from r2et_jax.checks import check_count, check_in, check_nonnegative
+
+Number = TypeVar("Number", int, float)
+Default = str | Mapping[str, str]
+
+# The flags belong, for --help and config.json, to the module that calls us.
+absl_flags.disclaim_key_flags()
+
+PRESETS = ("smoke", "standard", "paper")
+LISTS = {
+    "datasets": "names of data sets",
+    "methods": "names of training methods; sums are written wd+r2et_nh",
+    "attacks": "names of attacks",
+    "k": "sizes of the top-k set",
+    "epsilon": "budgets of the attacks, in the units of the model's input",
+    "seeds": "seed numbers, such as 0,1,2",
+}
+
+
+class Common(NamedTuple):
+    """The values of the common flags; an empty list means the experiment's choice."""
+
+    datasets: tuple[str, ...]
+    methods: tuple[str, ...]
+    attacks: tuple[str, ...]
+    k: tuple[int, ...]
+    epsilon: tuple[float, ...]
+    seeds: tuple[int, ...]
+    data_dir: Path
+    output_dir: Path
+    preset: str
+    progress: bool
+    config: dict[str, Any]  # every flag of the experiment, for prepare_output_dir
+
+
+class CommonFlags(NamedTuple):
+    """The common flags as one experiment defined them; `read` them in its main."""
+
+    experiment: str
+    defaults: Mapping[str, Default]
+    flag_values: absl_flags.FlagValues
+
+    def read(
+        self,
+        *,
+        datasets: Collection[str] | None = None,
+        methods: Collection[str] | None = None,
+        attacks: Collection[str] | None = None,
+    ) -> Common:
+        """Return the parsed values; a list not given takes the preset's default.
+
+        Args:
+          datasets, methods, attacks: the known names; None admits any.
+
+        Raises:
+          ValueError: unknown or repeated names, numbers that are none or out of range.
+        """
+        values = self.flag_values
+        preset = values["preset"].value
+        items = {}
+        for name in LISTS:
+            given = values[name].value
+            items[name] = given
+            if given is None:
+                items[name] = _split(by_preset(self.defaults.get(name, ""), preset))
+            elif not given:
+                raise ValueError(f"--{name} must name at least one, got an empty list")
+        known_methods = None if methods is None else frozenset(methods)
+        common = Common(
+            datasets=parse_names("datasets", items["datasets"], known=datasets),
+            methods=parse_names(
+                "methods", items["methods"], known=known_methods, sums=True
+            ),
+            attacks=parse_names("attacks", items["attacks"], known=attacks),
+            k=parse_ints("k", items["k"], minimum=1),
+            epsilon=parse_floats("epsilon", items["epsilon"]),
+            seeds=parse_ints("seeds", items["seeds"], minimum=0),
+            data_dir=Path(values["data_dir"].value),
+            output_dir=Path(values["output_dir"].value),
+            preset=preset,
+            progress=values["progress"].value,
+            config={},
+        )
+        module = values.find_module_defining_flag("preset")
+        own = {
+            flag.name: flag.value
+            for flag in values.flags_by_module_dict()[module]
+            if values[flag.name] is flag
+        }
+        resolved = {name: getattr(common, name) for name in own if name in LISTS}
+        return common._replace(config=dict(sorted({**own, **resolved}.items())))
+
+
+def define_common(
+    experiment: str,
+    *,
+    defaults: Mapping[str, Default],
+    flag_values: absl_flags.FlagValues = absl_flags.FLAGS,
+) -> CommonFlags:
+    """Define the common flags for an experiment's binary.
+
+    May be called by several modules of one process (tests, notebooks): the last call
+    wins. An experiment's own flags should be defined with `allow_override=True` for the
+    same reason; they enter `Common.config` by themselves.
+
+    Args:
+      experiment: its name; the default of --output_dir is results/<experiment>.
+      defaults: list flag -> default as it would be typed ("adult,bank"), or a mapping
+        from each preset to one. A list without a default is empty: the experiment's
+        own choice, such as a k for each data set.
+      flag_values: where to define them.
+
+    Example:
+      >>> FLAGS = define_common(
+      ...     "robustness",
+      ...     defaults={
+      ...         "datasets": {"smoke": "breast_cancer", "standard": "adult",
+      ...                      "paper": "adult,bank,compas"},
+      ...         "seeds": {"smoke": "0", "standard": "0,1,2", "paper": "0,1,2,3,4"},
+      ...         "attacks": "er,mse",
+      ...     },
+      ... )
+      >>> def main(argv):
+      ...     common = FLAGS.read(attacks=("er", "mse", "strongest"))
+    """
+    for name, default in defaults.items():
+        check_in("common list flag", name, LISTS)
+        if not isinstance(default, str) and set(default) != set(PRESETS):
+            raise ValueError(
+                f"the defaults of {name} must be text or a mapping with the keys "
+                f"{', '.join(PRESETS)}, got {default!r}"
+            )
+    keywords = {"flag_values": flag_values, "allow_override": True}
+    for name, meaning in LISTS.items():
+        shown = _shown(defaults.get(name, ""))
+        absl_flags.DEFINE_list(
+            name, None, f"{meaning}, comma-separated (default: {shown})", **keywords
+        )
+    absl_flags.DEFINE_string("data_dir", "data", "folder of prepared data", **keywords)
+    absl_flags.DEFINE_string(
+        "output_dir",
+        f"results/{experiment}",
+        "folder of records, tables and figures; an unfinished run in it is resumed",
+        **keywords,
+    )
+    absl_flags.DEFINE_enum(
+        "preset",
+        "standard",
+        PRESETS,
+        "smoke: seconds on bundled data; standard: the protocol with short training; "
+        "paper: the published epochs and grids",
+        **keywords,
+    )
+    absl_flags.DEFINE_bool("progress", True, "show a progress bar", **keywords)
+    return CommonFlags(experiment, dict(defaults), flag_values)
+
+
+def by_preset(value: Any | Mapping[str, Any], preset: str) -> Any:
+    """Return a preset's entry of a mapping, or the value itself."""
+    return value[preset] if isinstance(value, Mapping) else value
+
+
+def parse_names(
+    name: str,
+    items: Sequence[str],
+    *,
+    known: Collection[str] | None = None,
+    sums: bool = False,
+) -> tuple[str, ...]:
+    """Return distinct, known names; with `sums`, each may be a sum a+b of known ones.
+
+    Raises:
+      ValueError: names the flag, the entry and the known names.
+    """
+    for item in items:
+        terms = item.split("+") if sums and not (known and item in known) else [item]
+        for term in terms:
+            if not term:
+                raise ValueError(f"--{name} has an empty entry: {','.join(items)!r}")
+            if known is not None:
+                check_in(f"entry of --{name}", term, known)
+    return _distinct(name, items, items)
+
+
+def parse_ints(name: str, items: Sequence[str], *, minimum: int) -> tuple[int, ...]:
+    """Return distinct integers of at least `minimum`.
+
+    Raises:
+      ValueError: names the flag and the entry.
+    """
+    numbers = _numbers(name, items, int, "integers")
+    for number in numbers:
+        check_count(name, number, minimum=minimum)
+    return _distinct(name, items, numbers)
+
+
+def parse_floats(name: str, items: Sequence[str]) -> tuple[float, ...]:
+    """Return distinct, finite, nonnegative numbers.
+
+    Raises:
+      ValueError: names the flag and the entry.
+    """
+    numbers = _numbers(name, items, float, "numbers")
+    for number in numbers:
+        check_nonnegative(name, number)
+    return _distinct(name, items, numbers)
+
+
+def _numbers(
+    name: str, items: Sequence[str], kind: Callable[[str], Number], plural: str
+) -> list[Number]:
+    result = []
+    for item in items:
+        try:
+            result.append(kind(item))
+        except ValueError:
+            raise ValueError(
+                f"--{name} takes {plural}, comma-separated, got {item!r}"
+            ) from None
+    return result
+
+
+def _distinct(name: str, items: Sequence[str], values: Sequence) -> tuple:
+    for position, value in enumerate(values):
+        if value in values[:position]:
+            raise ValueError(f"--{name} repeats {items[position]!r}")
+    return tuple(values)
+
+
+def _split(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",")] if text else []
+
+
+def _shown(default: Default) -> str:
+    if isinstance(default, str):
+        return default or "chosen by the experiment"
+    return "; ".join(f"{preset} {_shown(default[preset])}" for preset in PRESETS)

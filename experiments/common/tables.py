@@ -1,0 +1,262 @@
+"""Tables from records alone: rows by key, columns by filter, mean ± standard error."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.common.output import write_text_atomic
+from experiments.common.records import MEASURED, Record, number, select
+
+MISSING = "–"
+
+
+class ColumnSpec(NamedTuple):
+    """One column of numbers.
+
+    Attributes:
+      name: its heading.
+      filters: fields of the records that it shows, as in `RecordStore.select`.
+      format: of the mean and its error, such as ".3f" or ".1%".
+      best: "max" or "min" prints the best of each group of rows in bold.
+    """
+
+    name: str
+    filters: Mapping[str, Any]
+    format: str = ".3f"
+    best: str | None = None
+
+
+class Cell(NamedTuple):
+    """A mean over runs.
+
+    Attributes:
+      mean: mean over seeds, folds averaged first; NaN if any run is not finite.
+      stderr: its standard error; NaN if unknown.
+      over: what the error is taken over: "seeds", "folds" or "inputs".
+      n: number of those (inputs: the record's n).
+      runs: number of records.
+      nonfinite: how many of them are not finite.
+    """
+
+    mean: float
+    stderr: float
+    over: str
+    n: int
+    runs: int
+    nonfinite: int
+
+
+class Table(NamedTuple):
+    """A pivoted table; `cells[r][c]` is None where nothing was measured."""
+
+    keys: tuple[str, ...]
+    rows: list[tuple]
+    columns: tuple[ColumnSpec, ...]
+    cells: list[list[Cell | None]]
+
+
+def pivot(
+    records: Iterable[Record],
+    *,
+    rows: Sequence[str] = ("dataset", "method"),
+    columns: Sequence[ColumnSpec],
+) -> Table:
+    """Average records over seeds and folds into a table.
+
+    Args:
+      records: as a `RecordStore` returns them.
+      rows: the fields that make a row; ordered by first appearance, left to right.
+      columns: see `ColumnSpec`.
+
+    Raises:
+      ValueError: if a cell holds two records of one seed and fold, names the fields in
+        which they differ: a mean over attacks or budgets is never taken by accident.
+
+    Example:
+      >>> table = pivot(store.select(), columns=[
+      ...     ColumnSpec("P@8, ERAttack", dict(metric="p@k", attack="er", k=8)),
+      ... ])
+    """
+    for column in columns:
+        if column.best not in (None, "max", "min"):
+            raise ValueError(f"best must be max, min or None, got {column.best!r}")
+    found: dict[tuple, dict[int, list[Record]]] = {}
+    ranks: list[dict[Any, int]] = [{} for _ in rows]
+    records = list(records)
+    for index, column in enumerate(columns):
+        for record in select(records, **column.filters):
+            key = tuple(record[name] for name in rows)
+            found.setdefault(key, {}).setdefault(index, []).append(record)
+    for record in records:
+        for rank, name in zip(ranks, rows, strict=True):
+            rank.setdefault(record.get(name), len(rank))
+    order = sorted(
+        found, key=lambda key: [rank[v] for rank, v in zip(ranks, key, strict=True)]
+    )
+    cells = [
+        [
+            _cell(found[key][index], where=(key, column.name))
+            if index in found[key]
+            else None
+            for index, column in enumerate(columns)
+        ]
+        for key in order
+    ]
+    return Table(tuple(rows), order, tuple(columns), cells)
+
+
+def to_markdown(table: Table, *, notes: Sequence[str] = ()) -> str:
+    """Return a Markdown table; below it, how its errors arise, and then the notes."""
+    heads = [*table.keys, *(column.name for column in table.columns)]
+    text = [
+        _shown_row(heads),
+        _shown_row(["---"] * len(table.keys) + ["---:"] * len(table.columns)),
+    ]
+    bold = _bold(table)
+    for r, key in enumerate(table.rows):
+        shown = [
+            _shown(cell, column.format, (r, c) in bold)
+            for c, (cell, column) in enumerate(
+                zip(table.cells[r], table.columns, strict=True)
+            )
+        ]
+        text.append(
+            _shown_row([*(MISSING if v is None else str(v) for v in key), *shown])
+        )
+    footnotes = [*_automatic_notes(table), *notes]
+    if footnotes:
+        text += ["", *(f"- {note}" for note in footnotes)]
+    return "\n".join(text) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """Return CSV in full precision: mean, stderr, n, over, runs, nonfinite a column."""
+    parts = ("mean", "stderr", "n", "over", "runs", "nonfinite")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        [
+            *table.keys,
+            *(f"{column.name} {p}" for column in table.columns for p in parts),
+        ]
+    )
+    for key, cells in zip(table.rows, table.cells, strict=True):
+        numbers: list[Any] = []
+        for cell in cells:
+            numbers += (
+                [""] * len(parts) if cell is None else [getattr(cell, p) for p in parts]
+            )
+        writer.writerow([*("" if v is None else v for v in key), *numbers])
+    return buffer.getvalue()
+
+
+def write_table(
+    output_dir: Path, table: Table, *, notes: Sequence[str] = (), name: str = "table"
+) -> None:
+    """Write name.md and name.csv."""
+    write_text_atomic(output_dir / f"{name}.md", to_markdown(table, notes=notes))
+    write_text_atomic(output_dir / f"{name}.csv", to_csv(table))
+
+
+def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and its standard error, s/√n with n−1 in s; NaN for one value."""
+    if len(values) == 1:
+        return values[0], math.nan
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return math.fsum(values) / len(values), error
+
+
+def _cell(records: list[Record], *, where: tuple) -> Cell:
+    seeds: dict[Any, dict[Any, Record]] = {}
+    for record in records:
+        folds = seeds.setdefault(record["seed"], {})
+        if record["fold"] in folds:
+            other = folds[record["fold"]]
+            differing = sorted(
+                key
+                for key in {*record, *other} - MEASURED
+                if record.get(key) != other.get(key)
+            )
+            raise ValueError(
+                f"row {where[0]}, column {where[1]!r}: several records of seed "
+                f"{record['seed']}, fold {record['fold']}, which differ in "
+                f"{', '.join(differing)}; add this to the rows or to the filters"
+            )
+        folds[record["fold"]] = record
+    values = [[number(r["value"]) for r in folds.values()] for folds in seeds.values()]
+    nonfinite = sum(not math.isfinite(v) for folds in values for v in folds)
+    if len(seeds) > 1:
+        over, units = "seeds", [math.fsum(folds) / len(folds) for folds in values]
+    else:
+        over, units = "folds", values[0]
+    if len(records) == 1:
+        over, n = "inputs", records[0]["n"]
+        mean, stderr = units[0], number(records[0]["stderr"])
+    else:
+        n = len(units)
+        mean, stderr = (math.nan, math.nan) if nonfinite else mean_and_stderr(units)
+    return Cell(mean, stderr, over, n, len(records), nonfinite)
+
+
+def _bold(table: Table) -> set[tuple[int, int]]:
+    """Best cells among the rows that share all keys but the last, ties as printed."""
+    best = set()
+    for c, column in enumerate(table.columns):
+        groups: dict[tuple, list[tuple[float, int]]] = {}
+        for r, key in enumerate(table.rows):
+            cell = table.cells[r][c]
+            if column.best and cell is not None and not cell.nonfinite:
+                groups.setdefault(key[:-1], []).append((cell.mean, r))
+        for members in groups.values():
+            top = (max if column.best == "max" else min)(mean for mean, _ in members)
+            shown = format(top, column.format)
+            if len(members) > 1:
+                best |= {
+                    (r, c) for m, r in members if format(m, column.format) == shown
+                }
+    return best
+
+
+def _shown(cell: Cell | None, spec: str, bold: bool) -> str:
+    if cell is None:
+        return MISSING
+    if cell.nonfinite:
+        return f"nan ({cell.nonfinite}/{cell.runs})"
+    text = format(cell.mean, spec)
+    text = f"**{text}**" if bold else text
+    return text if math.isnan(cell.stderr) else f"{text} ± {format(cell.stderr, spec)}"
+
+
+def _shown_row(items: Sequence[str]) -> str:
+    return "| " + " | ".join(item.replace("|", "\\|") for item in items) + " |"
+
+
+def _automatic_notes(table: Table) -> list[str]:
+    cells = [cell for row in table.cells for cell in row if cell is not None]
+    notes = []
+    for over in ("seeds", "folds", "inputs"):
+        counts = {cell.n for cell in cells if cell.over == over}
+        if not counts:
+            continue
+        low, high = min(counts), max(counts)
+        shown = str(low) if low == high else f"{low}–{high}, see the CSV file"
+        note = f"± is the standard error over {over} (n = {shown})"
+        if over == "inputs":
+            note += " where there is a single run: it does not hold the spread of seeds"
+        notes.append(note + ".")
+    if len(notes) > 1:
+        notes.append("The CSV file says for each number which of these holds.")
+    if any(cell.nonfinite for cell in cells):
+        notes.append("nan (a/b): a of b runs are not finite; no mean is taken.")
+    if any(cell is None for row in table.cells for cell in row):
+        notes.append(f"{MISSING}: not measured.")
+    if _bold(table):
+        group = ", ".join(table.keys[:-1])
+        notes.append("Bold: the best mean" + (f" for each {group}." if group else "."))
+    return notes

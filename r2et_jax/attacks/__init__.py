@@ -1,0 +1,20 @@
+"""Attacks on the ranking of an explanation, and the runner that serves them all."""
+
+from r2et_jax.attacks import goals as goals
+from r2et_jax.attacks import optimizers as optimizers
+from r2et_jax.attacks.descent import Attack as Attack
+from r2et_jax.attacks.descent import Context as Context
+from r2et_jax.attacks.descent import State as State
+from r2et_jax.attacks.descent import gradient_attack as gradient_attack
+from r2et_jax.attacks.descent import prediction_divergence as prediction_divergence
+from r2et_jax.attacks.descent import random_search as random_search
+from r2et_jax.attacks.registry import DESCRIPTIONS as DESCRIPTIONS
+from r2et_jax.attacks.registry import NAMES as NAMES
+from r2et_jax.attacks.registry import Model as Model
+from r2et_jax.attacks.registry import Protocol as Protocol
+from r2et_jax.attacks.registry import named_attack as named_attack
+from r2et_jax.attacks.runner import AttackResult as AttackResult
+from r2et_jax.attacks.runner import Best as Best
+from r2et_jax.attacks.runner import attack_batch as attack_batch
+from r2et_jax.attacks.runner import attack_example as attack_example
+from r2et_jax.attacks.runner import compile_attack as compile_attack

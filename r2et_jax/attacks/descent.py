@@ -1,0 +1,242 @@
+"""Attacks as pairs of pure functions for one example: `init` and `step`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from r2et_jax import threat as threat_lib
+from r2et_jax.attacks.goals import Goal
+from r2et_jax.checks import check_count, check_k, check_nonnegative
+from r2et_jax.ranking import positive_top_k_mask
+from r2et_jax.score import class_probabilities
+from r2et_jax.threat import ThreatModel
+from r2et_jax.types import ApplyFn, Array, SaliencyFn
+
+
+class Context(NamedTuple):
+    """What stays fixed during an attack on one input.
+
+    Attributes:
+      clean: the clean input x [n].
+      target: class c that the model predicts there.
+      threat: the threat model.
+      clean_map: its explanation by the model under attack [n].
+      top_mask: its top-k set over positive saliency, boolean [n].
+      clean_logits: logits [C].
+      reference: what the goal prepared, a pytree.
+    """
+
+    clean: Array
+    target: Array
+    threat: ThreatModel
+    clean_map: Array
+    top_mask: Array
+    clean_logits: Array
+    reference: Any
+
+
+class State(NamedTuple):
+    """Where an attack on one input stands.
+
+    Attributes:
+      perturbed: current admissible input x′ [n].
+      optimizer_state: Optax state.
+      objective: the goal at the input that the last step started from.
+      num_vanished: steps so far in which the gradient was exactly zero.
+      key: for steps that draw.
+    """
+
+    perturbed: Array
+    optimizer_state: Any
+    objective: Array
+    num_vanished: Array
+    key: Array
+
+
+class Attack(NamedTuple):
+    """An attack on the ranking of one input; run it with `attacks.runner`.
+
+    Attributes:
+      init: `init(params, x, target, threat, *, key) -> (Context, State)`.
+      step: `step(params, context, state) -> State`.
+      apply: the model under attack.
+      saliency: its explanation, by which the result is judged.
+      k: size of the top set.
+    """
+
+    init: Callable[..., tuple[Context, State]]
+    step: Callable[[Any, Context, State], State]
+    apply: ApplyFn
+    saliency: SaliencyFn
+    k: int
+
+
+def _clean_context(apply, saliency, k):
+    def clean_context(params, x, target, threat):
+        clean_map = saliency(params, x, target)
+        check_k(k, clean_map.size)
+        return Context(
+            clean=x,
+            target=target,
+            threat=threat,
+            clean_map=clean_map,
+            top_mask=positive_top_k_mask(clean_map.ravel(), k=k),
+            clean_logits=apply(params, x),
+            reference=(),
+        )
+
+    return clean_context
+
+
+def gradient_attack(
+    apply: ApplyFn,
+    saliency: SaliencyFn,
+    goal: Goal,
+    *,
+    k: int,
+    optimizer: optax.GradientTransformation,
+    attack_saliency: SaliencyFn | None = None,
+    random_start: float = 0.0,
+    segment_points: int = 1,
+) -> Attack:
+    """Projected descent on a goal of the explanation.
+
+    x′ ← Π(x′ + ε·update(∇ goal(I(x′)))), with Π the projection of the threat model.
+
+    Args:
+      apply: the model, which decides predictions.
+      saliency: the explanation by which success is judged; its clean top-k set is
+        the one that the goal attacks.
+      goal: what is minimised, see `attacks.goals`.
+      k: size of the top set, in 1…n−1.
+      optimizer: Optax transformation in units of the budget, see
+        `attacks.optimizers`.
+      attack_saliency: explanation that the goal sees and that is differentiated:
+        unnormalised, or of a smooth surrogate of the model. Default: `saliency`.
+      random_start: distance from x at which the attack starts, as a share of the
+        budget; a goal that is flat at x starts at least at .1.
+      segment_points: T; above 1 the goal is averaged over the points x + (t/T)δ,
+        t = 1…T, the published integral over the segment.
+
+    Returns:
+      `Attack`.
+
+    Raises:
+      ValueError: for k, random_start or segment_points out of range.
+
+    Source: R2ET (arXiv 2212.14106), ERAttack; Ghorbani et al. 2019.
+    """
+    check_nonnegative("random_start", random_start)
+    check_count("segment_points", segment_points)
+    explain = saliency if attack_saliency is None else attack_saliency
+    if goal.starts_flat:
+        random_start = max(random_start, 0.1)
+    clean_context = _clean_context(apply, saliency, k)
+
+    def init(params, x, target, threat, /, *, key):
+        goal_key, start_key, step_key = jax.random.split(key, 3)
+        context = clean_context(params, x, target, threat)
+        seen = explain(params, x, target).ravel()
+        reference = goal.prepare(seen, k=k, key=goal_key)
+        context = context._replace(reference=reference)
+        start = x
+        if random_start:
+            start = threat_lib.sample_boundary(threat, x, key=start_key)
+            start = threat_lib.project(threat, x + random_start * (start - x), x)
+        state = State(
+            perturbed=start,
+            optimizer_state=optimizer.init(jnp.zeros_like(x)),
+            objective=jnp.zeros((), x.dtype),
+            num_vanished=jnp.zeros((), jnp.int32),
+            key=step_key,
+        )
+        return context, state
+
+    def objective(perturbed, params, context):
+        def at(share):
+            point = context.clean + share * (perturbed - context.clean)
+            values = explain(params, point, context.target).ravel()
+            return goal.value(values, context.reference)
+
+        if segment_points == 1:
+            values = explain(params, perturbed, context.target).ravel()
+            value = goal.value(values, context.reference)
+        else:
+            shares = jnp.arange(1, segment_points + 1) / segment_points
+            value = jnp.mean(jax.vmap(at)(shares.astype(perturbed.dtype)))
+        if context.threat.prediction == "penalized":
+            value += context.threat.penalty * prediction_divergence(
+                apply(params, perturbed), context.clean_logits
+            )
+        return value
+
+    def step(params, context, state, /):
+        value, gradient = jax.value_and_grad(objective)(
+            state.perturbed, params, context
+        )
+        update, optimizer_state = optimizer.update(
+            gradient, state.optimizer_state, state.perturbed
+        )
+        moved = state.perturbed + context.threat.epsilon * update
+        vanished = ~jnp.any(gradient != 0)
+        return State(
+            perturbed=threat_lib.project(context.threat, moved, context.clean),
+            optimizer_state=optimizer_state,
+            objective=value,
+            num_vanished=state.num_vanished + vanished.astype(jnp.int32),
+            key=state.key,
+        )
+
+    return Attack(init, step, apply, saliency, k)
+
+
+def random_search(
+    apply: ApplyFn, saliency: SaliencyFn, *, k: int, on_boundary: bool = True
+) -> Attack:
+    """Independent random inputs of the threat model: the check for masked gradients.
+
+    An attack by gradients that does worse than this is broken. Run it with
+    `track_every=1`: every step is a fresh candidate.
+
+    Args:
+      apply, saliency, k: as in `gradient_attack`.
+      on_boundary: draw on the boundary of the ball, else uniformly inside.
+
+    Returns:
+      `Attack`, without objective or gradient.
+
+    Source: Carlini et al. 2019, "On evaluating adversarial robustness".
+    """
+    draw = threat_lib.sample_boundary if on_boundary else threat_lib.sample
+    clean_context = _clean_context(apply, saliency, k)
+
+    def init(params, x, target, threat, /, *, key):
+        context = clean_context(params, x, target, threat)
+        zero = jnp.zeros((), x.dtype)
+        return context, State(x, (), zero, jnp.zeros((), jnp.int32), key)
+
+    def step(params, context, state, /):
+        del params
+        key, draw_key = jax.random.split(state.key)
+        point = draw(context.threat, context.clean, key=draw_key)
+        return state._replace(perturbed=point, key=key)
+
+    return Attack(init, step, apply, saliency, k)
+
+
+def prediction_divergence(logits: Array, clean_logits: Array) -> Array:
+    """KL(p(x) ‖ p(x′)) of the class probabilities (scalar, in nats)."""
+    clean = class_probabilities(clean_logits)
+    log_ratio = _log_probabilities(clean_logits) - _log_probabilities(logits)
+    return jnp.sum(clean * log_ratio)
+
+
+def _log_probabilities(logits):
+    if logits.shape[-1] == 1:
+        logits = jnp.concatenate([jnp.zeros_like(logits), logits], axis=-1)
+    return jax.nn.log_softmax(logits, axis=-1)

@@ -1,0 +1,189 @@
+"""What an attack on a ranking tries to make small, apart from how it goes about it.
+
+A goal is a pair of pure functions: `prepare` looks at the clean explanation once,
+`value` scores the explanation of a perturbed input; attacks minimise it. Goals work
+with every differentiable explanation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from r2et_jax.checks import check_count, check_positive, check_same_shape
+from r2et_jax.numerics import unit_sum
+from r2et_jax.ranking import (
+    mean_exponential_gap,
+    mean_gap_scale,
+    mean_gap_weights,
+    ranks,
+    smallest_pair_weights,
+    top_k_mask,
+    weighted_sum,
+)
+from r2et_jax.types import Array
+
+
+class Goal(NamedTuple):
+    """A goal of an attack, minimised.
+
+    Attributes:
+      prepare: `prepare(clean_map [n], *, k, key) -> reference`, a pytree.
+      value: `value(map [n], reference) -> scalar`.
+      starts_flat: whether the gradient is zero at the clean input, so that the
+        attack must start elsewhere.
+    """
+
+    prepare: Callable[..., Any]
+    value: Callable[[Array, Any], Array]
+    starts_flat: bool = False
+
+
+def mean_gap() -> Goal:
+    """The mean gap over all pairs of the clean top-k set: the published objective.
+
+    Source: R2ET (arXiv 2212.14106), ERAttack.
+    """
+
+    def prepare(clean_map, *, k, key):
+        del key
+        return mean_gap_weights(top_k_mask(clean_map, k=k), k=k)
+
+    return Goal(prepare, weighted_sum)
+
+
+def exponential_gap(*, scale: float = 1.0) -> Goal:
+    """−mean exp(−h/θ), which stresses the pairs that are nearly reordered.
+
+    Minimising minus the exponential form raises it, so that gaps close. The
+    temperature θ is `scale` times the clean mean gap.
+    """
+    check_positive("scale", scale)
+
+    def prepare(clean_map, *, k, key):
+        del key
+        theta = scale * mean_gap_scale(clean_map, k=k)
+        return top_k_mask(clean_map, k=k), theta
+
+    def value(values, reference):
+        mask, theta = reference
+        return -mean_exponential_gap(values, mask, theta=theta)
+
+    return Goal(prepare, value)
+
+
+def smallest_pairs(*, k_prime: int) -> Goal:
+    """The mean gap over the k′ pairs that R2ET-mm protects."""
+    check_count("k_prime", k_prime)
+
+    def prepare(clean_map, *, k, key):
+        del key
+        return smallest_pair_weights(clean_map, k=k, k_prime=k_prime)
+
+    return Goal(prepare, weighted_sum)
+
+
+def targeted_pair(*, inside: int | None = None, outside: int | None = None) -> Goal:
+    """The gap of one pair: I_inside − I_outside.
+
+    Args:
+      inside, outside: feature indices; by default the weakest feature of the clean
+        top-k set and the strongest one outside.
+    """
+
+    def prepare(clean_map, *, k, key):
+        del key
+        position = ranks(clean_map)
+        index = jnp.arange(clean_map.shape[0])
+        plus = position == k - 1 if inside is None else index == inside
+        minus = position == k if outside is None else index == outside
+        return plus.astype(clean_map.dtype) - minus.astype(clean_map.dtype)
+
+    return Goal(prepare, weighted_sum)
+
+
+def mse() -> Goal:
+    """−‖I(x′) − I(x)‖²/n; flat at the clean input."""
+
+    def prepare(clean_map, *, k, key):
+        del k, key
+        return clean_map
+
+    def value(values, clean_map):
+        return -jnp.mean((values - clean_map) ** 2)
+
+    return Goal(prepare, value, starts_flat=True)
+
+
+def smooth_precision(*, temperature: float = 0.3) -> Goal:
+    """A smooth stand-in for P@k around the border between ranks k and k+1.
+
+    With b the midpoint of the k-th and (k+1)-th largest saliencies of the perturbed
+    input and θ = temperature/n on maps of unit sum:
+    (1/2k)[Σ_{i∈T} σ((I_i − b)/θ) + k − Σ_{j∉T} σ((I_j − b)/θ)].
+    Features far from the border have no weight. The border is a constant in the
+    derivative.
+
+    Args:
+      temperature: width of the border in units of the mean saliency, above zero.
+    """
+    check_positive("temperature", temperature)
+
+    def prepare(clean_map, *, k, key):
+        del key
+        return top_k_mask(clean_map, k=k)
+
+    def value(values, mask):
+        n, k = mask.shape[0], jnp.sum(mask)
+        values = unit_sum(values)
+        position = ranks(values)
+        border = 0.5 * jnp.sum(
+            jnp.where((position == k - 1) | (position == k), values, 0)
+        )
+        border = jax.lax.stop_gradient(border)
+        soft = jax.nn.sigmoid((values - border) * (n / temperature))
+        return 0.5 * (1 + jnp.sum(jnp.where(mask, soft, -soft)) / k)
+
+    return Goal(prepare, value)
+
+
+def mass_center(coordinates: Array) -> Goal:
+    """−‖C(I(x′)) − C(I(x))‖² with C(I) = Σ Iᵢ·rᵢ/Σ Iᵢ, the centre of mass.
+
+    Args:
+      coordinates: position rᵢ of every feature [n, d].
+
+    Source: Ghorbani et al. 2019, "Interpretation of neural networks is fragile".
+    """
+
+    def center(values):
+        return unit_sum(values) @ coordinates.astype(values.dtype)
+
+    def prepare(clean_map, *, k, key):
+        del k, key
+        check_same_shape("map", clean_map, "coordinates", coordinates[:, 0])
+        return center(clean_map)
+
+    def value(values, clean_center):
+        return -jnp.sum((center(values) - clean_center) ** 2)
+
+    return Goal(prepare, value, starts_flat=True)
+
+
+def random_target() -> Goal:
+    """−Σ over a random set of min(k, n−k) features outside the clean top-k set.
+
+    Source: the targeted attack of Ghorbani et al. 2019 with a random target.
+    """
+
+    def prepare(clean_map, *, k, key):
+        n = clean_map.shape[0]
+        outside = ~top_k_mask(clean_map, k=k)
+        draw = jnp.where(outside, jax.random.uniform(key, (n,), clean_map.dtype), -1.0)
+        chosen = top_k_mask(draw, k=min(k, n - k))
+        return -chosen.astype(clean_map.dtype)
+
+    return Goal(prepare, weighted_sum)

@@ -1,0 +1,129 @@
+"""Attacks by name, each with its protocol: goal, optimiser and number of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from r2et_jax import saliency as saliency_lib
+from r2et_jax import score
+from r2et_jax.attacks import goals, optimizers
+from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
+from r2et_jax.checks import check_in
+from r2et_jax.types import ApplyFn, SaliencyFn
+
+
+class Protocol(NamedTuple):
+    """An attack with the number of its steps and of steps between evaluations."""
+
+    attack: Attack
+    num_steps: int
+    track_every: int
+
+
+class Model(NamedTuple):
+    """What a named attack needs to know of a model.
+
+    Attributes:
+      apply: `apply(params, x) -> logits [C]`.
+      surrogate: the same function with smooth activations, for the same parameters;
+        `apply` itself where the model is smooth already.
+    """
+
+    apply: ApplyFn
+    surrogate: ApplyFn
+
+
+def _published(goal, *, segment_points=1, num_steps=1000, step_size=1e-3):
+    def build(model: Model, explainer, k):
+        return Protocol(
+            gradient_attack(
+                model.apply,
+                explainer(score.log_odds(model.apply)),
+                goal(k),
+                k=k,
+                optimizer=optimizers.normalized_gradient(step_size),
+                attack_saliency=explainer(
+                    score.probability(model.apply), normalize=False
+                ),
+                segment_points=segment_points,
+            ),
+            num_steps,
+            10,
+        )
+
+    return build
+
+
+def _through_surrogate(goal, *, num_steps=200, step_size=1e-2):
+    def build(model: Model, explainer, k):
+        return Protocol(
+            gradient_attack(
+                model.apply,
+                explainer(score.log_odds(model.apply)),
+                goal(k),
+                k=k,
+                optimizer=optimizers.normalized_gradient(step_size),
+                attack_saliency=explainer(score.log_odds(model.surrogate)),
+            ),
+            num_steps,
+            10,
+        )
+
+    return build
+
+
+def _random(model: Model, explainer, k):
+    attack = random_search(model.apply, explainer(score.log_odds(model.apply)), k=k)
+    return Protocol(attack, 300, 1)
+
+
+_ATTACKS: dict[str, Callable[..., Protocol]] = {
+    "er": _published(lambda k: goals.mean_gap()),
+    "er_segment": _published(
+        lambda k: goals.mean_gap(), segment_points=10, num_steps=100, step_size=1e-2
+    ),
+    "er_surrogate": _through_surrogate(lambda k: goals.mean_gap()),
+    "mse": _published(lambda k: goals.mse()),
+    "random": _random,
+}
+NAMES = tuple(_ATTACKS)
+
+# What each one does, for tables and messages.
+DESCRIPTIONS = {
+    "er": "ERAttack as published: greedy, unnormalised saliency, 1000 steps of ε/1000",
+    "er_segment": "ERAttack on the integral over the segment, 10 points, 100 steps",
+    "er_surrogate": "ERAttack through smooth activations, normalised saliency, "
+    "200 projected steps of ε/100",
+    "mse": "MSE attack, unnormalised saliency, 1000 steps of ε/1000",
+    "random": "300 random directions on the boundary of the budget",
+}
+
+
+def named_attack(
+    name: str,
+    model: Model,
+    *,
+    k: int,
+    explainer: Callable[..., SaliencyFn] = saliency_lib.gradient,
+) -> Protocol:
+    """The attack of that name on a model's explanation.
+
+    Success is judged on the explanation of the log-odds, whose ranking is that of the
+    probability.
+
+    Args:
+      name: one of `NAMES`.
+      model: the model and its smooth surrogate.
+      k: size of the top set.
+      explainer: factory of the explanation under attack, called with a score and
+        `normalize=`.
+
+    Returns:
+      `Protocol`.
+
+    Raises:
+      ValueError: for an unknown name, with the known ones.
+    """
+    check_in("attack", name, NAMES)
+    return _ATTACKS[name](model, explainer, k)

@@ -1,0 +1,236 @@
+"""The one loop that runs every attack, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from r2et_jax.attacks.descent import Attack
+from r2et_jax.batching import example_keys, map_batched
+from r2et_jax.checks import check_count
+from r2et_jax.ranking import border_tie, top_k_overlap
+from r2et_jax.score import class_probabilities, predicted_class
+from r2et_jax.threat import ThreatModel
+from r2et_jax.types import Array, Params
+
+DEFAULT_BATCH_SIZE = 2048
+
+
+class Best(NamedTuple):
+    """The tracked input with the lowest P@k, the first one of several.
+
+    Attributes:
+      perturbed: input [n].
+      precision: its P@k; NaN where the clean map is all zeros.
+      step: the step after which it was seen; 0 is the clean input.
+    """
+
+    perturbed: Array
+    precision: Array
+    step: Array
+
+
+class AttackResult(NamedTuple):
+    """What an attack on one input found (or on a batch, with a leading axis m).
+
+    Attributes:
+      clean_map: explanation of the clean input [n].
+      best: the best valid input, as the threat model's prediction rule has it.
+      best_same_class: the best one among those whose predicted class stayed.
+      best_map: explanation of the best valid input [n].
+      last: the input after the last step [n].
+      last_precision: its P@k.
+      objective: trace of the goal, one for each tracked step [num_tracked].
+      precision: trace of P@k at the tracked steps [num_tracked].
+      manipulation_epoch: first tracked step at which a top-k feature had left; 0 if
+        none did, a censored input.
+      clean_logits, best_logits, last_logits: logits [C].
+      class_changed: whether the best valid input has another predicted class.
+      last_class_changed: the same of the last input.
+      prediction_change: total variation between the class probabilities of the clean
+        and of the best valid input, in [0, 1].
+      vanished: share of steps whose gradient was exactly zero, in [0, 1].
+      tied: whether the clean map is tied between ranks k and k+1.
+      num_nonfinite: tracked explanations with a value that is not finite.
+    """
+
+    clean_map: Array
+    best: Best
+    best_same_class: Best
+    best_map: Array
+    last: Array
+    last_precision: Array
+    objective: Array
+    precision: Array
+    manipulation_epoch: Array
+    clean_logits: Array
+    best_logits: Array
+    last_logits: Array
+    class_changed: Array
+    last_class_changed: Array
+    prediction_change: Array
+    vanished: Array
+    tied: Array
+    num_nonfinite: Array
+
+
+def attack_example(
+    attack: Attack,
+    params: Params,
+    x: Array,
+    target: Array,
+    threat: ThreatModel,
+    *,
+    key: Array,
+    num_steps: int,
+    track_every: int = 10,
+) -> AttackResult:
+    """Run an attack on one input by a scanned loop.
+
+    Args:
+      attack: see `attacks.descent`.
+      params: parameters of the model.
+      x: clean input [n].
+      target: the class that the model predicts there, an index.
+      threat: the threat model.
+      key: random key.
+      num_steps: steps, a multiple of `track_every`.
+      track_every: every so many steps the input is explained and judged by the model
+        under attack. It is the resolution of the best input, of the traces and of
+        the manipulation epoch; the steps themselves don't depend on it.
+
+    Returns:
+      `AttackResult`.
+
+    Raises:
+      ValueError: if num_steps is no positive multiple of track_every.
+    """
+    check_count("num_steps", num_steps)
+    check_count("track_every", track_every)
+    if num_steps % track_every:
+        raise ValueError(
+            f"num_steps must be a multiple of track_every = {track_every}, got "
+            f"{num_steps}"
+        )
+    context, state = attack.init(params, x, target, threat, key=key)
+    clean_class = predicted_class(context.clean_logits)
+
+    def tracked(carry, index):
+        state, best, best_same, num_nonfinite = carry
+        state = jax.lax.fori_loop(
+            0, track_every, lambda _, s: attack.step(params, context, s), state
+        )
+        values = attack.saliency(params, state.perturbed, target).ravel()
+        finite = jnp.all(jnp.isfinite(values))
+        precision = top_k_overlap(context.top_mask, values, k=attack.k)
+        same = predicted_class(attack.apply(params, state.perturbed)) == clean_class
+        now = Best(state.perturbed, precision, (index + 1) * track_every)
+        best_same = _better(now, best_same, finite & same)
+        valid = same | (threat.prediction != "same_class")
+        best = _better(now, best, finite & valid)
+        carry = state, best, best_same, num_nonfinite + ~finite
+        return carry, (state.objective, precision)
+
+    whole = top_k_overlap(context.top_mask, context.clean_map.ravel(), k=attack.k)
+    start = Best(x, whole, jnp.zeros((), jnp.int32))
+    carry = state, start, start, jnp.zeros((), jnp.int32)
+    (state, best, best_same, num_nonfinite), (objective, precision) = jax.lax.scan(
+        tracked, carry, jnp.arange(num_steps // track_every, dtype=jnp.int32)
+    )
+    best_logits = attack.apply(params, best.perturbed)
+    last_logits = attack.apply(params, state.perturbed)
+    left = precision < 1
+    shift = class_probabilities(best_logits) - class_probabilities(context.clean_logits)
+    return AttackResult(
+        clean_map=context.clean_map,
+        best=best,
+        best_same_class=best_same,
+        best_map=attack.saliency(params, best.perturbed, target),
+        last=state.perturbed,
+        last_precision=precision[-1],
+        objective=objective,
+        precision=precision,
+        manipulation_epoch=jnp.where(
+            jnp.any(left), (jnp.argmax(left) + 1) * track_every, 0
+        ).astype(jnp.int32),
+        clean_logits=context.clean_logits,
+        best_logits=best_logits,
+        last_logits=last_logits,
+        class_changed=predicted_class(best_logits) != clean_class,
+        last_class_changed=predicted_class(last_logits) != clean_class,
+        prediction_change=0.5 * jnp.sum(jnp.abs(shift)),
+        vanished=state.num_vanished / num_steps,
+        tied=border_tie(context.clean_map.ravel(), k=attack.k),
+        num_nonfinite=num_nonfinite,
+    )
+
+
+def _better(now: Best, best: Best, valid: Array) -> Best:
+    replace = valid & (now.precision < best.precision)
+    return jax.tree.map(lambda a, b: jnp.where(replace, a, b), now, best)
+
+
+def attack_batch(
+    attack: Attack,
+    *,
+    num_steps: int,
+    track_every: int = 10,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+) -> Callable[..., AttackResult]:
+    """The attack on a batch of inputs, in chunks of one shape; not compiled.
+
+    Args:
+      attack, num_steps, track_every: as in `attack_example`.
+      batch_size: inputs that are attacked at a time; bounds the memory.
+
+    Returns:
+      `run(params, x [m, n], threat, *, key) -> AttackResult` with leading axis m.
+      Each input's target is the class that the model predicts for it, and its key
+      depends on its index alone.
+    """
+
+    def run(params, x, threat, /, *, key):
+        def one(x, key):
+            target = predicted_class(attack.apply(params, x))
+            return attack_example(
+                attack,
+                params,
+                x,
+                target,
+                threat,
+                key=key,
+                num_steps=num_steps,
+                track_every=track_every,
+            )
+
+        keys = example_keys(key, x.shape[0])
+        return map_batched(one, (x, keys), batch_size=batch_size)
+
+    return run
+
+
+def compile_attack(
+    attack: Attack,
+    *,
+    num_steps: int,
+    track_every: int = 10,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+) -> Callable[..., AttackResult]:
+    """`attack_batch` under `jax.jit`; it compiles once for each shape of x.
+
+    Example:
+      >>> run = compile_attack(attack, num_steps=200)  # doctest: +SKIP
+      >>> result = run(params, x, threat, key=key)  # doctest: +SKIP
+      >>> float(result.best.precision.mean())  # doctest: +SKIP
+    """
+    return jax.jit(
+        attack_batch(
+            attack,
+            num_steps=num_steps,
+            track_every=track_every,
+            batch_size=batch_size,
+        )
+    )

@@ -1,0 +1,61 @@
+"""Checks of static arguments, shared by every floor of the library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+
+def check_k(k: int, num_features: int) -> None:
+    """Raise unless k is an integer in 1…n−1, so that a border between ranks exists."""
+    if isinstance(k, bool) or not hasattr(k, "__index__"):
+        raise ValueError(f"k must be an integer, got {k!r} of type {type(k).__name__}")
+    if not 1 <= k <= num_features - 1:
+        raise ValueError(
+            f"k must lie in 1…n−1 = 1…{num_features - 1} for n = {num_features} "
+            f"features, got k = {k}"
+        )
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise unless value is a finite number above zero."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+
+
+def check_nonnegative(name: str, value: float) -> None:
+    """Raise unless value is a finite number of at least zero."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be nonnegative and finite, got {value!r}")
+
+
+def check_count(name: str, value: int, *, minimum: int = 1) -> None:
+    """Raise unless value is an integer of at least `minimum`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+
+
+def check_in(name: str, value: Any, known: Collection[Any]) -> None:
+    """Raise unless value is one of `known`, which the message lists."""
+    if value not in known:
+        names = ", ".join(sorted(str(item) for item in known))
+        raise ValueError(f"unknown {name} {value!r}; known: {names}")
+
+
+def check_ndim(name: str, array: Any, ndim: int) -> None:
+    """Raise unless the array has the given number of axes."""
+    if array.ndim != ndim:
+        raise ValueError(
+            f"{name} must have {ndim} axes for one example, got shape {array.shape}; "
+            "batch with jax.vmap"
+        )
+
+
+def check_same_shape(name: str, array: Any, other_name: str, other: Any) -> None:
+    """Raise unless both arrays have the same shape."""
+    if array.shape != other.shape:
+        raise ValueError(
+            f"{name} and {other_name} must have the same shape, got {array.shape} and "
+            f"{other.shape}"
+        )

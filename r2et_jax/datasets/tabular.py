@@ -1,0 +1,198 @@
+"""Tabular data sets from prepared .npz files and from a user's own arrays."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from r2et_jax.datasets.containers import (
+    SPLITS,
+    Dataset,
+    Split,
+    check_finite,
+    check_labels,
+    validate,
+)
+from r2et_jax.datasets.splitting import FRACTIONS, stratified_split
+
+FORMAT_VERSION = 1
+_KEYS = (
+    "x", "y", *SPLITS, "columns", "groups", "immutable", "lower", "upper", "meta",
+)  # fmt: skip
+
+
+def load_npz(path: str | Path) -> Dataset:
+    """Read a data set that `python -m data_prep.tabular` has written.
+
+    The file holds x [m, n], y [m], the row indices train, valid and test, columns
+    [n], groups [n] (the number of a column's one-hot group, −1 outside of any),
+    immutable (column indices), lower and upper [n], and meta (one JSON string). No
+    pickle is read.
+
+    Args:
+      path: the .npz file.
+
+    Returns:
+      A validated `Dataset`.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not a prepared file, another format version, or unsound content
+        (see `validate`).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no data set file {path}")
+    arrays = _read(path)
+    meta = json.loads(str(arrays["meta"]))
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format version {meta.get('format_version')!r}, expected "
+            f"{FORMAT_VERSION}: prepare the file again"
+        )
+    rows = np.concatenate([arrays[name] for name in SPLITS])
+    if not np.array_equal(np.sort(rows), np.arange(arrays["x"].shape[0])):
+        raise ValueError(
+            f"{path}: train, valid and test must hold each of the rows "
+            f"0…{arrays['x'].shape[0] - 1} once, got {rows.size} indices"
+        )
+    group_of = arrays["groups"]
+    splits = {}
+    for name in SPLITS:
+        x, y = arrays["x"][arrays[name]], arrays["y"][arrays[name]]
+        splits[name] = Split(x.astype(np.float32), y.astype(np.int32))
+    dataset = Dataset(
+        name=meta["name"],
+        **splits,
+        columns=tuple(arrays["columns"].tolist()),
+        groups=tuple(
+            tuple(np.flatnonzero(group_of == group).tolist())
+            for group in range(int(group_of.max(initial=-1)) + 1)
+        ),
+        immutable=tuple(arrays["immutable"].tolist()),
+        lower=arrays["lower"].astype(np.float32),
+        upper=arrays["upper"].astype(np.float32),
+        meta=meta,
+    )
+    validate(dataset)
+    return dataset
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        # Opened here, since np.load leaves a truncated file open. A .npy file gives
+        # a bare array, which is no context: TypeError.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in _KEYS if key in file}
+    except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a complete .npz file ({error})") from error
+    missing = [key for key in _KEYS if key not in arrays]
+    if missing:
+        raise ValueError(
+            f"{path}: array {missing[0]!r} is missing, expected {', '.join(_KEYS)}"
+        )
+    return arrays
+
+
+def from_arrays(
+    x: np.ndarray,
+    y: np.ndarray,
+    /,
+    *,
+    name: str,
+    columns: Sequence[str] | None = None,
+    groups: Sequence[Sequence[int]] = (),
+    immutable: Sequence[int] = (),
+    lower: np.ndarray | None = None,
+    upper: np.ndarray | None = None,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    standardize: bool = True,
+) -> Dataset:
+    """Split and standardise a user's own arrays.
+
+    x ← (x − mean) / std with mean and std of the training split. Columns that hold
+    only 0 and 1 and columns of one-hot groups are left as they are, with the box
+    [0, 1]. A column that is constant over the training split is only centred.
+
+    Args:
+      x: [m, n] finite numbers, in the user's units.
+      y: [m] class indices 0…C−1.
+      name: of the data set, for records.
+      columns: n names; x0, x1, … by default.
+      groups: complete one-hot groups, as column indices.
+      immutable: indices of columns that a person cannot change.
+      lower: [n] least legal values in the user's units; None for no bound.
+      upper: [n] largest legal values in the user's units; None for no bound.
+      seed: of the split.
+      fractions: shares of training, validation and test rows.
+      standardize: False leaves every column in the user's units.
+
+    Returns:
+      A validated `Dataset`; `meta` holds mean and std.
+
+    Raises:
+      ValueError: NaN or infinity (row and column named), wrong shapes, labels, groups
+        or box, classes too rare to split.
+
+    Example:
+      >>> rng = np.random.default_rng(0)
+      >>> x, y = rng.normal(size=(100, 3)), np.arange(100) % 2
+      >>> dataset = from_arrays(x, y, name="own")
+      >>> dataset.train.x.shape
+      (70, 3)
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y)
+    if x.ndim != 2 or y.shape != (x.shape[0],):
+        raise ValueError(
+            f"{name}: x must have shape [m, n] and y [m], got {x.shape} and {y.shape}"
+        )
+    n = x.shape[1]
+    columns = tuple(f"x{i}" for i in range(n)) if columns is None else tuple(columns)
+    if len(columns) != n:
+        raise ValueError(f"{name}: expected {n} column names, got {len(columns)}")
+    check_finite(x, columns, f"{name}:")
+    if y.dtype == bool:
+        y = y.astype(np.int32)
+    check_labels(y, name)
+    indices = stratified_split(y, seed=seed, fractions=fractions)
+    rows = dict(zip(SPLITS, indices, strict=True))
+
+    binary = ((x == 0) | (x == 1)).all(axis=0)
+    lower = _bound(name, "lower", lower, np.where(binary, 0.0, -np.inf))
+    upper = _bound(name, "upper", upper, np.where(binary, 1.0, np.inf))
+    numeric = ~binary if standardize else np.zeros(n, bool)
+    mean = np.where(numeric, x[rows["train"]].mean(axis=0), 0.0)
+    std = np.where(numeric, x[rows["train"]].std(axis=0), 1.0)
+    # A constant column's std is 0 or a rounding error of its mean.
+    std = np.where(std > 1e-12 * np.maximum(np.abs(mean), 1e-300), std, 1.0)
+    scaled = ((x - mean) / std).astype(np.float32)
+    dataset = Dataset(
+        name=name,
+        **{s: Split(scaled[rows[s]], y[rows[s]].astype(np.int32)) for s in SPLITS},
+        columns=columns,
+        groups=tuple(tuple(int(i) for i in group) for group in groups),
+        immutable=tuple(int(i) for i in immutable),
+        lower=((lower - mean) / std).astype(np.float32),
+        upper=((upper - mean) / std).astype(np.float32),
+        meta={"name": name, "seed": seed, "mean": mean.tolist(), "std": std.tolist()},
+    )
+    validate(dataset)
+    return dataset
+
+
+def _bound(name, bound_name, bound, default):
+    if bound is None:
+        return default
+    bound = np.asarray(bound, np.float64)
+    if bound.shape != default.shape:
+        raise ValueError(
+            f"{name}: {bound_name} must have shape {default.shape}, one value for each "
+            f"column, got {bound.shape}"
+        )
+    return bound

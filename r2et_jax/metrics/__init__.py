@@ -1,0 +1,27 @@
+"""Metrics of explanations and predictions: plain arrays in, arrays out."""
+
+from r2et_jax.metrics.agreement import average_ranks as average_ranks
+from r2et_jax.metrics.agreement import chance_corrected as chance_corrected
+from r2et_jax.metrics.agreement import has_border_tie as has_border_tie
+from r2et_jax.metrics.agreement import kendall as kendall
+from r2et_jax.metrics.agreement import mse as mse
+from r2et_jax.metrics.agreement import pearson as pearson
+from r2et_jax.metrics.agreement import precision_at_k as precision_at_k
+from r2et_jax.metrics.agreement import spearman as spearman
+from r2et_jax.metrics.agreement import top_k_members as top_k_members
+from r2et_jax.metrics.classification import accuracy as accuracy
+from r2et_jax.metrics.classification import prediction_shift as prediction_shift
+from r2et_jax.metrics.classification import roc_auc as roc_auc
+from r2et_jax.metrics.classification import roc_auc_ranked as roc_auc_ranked
+from r2et_jax.metrics.classification import sensitivity as sensitivity
+from r2et_jax.metrics.guards import NullShare as NullShare
+from r2et_jax.metrics.guards import background_share as background_share
+from r2et_jax.metrics.guards import linear_r2 as linear_r2
+from r2et_jax.metrics.guards import null_share as null_share
+from r2et_jax.metrics.same import mean_topk_overlap as mean_topk_overlap
+from r2et_jax.metrics.summary import Comparison as Comparison
+from r2et_jax.metrics.summary import Summary as Summary
+from r2et_jax.metrics.summary import (
+    hierarchical_bootstrap as hierarchical_bootstrap,
+)
+from r2et_jax.metrics.summary import mean_and_stderr as mean_and_stderr

@@ -1,0 +1,198 @@
+"""Whether the classes are told apart, and whether a perturbation changes them.
+
+Logits are [m, C]; C == 1 is a binary model with one logit z, the same as two classes
+with the logits [0, z]. A tie goes to the lower class.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from r2et_jax.checks import check_same_shape
+from r2et_jax.metrics._arrays import as_floats, check_axes
+from r2et_jax.metrics.agreement import average_ranks
+from r2et_jax.metrics.summary import Summary, mean_and_stderr
+from r2et_jax.score import class_probabilities, predicted_class
+
+
+def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve, by scikit-learn, on the host.
+
+        AUC = P(score of a positive > score of a negative) + ½ P(equal)
+
+    Args:
+      labels: classes [m], 0 or 1.
+      scores: real numbers [m], larger for class 1; logits or probabilities.
+
+    Returns:
+      Number in [0, 1].
+
+    Raises:
+      ValueError: if the shapes differ or are not [m], a label is neither 0 nor 1, only
+        one class is present, or a score is not finite (`roc_auc_ranked` gives nan).
+
+    Example:
+      >>> roc_auc(np.array([0, 1, 1]), np.array([0.1, 0.9, 0.4]))
+      1.0
+
+    Source: Hanley and McNeil 1982.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    check_axes("labels", labels, "m")
+    check_same_shape("labels", labels, "scores", scores)
+    classes = np.unique(labels)
+    if classes.size != 2 or not np.array_equal(classes, [0, 1]):
+        raise ValueError(f"labels must hold both classes 0 and 1, got {classes}")
+    num_nonfinite = int(np.sum(~np.isfinite(scores)))
+    if num_nonfinite:
+        raise ValueError(f"scores must be finite, got {num_nonfinite} that are not")
+    return float(roc_auc_score(labels, scores))
+
+
+def roc_auc_ranked(labels: ArrayLike, scores: ArrayLike) -> Array:
+    """Area under the ROC curve from average ranks: traceable, O(m log m).
+
+        AUC = ½ + (mean rank of the positives − (m + 1)/2) / n₋
+
+    Maps over models: `jax.vmap(roc_auc_ranked, in_axes=(None, 0))`.
+
+    Args:
+      labels: classes [m], 0 or 1 (everything but 1 counts as negative).
+      scores: real numbers [m], larger for class 1.
+
+    Returns:
+      Scalar in [0, 1]; nan if one class is missing or a score is nan.
+
+    Raises:
+      ValueError: if the shapes differ or are not [m].
+
+    Example:
+      >>> print(roc_auc_ranked(jnp.array([0, 1, 1]), jnp.array([0.1, 0.9, 0.4])))
+      1.0
+
+    Source: Hanley and McNeil 1982 (the Mann–Whitney statistic).
+    """
+    labels, (scores,) = jnp.asarray(labels), as_floats(scores)
+    check_axes("labels", labels, "m")
+    check_same_shape("labels", labels, "scores", scores)
+    positive = (labels == 1).astype(scores.dtype)
+    num_positive = jnp.sum(positive)
+    num_negative = positive.shape[0] - num_positive
+    # Ranks less their mean: the sum of raw ranks would round in float32.
+    centred = average_ranks(scores) - (positive.shape[0] + 1) / 2
+    mean = jnp.sum(positive * centred) / jnp.maximum(num_positive, 1.0)
+    auc = jnp.clip(0.5 + mean / jnp.maximum(num_negative, 1.0), 0.0, 1.0)
+    defined = (num_positive > 0) & (num_negative > 0) & ~jnp.any(jnp.isnan(scores))
+    return jnp.where(defined, auc, jnp.nan)
+
+
+def accuracy(logits: ArrayLike, labels: ArrayLike) -> Array:
+    """Share of inputs whose predicted class is the label.
+
+        (1/m) Σ 1[argmax z(x) = y]
+
+    Args:
+      logits: [m, C].
+      labels: classes [m], integers in 0…max(C, 2)−1.
+
+    Returns:
+      Scalar in [0, 1]; an input with a logit that is not finite counts as wrong.
+
+    Raises:
+      ValueError: if `logits` is not [m, C] or `labels` not [m].
+
+    Example:
+      >>> print(accuracy(jnp.array([[2.0], [-1.0]]), jnp.array([1, 1])))
+      0.5
+    """
+    (logits,), labels = as_floats(logits), jnp.asarray(labels).astype(jnp.int32)
+    check_axes("logits", logits, "m, C")
+    check_axes("labels", labels, "m")
+    if labels.shape[0] != logits.shape[0]:
+        raise ValueError(
+            "logits and labels must have the same first axis, got "
+            f"{logits.shape} and {labels.shape}"
+        )
+    finite = jnp.all(jnp.isfinite(logits), axis=-1)
+    correct = (predicted_class(logits) == labels) & finite
+    return jnp.mean(correct.astype(logits.dtype))
+
+
+def sensitivity(clean_logits: ArrayLike, perturbed_logits: ArrayLike) -> Summary:
+    """Share of inputs of which any predicted class changed.
+
+        (1/m) Σ 1[argmax z(x) ≠ argmax z(x′)]
+
+    Args:
+      clean_logits: [m, C], or [m, R, C] for R classifications of one input (a Siamese
+        model: of the pair and of its members), which is changed if any of them is.
+      perturbed_logits: logits of the same shape at the perturbed inputs.
+
+    Returns:
+      `Summary` with a mean in [0, 1] over the inputs all of whose logits are finite;
+      the others are counted in `num_nonfinite`, neither as changed nor as unchanged.
+
+    Raises:
+      ValueError: if the shapes differ or have fewer than two axes.
+
+    Example:
+      >>> result = sensitivity(jnp.array([[1.0], [2.0]]), jnp.array([[-1.0], [1.0]]))
+      >>> print(result.mean, result.num_nonfinite)
+      0.5 0
+    """
+    clean, perturbed = _logit_pair(clean_logits, perturbed_logits)
+    changed = predicted_class(clean) != predicted_class(perturbed)
+    changed = jnp.any(changed.reshape(changed.shape[0], -1), axis=1)
+    return _over_inputs(changed.astype(clean.dtype), clean, perturbed)
+
+
+def prediction_shift(clean_logits: ArrayLike, perturbed_logits: ArrayLike) -> Summary:
+    """Mean change of the probability of the class predicted at the clean input.
+
+        (1/m) Σ |p_c(x) − p_c(x′)|,   c = argmax z(x)
+
+    For two classes it does not matter which one is taken.
+
+    Args:
+      clean_logits: [m, C], or [m, R, C] for R classifications of one input, of which
+        the mean is taken.
+      perturbed_logits: logits of the same shape at the perturbed inputs.
+
+    Returns:
+      `Summary` with a mean in [0, 1] over the inputs all of whose logits are finite;
+      the others are counted in `num_nonfinite`.
+
+    Raises:
+      ValueError: if the shapes differ or have fewer than two axes.
+
+    Example:
+      >>> shift = prediction_shift(jnp.array([[100.0]]), jnp.array([[0.0]]))
+      >>> print(shift.mean)
+      0.5
+    """
+    clean, perturbed = _logit_pair(clean_logits, perturbed_logits)
+    shift = jnp.abs(class_probabilities(clean) - class_probabilities(perturbed))
+    classes = predicted_class(clean)[..., None]
+    shift = jnp.take_along_axis(shift, classes, axis=-1)
+    shift = jnp.mean(shift.reshape(shift.shape[0], -1), axis=1)
+    return _over_inputs(shift, clean, perturbed)
+
+
+def _logit_pair(clean: ArrayLike, perturbed: ArrayLike) -> tuple[Array, Array]:
+    clean, perturbed = as_floats(clean, perturbed)
+    check_same_shape("clean_logits", clean, "perturbed_logits", perturbed)
+    if clean.ndim < 2:
+        raise ValueError(f"logits must have the shape [m, C], got {clean.shape}")
+    return clean, perturbed
+
+
+def _over_inputs(values: Array, clean: Array, perturbed: Array) -> Summary:
+    """Mean of `values` [m] over the inputs all of whose logits are finite."""
+    finite = jnp.isfinite(clean) & jnp.isfinite(perturbed)
+    finite = jnp.all(finite.reshape(finite.shape[0], -1), axis=1)
+    return mean_and_stderr(jnp.where(finite, values, jnp.nan))

@@ -1,0 +1,9 @@
+"""Training objectives: cross-entropy and named penalties."""
+
+from r2et_jax.objectives import penalties as penalties
+from r2et_jax.objectives.registry import METHODS as METHODS
+from r2et_jax.objectives.registry import NAMES as NAMES
+from r2et_jax.objectives.registry import Method as Method
+from r2et_jax.objectives.registry import Objective as Objective
+from r2et_jax.objectives.registry import method as method
+from r2et_jax.objectives.registry import objective as objective

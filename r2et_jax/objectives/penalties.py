@@ -1,0 +1,105 @@
+"""Penalties of one example that make its explanation's ranking hard to change.
+
+Every factory returns `penalty(params, reference, x, target) -> scalar`, to be
+minimised. `reference` are the parameters of the model whose ranking and signs are
+kept: the model being trained itself where it is None. Ranks and signs are constants
+for differentiation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from r2et_jax import curvature, ranking, score
+from r2et_jax.numerics import unit_sum
+from r2et_jax.types import ApplyFn, Array
+
+Penalty = Callable[..., Array]
+
+
+def _maps(apply: ApplyFn) -> Callable[..., tuple[Array, Array]]:
+    """The normalised map of a model, and the map of the reference that ranks it."""
+    # The log-odds' normalised map equals the probability's and does not saturate.
+    input_gradient = jax.grad(score.log_odds(apply), argnums=1)
+
+    def maps(params, reference, x, target):
+        g = input_gradient(params, x, target)
+        if reference is None:
+            values = unit_sum(jnp.abs(g))
+            return values, jax.lax.stop_gradient(values)
+        ranked = jax.lax.stop_gradient(input_gradient(reference, x, target))
+        total = jnp.sum(jnp.abs(g))
+        values = jnp.sign(ranked) * g / jnp.where(total > 0, total, 1)
+        return values, unit_sum(jnp.abs(ranked))
+
+    return maps
+
+
+def mean_gap(apply: ApplyFn, *, k: int) -> Penalty:
+    """−mean h over all pairs of the top-k set, on the map of unit sum.
+
+    Source: R2ET (arXiv 2212.14106), the ranking term.
+    """
+    maps = _maps(apply)
+
+    def penalty(params, reference, x, target, /):
+        values, ranked = maps(params, reference, x, target)
+        mask = ranking.top_k_mask(ranked, k=k)
+        return -ranking.weighted_sum(values, ranking.mean_gap_weights(mask, k=k))
+
+    return penalty
+
+
+def exponential_gap(apply: ApplyFn, *, k: int, theta: float = 0.05) -> Penalty:
+    """mean exp(−h/θ) over all pairs of the top-k set, on the map of unit sum.
+
+    Args:
+      apply: the model.
+      k: size of the top set.
+      theta: temperature θ > 0; far above the mean gap (about 1/n) the form is linear.
+    """
+    maps = _maps(apply)
+
+    def penalty(params, reference, x, target, /):
+        values, ranked = maps(params, reference, x, target)
+        mask = ranking.top_k_mask(ranked, k=k)
+        return ranking.mean_exponential_gap(values, mask, theta=theta)
+
+    return penalty
+
+
+def smallest_pairs(apply: ApplyFn, *, k: int, k_prime: int) -> Penalty:
+    """−mean h over the k′ pairs with the smallest gaps: R2ET-mm."""
+    maps = _maps(apply)
+
+    def penalty(params, reference, x, target, /):
+        values, ranked = maps(params, reference, x, target)
+        weights = ranking.smallest_pair_weights(ranked, k=k, k_prime=k_prime)
+        return -ranking.weighted_sum(values, weights)
+
+    return penalty
+
+
+def directional_curvature(apply: ApplyFn, *, tau: float | None = None) -> Penalty:
+    """‖Hv‖₂ of the probability along the sign of its gradient: Est-H.
+
+    Args:
+      apply: the model.
+      tau: step of the published finite difference, or None for the exact product.
+    """
+    norm = curvature.directional_norm(score.probability(apply), tau=tau)
+
+    def penalty(params, reference, x, target, /):
+        del reference
+        return norm(params, x, target)
+
+    return penalty
+
+
+def squared_weights(params) -> Array:
+    """½‖W‖² over all weight matrices, without the biases: coupled L2."""
+    leaves = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim >= 2]
+    return 0.5 * sum(jnp.sum(leaf**2) for leaf in leaves)

@@ -1,0 +1,112 @@
+"""The top-k set of a saliency map. Ties go to the lower index."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from r2et_jax.checks import check_k, check_ndim
+from r2et_jax.types import Array
+
+# Below this many features an n × n comparison beats XLA's sort on CPU.
+_COMPARE_BELOW = 128
+
+
+def ranks(values: Array) -> Array:
+    """Position of every feature in descending order: 0 is the largest.
+
+    Args:
+      values: saliency map [n]. NaN gets a last rank, so that a broken feature never
+        counts as a top one.
+
+    Returns:
+      Integer ranks [n], a permutation of 0…n−1 where all values are finite; of equal
+      values the one with the lower index comes first. No derivative.
+
+    Example:
+      >>> ranks(jnp.array([0.2, 0.5, 0.2]))
+      Array([1, 0, 2], dtype=int32)
+    """
+    check_ndim("values", values, 1)
+    values = jax.lax.stop_gradient(values)
+    n = values.shape[0]
+    index = jnp.arange(n, dtype=jnp.int32)
+    if n < _COMPARE_BELOW:
+        # Integers summed over the leading axis are what XLA's CPU backend vectorises.
+        other, mine = values[:, None], values[None, :]
+        earlier = index[:, None] < index[None, :]
+        ahead = jnp.where(earlier, other >= mine, other > mine)
+        position = jnp.sum(ahead, axis=0, dtype=jnp.int32)
+        return jnp.where(jnp.isnan(values), n - 1, position)
+    order = jnp.argsort(-values, stable=True)
+    return jnp.zeros(n, jnp.int32).at[order].set(index, unique_indices=True)
+
+
+def top_k_mask(values: Array, *, k: int) -> Array:
+    """Membership of the top-k set T: the k features with the largest values.
+
+    Args:
+      values: saliency map [n].
+      k: size of the set, in 1…n−1.
+
+    Returns:
+      Boolean mask [n] with k ones.
+
+    Raises:
+      ValueError: if k is outside 1…n−1 or values has other than one axis.
+
+    Example:
+      >>> top_k_mask(jnp.array([0.1, 0.5, 0.4]), k=2)
+      Array([False,  True,  True], dtype=bool)
+    """
+    check_ndim("values", values, 1)
+    check_k(k, values.shape[0])
+    return ranks(values) < k
+
+
+def descending_order(values: Array) -> Array:
+    """Indices of the features from the largest value to the smallest [n]."""
+    check_ndim("values", values, 1)
+    position = ranks(values)
+    return jnp.zeros_like(position).at[position].set(
+        jnp.arange(values.shape[0], dtype=jnp.int32)
+    )
+
+
+def top_k_indices(values: Array, *, k: int) -> Array:
+    """Indices of the top-k features [k], the largest first. See `top_k_mask`."""
+    check_k(k, values.shape[0])
+    return descending_order(values)[:k]
+
+
+def positive_top_k_mask(values: Array, *, k: int) -> Array:
+    """The members of the top-k set with positive saliency, boolean [n].
+
+    Features of zero saliency carry no rank: a map with fewer than k positive entries
+    has a smaller set.
+    """
+    return top_k_mask(values, k=k) & (values > 0)
+
+
+def top_k_overlap(mask: Array, values: Array, *, k: int) -> Array:
+    """|T ∩ T′|/|T|, both sets over features with positive saliency.
+
+    Args:
+      mask: membership of T, boolean [n]; see `positive_top_k_mask`.
+      values: saliency map [n] whose top-k set is T′.
+      k: size of the sets, in 1…n−1.
+
+    Returns:
+      Share in [0, 1]; NaN if T is empty, as for a map of zeros.
+    """
+    common = jnp.sum(mask & positive_top_k_mask(values, k=k), dtype=values.dtype)
+    return common / jnp.sum(mask, dtype=values.dtype)
+
+
+def border_tie(values: Array, *, k: int) -> Array:
+    """Whether the k-th and the (k+1)-th largest values are equal (boolean scalar)."""
+    check_k(k, values.shape[0])
+    position = ranks(values)
+    last_in = jnp.sum(jnp.where(position == k - 1, values, 0))
+    first_out = jnp.sum(jnp.where(position == k, values, 0))
+    return last_in == first_out

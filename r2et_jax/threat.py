@@ -1,0 +1,308 @@
+"""The threat model: what an adversary may do to an input.
+
+One object serves attacks, metrics and certificates. It is a pytree: the budget and
+the bounds are traced data, so that a grid of budgets shares one compiled program; the
+norm and the rules are static.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from r2et_jax.checks import check_in, check_nonnegative
+from r2et_jax.types import Array
+
+NORMS = ("l2", "linf")
+GROUP_RULES = ("free", "simplex", "frozen")
+PREDICTION_RULES = ("free", "same_class", "penalized")
+# Halvings of an interval: enough to exhaust float32.
+_NUM_HALVINGS = 30
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["epsilon", "lower", "upper", "movable", "penalty"],
+    meta_fields=["norm", "groups", "prediction"],
+)
+@dataclasses.dataclass(frozen=True)
+class ThreatModel:
+    """Perturbed inputs x′ that an adversary may choose around a clean input x.
+
+    Build it with `threat_model`, which checks its arguments.
+
+    Attributes:
+      epsilon: budget ε ≥ 0 on ‖x′ − x‖, in units of x.
+      lower, upper: box [n] that contains x′, or None.
+      movable: boolean [n], the features that may change, or None for all.
+      penalty: weight of the change of prediction under the rule `penalized`.
+      norm: "l2" or "linf".
+      groups: one-hot groups that stay on their simplex, as tuples of indices.
+      prediction: "free", "same_class" (x′ counts only where the predicted class
+        stays) or "penalized" (the attack's objective pays for changing it).
+    """
+
+    epsilon: Array
+    lower: Array | None
+    upper: Array | None
+    movable: Array | None
+    penalty: Array
+    norm: str
+    groups: tuple[tuple[int, ...], ...]
+    prediction: str
+
+
+def threat_model(
+    norm: str = "l2",
+    epsilon: float = 1.0,
+    *,
+    lower: Array | float | None = None,
+    upper: Array | float | None = None,
+    frozen: Sequence[int] = (),
+    groups: Sequence[Sequence[int]] = (),
+    group_rule: str = "free",
+    prediction: str = "free",
+    penalty: float = 1.0,
+    num_features: int | None = None,
+) -> ThreatModel:
+    """Build a threat model; by default the l2 ball of radius 1, the published one.
+
+    Args:
+      norm: "l2" or "linf".
+      epsilon: budget ε ≥ 0, in units of x.
+      lower, upper: box that contains x′: numbers or arrays [n]. A clean input
+        outside of it is itself moved inside by `project`.
+      frozen: indices of features that may not change.
+      groups: one-hot groups, as sequences of indices.
+      group_rule: "free" treats the groups as real numbers, "simplex" keeps each one
+        nonnegative with its clean sum, "frozen" forbids to change them.
+      prediction: "free", "same_class" or "penalized", see `ThreatModel`.
+      penalty: weight ≥ 0 under "penalized".
+      num_features: n, needed where `frozen` or frozen groups are given.
+
+    Returns:
+      `ThreatModel`.
+
+    Raises:
+      ValueError: for an unknown name, a negative budget, indices outside 0…n−1,
+        groups that overlap or are half frozen, or lower > upper.
+
+    Example:
+      >>> threat = threat_model("l2", 0.5, lower=0.0, upper=1.0)
+      >>> project(threat, jnp.array([2.0, 0.0]), jnp.array([0.9, 0.0]))
+      Array([1., 0.], dtype=float32)
+    """
+    check_in("norm", norm, NORMS)
+    check_in("group rule", group_rule, GROUP_RULES)
+    check_in("prediction rule", prediction, PREDICTION_RULES)
+    check_nonnegative("epsilon", epsilon)
+    check_nonnegative("penalty", penalty)
+    members = tuple(tuple(int(i) for i in group) for group in groups)
+    flat = [i for group in members for i in group]
+    if len(flat) != len(set(flat)):
+        raise ValueError(f"one-hot groups must not overlap, got {members}")
+    fixed = {int(i) for i in frozen}
+    if group_rule == "frozen":
+        fixed |= set(flat)
+    kept = members if group_rule == "simplex" else ()
+    for group in kept:
+        if 0 < len(fixed & set(group)) < len(group):
+            raise ValueError(
+                f"the one-hot group {group} is half frozen: freeze all of it or none"
+            )
+    kept = tuple(group for group in kept if not fixed & set(group))
+    movable = None
+    if fixed or (kept and num_features is not None):
+        if num_features is None:
+            raise ValueError("num_features is needed where features are frozen")
+        wrong = [i for i in sorted(fixed | set(flat)) if not 0 <= i < num_features]
+        if wrong:
+            raise ValueError(
+                f"feature indices must lie in 0…{num_features - 1}, got {wrong}"
+            )
+    if fixed:
+        movable = np.ones(num_features, bool)
+        movable[sorted(fixed)] = False
+        movable = jnp.asarray(movable)
+    if lower is not None and upper is not None and np.any(np.greater(lower, upper)):
+        raise ValueError(f"lower must not exceed upper, got {lower} and {upper}")
+    return ThreatModel(
+        epsilon=jnp.asarray(epsilon, jnp.float32),
+        lower=None if lower is None else jnp.asarray(lower, jnp.float32),
+        upper=None if upper is None else jnp.asarray(upper, jnp.float32),
+        movable=movable,
+        penalty=jnp.asarray(penalty, jnp.float32),
+        norm=norm,
+        groups=kept,
+        prediction=prediction,
+    )
+
+
+def with_epsilon(threat: ThreatModel, epsilon: float) -> ThreatModel:
+    """The same threat model at another budget."""
+    check_nonnegative("epsilon", epsilon)
+    return dataclasses.replace(threat, epsilon=jnp.asarray(epsilon, jnp.float32))
+
+
+def distance(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
+    """‖x′ − x‖ in the norm of the threat model (scalar)."""
+    delta = perturbed - clean
+    if threat.norm == "linf":
+        return jnp.max(jnp.abs(delta))
+    scale = jnp.max(jnp.abs(delta))
+    safe = jnp.where(scale > 0, scale, 1)
+    return safe * jnp.sqrt(jnp.sum((delta / safe) ** 2))
+
+
+def project(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
+    """The admissible input nearest to `perturbed` in Euclidean distance.
+
+    The set is the ball around the clean input, the box, the frozen features and the
+    simplices of the one-hot groups together. A ball alone has Optax's closed form.
+    The l2 ball with other constraints C: the projection is P_C(x + s(x′ − x)) for
+    the largest s ∈ [0, 1] that stays in the ball, found by halving, since its
+    distance from x never falls as s grows. The l∞ ball is itself a box.
+
+    Args:
+      threat: the threat model.
+      perturbed: proposed x′ [n].
+      clean: x [n]; where it violates the box or a simplex, it is first moved onto
+        them, and the ball is taken around the moved point.
+
+    Returns:
+      Admissible x′ [n].
+    """
+    if threat.movable is not None:
+        perturbed = jnp.where(threat.movable, perturbed, clean)
+    constrained = (
+        threat.lower is not None or threat.upper is not None or bool(threat.groups)
+    )
+    if threat.norm == "linf":
+        low, high = clean - threat.epsilon, clean + threat.epsilon
+        return _project_box_groups(threat, perturbed, clean, low, high)
+    if not constrained:
+        positive = threat.epsilon > 0
+        moved = optax.projections.projection_l2_ball(
+            perturbed - clean, jnp.where(positive, threat.epsilon, 1)
+        )
+        return clean + jnp.where(positive, moved, 0)
+    everywhere = jnp.full_like(clean, jnp.inf)
+    start = _project_box_groups(threat, clean, clean, -everywhere, everywhere)
+
+    def at(s):
+        return _project_box_groups(
+            threat, start + s * (perturbed - start), clean, -everywhere, everywhere
+        )
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        inside = distance(threat, at(middle), start) <= threat.epsilon
+        return jnp.where(inside, middle, low), jnp.where(inside, high, middle)
+
+    fits = distance(threat, at(1.0), start) <= threat.epsilon
+    zero = jnp.zeros((), clean.dtype)
+    low, _ = jax.lax.fori_loop(0, _NUM_HALVINGS, halve, (zero, zero + 1))
+    return at(jnp.where(fits, 1.0, low))
+
+
+def _project_box_groups(threat, x, clean, low, high):
+    """Projection onto box ∩ simplices ∩ [low, high], exact: it separates."""
+    if threat.lower is not None or threat.upper is not None:
+        # Where the clean input lies outside of the box, the box wins over the ball.
+        low = jnp.clip(low, threat.lower, threat.upper)
+        high = jnp.clip(high, threat.lower, threat.upper)
+    if threat.movable is not None:
+        low = jnp.where(threat.movable, low, clean)
+        high = jnp.where(threat.movable, high, clean)
+    projected = jnp.clip(x, low, high)
+    for group in threat.groups:
+        index = jnp.array(group)
+        floor = jnp.maximum(low[index], 0)
+        values = project_bounded_simplex(
+            x[index],
+            jnp.minimum(floor, high[index]),
+            high[index],
+            total=jnp.sum(clean[index]),
+        )
+        projected = projected.at[index].set(values)
+    return projected
+
+
+def project_bounded_simplex(
+    values: Array, low: Array, high: Array, *, total: Array | float
+) -> Array:
+    """The nearest point with low ≤ z ≤ high and Σ z = total.
+
+    z = clip(y − τ, low, high), where τ is found by halving: Σ z falls in τ.
+
+    Args:
+      values: y [g].
+      low, high: bounds [g]; an infinite upper bound is allowed.
+      total: the sum; must lie between Σ low and Σ high.
+
+    Returns:
+      z [g].
+    """
+    high = jnp.minimum(high, jnp.maximum(total - jnp.sum(low) + low, low))
+    tau_low = jnp.min(values - high)
+    tau_high = jnp.max(values - low)
+
+    def halve(_, bounds):
+        a, b = bounds
+        middle = (a + b) / 2
+        above = jnp.sum(jnp.clip(values - middle, low, high)) >= total
+        return jnp.where(above, middle, a), jnp.where(above, b, middle)
+
+    a, b = jax.lax.fori_loop(0, _NUM_HALVINGS, halve, (tau_low, tau_high))
+    z = jnp.clip(values - (a + b) / 2, low, high)
+    # What rounding left of the sum goes to the entries between their bounds.
+    inner = (z > low) & (z < high)
+    count = jnp.maximum(jnp.sum(inner), 1)
+    return jnp.clip(z + jnp.where(inner, (total - jnp.sum(z)) / count, 0), low, high)
+
+
+def contains(
+    threat: ThreatModel, perturbed: Array, clean: Array, *, tolerance: float = 1e-5
+) -> Array:
+    """Whether x′ is admissible up to `tolerance` in every constraint (boolean)."""
+    inside = distance(threat, perturbed, clean) <= threat.epsilon + tolerance
+    if threat.lower is not None:
+        inside &= jnp.all(perturbed >= threat.lower - tolerance)
+    if threat.upper is not None:
+        inside &= jnp.all(perturbed <= threat.upper + tolerance)
+    if threat.movable is not None:
+        moved = jnp.abs(perturbed - clean) > tolerance
+        inside &= ~jnp.any(moved & ~threat.movable)
+    for group in threat.groups:
+        index = jnp.array(group)
+        inside &= jnp.all(perturbed[index] >= -tolerance)
+        change = jnp.sum(perturbed[index]) - jnp.sum(clean[index])
+        inside &= jnp.abs(change) <= tolerance
+    return inside & jnp.all(jnp.isfinite(perturbed))
+
+
+def sample(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
+    """A random admissible input: uniform in the ball, then projected."""
+    if threat.norm == "linf":
+        unit = jax.random.uniform(key, clean.shape, clean.dtype, -1, 1)
+    else:
+        unit = jax.random.ball(key, clean.size, 2, (), clean.dtype)
+        unit = unit.reshape(clean.shape)
+    return project(threat, clean + threat.epsilon * unit, clean)
+
+
+def sample_boundary(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
+    """A random admissible input on the ball's boundary, then projected."""
+    if threat.norm == "linf":
+        unit = jax.random.rademacher(key, clean.shape, clean.dtype)
+    else:
+        unit = jax.random.normal(key, clean.shape, clean.dtype)
+        unit = unit / jnp.linalg.norm(unit)
+    return project(threat, clean + threat.epsilon * unit, clean)

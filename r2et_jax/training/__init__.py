@@ -1,0 +1,12 @@
+"""Training of single models and of grids, and the selection of checkpoints."""
+
+from r2et_jax.training.epochs import REFERENCES as REFERENCES
+from r2et_jax.training.epochs import TrainState as TrainState
+from r2et_jax.training.epochs import compile_grid as compile_grid
+from r2et_jax.training.epochs import grid_states as grid_states
+from r2et_jax.training.epochs import init_state as init_state
+from r2et_jax.training.epochs import train_epochs as train_epochs
+from r2et_jax.training.epochs import train_step as train_step
+from r2et_jax.training.selection import Choice as Choice
+from r2et_jax.training.selection import admissible as admissible
+from r2et_jax.training.selection import select as select

@@ -1,0 +1,53 @@
+"""What all tests share: one device kind, strict dtypes, repeatable examples, raw data.
+
+The environment is set before JAX and Matplotlib are first imported.
+"""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # JAX_PLATFORMS=cuda tests on a GPU
+os.environ["JAX_ENABLE_X64"] = "0"  # tests ask for 64 bits: jax.enable_x64(True)
+os.environ["MPLBACKEND"] = "Agg"
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+TESTS = Path(__file__).resolve().parent
+CHECKOUT = TESTS.parent
+
+# Compiling makes first examples slow, hence no deadline. "repeatable" gives every run
+# the same examples; HYPOTHESIS_PROFILE=explore looks for new ones.
+_COMPILED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile(
+    "repeatable", derandomize=True, database=None, max_examples=25, **_COMPILED
+)
+settings.register_profile("explore", max_examples=500, **_COMPILED)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion(request):
+    """In the library's tests a silent mix of dtypes is an error.
+
+    Adam, Flax's average pooling and jraph's convolution mix dtypes themselves: tests
+    that call them are marked standard_promotion. Fixtures of a wider scope are set up
+    before this one and keep JAX's default.
+    """
+    maths = request.path.is_relative_to(TESTS / "r2et_jax")
+    if maths and not request.node.get_closest_marker("standard_promotion"):
+        with jax.numpy_dtype_promotion("strict"):
+            yield
+    else:
+        yield
+
+
+@pytest.fixture(scope="session")
+def raw_dir() -> Path:
+    """The folder of raw public files: $R2ET_RAW_DIR, else beside the checkout."""
+    default = CHECKOUT.parent / "shared" / "data" / "raw"
+    path = Path(os.environ.get("R2ET_RAW_DIR", default))
+    if not path.is_dir():
+        pytest.skip("no raw data: name its folder in R2ET_RAW_DIR")
+    return path

@@ -1,0 +1,66 @@
+import pytest
+
+from experiments.common import cli, progress
+
+
+def outcome(main, capsys, argv=("binary",)):
+    with pytest.raises(SystemExit) as caught:
+        cli.guarded(main)(argv)
+    return caught.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (ValueError("k must be\n  small"), 1, "error: k must be small\n"),
+        (ValueError(), 1, "error: ValueError\n"),
+        (FileNotFoundError(2, "No such file", "adult.npz"), 1, "adult.npz"),
+        (KeyboardInterrupt(), 130, "the same command resumes"),
+    ],
+)
+def test_an_expected_error_is_one_line(capsys, monkeypatch, error, status, text):
+    monkeypatch.delenv("R2ET_DEBUG", raising=False)
+
+    def main(argv):
+        raise error
+
+    code, printed = outcome(main, capsys)
+    assert code == status and text in printed
+    assert printed.startswith("error: ") and printed.count("\n") == 1
+
+
+def test_debug_keeps_the_traceback(monkeypatch):
+    monkeypatch.setenv("R2ET_DEBUG", "1")
+
+    def main(argv):
+        raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        cli.guarded(main)(["binary"])
+
+
+def test_bugs_are_not_hidden(monkeypatch):
+    monkeypatch.delenv("R2ET_DEBUG", raising=False)
+
+    def main(argv):
+        raise TypeError("a bug")
+
+    with pytest.raises(TypeError, match="a bug"):
+        cli.guarded(main)(["binary"])
+
+
+def test_stray_arguments_are_refused(capsys):
+    code, printed = outcome(lambda argv: None, capsys, ("binary", "adult"))
+    assert code == 1 and "unexpected arguments: adult" in printed
+
+
+def test_main_is_called_with_the_arguments():
+    seen = []
+    cli.guarded(seen.append)(["binary"])
+    assert seen == [["binary"]]
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_progress_is_shown_unless_switched_off(capsys, show):
+    assert list(progress.track([1, 2], description="cells", show=show)) == [1, 2]
+    assert ("cells" in capsys.readouterr().err) == show

@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+from absl import flags as absl_flags
+
+from experiments.common import flags
+
+DEFAULTS = {
+    "datasets": {"smoke": "breast_cancer", "standard": "adult", "paper": "adult,bank"},
+    "methods": "vanilla,r2et",
+    "epsilon": "0.1,1",
+    "seeds": {"smoke": "0", "standard": "0,1,2", "paper": "0,1,2,3,4"},
+}
+KNOWN = dict(
+    datasets=("breast_cancer", "adult", "bank"),
+    methods=("vanilla", "wd", "r2et"),
+    attacks=("er", "mse"),
+)
+
+
+def read(*arguments, known=KNOWN):
+    values = absl_flags.FlagValues()
+    common = flags.define_common("robustness", defaults=DEFAULTS, flag_values=values)
+    absl_flags.DEFINE_integer("steps", 7, "own flag", flag_values=values)
+    values(["binary", *arguments])
+    return common.read(**known)
+
+
+def test_defaults_follow_the_preset():
+    common = read()
+    assert common.preset == "standard" and common.progress
+    assert common.datasets == ("adult",) and common.seeds == (0, 1, 2)
+    assert common.epsilon == (0.1, 1.0)
+    assert common.k == () and common.attacks == ()
+    assert common.data_dir == Path("data")
+    assert common.output_dir == Path("results/robustness")
+    smoke = read("--preset=smoke", "--noprogress")
+    assert smoke.datasets == ("breast_cancer",) and smoke.seeds == (0,)
+    assert not smoke.progress
+
+
+def test_given_lists_win_over_the_preset():
+    common = read(
+        "--preset=paper", "--seeds=3, 1", "--k=8,10", "--epsilon=0", "--attacks=mse,er",
+        "--methods=wd+r2et,vanilla",
+    )  # fmt: skip
+    assert common.seeds == (3, 1) and common.k == (8, 10) and common.epsilon == (0.0,)
+    assert common.attacks == ("mse", "er") and common.methods == ("wd+r2et", "vanilla")
+    assert common.datasets == ("adult", "bank")
+
+
+def test_config_holds_every_flag_resolved():
+    common = read("--steps=9", "--k=8")
+    assert common.config == {
+        "attacks": (), "data_dir": "data", "datasets": ("adult",),
+        "epsilon": (0.1, 1.0), "k": (8,), "methods": ("vanilla", "r2et"),
+        "output_dir": "results/robustness", "preset": "standard", "progress": True,
+        "seeds": (0, 1, 2), "steps": 9,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--k=abc", "--k takes integers, comma-separated, got 'abc'"),
+        ("--k=8,1.5", "got '1.5'"),
+        ("--k=0", "k must be an integer of at least 1, got 0"),
+        ("--k=8,8", "--k repeats '8'"),
+        ("--epsilon=-1", "epsilon must be nonnegative and finite, got -1.0"),
+        ("--epsilon=nan", "epsilon must be nonnegative and finite, got nan"),
+        ("--epsilon=x", "--epsilon takes numbers, comma-separated, got 'x'"),
+        ("--epsilon=1,1.0", "--epsilon repeats '1.0'"),
+        ("--seeds=-1", "seeds must be an integer of at least 0, got -1"),
+        ("--seeds=", "--seeds must name at least one"),
+        ("--seeds=1,", "got ''"),
+        ("--datasets=iris", "'iris'; known: adult, bank, breast_cancer"),
+        ("--datasets=adult,adult", "--datasets repeats 'adult'"),
+        ("--attacks=fgsm", "unknown entry of --attacks 'fgsm'; known: er, mse"),
+        ("--methods=wd+foo", "'foo'; known: r2et, vanilla, wd"),
+        ("--methods=wd+", "--methods has an empty entry: 'wd+'"),
+    ],
+)
+def test_errors_name_the_flag_and_the_value(argument, message):
+    with pytest.raises(ValueError) as caught:
+        read(argument)
+    assert message in str(caught.value)
+
+
+def test_without_known_names_any_is_admitted():
+    assert read("--methods=mine", known={}).methods == ("mine",)
+
+
+def test_defaults_are_checked():
+    values = absl_flags.FlagValues()
+    for defaults in ({"dataset": "adult"}, {"seeds": {"smoke": "0"}}):
+        with pytest.raises(ValueError, match="dataset|smoke, standard, paper"):
+            flags.define_common("x", defaults=defaults, flag_values=values)
+
+
+def test_two_experiments_fit_into_one_process():
+    values = absl_flags.FlagValues()
+    flags.define_common("one", defaults={"k": "1"}, flag_values=values)
+    second = flags.define_common("two", defaults={"k": "2"}, flag_values=values)
+    values(["binary"])
+    common = second.read()
+    assert common.k == (2,) and common.output_dir == Path("results/two")
+    assert "results/two" == common.config["output_dir"]

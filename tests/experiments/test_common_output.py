@@ -1,0 +1,90 @@
+import json
+
+import pytest
+from matplotlib.figure import Figure
+
+from experiments.common import output
+
+CONFIG = dict(datasets=("adult",), k=(8,), epsilon=(0.1, 1.0), output_dir="a", steps=3)
+
+
+def test_config_holds_flags_versions_device_and_revision(tmp_path):
+    folder = output.prepare_output_dir(tmp_path / "a" / "b", CONFIG, experiment="x")
+    content = json.loads((folder / "config.json").read_text())
+    assert content["experiment"] == "x"
+    assert content["flags"]["epsilon"] == [0.1, 1.0]
+    expected = {"python", "jax", "jaxlib", "flax", "optax", "numpy", "r2et_jax"}
+    assert set(content["versions"]) == expected
+    assert content["versions"]["jax"] and content["device"]
+    assert content["git_revision"] is None or len(content["git_revision"]) >= 40
+    assert [item.name for item in folder.iterdir()] == ["config.json"]
+
+
+def test_the_same_configuration_resumes(tmp_path):
+    output.prepare_output_dir(tmp_path, CONFIG, experiment="x")
+    before = (tmp_path / "config.json").read_bytes()
+    moved = {**CONFIG, "output_dir": "elsewhere", "progress": False}
+    output.prepare_output_dir(tmp_path, moved, experiment="x")
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_another_configuration_is_refused_flag_by_flag(tmp_path):
+    output.prepare_output_dir(tmp_path, CONFIG, experiment="x")
+    other = {**CONFIG, "k": (8, 10), "steps": 4, "rho": 2.0}
+    with pytest.raises(ValueError) as caught:
+        output.prepare_output_dir(tmp_path, other, experiment="y")
+    message = str(caught.value)
+    for part in (
+        "experiment was 'x', now 'y'",
+        "--k was 8, now 8,10",
+        "--steps was 3, now 4",
+        "--rho was absent, now 2.0",
+        "Choose another --output_dir",
+    ):
+        assert part in message
+    assert "--epsilon" not in message and "--output_dir was" not in message
+
+
+def test_new_versions_are_noted_once(tmp_path, monkeypatch):
+    output.prepare_output_dir(tmp_path, CONFIG, experiment="x")
+    first = output.environment()
+    second = {**first, "device": "another"}
+    monkeypatch.setattr(output, "environment", lambda: second)
+    for _ in range(2):
+        output.prepare_output_dir(tmp_path, CONFIG, experiment="x")
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["device"] == first["device"]
+    assert content["resumed_with"] == [second]
+
+
+def test_records_or_configuration_of_unknown_origin_are_refused(tmp_path):
+    (tmp_path / "records.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"records.jsonl without config.json"):
+        output.prepare_output_dir(tmp_path, CONFIG, experiment="x")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="is not a configuration"):
+        output.prepare_output_dir(tmp_path, CONFIG, experiment="x")
+
+
+def test_an_interrupted_write_keeps_the_old_text(tmp_path, monkeypatch):
+    path = tmp_path / "table.md"
+    output.write_text_atomic(path, "old ±\n")
+
+    def fail(*_):
+        raise OSError("killed")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="killed"):
+        output.write_text_atomic(path, "new")
+    assert path.read_text(encoding="utf-8") == "old ±\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_figure_is_saved_as_png(tmp_path):
+    output.save_figure(tmp_path / "a.png", Figure())
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_revision_without_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert output.git_revision() is None

@@ -1,0 +1,171 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from experiments.common.records import REQUIRED, RecordStore, number, select
+
+
+def record(**fields):
+    base = dict(
+        experiment="robustness", dataset="adult", model="mlp", method="r2et",
+        schedule="scratch", seed=0, fold=None, attack="er", epsilon=1.0, k=8,
+        metric="p@k", value=0.5, stderr=0.01, n=100,
+    )  # fmt: skip
+    return {**base, **fields}
+
+
+def cell(seed, metrics=("p@k", "auc", "same")):
+    return [record(seed=seed, metric=metric, value=seed / 7) for metric in metrics]
+
+
+def test_a_resumed_store_holds_what_was_appended(tmp_path):
+    path = tmp_path / "records.jsonl"
+    store = RecordStore(path)
+    store.append(cell(0))
+    store.append(record(seed=1))
+    before = path.read_bytes()
+    resumed = RecordStore(path)
+    assert resumed.select() == store.select()
+    assert len(resumed) == 4
+    assert path.read_bytes() == before
+    assert resumed.has(seed=0, dataset="adult") and not resumed.has(seed=2)
+    resumed.append(cell(2))
+    assert path.read_bytes().startswith(before)
+    assert [r["seed"] for r in RecordStore(path).select(metric="p@k")] == [0, 1, 2]
+
+
+def test_every_line_is_a_flat_record(tmp_path):
+    store = RecordStore(tmp_path / "records.jsonl")
+    store.append(cell(3))
+    for line in (tmp_path / "records.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert set(REQUIRED) <= set(row)
+        assert not any(isinstance(value, (list, dict)) for value in row.values())
+
+
+@pytest.mark.parametrize("last", [cell(1), record(seed=1)], ids=["many", "one"])
+def test_killed_at_any_byte_a_cell_is_whole_or_absent(tmp_path, last):
+    path = tmp_path / "records.jsonl"
+    store = RecordStore(path)
+    store.append(cell(0))
+    start = path.stat().st_size
+    store.append(last)
+    whole = path.read_bytes()
+    complete = store.select()
+    for size in range(len(whole) + 1):
+        path.write_bytes(whole[:size])
+        resumed = RecordStore(path)
+        if size >= len(whole) - 1:  # at most the last newline is missing
+            expected = complete
+        elif size >= start - 1:
+            expected = complete[:3]
+        else:
+            expected = []
+        assert resumed.select() == expected, size
+        # The file is repaired: the run goes on and ends as if never killed.
+        if size in (0, start - 1, start, start + 40, len(whole) - 1):
+            if not resumed.has(seed=0):
+                resumed.append(cell(0))
+            if not resumed.has(seed=1):
+                resumed.append(last)
+            assert path.read_bytes() == whole
+    assert [item.name for item in tmp_path.iterdir()] == ["records.jsonl"]
+
+
+def test_a_failed_write_leaves_no_torn_line(tmp_path, monkeypatch):
+    path = tmp_path / "records.jsonl"
+    store = RecordStore(path)
+    store.append(cell(0))
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="no space"):
+            store.append(cell(1))
+    assert path.read_bytes() == before and not store.has(seed=1)
+    store.append(cell(1))
+    assert RecordStore(path).has(seed=1)
+
+
+def test_a_corrupt_line_is_named(tmp_path):
+    path = tmp_path / "records.jsonl"
+    RecordStore(path).append(cell(0))
+    lines = path.read_text().splitlines()
+    for damaged in ("{not json", "[1, 2]", '{"seed": 1}', ""):
+        path.write_text("\n".join([lines[0], damaged, lines[2]]) + "\n")
+        with pytest.raises(ValueError, match="line 2 is corrupt"):
+            RecordStore(path)
+    path.write_text("\n".join([lines[0], lines[2]]) + "\n")
+    with pytest.raises(ValueError, match="line 2 is corrupt: cell_left is 0, expected"):
+        RecordStore(path)
+    path.write_text("\n".join(lines * 2) + "\n")
+    with pytest.raises(ValueError, match="line 4: repeats an earlier record"):
+        RecordStore(path)
+
+
+def test_a_number_that_is_not_finite_becomes_null_with_a_note(tmp_path):
+    path = tmp_path / "records.jsonl"
+    store = RecordStore(path)
+    store.append(record(value=math.nan, stderr=-math.inf, note="seed diverged"))
+    row = json.loads(path.read_text())
+    assert row["value"] is None and row["stderr"] is None
+    assert row["note"] == "seed diverged; value is nan; stderr is -inf"
+    assert math.isnan(number(RecordStore(path).select()[0]["value"]))
+    with pytest.raises(ValueError, match="must say why in its `note`"):
+        store.append(record(seed=1, value=None))
+
+
+def test_numpy_scalars_are_stored_as_numbers(tmp_path):
+    path = tmp_path / "records.jsonl"
+    RecordStore(path).append(
+        record(value=np.float64(0.1), seed=np.int64(3), n=np.array(7), stderr=None)
+    )
+    row = RecordStore(path).select(seed=3)[0]
+    assert (row["value"], row["n"], row["stderr"]) == (0.1, 7, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(value=[1.0]), "a record is flat: value must be"),
+        (dict(value="high"), "value must be a number, got 'high'"),
+        (dict(n=1.5), "n must be a nonnegative integer, got 1.5"),
+        (dict(n=None), "n must be a nonnegative integer, got None"),
+        (dict(cell_left=0), "cell_left is set by the store"),
+        (dict(extra=np.ones(2)), "a record is flat: extra"),
+    ],
+)
+def test_unfit_values_are_refused(tmp_path, fields, message):
+    store = RecordStore(tmp_path / "records.jsonl")
+    with pytest.raises(ValueError, match=message):
+        store.append(record(**fields))
+    assert len(store) == 0 and not (tmp_path / "records.jsonl").exists()
+
+
+def test_missing_fields_and_repeats_are_refused(tmp_path):
+    store = RecordStore(tmp_path / "records.jsonl")
+    incomplete = record()
+    del incomplete["k"], incomplete["n"]
+    with pytest.raises(ValueError, match="missing: k, n"):
+        store.append(incomplete)
+    with pytest.raises(ValueError, match="at least one record"):
+        store.append([])
+    store.append(record())
+    with pytest.raises(ValueError, match="recorded before"):
+        store.append(record(value=0.7))
+    with pytest.raises(ValueError, match="recorded before"):
+        store.append([record(seed=1), record(seed=1)])
+    store.append(record(explainer="ig"))  # a further field makes another record
+
+
+def test_select_by_value_and_by_any_of_several():
+    records = [record(seed=s, attack=a) for s in range(3) for a in ("er", "mse")]
+    assert len(select(records, attack="er")) == 3
+    assert len(select(records, attack="er", seed=(0, 2))) == 2
+    assert len(select(records, seed={1})) == 2
+    assert select(records, explainer=None) == []

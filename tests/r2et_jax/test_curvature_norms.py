@@ -1,0 +1,261 @@
+"""Frobenius norms against dense Hessians, float64."""
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r2et_jax import score as scores
+from r2et_jax.curvature import (
+    frobenius_norm,
+    frobenius_norm_squared_hutchinson,
+    gram_frobenius_norm_squared,
+    safe_sqrt,
+)
+
+SIZE = 6
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def mlp(params, x, /):
+    hidden = x.reshape(-1)
+    for weight, bias in params[:-1]:
+        hidden = jax.nn.softplus(weight @ hidden + bias)
+    return params[-1][0] @ hidden + params[-1][1]
+
+
+def init(sizes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        (rng.normal(size=(b, a)) * 1.5 / np.sqrt(a), rng.normal(size=b) * 0.3)
+        for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+    ]
+
+
+def vector(seed, shape=(2, 3)):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def dense_norm(score, params, x, target):
+    def of_x(x):
+        return score(params, x, target)
+
+    return np.linalg.norm(jax.jit(jax.hessian(of_x))(x).reshape(x.size, x.size))
+
+
+@pytest.mark.parametrize("sizes", [(SIZE, 5, 1), (SIZE, 5, 4, 2), (SIZE, 5, 4, 3)])
+@pytest.mark.parametrize("chunk_size", [1, 4, 64])
+def test_frobenius_norm_matches_dense(sizes, chunk_size):
+    score, params, x = scores.probability(mlp), init(sizes), vector(1)
+    norm = jax.jit(frobenius_norm(score, chunk_size=chunk_size))(params, x, 1)
+    np.testing.assert_allclose(norm, dense_norm(score, params, x, 1), rtol=1e-10)
+
+
+@pytest.mark.parametrize("chunk_size", [4, 64])
+def test_parameter_gradient_matches_central_differences(chunk_size):
+    score = scores.probability(mlp)
+    params, x, step = init((SIZE, 5, 2)), vector(1), init((SIZE, 5, 2), seed=7)
+
+    def along(t):
+        moved = jax.tree.map(lambda p, s: p + t * s, params, step)
+        return frobenius_norm(score, chunk_size=chunk_size)(moved, x, 1)
+
+    along = jax.jit(along)
+    numeric = (along(1e-5) - along(-1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), numeric, rtol=1e-7)
+
+
+@pytest.mark.parametrize("chunk_size", [2, 64])
+def test_a_linear_score_has_norm_and_gradients_zero(chunk_size):
+    norm = frobenius_norm(lambda w, x, c: jnp.sum(w * x), chunk_size=chunk_size)
+    value, slope = jax.value_and_grad(norm, (0, 1))(jnp.ones(3), jnp.ones(3), 0)
+    assert value == 0
+    for leaf in jax.tree.leaves(slope):
+        np.testing.assert_array_equal(leaf, np.zeros(3))
+
+
+def test_batches_by_vmap_and_agrees_in_float32():
+    norm = frobenius_norm(scores.probability(mlp), chunk_size=4)
+    params, xs, targets = init((SIZE, 5, 2)), vector(3, (4, 2, 3)), jnp.arange(4) % 2
+    batched = jax.jit(jax.vmap(norm, (None, 0, 0)))
+    batch = batched(params, xs, targets)
+    for x, target, value in zip(xs, targets, batch, strict=True):
+        np.testing.assert_allclose(norm(params, x, target), value, rtol=1e-12)
+    low_params, low_xs = jax.tree.map(lambda a: jnp.float32(a), (params, xs))
+    low = batched(low_params, low_xs, targets)
+    assert low.dtype == jnp.float32
+    np.testing.assert_allclose(low, batch, rtol=1e-5)
+
+
+def _one_layer(params, x, /):
+    return params[1] @ jnp.tanh(params[0] @ x.reshape(-1))
+
+
+def _convolution(params, x, /):
+    maps = jax.lax.conv_general_dilated(
+        x[None], params[0], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return params[1] @ jnp.tanh(maps).mean((0, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("apply", "shapes"),
+    [(_one_layer, [(32, 3072), (10, 32)]), (_convolution, [(3, 3, 3, 16), (10, 16)])],
+)
+def test_memory_stays_below_the_dense_hessian_at_3072_features(apply, shapes):
+    norm = frobenius_norm(scores.probability(apply), chunk_size=16)
+    params = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    x = jax.ShapeDtypeStruct((32, 32, 3), jnp.float32)
+    compiled = jax.jit(jax.value_and_grad(norm)).lower(params, x, 1).compile()
+    # Far below 2 GiB, and below H itself: 3072² floats are 36 MiB.
+    assert compiled.memory_analysis().temp_size_in_bytes < 3072**2 * 4 / 2
+
+
+def test_hutchinson_is_unbiased():
+    score, params, x = scores.probability(mlp), init((SIZE, 5, 2)), vector(1)
+    one = frobenius_norm_squared_hutchinson(score, num_samples=1)
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    draw = jax.jit(jax.vmap(lambda key: one(params, x, 1, key=key)))(keys)
+    expected = dense_norm(score, params, x, 1) ** 2
+    assert np.var(draw) <= 2 * expected**2
+    error = np.std(draw) / np.sqrt(keys.size)
+    assert error < 0.01 * expected
+    assert abs(np.mean(draw) - expected) < 4 * error
+
+
+def test_hutchinson_averages_its_samples_whatever_the_chunks():
+    score, params, x = scores.probability(mlp), init((SIZE, 5, 2)), vector(1)
+    key = jax.random.key(3)
+
+    def estimate(chunk_size):
+        return jax.value_and_grad(
+            frobenius_norm_squared_hutchinson(
+                score, num_samples=50, chunk_size=chunk_size
+            )
+        )(params, x, 1, key=key)
+
+    whole, pieces = estimate(64), estimate(7)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), whole, pieces
+    )
+    # Fifty probes: relative standard deviation at most (2/50)^½ = .2.
+    np.testing.assert_allclose(whole[0], dense_norm(score, params, x, 1) ** 2, rtol=0.8)
+
+
+def test_hutchinson_is_exact_for_a_diagonal_hessian():
+    estimate = frobenius_norm_squared_hutchinson(
+        lambda w, x, c: jnp.sum(w * x**3), num_samples=3
+    )
+    w, x = jnp.array([1.0, -2.0, 0.5]), jnp.array([1.0, 2.0, -1.0])
+    value = estimate(w, x, 0, key=jax.random.key(0))
+    np.testing.assert_allclose(value, np.sum((6 * w * x) ** 2), rtol=1e-12)
+
+
+def _closed_form(params, skip, x, psi):
+    """‖H‖_F² of ψ(z) for z = bᵀ tanh(Wx + a) + skipᵀx from the formula alone."""
+    (weights, bias), (out, out_bias) = params
+    t = jnp.tanh(weights @ x + bias)
+    logit = (out @ t + out_bias)[0] + skip @ x
+    coefficients = out[0] * -2 * t * (1 - t**2)
+    gradient = weights.T @ (out[0] * (1 - t**2)) + skip
+    first, second = jax.grad(psi), jax.grad(jax.grad(psi))
+    return gram_frobenius_norm_squared(
+        weights, first(logit) * coefficients, gradient, second(logit)
+    )
+
+
+@pytest.mark.parametrize(
+    "psi",
+    [lambda z: z, jax.nn.sigmoid, jax.nn.log_sigmoid],
+    ids=["logit", "probability", "log probability"],
+)
+@pytest.mark.parametrize("with_skip", [False, True])
+def test_gram_closed_form_matches_dense(psi, with_skip):
+    params, x = init((SIZE, 5, 1)), vector(1, (SIZE,))
+    skip = vector(2, (SIZE,)) if with_skip else jnp.zeros(SIZE)
+
+    def score(x):
+        (weights, bias), (out, out_bias) = params
+        return psi((out @ jnp.tanh(weights @ x + bias) + out_bias)[0] + skip @ x)
+
+    dense = jax.jit(jax.hessian(score))(x)
+    np.testing.assert_allclose(
+        _closed_form(params, skip, x, psi), np.sum(dense**2), rtol=1e-9
+    )
+
+
+def test_gram_gradient_is_that_of_the_chunked_norm():
+    params, x, skip = init((SIZE, 5, 1)), vector(1, (SIZE,)), jnp.zeros(SIZE)
+
+    def apply(params, x, /):
+        (weights, bias), (out, out_bias) = params
+        return out @ jnp.tanh(weights @ x + bias) + out_bias
+
+    def closed(params):
+        return safe_sqrt(_closed_form(params, skip, x, jax.nn.sigmoid))
+
+    chunked = frobenius_norm(scores.probability(apply))
+    expected = jax.jit(jax.grad(chunked))(params, x, 1)
+    found = jax.jit(jax.grad(closed))(params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8), found, expected
+    )
+
+
+@hypothesis.given(
+    st.integers(1, 5), st.integers(1, 5), st.floats(-3, 3), st.integers(0, 10**6)
+)
+def test_gram_form_equals_brute_force_and_scales(hidden, size, r, seed):
+    with jax.enable_x64(True):
+        weights = vector(seed, (hidden, size))
+        c, g = vector(seed + 1, (hidden,)), vector(seed + 2, (size,))
+        curved = np.einsum("hi,h,hj->ij", weights, c, weights)
+        total = np.sum((curved + r * np.outer(g, g)) ** 2)
+        scale = np.sum(curved**2) + r**2 * float(g @ g) ** 2
+        found = gram_frobenius_norm_squared(weights, c, g, r)
+        np.testing.assert_allclose(found, total, rtol=1e-10, atol=1e-13 * scale)
+        plain = gram_frobenius_norm_squared(weights, c)
+        np.testing.assert_allclose(
+            plain, np.sum(curved**2), rtol=1e-10, atol=1e-13 * scale
+        )
+        scaled = gram_frobenius_norm_squared(weights, -3 * c)
+        np.testing.assert_allclose(scaled, 9 * plain, rtol=1e-10, atol=1e-13 * scale)
+
+
+def test_gram_and_root_have_zero_gradient_at_zero():
+    def root(c):
+        return safe_sqrt(gram_frobenius_norm_squared(jnp.ones((2, 3)), c))
+
+    value, slope = jax.value_and_grad(root)(jnp.zeros(2))
+    assert value == 0
+    np.testing.assert_array_equal(slope, np.zeros(2))
+    assert np.isnan(safe_sqrt(jnp.nan))
+
+
+def test_bad_arguments_name_the_value_received():
+    score = scores.probability(mlp)
+    for bad in (0, -1, 2.5):
+        with pytest.raises(ValueError, match=f"chunk_size .*{bad}"):
+            frobenius_norm(score, chunk_size=bad)
+        with pytest.raises(ValueError, match=f"num_samples .*{bad}"):
+            frobenius_norm_squared_hutchinson(score, num_samples=bad)
+        with pytest.raises(ValueError, match=f"chunk_size .*{bad}"):
+            frobenius_norm_squared_hutchinson(score, num_samples=1, chunk_size=bad)
+    weights = jnp.ones((2, 3))
+    with pytest.raises(ValueError, match="weights must have 2 axes"):
+        gram_frobenius_norm_squared(jnp.ones(3), jnp.ones(3))
+    with pytest.raises(ValueError, match=r"coefficients .*\(2,\).*\(3,\)"):
+        gram_frobenius_norm_squared(weights, jnp.ones(3))
+    with pytest.raises(ValueError, match=r"gradient .*\(3,\).*\(2,\)"):
+        gram_frobenius_norm_squared(weights, jnp.ones(2), jnp.ones(2), 1.0)
+    with pytest.raises(ValueError, match="given together"):
+        gram_frobenius_norm_squared(weights, jnp.ones(2), jnp.ones(3))
+    with pytest.raises(ValueError, match="given together"):
+        gram_frobenius_norm_squared(weights, jnp.ones(2), None, 1.0)
