@@ -33,7 +33,9 @@ def check_nonnegative(name: str, value: float) -> None:
 def check_count(name: str, value: int, *, minimum: int = 1) -> None:
     """Raise unless value is an integer of at least `minimum`."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+        raise ValueError(
+            f"{name} must be an integer of at least {minimum}, got {value!r}"
+        )
 
 
 def check_in(name: str, value: Any, known: Collection[Any]) -> None:

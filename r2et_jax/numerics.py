@@ -41,17 +41,22 @@ def safe_norm(v: Array) -> Array:
     """‖v‖₂ over all axes, with the subgradient 0 at v = 0.
 
     The vector is scaled by its largest entry first: squares of the gradients of
-    saturated models underflow in float32.
+    saturated models underflow in float32. The norm of a vector with NaN or ∞ is NaN.
     """
     scale = jax.lax.stop_gradient(jnp.max(jnp.abs(v)))
     safe = jnp.where(scale > 0, scale, 1)
     squares = jnp.sum((v / safe) ** 2)
-    root = jnp.sqrt(jnp.where(squares > 0, squares, 1))
-    return safe * jnp.where(squares > 0, root, 0)
+    zero = squares == 0  # not `squares > 0`: that would turn NaN into a norm of 0
+    root = jnp.sqrt(jnp.where(zero, 1, squares))
+    return safe * jnp.where(zero, 0, root)
 
 
 def unit_sum(values: Array) -> Array:
-    """Nonnegative values over their sum; all zeros stay zero, in value and gradient."""
+    """Nonnegative values over their sum; all zeros stay zero.
+
+    A derivative at zero values is that of the identity: finite, and zero for |g|.
+    Where a value is not finite, at least one entry of the result is NaN.
+    """
     scale = jax.lax.stop_gradient(jnp.max(values))
     scaled = values / jnp.where(scale > 0, scale, 1)
     total = jnp.sum(scaled)
@@ -59,8 +64,9 @@ def unit_sum(values: Array) -> Array:
 
 
 def unit_l2(v: Array) -> Array:
-    """v/‖v‖₂ over all axes; the zero vector stays zero."""
-    scale = jnp.max(jnp.abs(v))
+    """v/‖v‖₂ over all axes; the zero vector stays zero. Entries with NaN stay NaN."""
+    # A constant: the result does not depend on it, and its square would underflow.
+    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(v)))
     scaled = v / jnp.where(scale > 0, scale, 1)
     squares = jnp.sum(scaled**2)
     return scaled * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1))

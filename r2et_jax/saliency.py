@@ -2,12 +2,14 @@
 
 Every factory returns `saliency(params, x, target) -> map`, differentiable in `params`
 and in `x`, so that explanations serve inside losses and attacks. Maps are divided by
-their sum by default; a map of zeros stays zero. `smooth_grad` draws noise and takes a
-keyword `key` besides.
+their sum by default; a map of zeros stays zero, in value and derivative. A gradient
+with NaN or ∞ gives a map with NaN, never one of plausible numbers. `smooth_grad` draws
+noise and takes a keyword `key` besides.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -74,7 +76,7 @@ def smooth_grad(
     score: ScoreFn,
     *,
     num_samples: int = 50,
-    sigma: float = 0.5,
+    sigma: float = math.sqrt(0.5),
     base: Callable[..., SaliencyFn] = gradient,
     normalize: bool = True,
     channel_axis: int | None = None,
@@ -86,8 +88,9 @@ def smooth_grad(
     Args:
       score: scalar to explain.
       num_samples: number of draws M ≥ 1.
-      sigma: standard deviation of the noise, in units of x; 0.5 for standardised
-        columns, 25.5/255 for images in [0, 1], 0.01 for graphs.
+      sigma: standard deviation of the noise, in units of x. The published variances
+        are σ² = 0.5 for standardised columns (the default), (25.5/255)² for images in
+        [0, 1] and 0.01 for graphs.
       base: factory of the explanation that is averaged.
       normalize, channel_axis: as in `gradient`.
 

@@ -13,12 +13,16 @@ from r2et_jax.numerics import sigmoid, softplus
 from r2et_jax.types import ApplyFn, Array, ScoreFn
 
 
-def _class_log_odds(logits: Array, target: Array) -> Array:
-    if logits.ndim != 1:
+def _check_logits(logits: Array) -> None:
+    if logits.ndim != 1 or logits.size == 0:
         raise ValueError(
             f"apply must return the logits of one example, of shape [C], got shape "
             f"{logits.shape}"
         )
+
+
+def _class_log_odds(logits: Array, target: Array) -> Array:
+    _check_logits(logits)
     if logits.shape[0] == 1:
         return jnp.where(target == 1, logits[0], -logits[0])
     chosen = jnp.arange(logits.shape[0]) == target
@@ -77,6 +81,7 @@ def logit(apply: ApplyFn) -> ScoreFn:
 
     def score(params, x, target, /):
         logits = apply(params, x)
+        _check_logits(logits)
         if logits.shape[0] == 1:
             return _class_log_odds(logits, target)
         return jnp.sum(jnp.where(jnp.arange(logits.shape[0]) == target, logits, 0))

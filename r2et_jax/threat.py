@@ -14,16 +14,14 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from r2et_jax.checks import check_in, check_nonnegative
+from r2et_jax.numerics import unit_l2
 from r2et_jax.types import Array
 
 NORMS = ("l2", "linf")
 GROUP_RULES = ("free", "simplex", "frozen")
 PREDICTION_RULES = ("free", "same_class", "penalized")
-# Halvings of an interval: enough to exhaust float32.
-_NUM_HALVINGS = 30
 
 
 @functools.partial(
@@ -77,21 +75,22 @@ def threat_model(
       norm: "l2" or "linf".
       epsilon: budget ε ≥ 0, in units of x.
       lower, upper: box that contains x′: numbers or arrays [n]. A clean input
-        outside of it is itself moved inside by `project`.
+        outside of it is itself moved inside by `project`, except for frozen features.
       frozen: indices of features that may not change.
       groups: one-hot groups, as sequences of indices.
       group_rule: "free" treats the groups as real numbers, "simplex" keeps each one
         nonnegative with its clean sum, "frozen" forbids to change them.
       prediction: "free", "same_class" or "penalized", see `ThreatModel`.
       penalty: weight ≥ 0 under "penalized".
-      num_features: n, needed where `frozen` or frozen groups are given.
+      num_features: n, needed where `frozen` or frozen groups are given; the indices
+        of groups are checked against it.
 
     Returns:
       `ThreatModel`.
 
     Raises:
       ValueError: for an unknown name, a negative budget, indices outside 0…n−1,
-        groups that overlap or are half frozen, or lower > upper.
+        groups that are empty, overlap or are half frozen, or lower > upper.
 
     Example:
       >>> threat = threat_model("l2", 0.5, lower=0.0, upper=1.0)
@@ -104,6 +103,8 @@ def threat_model(
     check_nonnegative("epsilon", epsilon)
     check_nonnegative("penalty", penalty)
     members = tuple(tuple(int(i) for i in group) for group in groups)
+    if () in members:
+        raise ValueError(f"one-hot groups must not be empty, got {members}")
     flat = [i for group in members for i in group]
     if len(flat) != len(set(flat)):
         raise ValueError(f"one-hot groups must not overlap, got {members}")
@@ -117,27 +118,28 @@ def threat_model(
                 f"the one-hot group {group} is half frozen: freeze all of it or none"
             )
     kept = tuple(group for group in kept if not fixed & set(group))
+    last = "n−1" if num_features is None else num_features - 1
+    wrong = [i for i in sorted(fixed | set(flat)) if i < 0]
+    if num_features is not None:
+        wrong += [i for i in sorted(fixed | set(flat)) if i >= num_features]
+    if wrong:
+        raise ValueError(f"feature indices must lie in 0…{last}, got {wrong}")
     movable = None
-    if fixed or (kept and num_features is not None):
+    if fixed:
         if num_features is None:
             raise ValueError("num_features is needed where features are frozen")
-        wrong = [i for i in sorted(fixed | set(flat)) if not 0 <= i < num_features]
-        if wrong:
-            raise ValueError(
-                f"feature indices must lie in 0…{num_features - 1}, got {wrong}"
-            )
-    if fixed:
         movable = np.ones(num_features, bool)
         movable[sorted(fixed)] = False
         movable = jnp.asarray(movable)
     if lower is not None and upper is not None and np.any(np.greater(lower, upper)):
         raise ValueError(f"lower must not exceed upper, got {lower} and {upper}")
+    # `float` is float32, and float64 where JAX has it enabled.
     return ThreatModel(
-        epsilon=jnp.asarray(epsilon, jnp.float32),
-        lower=None if lower is None else jnp.asarray(lower, jnp.float32),
-        upper=None if upper is None else jnp.asarray(upper, jnp.float32),
+        epsilon=jnp.asarray(epsilon, float),
+        lower=None if lower is None else jnp.asarray(lower, float),
+        upper=None if upper is None else jnp.asarray(upper, float),
         movable=movable,
-        penalty=jnp.asarray(penalty, jnp.float32),
+        penalty=jnp.asarray(penalty, float),
         norm=norm,
         groups=kept,
         prediction=prediction,
@@ -147,7 +149,8 @@ def threat_model(
 def with_epsilon(threat: ThreatModel, epsilon: float) -> ThreatModel:
     """The same threat model at another budget."""
     check_nonnegative("epsilon", epsilon)
-    return dataclasses.replace(threat, epsilon=jnp.asarray(epsilon, jnp.float32))
+    dtype = threat.epsilon.dtype
+    return dataclasses.replace(threat, epsilon=jnp.asarray(epsilon, dtype))
 
 
 def distance(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
@@ -164,10 +167,11 @@ def project(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
     """The admissible input nearest to `perturbed` in Euclidean distance.
 
     The set is the ball around the clean input, the box, the frozen features and the
-    simplices of the one-hot groups together. A ball alone has Optax's closed form.
-    The l2 ball with other constraints C: the projection is P_C(x + s(x′ − x)) for
-    the largest s ∈ [0, 1] that stays in the ball, found by halving, since its
-    distance from x never falls as s grows. The l∞ ball is itself a box.
+    simplices of the one-hot groups together. A ball alone has a closed form. The l2
+    ball with other constraints C: the projection is P_C(x + s(x′ − x)) for the
+    largest s ∈ [0, 1] that stays in the ball, found by halving, since its distance
+    from x never falls as s grows, and at s = ε/‖x′ − x‖ is at most ε. The l∞ ball is
+    itself a box. An admissible x′ stays where it is.
 
     Args:
       threat: the threat model.
@@ -178,44 +182,67 @@ def project(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
     Returns:
       Admissible x′ [n].
     """
+    threat = _as_dtype(threat, clean.dtype)
     if threat.movable is not None:
         perturbed = jnp.where(threat.movable, perturbed, clean)
-    constrained = (
-        threat.lower is not None or threat.upper is not None or bool(threat.groups)
-    )
+    center = _center(threat, clean)
     if threat.norm == "linf":
-        low, high = clean - threat.epsilon, clean + threat.epsilon
+        low, high = center - threat.epsilon, center + threat.epsilon
         return _project_box_groups(threat, perturbed, clean, low, high)
-    if not constrained:
-        positive = threat.epsilon > 0
-        moved = optax.projections.projection_l2_ball(
-            perturbed - clean, jnp.where(positive, threat.epsilon, 1)
-        )
-        return clean + jnp.where(positive, moved, 0)
-    everywhere = jnp.full_like(clean, jnp.inf)
-    start = _project_box_groups(threat, clean, clean, -everywhere, everywhere)
+    length = distance(threat, perturbed, center)
+    outside = length > threat.epsilon
+    share = jnp.where(outside, threat.epsilon / jnp.where(outside, length, 1), 1)
+    if not _is_constrained(threat):
+        return jnp.where(outside, center + share * (perturbed - center), perturbed)
 
     def at(s):
-        return _project_box_groups(
-            threat, start + s * (perturbed - start), clean, -everywhere, everywhere
-        )
+        return _project_box_groups(threat, center + s * (perturbed - center), clean)
 
     def halve(_, bounds):
         low, high = bounds
-        middle = (low + high) / 2
-        inside = distance(threat, at(middle), start) <= threat.epsilon
+        # The geometric mean, for a small relative error however far x′ is.
+        middle = jnp.sqrt(low * high)
+        inside = distance(threat, at(middle), center) <= threat.epsilon
         return jnp.where(inside, middle, low), jnp.where(inside, high, middle)
 
-    fits = distance(threat, at(1.0), start) <= threat.epsilon
-    zero = jnp.zeros((), clean.dtype)
-    low, _ = jax.lax.fori_loop(0, _NUM_HALVINGS, halve, (zero, zero + 1))
-    return at(jnp.where(fits, 1.0, low))
+    nearest = _project_box_groups(threat, perturbed, clean)
+    fits = distance(threat, nearest, center) <= threat.epsilon
+    bounds = (share, jnp.ones_like(share))
+    low, _ = jax.lax.fori_loop(0, _num_halvings(clean.dtype), halve, bounds)
+    return jnp.where(fits, nearest, at(low))
 
 
-def _project_box_groups(threat, x, clean, low, high):
+def _num_halvings(dtype) -> int:
+    """Halvings of an interval that exhaust the float type: 30 in float32."""
+    return jnp.finfo(dtype).nmant + 7
+
+
+def _as_dtype(threat: ThreatModel, dtype) -> ThreatModel:
+    """The threat model with its numbers in the float type of the input."""
+    cast = {
+        name: getattr(threat, name).astype(dtype)
+        for name in ("epsilon", "lower", "upper")
+        if getattr(threat, name) is not None
+    }
+    return dataclasses.replace(threat, **cast)
+
+
+def _is_constrained(threat: ThreatModel) -> bool:
+    return threat.lower is not None or threat.upper is not None or bool(threat.groups)
+
+
+def _center(threat: ThreatModel, clean: Array) -> Array:
+    """The clean input, moved onto the box and the simplices where it violates them."""
+    if not _is_constrained(threat):
+        return clean
+    return _project_box_groups(threat, clean, clean)
+
+
+def _project_box_groups(threat, x, clean, low=-jnp.inf, high=jnp.inf):
     """Projection onto box ∩ simplices ∩ [low, high], exact: it separates."""
+    low = jnp.broadcast_to(jnp.asarray(low, x.dtype), x.shape)
+    high = jnp.broadcast_to(jnp.asarray(high, x.dtype), x.shape)
     if threat.lower is not None or threat.upper is not None:
-        # Where the clean input lies outside of the box, the box wins over the ball.
         low = jnp.clip(low, threat.lower, threat.upper)
         high = jnp.clip(high, threat.lower, threat.upper)
     if threat.movable is not None:
@@ -260,7 +287,8 @@ def project_bounded_simplex(
         above = jnp.sum(jnp.clip(values - middle, low, high)) >= total
         return jnp.where(above, middle, a), jnp.where(above, b, middle)
 
-    a, b = jax.lax.fori_loop(0, _NUM_HALVINGS, halve, (tau_low, tau_high))
+    steps = _num_halvings(values.dtype)
+    a, b = jax.lax.fori_loop(0, steps, halve, (tau_low, tau_high))
     z = jnp.clip(values - (a + b) / 2, low, high)
     # What rounding left of the sum goes to the entries between their bounds.
     inner = (z > low) & (z < high)
@@ -271,15 +299,23 @@ def project_bounded_simplex(
 def contains(
     threat: ThreatModel, perturbed: Array, clean: Array, *, tolerance: float = 1e-5
 ) -> Array:
-    """Whether x′ is admissible up to `tolerance` in every constraint (boolean)."""
-    inside = distance(threat, perturbed, clean) <= threat.epsilon + tolerance
+    """Whether x′ is admissible up to `tolerance` in every constraint (boolean).
+
+    The admissible set is that of `project`: around a clean input that violates the
+    box or a simplex, the ball is taken around the moved point.
+    """
+    threat = _as_dtype(threat, clean.dtype)
+    movable = True if threat.movable is None else threat.movable
+    length = distance(threat, perturbed, _center(threat, clean))
+    inside = length <= threat.epsilon + tolerance
     if threat.lower is not None:
-        inside &= jnp.all(perturbed >= threat.lower - tolerance)
+        above = perturbed >= threat.lower - tolerance
+        inside &= jnp.all(jnp.where(movable, above, True))
     if threat.upper is not None:
-        inside &= jnp.all(perturbed <= threat.upper + tolerance)
-    if threat.movable is not None:
-        moved = jnp.abs(perturbed - clean) > tolerance
-        inside &= ~jnp.any(moved & ~threat.movable)
+        below = perturbed <= threat.upper + tolerance
+        inside &= jnp.all(jnp.where(movable, below, True))
+    stays = jnp.abs(perturbed - clean) <= tolerance
+    inside &= jnp.all(jnp.where(movable, True, stays))
     for group in threat.groups:
         index = jnp.array(group)
         inside &= jnp.all(perturbed[index] >= -tolerance)
@@ -289,20 +325,40 @@ def contains(
 
 
 def sample(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
-    """A random admissible input: uniform in the ball, then projected."""
+    """A random admissible input: uniform in the ball, then projected.
+
+    The ball is that of the movable features.
+    """
+    threat = _as_dtype(threat, clean.dtype)
     if threat.norm == "linf":
         unit = jax.random.uniform(key, clean.shape, clean.dtype, -1, 1)
     else:
-        unit = jax.random.ball(key, clean.size, 2, (), clean.dtype)
-        unit = unit.reshape(clean.shape)
+        direction_key, radius_key = jax.random.split(key)
+        dimension = clean.size
+        if threat.movable is not None:
+            dimension = jnp.maximum(jnp.sum(threat.movable, dtype=clean.dtype), 1)
+        radius = jax.random.uniform(radius_key, (), clean.dtype) ** (1 / dimension)
+        unit = radius * _random_direction(threat, clean, direction_key)
     return project(threat, clean + threat.epsilon * unit, clean)
 
 
 def sample_boundary(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
-    """A random admissible input on the ball's boundary, then projected."""
+    """A random admissible input on the ball's boundary, then projected.
+
+    The ball is that of the movable features. For l∞ it is one of its corners.
+    """
+    threat = _as_dtype(threat, clean.dtype)
     if threat.norm == "linf":
         unit = jax.random.rademacher(key, clean.shape, clean.dtype)
     else:
-        unit = jax.random.normal(key, clean.shape, clean.dtype)
-        unit = unit / jnp.linalg.norm(unit)
+        unit = _random_direction(threat, clean, key)
     return project(threat, clean + threat.epsilon * unit, clean)
+
+
+def _random_direction(threat, clean, key):
+    """A direction of unit length, uniform over those of the movable features."""
+    direction = jax.random.normal(key, clean.shape, clean.dtype)
+    if threat.movable is not None:
+        # Before the division: what is frozen would shorten the step.
+        direction = jnp.where(threat.movable, direction, 0)
+    return unit_l2(direction)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app
+from absl import logging as absl_logging
 
 
 def run(main: Callable[[Sequence[str]], Any]) -> None:
@@ -27,6 +28,7 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
     """
     # JAX tells at level INFO which accelerators it did not find.
     logging.getLogger("jax").setLevel(logging.WARNING)
+    app.call_after_init(lambda: absl_logging.set_verbosity(absl_logging.WARNING))
     app.run(guarded(main))
 
 

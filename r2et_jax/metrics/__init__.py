@@ -2,13 +2,11 @@
 
 from r2et_jax.metrics.agreement import average_ranks as average_ranks
 from r2et_jax.metrics.agreement import chance_corrected as chance_corrected
-from r2et_jax.metrics.agreement import has_border_tie as has_border_tie
 from r2et_jax.metrics.agreement import kendall as kendall
 from r2et_jax.metrics.agreement import mse as mse
 from r2et_jax.metrics.agreement import pearson as pearson
 from r2et_jax.metrics.agreement import precision_at_k as precision_at_k
 from r2et_jax.metrics.agreement import spearman as spearman
-from r2et_jax.metrics.agreement import top_k_members as top_k_members
 from r2et_jax.metrics.classification import accuracy as accuracy
 from r2et_jax.metrics.classification import prediction_shift as prediction_shift
 from r2et_jax.metrics.classification import roc_auc as roc_auc

@@ -6,39 +6,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from r2et_jax.checks import check_k, check_ndim, check_same_shape
+from r2et_jax.checks import check_ndim, check_same_shape
 from r2et_jax.metrics._arrays import as_floats
-from r2et_jax.ranking import top_k_mask
-
-
-def top_k_members(values: ArrayLike, *, k: int) -> Array:
-    """Mark the features that count as top-k: among the k largest, and positive.
-
-        T = {i : i among the k largest, I_i > 0}
-
-    A feature without saliency explains nothing: which of several zeros fills the last
-    place is decided by the index alone, and would be counted as agreement.
-
-    Args:
-      values: saliency [n], nonnegative (a signed map: pass its absolute value).
-      k: size of the top-k set, 1…n−1.
-
-    Returns:
-      Boolean mask [n] with min(k, number of positive features) entries true; all false
-      if any value is not finite.
-
-    Raises:
-      ValueError: if `values` does not have one axis, or k is outside 1…n−1.
-
-    Example:
-      >>> print(top_k_members(jnp.array([0.0, 3.0, 1.0, 0.0]), k=3))
-      [False  True  True False]
-    """
-    (values,) = as_floats(values)
-    check_ndim("values", values, 1)
-    check_k(k, values.shape[0])
-    finite = jnp.all(jnp.isfinite(values))
-    return top_k_mask(values, k=k) & (values > 0) & finite
+from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
 
 
 def precision_at_k(clean: ArrayLike, perturbed: ArrayLike, *, k: int) -> Array:
@@ -46,9 +16,9 @@ def precision_at_k(clean: ArrayLike, perturbed: ArrayLike, *, k: int) -> Array:
 
         P@k = |T(x) ∩ T(x′)| / |T(x)|,   |T(x)| = min(k, #{i : I_i(x) > 0})
 
-    with T as in `top_k_members`: only features with positive saliency are members, on
-    either side. For a clean map with at least k positive features the denominator is
-    k; a sparser one can still reach 1. A perturbed map of zeros gives 0.
+    with T as in `ranking.positive_top_k_mask`: only features with positive saliency
+    are members, on either side. For a clean map with at least k positive features the
+    denominator is k; a sparser one can still reach 1. A perturbed map of zeros gives 0.
 
     Args:
       clean: saliency [n] at the clean input, nonnegative.
@@ -72,44 +42,8 @@ def precision_at_k(clean: ArrayLike, perturbed: ArrayLike, *, k: int) -> Array:
     """
     clean, perturbed = as_floats(clean, perturbed)
     check_same_shape("clean", clean, "perturbed", perturbed)
-    members = top_k_members(clean, k=k)
-    kept = members & top_k_members(perturbed, k=k)
-    count = jnp.sum(members)
-    # top_k_members is empty for a clean map that is not finite: count covers it.
-    defined = (count > 0) & jnp.all(jnp.isfinite(perturbed))
-    kept, count = jnp.sum(kept).astype(clean.dtype), count.astype(clean.dtype)
-    return jnp.where(defined, kept / jnp.maximum(count, 1.0), jnp.nan)
-
-
-def has_border_tie(values: ArrayLike, *, k: int) -> Array:
-    """Whether the k-th and the (k+1)-th largest value are equal.
-
-        I_(k) = I_(k+1)
-
-    Then the top-k set depends on the index, and noise of any size can change it. A tie
-    at zero says that fewer than k features have saliency.
-
-    Args:
-      values: saliency [n].
-      k: size of the top-k set, 1…n−1.
-
-    Returns:
-      Boolean scalar; false if the map has a nan.
-
-    Raises:
-      ValueError: if `values` does not have one axis, or k is outside 1…n−1.
-
-    Example:
-      >>> print(has_border_tie(jnp.array([3.0, 1.0, 1.0]), k=2))
-      True
-    """
-    (values,) = as_floats(values)
-    check_ndim("values", values, 1)
-    check_k(k, values.shape[0])
-    mask = top_k_mask(values, k=k)
-    weakest = jnp.min(jnp.where(mask, values, jnp.inf))
-    strongest = jnp.max(jnp.where(mask, -jnp.inf, values))
-    return (weakest == strongest) & ~jnp.any(jnp.isnan(values))
+    # The clean set is empty, and the overlap nan, for a clean map that is not finite.
+    return top_k_overlap(positive_top_k_mask(clean, k=k), perturbed, k=k)
 
 
 def chance_corrected(p_at_k: ArrayLike, same: ArrayLike) -> Array:

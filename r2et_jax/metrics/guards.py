@@ -12,8 +12,8 @@ from jax.typing import ArrayLike
 
 from r2et_jax.checks import check_k, check_positive, check_same_shape
 from r2et_jax.metrics._arrays import as_floats, check_axes
-from r2et_jax.metrics.agreement import top_k_members
 from r2et_jax.metrics.summary import Summary, mean_and_stderr
+from r2et_jax.ranking import positive_top_k_mask
 
 
 class NullShare(NamedTuple):
@@ -208,7 +208,7 @@ def background_share(maps: ArrayLike, x: ArrayLike, *, k: int) -> Summary:
     check_k(k, maps.shape[1])
 
     def share(values: Array, features: Array) -> Array:
-        members = top_k_members(values, k=k)
+        members = positive_top_k_mask(values, k=k)
         count = jnp.sum(members).astype(values.dtype)
         hidden = jnp.sum(members & (features == 0)).astype(values.dtype)
         return jnp.where(count > 0, hidden / jnp.maximum(count, 1.0), jnp.nan)

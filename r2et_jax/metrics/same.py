@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from r2et_jax.checks import check_k
 from r2et_jax.metrics._arrays import as_floats, check_axes
-from r2et_jax.metrics.agreement import top_k_members
+from r2et_jax.ranking import positive_top_k_mask
 
 
 def mean_topk_overlap(maps: ArrayLike, *, k: int) -> Array:
@@ -47,7 +47,7 @@ def mean_topk_overlap(maps: ArrayLike, *, k: int) -> Array:
     if num_maps < 2:
         raise ValueError(f"maps must hold at least two inputs, got m = {num_maps}")
 
-    members = jax.vmap(lambda values: top_k_members(values, k=k))(maps)
+    members = jax.vmap(lambda values: positive_top_k_mask(values, k=k))(maps)
     members = members.astype(maps.dtype)
     sizes = jnp.sum(members, axis=1)
     num_ranked = jnp.sum((sizes > 0).astype(maps.dtype))

@@ -82,7 +82,8 @@ def smallest_pair_weights(reference: Array, *, k: int, k_prime: int) -> Array:
     position = ranks(reference)
     inside = (position >= k - k_prime) & (position < k)
     outside = (position >= k) & (position < k + k_prime)
-    return (inside.astype(jnp.float32) - outside.astype(jnp.float32)) / k_prime
+    dtype = reference.dtype
+    return (inside.astype(dtype) - outside.astype(dtype)) / k_prime
 
 
 def anchored_weights(reference: Array, *, k: int, k_prime: int) -> Array:
@@ -108,7 +109,8 @@ def anchored_weights(reference: Array, *, k: int, k_prime: int) -> Array:
     position = ranks(reference)
     inside = (position >= k - k_prime) & (position < k)
     below = (position > k) & (position <= k + k_prime)
-    return (inside.astype(jnp.float32) - below.astype(jnp.float32)) / (2 * k_prime)
+    dtype = reference.dtype
+    return (inside.astype(dtype) - below.astype(dtype)) / (2 * k_prime)
 
 
 def check_k_prime(k_prime: int, *, k: int, num_features: int) -> None:
@@ -148,7 +150,7 @@ def mean_exponential_gap(values: Array, mask: Array, *, theta: Array | float) ->
     """
     if isinstance(theta, (int, float)):
         check_positive("theta", theta)
-    inside = jnp.sum(mask)
+    inside = jnp.sum(mask, dtype=values.dtype)
     outside = mask.shape[0] - inside
     log_inside = jax.nn.logsumexp(jnp.where(mask, -values / theta, -jnp.inf))
     log_outside = jax.nn.logsumexp(jnp.where(mask, -jnp.inf, values / theta))

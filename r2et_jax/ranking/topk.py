@@ -16,12 +16,14 @@ def ranks(values: Array) -> Array:
     """Position of every feature in descending order: 0 is the largest.
 
     Args:
-      values: saliency map [n]. NaN gets a last rank, so that a broken feature never
-        counts as a top one.
+      values: saliency map [n]. NaN counts as −∞, so that a broken feature comes last.
 
     Returns:
-      Integer ranks [n], a permutation of 0…n−1 where all values are finite; of equal
-      values the one with the lower index comes first. No derivative.
+      Integer ranks [n], a permutation of 0…n−1; of equal values the one with the
+      lower index comes first. No derivative.
+
+    Raises:
+      ValueError: if values has other than one axis.
 
     Example:
       >>> ranks(jnp.array([0.2, 0.5, 0.2]))
@@ -29,6 +31,7 @@ def ranks(values: Array) -> Array:
     """
     check_ndim("values", values, 1)
     values = jax.lax.stop_gradient(values)
+    values = jnp.where(jnp.isnan(values), -jnp.inf, values)
     n = values.shape[0]
     index = jnp.arange(n, dtype=jnp.int32)
     if n < _COMPARE_BELOW:
@@ -36,8 +39,7 @@ def ranks(values: Array) -> Array:
         other, mine = values[:, None], values[None, :]
         earlier = index[:, None] < index[None, :]
         ahead = jnp.where(earlier, other >= mine, other > mine)
-        position = jnp.sum(ahead, axis=0, dtype=jnp.int32)
-        return jnp.where(jnp.isnan(values), n - 1, position)
+        return jnp.sum(ahead, axis=0, dtype=jnp.int32)
     order = jnp.argsort(-values, stable=True)
     return jnp.zeros(n, jnp.int32).at[order].set(index, unique_indices=True)
 
@@ -75,21 +77,42 @@ def descending_order(values: Array) -> Array:
 
 def top_k_indices(values: Array, *, k: int) -> Array:
     """Indices of the top-k features [k], the largest first. See `top_k_mask`."""
+    check_ndim("values", values, 1)
     check_k(k, values.shape[0])
     return descending_order(values)[:k]
 
 
 def positive_top_k_mask(values: Array, *, k: int) -> Array:
-    """The members of the top-k set with positive saliency, boolean [n].
+    """The features that count as top-k: among the k largest, and positive.
 
-    Features of zero saliency carry no rank: a map with fewer than k positive entries
-    has a smaller set.
+        T = {i : i among the k largest, I_i > 0}
+
+    A feature without saliency explains nothing: which of several zeros fills the last
+    place is decided by the index alone, and would be counted as agreement.
+
+    Args:
+      values: saliency map [n], nonnegative (a signed map: pass its absolute value).
+      k: size of the set, in 1…n−1.
+
+    Returns:
+      Boolean mask [n] with min(k, number of positive features) ones; none if any
+      value is not finite, since such a map has no ranking.
+
+    Raises:
+      ValueError: if k is outside 1…n−1 or values has other than one axis.
+
+    Example:
+      >>> print(positive_top_k_mask(jnp.array([0.0, 3.0, 1.0, 0.0]), k=3))
+      [False  True  True False]
     """
-    return top_k_mask(values, k=k) & (values > 0)
+    finite = jnp.all(jnp.isfinite(values))
+    return top_k_mask(values, k=k) & (values > 0) & finite
 
 
 def top_k_overlap(mask: Array, values: Array, *, k: int) -> Array:
-    """|T ∩ T′|/|T|, both sets over features with positive saliency.
+    """P@k: the share |T ∩ T′|/|T|, both sets over features with positive saliency.
+
+    The set T is passed, and not its map, so that a loop ranks the reference once.
 
     Args:
       mask: membership of T, boolean [n]; see `positive_top_k_mask`.
@@ -97,16 +120,48 @@ def top_k_overlap(mask: Array, values: Array, *, k: int) -> Array:
       k: size of the sets, in 1…n−1.
 
     Returns:
-      Share in [0, 1]; NaN if T is empty, as for a map of zeros.
+      Share in [0, 1]; 0 if the map `values` is zero; NaN where it has no meaning: T is
+      empty, as for a map of zeros, or `values` is not finite.
+
+    Raises:
+      ValueError: if k is outside 1…n−1 or values has other than one axis.
+
+    Example:
+      >>> mask = positive_top_k_mask(jnp.array([4.0, 3.0, 2.0]), k=2)
+      >>> print(top_k_overlap(mask, jnp.array([4.0, 1.0, 2.0]), k=2))
+      0.5
+
+    Source: Ghorbani et al. 2019 (top-k intersection); R2ET (arXiv 2212.14106), P@k.
     """
-    common = jnp.sum(mask & positive_top_k_mask(values, k=k), dtype=values.dtype)
-    return common / jnp.sum(mask, dtype=values.dtype)
+    kept = mask & top_k_mask(values, k=k) & (values > 0)
+    common = jnp.sum(kept, dtype=values.dtype)
+    share = common / jnp.sum(mask, dtype=values.dtype)  # 0/0 where T is empty
+    return jnp.where(jnp.all(jnp.isfinite(values)), share, jnp.nan)
 
 
 def border_tie(values: Array, *, k: int) -> Array:
-    """Whether the k-th and the (k+1)-th largest values are equal (boolean scalar)."""
+    """Whether the k-th and the (k+1)-th largest values are equal.
+
+    Then the top-k set depends on the index, and noise of any size can change it. A tie
+    at zero says that fewer than k features have saliency.
+
+    Args:
+      values: saliency map [n].
+      k: size of the top-k set, in 1…n−1.
+
+    Returns:
+      Boolean scalar; false if the map has a NaN.
+
+    Raises:
+      ValueError: if k is outside 1…n−1 or values has other than one axis.
+
+    Example:
+      >>> print(border_tie(jnp.array([3.0, 1.0, 1.0]), k=2))
+      True
+    """
+    check_ndim("values", values, 1)
     check_k(k, values.shape[0])
     position = ranks(values)
     last_in = jnp.sum(jnp.where(position == k - 1, values, 0))
     first_out = jnp.sum(jnp.where(position == k, values, 0))
-    return last_in == first_out
+    return (last_in == first_out) & ~jnp.any(jnp.isnan(values))

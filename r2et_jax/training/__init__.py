@@ -1,5 +1,7 @@
 """Training of single models and of grids, and the selection of checkpoints."""
 
+from r2et_jax.training.checkpoint import load_model as load_model
+from r2et_jax.training.checkpoint import save_model as save_model
 from r2et_jax.training.epochs import REFERENCES as REFERENCES
 from r2et_jax.training.epochs import TrainState as TrainState
 from r2et_jax.training.epochs import compile_grid as compile_grid

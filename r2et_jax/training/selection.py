@@ -70,11 +70,11 @@ def select(
     usable = mask & ~np.isnan(precision)
     if not usable.any():
         return Choice(None, float("nan"), float("nan"), int(mask.sum()))
-    order = np.lexsort((np.where(usable, auc, -np.inf), np.where(usable, precision, -1)))
+    order = np.lexsort(
+        (np.where(usable, auc, -np.inf), np.where(usable, precision, -1))
+    )
     best = order[-1]
     first = int(
-        np.flatnonzero(
-            usable & (precision == precision[best]) & (auc == auc[best])
-        )[0]
+        np.flatnonzero(usable & (precision == precision[best]) & (auc == auc[best]))[0]
     )
     return Choice(first, float(auc[first]), float(precision[first]), int(mask.sum()))

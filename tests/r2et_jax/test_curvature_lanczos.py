@@ -1,5 +1,7 @@
 """Lanczos against dense eigenvalues, float64."""
 
+import functools
+
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -36,33 +38,34 @@ def init(sizes, seed=0):
 
 
 def vector(seed, shape=(2, 3)):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+    return np.random.default_rng(seed).normal(size=shape)
 
 
 def symmetric(spectrum, seed=0):
     """A dense symmetric matrix of the given eigenvalues."""
     rng = np.random.default_rng(seed)
     rotation, _ = np.linalg.qr(rng.normal(size=(len(spectrum), len(spectrum))))
-    return jnp.asarray((rotation * np.asarray(spectrum)) @ rotation.T)
+    return (rotation * np.asarray(spectrum)) @ rotation.T
 
 
-def run(matrix, **options):
-    return largest_eigenvalue(lambda v: matrix @ v, matrix[0], **{"key": KEY} | options)
+@functools.partial(jax.jit, static_argnames=("num_steps", "tolerance"))
+def run(matrix, *, key=KEY, **options):
+    return largest_eigenvalue(lambda v: matrix @ v, matrix[0], key=key, **options)
 
 
 SPECTRA = {
-    "positive": [5.0, 3.0, 1.0, 0.5, 0.2],
-    "negative": [-5.0, 3.0, 1.0, 0.5, 0.2],
-    "plus-minus pair": [5.0, -5.0, 1.0, 0.5, 0.2],
-    "all in pairs": [5.0, -5.0, 2.0, -2.0],
-    "multiple": [5.0, 5.0, 5.0, -1.0, -1.0],
-    "identity": [5.0, 5.0, 5.0],
+    "positive": [5.0, 3.0, 1.0, 0.5, 0.2, 0.1],
+    "negative": [-5.0, 3.0, 1.0, 0.5, 0.2, 0.1],
+    "plus-minus pair": [5.0, -5.0, 1.0, 0.5, 0.2, 0.1],
+    "all in pairs": [5.0, -5.0, 2.0, -2.0, 1.0, -1.0],
+    "multiple": [5.0, 5.0, 5.0, -1.0, -1.0, -1.0],
+    "identity": [5.0, 5.0, 5.0, 5.0, 5.0, 5.0],
     "rank one": [-5.0, 0.0, 0.0, 0.0, 0.0, 0.0],
     "rank two": [5.0, -5.0, 0.0, 0.0, 0.0, 0.0],
+    "tiny": [5e-200, -4e-200, 1e-200, 0.0, 0.0, 0.0],
+    "huge": [5e120, -4e120, 1e120, 0.0, 0.0, 0.0],
     "dimension 1": [-5.0],
     "dimension 2": [5.0, -5.0],
-    "tiny": [5e-200, -4e-200, 1e-200],
-    "huge": [5e120, -4e120, 1e120],
 }
 
 
@@ -80,10 +83,10 @@ def test_exact_within_the_dimension(spectrum, seed):
 def test_plus_minus_pairs_where_power_iteration_fails():
     spectrum = np.concatenate([[1.0, -1.0], np.linspace(-0.6, 0.6, 48)])
     matrix = symmetric(spectrum)
-    v = jax.random.normal(KEY, (50,))
+    v = np.random.default_rng(0).normal(size=50)
     for _ in range(8):
         v = matrix @ v
-        v = v / jnp.linalg.norm(v)
+        v = np.asarray(v) / np.linalg.norm(v)
     power = abs(v @ matrix @ v)
     assert abs(power - 1) > 0.1
     np.testing.assert_allclose(run(matrix).value, 1.0, rtol=0.01)
@@ -94,7 +97,7 @@ def test_zero_operator_is_exact_without_nan():
         found = largest_eigenvalue(lambda v: w * v, jnp.ones(5), key=KEY)
         return found.value, found
 
-    (value, found), slope = jax.value_and_grad(norm, has_aux=True)(0.0)
+    (value, found), slope = jax.jit(jax.value_and_grad(norm, has_aux=True))(0.0)
     assert value == 0 and slope == 0
     assert found.residual == 0 and found.converged and found.num_steps == 1
 
@@ -112,14 +115,14 @@ def test_too_few_steps_are_reported_and_never_overestimate():
 
 def test_keeps_its_digits_in_float32_over_many_steps():
     spectrum = np.concatenate([[1.0, -0.999, 0.998], np.geomspace(0.5, 1e-6, 97)])
-    matrix = symmetric(spectrum).astype(jnp.float32)
+    matrix = symmetric(spectrum).astype(np.float32)
     found = run(matrix, num_steps=60)
     assert found.value.dtype == jnp.float32
     np.testing.assert_allclose(found.value, 1.0, rtol=1e-5)
 
 
 def test_nan_is_shown():
-    found = run(jnp.full((3, 3), jnp.nan))
+    found = run(jnp.full((6, 6), jnp.nan))
     assert np.isnan(found.value) and not found.converged
 
 
@@ -134,18 +137,27 @@ def test_eigenvalue_gradient_is_that_of_the_eigenvalue():
 
     top, vectors = np.linalg.eigh(start)
     u = vectors[:, np.argmax(np.abs(top))]
+    slope_of_value = jax.jit(jax.grad(value))
     for sign in (1.0, -1.0):
-        found = jax.grad(value)(0.0, sign)
+        found = slope_of_value(0.0, sign)
         np.testing.assert_allclose(found, u @ slope @ u, rtol=1e-8)
 
 
-@pytest.mark.parametrize("sizes", [(SIZE, 5, 1), (SIZE, 5, 4, 2), (SIZE, 5, 4, 3)])
+@pytest.mark.parametrize("sizes", [(SIZE, 5, 1), (SIZE, 5, 4, 3)])
 def test_spectral_norm_matches_dense(sizes):
     score, params, x = scores.probability(mlp), init(sizes), vector(1)
-    dense = jax.jit(jax.hessian(score, 1))(params, x, 1).reshape(SIZE, SIZE)
-    norm = jax.jit(spectral_norm(score))(params, x, 1, key=KEY)
+
+    @jax.jit
+    def compute(params, x):
+        product = functools.partial(hvp(score), params, x, 1)
+        return (
+            jax.hessian(score, 1)(params, x, 1).reshape(SIZE, SIZE),
+            spectral_norm(score)(params, x, 1, key=KEY),
+            largest_eigenvalue(product, x, key=KEY),
+        )
+
+    dense, norm, found = compute(params, x)
     np.testing.assert_allclose(norm, np.linalg.norm(dense, 2), rtol=1e-10)
-    found = largest_eigenvalue(lambda v: hvp(score)(params, x, 1, v), x, key=KEY)
     np.testing.assert_allclose(found.value, norm, rtol=1e-12)
     assert found.converged
 
@@ -186,11 +198,10 @@ def test_batches_by_vmap():
             params, x, 0, key=key
         )
 
-    batch = jax.jit(jax.vmap(norm))(xs, keys)
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(norm)))(xs, keys)
     single = jax.jit(norm)
-    for x, key, value in zip(xs, keys, batch, strict=True):
+    for x, key, value in zip(xs, keys, values, strict=True):
         np.testing.assert_allclose(single(x, key), value, rtol=1e-9)
-    slopes = jax.jit(jax.vmap(jax.grad(norm)))(xs, keys)
     assert slopes.shape == xs.shape and np.all(np.isfinite(slopes))
 
 
@@ -204,9 +215,6 @@ def test_bad_arguments_name_the_value_received():
         run(jnp.eye(2), tolerance=-1.0)
 
 
-_four_steps = jax.jit(lambda matrix, key: run(matrix, num_steps=4, key=key))
-
-
 @hypothesis.given(
     st.lists(st.integers(-4, 4), min_size=6, max_size=6),
     st.integers(0, 10**6),
@@ -215,11 +223,11 @@ _four_steps = jax.jit(lambda matrix, key: run(matrix, num_steps=4, key=key))
 def test_never_above_the_largest_and_scales(spectrum, seed, factor):
     with jax.enable_x64(True):
         matrix, key = symmetric(spectrum, seed), jax.random.key(seed)
-        found = _four_steps(matrix, key)
+        found = run(matrix, num_steps=4, key=key)
         top = max(abs(value) for value in spectrum)
         assert found.value <= top * (1 + 1e-12) + 1e-300
         nonzero_known = len(set(spectrum)) <= 4
         if nonzero_known:
             np.testing.assert_allclose(found.value, top, rtol=1e-7)
-        scaled = _four_steps(factor * matrix, key)
+        scaled = run(factor * matrix, num_steps=4, key=key)
         np.testing.assert_allclose(scaled.value, abs(factor) * found.value, rtol=1e-6)

@@ -39,68 +39,81 @@ def init(sizes, seed=0):
 
 
 def vector(seed, shape=(2, 3)):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+    return np.random.default_rng(seed).normal(size=shape)
 
 
 def _identity(params, logits, /):
     return logits
 
 
-CASES = [(1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 2), (5, 3)]
-
-
 @pytest.mark.parametrize("kind", OUTPUT_KINDS)
 def test_output_hessian_matches_differentiation_of_the_score(kind):
     score = getattr(scores, kind)(_identity)
-    for num_classes, target in CASES:
-        logits = 2 * vector(num_classes, (num_classes,))
-        dense = jax.hessian(score, 1)(None, logits, target)
-        found = output_hessian(kind, logits, target)
-        assert found.shape == (num_classes, num_classes)
-        np.testing.assert_allclose(found, dense, rtol=1e-9, atol=1e-12)
-        np.testing.assert_array_equal(found, found.T)
+
+    @jax.jit
+    def compute(all_logits, target):
+        found = [output_hessian(kind, logits, target) for logits in all_logits]
+        dense = [jax.hessian(score, 1)(None, logits, target) for logits in all_logits]
+        return found, dense
+
+    all_logits = [2 * vector(size, (size,)) for size in (1, 2, 3)]
+    for target in range(3):
+        pairs = list(zip(*compute(all_logits, target), strict=True))
+        # The last class exists for three logits alone.
+        for found, dense in pairs[2:] if target == 2 else pairs:
+            assert found.shape == dense.shape
+            np.testing.assert_allclose(found, dense, rtol=1e-9, atol=1e-12)
+            np.testing.assert_array_equal(found, found.T)
+
+
+_output_hessian = jax.jit(output_hessian, static_argnums=0)
 
 
 @pytest.mark.parametrize("kind", OUTPUT_KINDS)
 def test_one_logit_is_two_with_the_first_at_zero(kind):
     for target in (0, 1):
-        z = 1.3
-        one = output_hessian(kind, jnp.array([z]), target)
-        two = output_hessian(kind, jnp.array([0.0, z]), target)
+        one = _output_hessian(kind, np.array([1.3]), target)
+        two = _output_hessian(kind, np.array([0.0, 1.3]), target)
         np.testing.assert_allclose(one[0, 0], two[1, 1], rtol=1e-12)
 
 
-@pytest.mark.parametrize("num_classes", [1, 2, 3])
-def test_saturation_does_not_cancel_in_float32(num_classes):
+@pytest.mark.parametrize("num_classes", [1, 3])
+@pytest.mark.parametrize("kind", ["loss", "probability"])
+def test_saturation_does_not_cancel_in_float32(kind, num_classes):
     for sign in (1.0, -1.0):
-        logits = jnp.zeros(num_classes).at[-1].set(sign * 60.0)
+        logits = np.zeros(num_classes)
+        logits[-1] = sign * 60.0
         for target in range(max(num_classes, 2)):
-            for kind in ("loss", "probability", "log_odds"):
-                exact = output_hessian(kind, logits, target)
-                low = output_hessian(kind, logits.astype(jnp.float32), target)
-                assert low.dtype == jnp.float32
-                np.testing.assert_allclose(low, exact, rtol=1e-4, atol=1e-37)
-    assert output_hessian("loss", logits.astype(jnp.float32), 0)[-1, -1] > 0
+            exact = _output_hessian(kind, logits, target)
+            low = _output_hessian(kind, logits.astype(np.float32), target)
+            assert low.dtype == jnp.float32
+            np.testing.assert_allclose(low, exact, rtol=1e-4, atol=1e-37)
+            assert low[-1, -1] != 0
 
 
-@pytest.mark.parametrize("kind", OUTPUT_KINDS)
-@pytest.mark.parametrize("num_classes", [1, 2, 3, 8])
+@pytest.mark.parametrize(
+    ("kind", "num_classes"),
+    [("probability", 1), ("probability", 8), ("loss", 3), ("log_odds", 8)],
+)
 def test_spectral_norm_matches_dense(kind, num_classes):
     # Eight classes on six features: more logits than G can have rank.
     params, x = init((SIZE, 7, 5, num_classes)), vector(1)
     score = getattr(scores, kind)(leaky)
-    dense_fn = jax.jit(jax.hessian(score, 1))
-    norm = jax.jit(piecewise_linear_spectral_norm(leaky, kind=kind))
+    norm = piecewise_linear_spectral_norm(leaky, kind=kind)
+
+    @jax.jit
+    def compute(target):
+        dense = jax.hessian(score, 1)(params, x, target).reshape(SIZE, SIZE)
+        return norm(params, x, target), dense
+
     for target in range(max(num_classes, 2))[:3]:
-        dense = dense_fn(params, x, target).reshape(SIZE, SIZE)
-        found = norm(params, x, target)
+        found, dense = compute(target)
         np.testing.assert_allclose(
             found, np.linalg.norm(dense, 2), rtol=1e-9, atol=1e-15
         )
 
 
-@pytest.mark.parametrize("num_classes", [1, 3])
-@pytest.mark.parametrize("kind", ["probability", "loss"])
+@pytest.mark.parametrize(("kind", "num_classes"), [("probability", 3), ("loss", 1)])
 def test_parameter_gradient_matches_central_differences(kind, num_classes):
     sizes = (SIZE, 7, num_classes)
     params, x, step = init(sizes), vector(1), init(sizes, seed=7)
@@ -118,18 +131,21 @@ def _linear(weights, x, /):
     return weights @ x
 
 
-@pytest.mark.parametrize("kind", OUTPUT_KINDS)
+@pytest.mark.parametrize("kind", ["loss", "probability", "logit"])
 def test_gradient_is_finite_where_eigenvalues_coincide(kind):
-    norm = jax.value_and_grad(piecewise_linear_spectral_norm(_linear, kind=kind))
-    for weights in (jnp.eye(3), jnp.zeros((3, 3)), jnp.ones((3, 3)), jnp.zeros((1, 3))):
-        value, slope = norm(weights, jnp.zeros(3), 0)
+    norm = piecewise_linear_spectral_norm(_linear, kind=kind)
+    norm = jax.jit(jax.value_and_grad(norm))
+    for weights in (np.eye(3), np.zeros((3, 3)), np.ones((3, 3)), np.zeros((1, 3))):
+        value, slope = norm(weights, np.zeros(3), 0)
         assert np.isfinite(value) and np.all(np.isfinite(slope))
+        if not np.any(weights):
+            assert value == 0 and not np.any(slope)
     # Uniform probabilities and J = I: S has the eigenvalue 1/3 twice.
     if kind == "loss":
-        value, slope = norm(jnp.eye(3), jnp.zeros(3), 0)
+        value, slope = norm(np.eye(3), np.zeros(3), 0)
         np.testing.assert_allclose(value, 1 / 3, rtol=1e-12)
         # The value is homogeneous of degree 2 in J.
-        np.testing.assert_allclose(np.sum(slope * np.eye(3)), 2 / 3, rtol=1e-12)
+        np.testing.assert_allclose(np.trace(slope), 2 / 3, rtol=1e-12)
 
 
 def test_gradient_in_the_input_and_batches_by_vmap():
@@ -139,7 +155,7 @@ def test_gradient_in_the_input_and_batches_by_vmap():
     def of_x(x, target):
         return norm(params, x, target)
 
-    targets = jnp.array([0, 1, 2, 0])
+    targets = np.array([0, 1, 2, 0])
     batch, slopes = jax.jit(jax.vmap(jax.value_and_grad(of_x)))(xs, targets)
     single = jax.jit(of_x)
     direction = vector(9)
@@ -151,10 +167,11 @@ def test_gradient_in_the_input_and_batches_by_vmap():
 
 
 def test_a_saturated_float32_model_keeps_its_curvature():
-    norm = jax.value_and_grad(piecewise_linear_spectral_norm(_linear))
+    norm = jax.jit(jax.value_and_grad(piecewise_linear_spectral_norm(_linear)))
     for num_classes in (1, 2):
-        weights = jnp.zeros((num_classes, 4), jnp.float32).at[-1].set(15.0)
-        value, slope = norm(weights, jnp.ones(4, jnp.float32), 1)
+        weights = np.zeros((num_classes, 4), np.float32)
+        weights[-1] = 15.0
+        value, slope = norm(weights, np.ones(4, np.float32), 1)
         np.testing.assert_allclose(value, np.exp(-60.0) * 30 * 30, rtol=1e-4)
         assert np.all(np.isfinite(slope)) and np.any(slope != 0)
 

@@ -139,23 +139,6 @@ def test_maps_may_differ_in_float_type():
     assert metrics.mse(jnp.ones(3, jnp.bfloat16), jnp.ones(3)).dtype == jnp.float32
 
 
-@pytest.mark.parametrize(
-    ("values", "k", "expected"),
-    [
-        ([3, 2, 2, 1], 2, True),
-        ([3, 2, 2, 1], 1, False),
-        ([3, 2, 2, 1], 3, False),
-        ([3, 0, 0, 0], 2, True),
-        ([3, 0, 0, 0], 1, False),
-        ([1, 1], 1, True),
-        ([np.inf, np.inf, 1], 1, True),
-        ([np.nan, 2, 2, 1], 2, False),
-    ],
-)
-def test_has_border_tie(values, k, expected):
-    assert bool(metrics.has_border_tie(np.float32(values), k=k)) is expected
-
-
 def test_chance_corrected():
     value = metrics.chance_corrected(np.float32([1.0, 0.6, 0.2]), 0.6)
     np.testing.assert_allclose(value, [1.0, 0.0, -1.0], atol=1e-6)
@@ -275,8 +258,6 @@ def test_mean_topk_overlap_of_equal_maps_is_exactly_one_for_many_inputs():
         (lambda a: metrics.precision_at_k(a, a, k=0), "k must lie in"),
         (lambda a: metrics.precision_at_k(a, a[:2], k=1), "same shape"),
         (lambda a: metrics.precision_at_k(a[None], a[None], k=1), "1 axes"),
-        (lambda a: metrics.top_k_members(a[None], k=1), "1 axes"),
-        (lambda a: metrics.has_border_tie(a, k=3), "k must lie in"),
         (lambda a: metrics.pearson(a, a[:2]), "same shape"),
         (lambda a: metrics.kendall(a[None], a[None]), "1 axes"),
         (lambda a: metrics.mean_topk_overlap(a[None], k=1), "at least two inputs"),

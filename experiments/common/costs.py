@@ -1,0 +1,181 @@
+"""What a compiled function costs: FLOPs, memory, and time beside others."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r2et_jax import attacks, datasets, models
+from r2et_jax.threat import threat_model
+
+# Surrogate's sharpness; the cost does not depend on it.
+SURROGATE_RHO = 2.0
+
+
+class Flops(NamedTuple):
+    """XLA's count for one call; loops are counted as one pass through their body."""
+
+    flops: float
+    has_loop: bool
+
+
+def count_flops(fn: Callable[..., Any], *args: Any) -> Flops:
+    """Compile `fn` alone and return XLA's count of its floating-point operations.
+
+    Args:
+      fn: function to compile.
+      args: arrays or `jax.ShapeDtypeStruct`.
+    """
+    compiled = jax.jit(fn).lower(*args).compile()
+    analysis = compiled.cost_analysis()
+    if isinstance(analysis, list):  # one entry for each partition in older releases
+        analysis = analysis[0]
+    return Flops(float(analysis["flops"]), " while(" in compiled.as_text())
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[], Any]], *, rounds: int, pause: float = 0.0
+) -> dict[str, np.ndarray]:
+    """Time functions in alternation, so that a busy machine slows all of them alike.
+
+    Every function runs once before, to compile and to warm up. The order is reversed
+    from round to round.
+
+    Args:
+      runs: name -> function of no arguments; what it returns is waited for.
+      rounds: timings of each.
+      pause: seconds of rest before every timing, for the threads of the one before.
+
+    Returns:
+      name -> seconds [rounds].
+    """
+    for run in runs.values():
+        jax.block_until_ready(run())
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for index in range(rounds):
+        names = list(runs) if index % 2 == 0 else list(runs)[::-1]
+        for name in names:
+            if pause:
+                time.sleep(pause)
+            start = time.perf_counter()
+            jax.block_until_ready(runs[name]())
+            seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def fastest(seconds: Mapping[Any, np.ndarray]) -> Any:
+    """The name with the smallest median time."""
+    return min(seconds, key=lambda name: statistics.median(seconds[name]))
+
+
+def compiled_bytes(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> int | None:
+    """Bytes of arguments, results and temporaries of a jitted function, by XLA.
+
+    Args:
+      fn: a function under `jax.jit`, which is compiled and not run.
+      args, kwargs: arrays or `jax.ShapeDtypeStruct`.
+
+    Returns:
+      The bytes, or None on a backend that does not tell.
+    """
+    memory = fn.lower(*args, **kwargs).compile().memory_analysis()
+    if memory is None:
+        return None
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+
+
+class Subject(NamedTuple):
+    """An attack's model with weights of its initialisation, and a number of inputs."""
+
+    model: models.MLP
+    params: Any
+    x: jax.Array
+
+
+def subject(dataset: str, *, data_dir: Path, num_inputs: int, seed: int) -> Subject:
+    """The published MLP for a data set, and inputs from it, repeated to fill up.
+
+    What a step costs does not depend on the weights, so that none are trained.
+    """
+    data = datasets.load(dataset, data_dir=data_dir)
+    model = models.MLP()
+    params = model.init(jax.random.key(seed), jnp.zeros(len(data.columns)))
+    index = np.arange(num_inputs) % data.train.x.shape[0]
+    return Subject(model, params, jnp.asarray(data.train.x[index]))
+
+
+def protocol(subject: Subject, name: str, *, k: int) -> attacks.Protocol:
+    """A named attack on the subject's model."""
+    surrogate = subject.model.surrogate(rho=SURROGATE_RHO)
+    return attacks.named_attack(
+        name, attacks.Model(subject.model.apply, surrogate.apply), k=k
+    )
+
+
+def resident_growth(**settings: Any) -> tuple[int, int]:
+    """Run one attack in a process of its own and watch its resident memory.
+
+    Args:
+      settings: of `_run_watched`.
+
+    Returns:
+      Growth of the resident set over the run, at most, and its peak since the
+      process began, in bytes.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(_run_watched, **settings).result()
+
+
+def _run_watched(
+    *,
+    attack: str,
+    dataset: str,
+    data_dir: Path,
+    num_inputs: int,
+    num_steps: int,
+    track_every: int,
+    k: int,
+    epsilon: float,
+    seed: int,
+) -> tuple[int, int]:
+    target = subject(dataset, data_dir=data_dir, num_inputs=num_inputs, seed=seed)
+    run = attacks.compile_attack(
+        protocol(target, attack, k=k).attack,
+        num_steps=num_steps,
+        track_every=track_every,
+    )
+    args = target.params, target.x, threat_model("l2", epsilon)
+    key = jax.random.key(seed)
+    compiled = run.lower(*args, key=key).compile()
+    before = _resident()
+    jax.block_until_ready(compiled(*args, key=key))
+    peak = _peak_resident()
+    return peak - before, peak
+
+
+def _peak_resident() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _resident() -> int:
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        return _peak_resident()
+    return int(status.read_text().split()[1]) * resource.getpagesize()

@@ -1,0 +1,183 @@
+"""The tables and figures of the robustness experiment, from its records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from experiments.common import protocol, tables
+from experiments.common.output import save_figure, write_text_atomic
+from experiments.common.records import RecordStore, number
+from r2et_jax import attacks, plots
+
+MAIN_ATTACK = "er_surrogate"
+_NOTES = (
+    "P@k: share of the clean top-k features that stay in the top k, the lowest value "
+    "among the inputs that the attack visited; mean over test inputs.",
+    "P@k⁺ = (P@k − same)/(1 − same): corrected for the overlap between different "
+    "inputs, which a model that ignores its input has too.",
+    "P@k, class kept: the lowest value among inputs whose predicted class stayed.",
+    "same: mean top-k overlap between different test inputs; 1 for a linear model.",
+    "null: share of the squared gradient along directions in which the training data "
+    "are constant; large values fix the ranking at unchanged predictions.",
+    "R² lin: R² of the best linear fit of the logit; near 1 the network is given up.",
+    "P@k noise: P@k under random noise of norm 1e-6; below 1 the clean inputs sit on "
+    "kinks or ties.",
+    "AUC: of clean test data. aAUC: of the attacked inputs. changed: share of inputs "
+    "whose predicted class the attack changed.",
+    "logistic: logistic regression, whose ranking cannot change: the price in AUC of "
+    "giving up the network.",
+)
+
+
+def write_report(folder: Path, store: RecordStore, common) -> list[Path]:
+    """Write tables and figures for every k; returns their paths.
+
+    The attack that leads is er_surrogate where it was run, else the last one named.
+    """
+    main = MAIN_ATTACK if MAIN_ATTACK in common.attacks else common.attacks[-1]
+    budget = max(common.epsilon)
+    written = []
+    for k in common.k:
+        suffix = f"_k{k}" if len(common.k) > 1 else ""
+        written += _write_tables(folder, store, common, main, budget, k, suffix)
+        written += _write_figures(folder, store, common, main, budget, k, suffix)
+    return written
+
+
+def _write_tables(folder, store, common, main, budget, k, suffix):
+    written, parts = [], []
+    for tolerance in protocol.TOLERANCES:
+        chosen = store.select(
+            dataset=common.datasets, method=common.methods, k=k, tolerance=tolerance
+        )
+        table = tables.pivot(chosen, columns=_columns(common, main, budget, k))
+        name = f"table{suffix}"
+        if tolerance != protocol.MAIN_TOLERANCE:
+            name += f"_tolerance_{tolerance}"
+        path = folder / f"{name}.csv"
+        write_text_atomic(path, tables.to_csv(table))
+        written.append(path)
+        parts.append(
+            f"## Top-{k} robustness, validation AUC within {tolerance} of vanilla's\n\n"
+            f"l2 budget ε = {budget:g} on standardised inputs.\n\n"
+            + tables.to_markdown(table, notes=_NOTES)
+        )
+    described = [f"- `{name}`: {attacks.DESCRIPTIONS[name]}" for name in common.attacks]
+    parts.append("## Attacks\n\n" + "\n".join(described) + "\n")
+    path = folder / f"table{suffix}.md"
+    write_text_atomic(path, "\n".join(parts))
+    return [path, *written]
+
+
+def _columns(common, main, budget, k):
+    clean = {"attack": "none"}
+    attacked = {"attack": main, "epsilon": budget}
+    spec = tables.ColumnSpec
+    columns = [spec("AUC", {"metric": "auc", **clean}, best="max")]
+    columns += [
+        spec(
+            f"P@{k} {name}",
+            {"metric": "p@k", "attack": name, "epsilon": budget},
+            best="max",
+        )
+        for name in common.attacks
+    ]
+    return [
+        *columns,
+        spec(f"P@{k}⁺ {main}", {"metric": "p@k+", **attacked}, best="max"),
+        spec(f"P@{k}, class kept", {"metric": "p@k_same_class", **attacked}),
+        spec("same", {"metric": "same", **clean}),
+        spec("null", {"metric": "null", **clean}),
+        spec("R² lin", {"metric": "linear_r2", **clean}),
+        spec(f"P@{k} noise", {"metric": "p@k", "attack": "noise"}),
+        spec("aAUC", {"metric": "aauc", **attacked}),
+        spec("changed", {"metric": "sensitivity", **attacked}),
+    ]
+
+
+def _write_figures(folder, store, common, main, budget, k, suffix):
+    chosen = {
+        "method": common.methods,
+        "k": k,
+        "tolerance": protocol.MAIN_TOLERANCE,
+    }
+    written = [
+        _save(
+            folder / f"p_at_k_by_method{suffix}.png",
+            _bars(store, common, chosen, main, budget, k),
+        )
+    ]
+    for dataset in common.datasets:
+        here = {**chosen, "dataset": dataset, "attack": main}
+        title = f"{dataset}: P@{k} under {main}"
+        if len(common.epsilon) > 1:
+            series = _series(store, common, {**here, "metric": "p@k"}, "epsilon")
+            figure = plots.curves(
+                series, xlabel="l2 budget ε", ylabel=f"P@{k}", title=title
+            )
+            path = folder / f"p_at_k_by_epsilon_{dataset}{suffix}.png"
+            written.append(_save(path, figure))
+        along = {**here, "metric": "p@k_trace", "epsilon": budget}
+        figure = plots.curves(
+            _series(store, common, along, "step_share", start=1.0),
+            xlabel="share of the attack's iterations",
+            ylabel=f"lowest P@{k} so far",
+            title=f"{title}, ε = {budget:g}",
+        )
+        path = folder / f"p_at_k_by_iteration_{dataset}{suffix}.png"
+        written.append(_save(path, figure))
+    return written
+
+
+def _save(path, figure):
+    save_figure(path, figure)
+    return path
+
+
+def _bars(store, common, chosen, main, budget, k):
+    """P@k by method and data set under the main attack."""
+    filters = {**chosen, "metric": "p@k", "attack": main, "epsilon": budget}
+    means, errors = [], []
+    for method in common.methods:
+        pairs = [
+            _mean(store, {**filters, "method": method, "dataset": dataset})
+            for dataset in common.datasets
+        ]
+        means.append([pair[0] for pair in pairs])
+        errors.append([pair[1] for pair in pairs])
+    return plots.bars(
+        common.methods,
+        np.array(means),
+        np.array(errors),
+        groups=common.datasets,
+        ylabel=f"P@{k} under {main}, ε = {budget:g}",
+        title=f"How much of the top {k} survives, by method of training",
+    )
+
+
+def _series(store, common, filters, axis, *, start=None):
+    """Method -> (x, mean over seeds, standard error) along a field of the records.
+
+    A number as `start` is the value at 0, where nothing has happened yet.
+    """
+    series = {}
+    for method in common.methods:
+        found = store.select(**{**filters, "method": method})
+        points = sorted({record[axis] for record in found})
+        pairs = [_mean(store, {**filters, "method": method, axis: p}) for p in points]
+        if start is not None:
+            points, pairs = [0.0, *points], [(start, 0.0), *pairs]
+        series[method] = (
+            np.array(points),
+            np.array([pair[0] for pair in pairs]),
+            np.array([pair[1] for pair in pairs]),
+        )
+    return series
+
+
+def _mean(store, filters):
+    values = [number(record["value"]) for record in store.select(**filters)]
+    mean, error = tables.mean_and_stderr(values)
+    return mean, 0.0 if np.isnan(error) else error

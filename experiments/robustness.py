@@ -1,0 +1,157 @@
+"""Robustness of the top-k explanation: methods × data sets × seeds × attacks × ε.
+
+Trains every method, chooses its checkpoints on validation data by one rule, attacks
+the explanations of test inputs and writes records, a table and figures.
+
+    python -m experiments.robustness --datasets=adult,bank,compas
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags as absl_flags
+
+from experiments.common import cli, flags, output, protocol, records
+from experiments.common.evaluation import Evaluator
+from experiments.common.fitting import LOGISTIC, Fitter
+from experiments.common.progress import track
+from experiments.common.robustness_report import write_report
+from r2et_jax import attacks, checks, datasets, objectives
+
+_METHODS = "vanilla,wd,sp,est_h,r2et_nh,r2et,r2et_mm_nh,r2et_mm"
+FLAGS = flags.define_common(
+    "robustness",
+    defaults={
+        "datasets": {
+            "smoke": "breast_cancer",
+            "standard": "adult,bank,compas",
+            "paper": "adult,bank,compas",
+        },
+        "methods": {
+            "smoke": f"{LOGISTIC},vanilla,wd,r2et_nh,r2et",
+            "standard": f"{LOGISTIC},{_METHODS}",
+            "paper": f"{LOGISTIC},{_METHODS}",
+        },
+        "attacks": {
+            "smoke": "er,er_surrogate,mse,random",
+            "standard": "er,er_surrogate,mse,random",
+            "paper": "er,er_segment,er_surrogate,mse,random",
+        },
+        "k": str(protocol.TABULAR_K),
+        "epsilon": {
+            "smoke": "0.5,1",
+            "standard": ".1,.25,.5,1",
+            "paper": ".1,.25,.5,1",
+        },
+        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
+    },
+)
+_MODELS_DIR = absl_flags.DEFINE_string(
+    "models_dir",
+    None,
+    "folder of fitted models, shared by experiments (default: OUTPUT_DIR/models)",
+    allow_override=True,
+)
+
+
+def main(argv):
+    del argv
+    common = FLAGS.read(
+        datasets=datasets.names(),
+        methods=(*objectives.NAMES, LOGISTIC),
+        attacks=attacks.NAMES,
+    )
+    for method in common.methods:
+        if method != LOGISTIC:
+            objectives.method(method)
+    loaded = [datasets.load(name, data_dir=common.data_dir) for name in common.datasets]
+    for dataset in loaded:
+        datasets.validate(dataset)
+        for k in common.k:
+            checks.check_k(k, dataset.train.x.shape[1])
+    config = {k: v for k, v in common.config.items() if k != "models_dir"}
+    folder = output.prepare_output_dir(
+        common.output_dir, config, experiment=FLAGS.experiment
+    )
+    models_dir = Path(_MODELS_DIR.value or folder / "models")
+    store = records.RecordStore(folder / "records.jsonl")
+    for dataset in loaded:
+        for k in common.k:
+            _measure_dataset(dataset, k, common, models_dir, store)
+    for path in write_report(folder, store, common):
+        print(path)
+
+
+def _measure_dataset(dataset, k, common, models_dir, store):
+    settings = protocol.PRESETS[common.preset]
+    fitter = Fitter(
+        dataset,
+        seeds=common.seeds,
+        protocol=settings,
+        k=k,
+        models_dir=models_dir,
+        progress=common.progress,
+    )
+    for method in common.methods:
+        fitted = fitter.fit(method)
+        evaluator = Evaluator(dataset, fitted.model, k=k, num_test=settings.num_test)
+        cells = [
+            (s, t)
+            for s in range(len(common.seeds))
+            for t in range(len(protocol.TOLERANCES))
+        ]
+        for s, t in track(
+            cells, description=f"{dataset.name} {method} attack", show=common.progress
+        ):
+            fields = {
+                "experiment": FLAGS.experiment,
+                "dataset": dataset.name,
+                "model": type(fitted.model).__name__.lower(),
+                "method": method,
+                "schedule": "pretrain",
+                "seed": common.seeds[s],
+                "fold": 0,
+                "k": k,
+                "tolerance": protocol.TOLERANCES[t],
+            }
+            params = fitted.at(s, t)
+            _measure_model(
+                fields, params, fitted.choices[s][t], evaluator, common, store
+            )
+
+
+def _measure_model(fields, params, choice, evaluator, common, store):
+    clean = {**fields, "attack": "none", "epsilon": 0.0}
+    if not store.has(**clean):
+        found = [{**clean, **record} for record in evaluator.clean(params)]
+        store.append([*found, *_choice_records(clean, choice)])
+    same = store.select(**clean, metric="same")[0]["value"]
+    for name in common.attacks:
+        for epsilon in common.epsilon:
+            cell = {**fields, "attack": name, "epsilon": epsilon}
+            if not store.has(**cell):
+                found = evaluator.attacked(params, name, epsilon, same=same)
+                store.append([{**cell, **record} for record in found])
+
+
+def _choice_records(cell: dict[str, Any], choice: dict[str, Any]):
+    """What selection chose, as records."""
+    chosen = {
+        "epoch": choice["epoch"],
+        "valid_auc": choice["valid_auc"],
+        "valid_p@k": choice["valid_precision"],
+        "num_admissible": choice["num_admissible"],
+        "fallback": float(choice["fallback"]),
+        **{f"weight_{term}": w for term, w in choice["weights"].items()},
+    }
+    return [
+        {**cell, "metric": name, "value": float(value), "stderr": None, "n": 1}
+        for name, value in chosen.items()
+        if value is not None
+    ]
+
+
+if __name__ == "__main__":
+    cli.run(main)
