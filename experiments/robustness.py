@@ -8,13 +8,10 @@ the explanations of test inputs and writes records, a table and figures.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from absl import flags as absl_flags
-
 from experiments.common import cli, flags, output, protocol, records
-from experiments.common.evaluation import Evaluator
+from experiments.common.evaluation import STRONGEST, Evaluator
 from experiments.common.fitting import LOGISTIC, Fitter
 from experiments.common.progress import track
 from experiments.common.robustness_report import write_report
@@ -35,9 +32,9 @@ FLAGS = flags.define_common(
             "paper": f"{LOGISTIC},{_METHODS}",
         },
         "attacks": {
-            "smoke": "er,er_surrogate,mse,random",
-            "standard": "er,er_surrogate,mse,random",
-            "paper": "er,er_segment,er_surrogate,mse,random",
+            "smoke": f"er,er_surrogate,mse,random,{STRONGEST}",
+            "standard": f"er,er_surrogate,mse,random,{STRONGEST}",
+            "paper": f"er,er_segment,er_surrogate,mse,random,{STRONGEST}",
         },
         "k": str(protocol.TABULAR_K),
         "epsilon": {
@@ -48,12 +45,6 @@ FLAGS = flags.define_common(
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
 )
-_MODELS_DIR = absl_flags.DEFINE_string(
-    "models_dir",
-    None,
-    "folder of fitted models, shared by experiments (default: OUTPUT_DIR/models)",
-    allow_override=True,
-)
 
 
 def main(argv):
@@ -61,7 +52,7 @@ def main(argv):
     common = FLAGS.read(
         datasets=datasets.names(),
         methods=(*objectives.NAMES, LOGISTIC),
-        attacks=attacks.NAMES,
+        attacks=(*attacks.NAMES, STRONGEST),
     )
     for method in common.methods:
         if method != LOGISTIC:
@@ -71,32 +62,36 @@ def main(argv):
         datasets.validate(dataset)
         for k in common.k:
             checks.check_k(k, dataset.train.x.shape[1])
-    config = {k: v for k, v in common.config.items() if k != "models_dir"}
     folder = output.prepare_output_dir(
-        common.output_dir, config, experiment=FLAGS.experiment
+        common.output_dir, common.config, experiment=FLAGS.experiment
     )
-    models_dir = Path(_MODELS_DIR.value or folder / "models")
     store = records.RecordStore(folder / "records.jsonl")
     for dataset in loaded:
         for k in common.k:
-            _measure_dataset(dataset, k, common, models_dir, store)
+            _measure_dataset(dataset, k, common, store)
     for path in write_report(folder, store, common):
         print(path)
 
 
-def _measure_dataset(dataset, k, common, models_dir, store):
+def _measure_dataset(dataset, k, common, store):
     settings = protocol.PRESETS[common.preset]
     fitter = Fitter(
         dataset,
         seeds=common.seeds,
         protocol=settings,
         k=k,
-        models_dir=models_dir,
+        models_dir=common.models_dir,
         progress=common.progress,
     )
     for method in common.methods:
         fitted = fitter.fit(method)
-        evaluator = Evaluator(dataset, fitted.model, k=k, num_test=settings.num_test)
+        evaluator = Evaluator(
+            dataset,
+            fitted.model,
+            k=k,
+            num_test=settings.num_test,
+            strongest_budget=settings.strongest_budget,
+        )
         cells = [
             (s, t)
             for s in range(len(common.seeds))

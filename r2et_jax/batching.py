@@ -36,7 +36,8 @@ def map_batched(
       Array([ 0.,  1.,  4.,  9., 16.], dtype=float32)
     """
     check_count("batch_size", batch_size)
-    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(args)}
+    # A number has no leading axis: a length of 0.
+    lengths = {leaf.shape[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(args)}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(
             f"args must share one leading axis of at least 1, got {sorted(lengths)}"

@@ -6,6 +6,8 @@ import math
 from collections.abc import Collection
 from typing import Any
 
+import jax
+
 
 def check_k(k: int, num_features: int) -> None:
     """Raise unless k is an integer in 1…n−1, so that a border between ranks exists."""
@@ -19,7 +21,9 @@ def check_k(k: int, num_features: int) -> None:
 
 
 def check_positive(name: str, value: float) -> None:
-    """Raise unless value is a finite number above zero."""
+    """Raise unless value is a finite number above zero; a traced one is let pass."""
+    if isinstance(value, jax.core.Tracer):
+        return
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
 

@@ -37,6 +37,11 @@ def _softplus_jvp(primals, tangents):
     return softplus(u), sigmoid(u) * du
 
 
+def magnitude(v: Array) -> Array:
+    """|v| with the derivative sign(v), which is 0 at v = 0; that of `jnp.abs` is 1."""
+    return v * jax.lax.stop_gradient(jnp.sign(v))
+
+
 def safe_norm(v: Array) -> Array:
     """‖v‖₂ over all axes, with the subgradient 0 at v = 0.
 
@@ -54,8 +59,8 @@ def safe_norm(v: Array) -> Array:
 def unit_sum(values: Array) -> Array:
     """Nonnegative values over their sum; all zeros stay zero.
 
-    A derivative at zero values is that of the identity: finite, and zero for |g|.
-    Where a value is not finite, at least one entry of the result is NaN.
+    A derivative at all zeros is that of the identity: finite, and zero for values
+    that are a `magnitude`. Where a value is not finite, at least one entry of the result is NaN.
     """
     scale = jax.lax.stop_gradient(jnp.max(values))
     scaled = values / jnp.where(scale > 0, scale, 1)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax.checks import check_count, check_positive
-from r2et_jax.numerics import unit_sum
+from r2et_jax.numerics import magnitude, unit_sum
 from r2et_jax.types import Array, SaliencyFn, ScoreFn
 
 
@@ -51,7 +51,7 @@ def gradient(
 
     def saliency(params, x, target, /):
         g = input_gradient(params, x, target)
-        return _finish(jnp.abs(g), normalize, channel_axis)
+        return _finish(magnitude(g), normalize, channel_axis)
 
     return saliency
 
@@ -67,7 +67,7 @@ def gradient_times_input(
 
     def saliency(params, x, target, /):
         g = input_gradient(params, x, target)
-        return _finish(jnp.abs(g * x), normalize, channel_axis)
+        return _finish(magnitude(g * x), normalize, channel_axis)
 
     return saliency
 
@@ -157,6 +157,6 @@ def integrated_gradients(
         attributions = step * jnp.mean(grads, axis=0)
         if signed:
             return _finish(attributions, False, channel_axis)
-        return _finish(jnp.abs(attributions), normalize, channel_axis)
+        return _finish(magnitude(attributions), normalize, channel_axis)
 
     return saliency

@@ -21,11 +21,17 @@ def _check_logits(logits: Array) -> None:
         )
 
 
+def _is_target(logits: Array, target: Array) -> Array:
+    # Both in one integer type, whichever the caller's index has.
+    index = jnp.arange(logits.shape[0], dtype=jnp.int32)
+    return index == jnp.asarray(target, jnp.int32)
+
+
 def _class_log_odds(logits: Array, target: Array) -> Array:
     _check_logits(logits)
     if logits.shape[0] == 1:
         return jnp.where(target == 1, logits[0], -logits[0])
-    chosen = jnp.arange(logits.shape[0]) == target
+    chosen = _is_target(logits, target)
     if logits.shape[0] == 2:
         return jnp.sum(jnp.where(chosen, logits, -logits))
     others = jnp.where(chosen, -jnp.inf, logits)
@@ -84,7 +90,7 @@ def logit(apply: ApplyFn) -> ScoreFn:
         _check_logits(logits)
         if logits.shape[0] == 1:
             return _class_log_odds(logits, target)
-        return jnp.sum(jnp.where(jnp.arange(logits.shape[0]) == target, logits, 0))
+        return jnp.sum(jnp.where(_is_target(logits, target), logits, 0))
 
     return score
 

@@ -131,7 +131,8 @@ def threat_model(
         movable = np.ones(num_features, bool)
         movable[sorted(fixed)] = False
         movable = jnp.asarray(movable)
-    if lower is not None and upper is not None and np.any(np.greater(lower, upper)):
+    bounds = -np.inf if lower is None else lower, np.inf if upper is None else upper
+    if not np.all(np.less_equal(*bounds)):  # NaN included
         raise ValueError(f"lower must not exceed upper, got {lower} and {upper}")
     # `float` is float32, and float64 where JAX has it enabled.
     return ThreatModel(
@@ -250,7 +251,7 @@ def _project_box_groups(threat, x, clean, low=-jnp.inf, high=jnp.inf):
         high = jnp.where(threat.movable, high, clean)
     projected = jnp.clip(x, low, high)
     for group in threat.groups:
-        index = jnp.array(group)
+        index = np.array(group)
         floor = jnp.maximum(low[index], 0)
         values = project_bounded_simplex(
             x[index],
@@ -292,7 +293,7 @@ def project_bounded_simplex(
     z = jnp.clip(values - (a + b) / 2, low, high)
     # What rounding left of the sum goes to the entries between their bounds.
     inner = (z > low) & (z < high)
-    count = jnp.maximum(jnp.sum(inner), 1)
+    count = jnp.maximum(jnp.sum(inner, dtype=z.dtype), 1)
     return jnp.clip(z + jnp.where(inner, (total - jnp.sum(z)) / count, 0), low, high)
 
 
@@ -317,7 +318,7 @@ def contains(
     stays = jnp.abs(perturbed - clean) <= tolerance
     inside &= jnp.all(jnp.where(movable, True, stays))
     for group in threat.groups:
-        index = jnp.array(group)
+        index = np.array(group)
         inside &= jnp.all(perturbed[index] >= -tolerance)
         change = jnp.sum(perturbed[index]) - jnp.sum(clean[index])
         inside &= jnp.abs(change) <= tolerance

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from r2et_jax import attacks, datasets, models
+from r2et_jax.batching import example_keys, map_batched
+from r2et_jax.score import predicted_class
 from r2et_jax.threat import threat_model
 
 # Surrogate's sharpness; the cost does not depend on it.
@@ -74,9 +75,21 @@ def interleaved(
     return {name: np.array(values) for name, values in seconds.items()}
 
 
-def fastest(seconds: Mapping[Any, np.ndarray]) -> Any:
-    """The name with the smallest median time."""
-    return min(seconds, key=lambda name: statistics.median(seconds[name]))
+def fastest(
+    runs: Mapping[Any, Callable[[], Any]], *, rounds: int, pause: float = 0.0
+) -> Any:
+    """The name of the fastest function, by its best time.
+
+    After one timing of each, only those within three times the best go on.
+
+    Args:
+      runs, rounds, pause: as in `interleaved`.
+    """
+    first = interleaved(runs, rounds=1, pause=pause)
+    limit = 3 * min(times.min() for times in first.values())
+    close = {name: run for name, run in runs.items() if first[name].min() <= limit}
+    seconds = interleaved(close, rounds=rounds, pause=pause)
+    return min(close, key=lambda name: min(seconds[name].min(), first[name].min()))
 
 
 def compiled_bytes(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> int | None:
@@ -125,6 +138,54 @@ def protocol(subject: Subject, name: str, *, k: int) -> attacks.Protocol:
     return attacks.named_attack(
         name, attacks.Model(subject.model.apply, surrogate.apply), k=k
     )
+
+
+def attack_step_flops(
+    subject: Subject, attack: attacks.Attack, *, epsilon: float, batch: int
+) -> Flops:
+    """XLA's count of one step of an attack on a batch, compiled alone."""
+    threat = threat_model("l2", epsilon)
+    x = jax.ShapeDtypeStruct((batch, *subject.x.shape[1:]), subject.x.dtype)
+    # The threat model is shared by the batch; all else of the context is not.
+    axes = attacks.Context(*[0] * len(attacks.Context._fields))._replace(threat=None)
+
+    def start(params, x, threat):
+        def one(x, key):
+            target = predicted_class(attack.apply(params, x))
+            return attack.init(params, x, target, threat, key=key)
+
+        keys = example_keys(jax.random.key(0), batch)
+        return jax.vmap(one, out_axes=(axes, 0))(x, keys)
+
+    context, state = jax.eval_shape(start, subject.params, x, threat)
+    step = jax.vmap(attack.step, (None, axes, 0))
+    return count_flops(step, subject.params, context, state)
+
+
+def forward_flops(subject: Subject, *, batch: int) -> float:
+    """XLA's count of one forward pass of a batch, the unit of an attack's FLOPs."""
+    x = jax.ShapeDtypeStruct((batch, *subject.x.shape[1:]), subject.x.dtype)
+    forward = jax.vmap(subject.model.apply, (None, 0))
+    return count_flops(forward, subject.params, x).flops
+
+
+def bare_attack(
+    attack: attacks.Attack, *, num_steps: int, batch_size: int
+) -> Callable[..., jax.Array]:
+    """The attack's steps alone, without explaining and judging on the way; compiled."""
+
+    def run(params, x, threat, /, *, key):
+        def one(x, key):
+            target = predicted_class(attack.apply(params, x))
+            context, state = attack.init(params, x, target, threat, key=key)
+            return jax.lax.fori_loop(
+                0, num_steps, lambda _, s: attack.step(params, context, s), state
+            ).perturbed
+
+        keys = example_keys(key, x.shape[0])
+        return map_batched(one, (x, keys), batch_size=batch_size)
+
+    return jax.jit(run)
 
 
 def resident_growth(**settings: Any) -> tuple[int, int]:

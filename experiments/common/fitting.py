@@ -23,6 +23,8 @@ from r2et_jax import attacks, datasets, metrics, models, objectives, threat, tra
 from r2et_jax.types import Params
 
 LOGISTIC = "logistic"
+# Settings that a fitted model does not depend on; its own grid is recorded instead.
+_NOT_TRAINING = ("grid", "paired", "num_test", "strongest_budget")
 _PRETRAINED = "pretrained_"
 _VALID_ATTACK = "er_surrogate"
 
@@ -111,7 +113,7 @@ class Fitter:
             "protocol": {
                 name: value
                 for name, value in self.protocol._asdict().items()
-                if name not in ("grid", "paired", "num_test")
+                if name not in _NOT_TRAINING
             },
             "grid": grid,
             "tolerances": protocols.TOLERANCES,

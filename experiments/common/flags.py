@@ -37,6 +37,7 @@ class Common(NamedTuple):
     epsilon: tuple[float, ...]
     seeds: tuple[int, ...]
     data_dir: Path
+    models_dir: Path
     output_dir: Path
     preset: str
     progress: bool
@@ -86,6 +87,7 @@ class CommonFlags(NamedTuple):
             epsilon=parse_floats("epsilon", items["epsilon"]),
             seeds=parse_ints("seeds", items["seeds"], minimum=0),
             data_dir=Path(values["data_dir"].value),
+            models_dir=Path(values["models_dir"].value),
             output_dir=Path(values["output_dir"].value),
             preset=preset,
             progress=values["progress"].value,
@@ -147,6 +149,12 @@ def define_common(
             name, None, f"{meaning}, comma-separated (default: {shown})", **keywords
         )
     absl_flags.DEFINE_string("data_dir", "data", "folder of prepared data", **keywords)
+    absl_flags.DEFINE_string(
+        "models_dir",
+        "results/models",
+        "folder of trained models, which experiments share",
+        **keywords,
+    )
     absl_flags.DEFINE_string(
         "output_dir",
         f"results/{experiment}",

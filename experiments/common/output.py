@@ -15,7 +15,7 @@ import jax
 from matplotlib.figure import Figure
 
 # Flags that change how a run looks or where it writes, never its numbers.
-PRESENTATION = frozenset({"output_dir", "progress", "workers"})
+PRESENTATION = frozenset({"output_dir", "models_dir", "progress", "workers"})
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "r2et_jax")
 
 

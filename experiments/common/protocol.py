@@ -22,6 +22,7 @@ class Protocol(NamedTuple):
       paired: the same for methods with several, which try all combinations.
       num_valid: validation inputs under the selection attack, at most.
       num_test: test inputs under attack, at most.
+      strongest_budget: gradient evaluations of `strongest` for each input.
     """
 
     pretrain_epochs: int
@@ -33,6 +34,7 @@ class Protocol(NamedTuple):
     paired: Mapping[str, tuple[float, ...]]
     num_valid: int
     num_test: int
+    strongest_budget: int
 
 
 # Validation AUC that a chosen checkpoint may give up against the vanilla model.
@@ -73,6 +75,7 @@ PRESETS = {
         paired={name: weights[1:2] for name, weights in _PAIRED.items()},
         num_valid=50,
         num_test=50,
+        strongest_budget=4200,
     ),
     "standard": Protocol(
         pretrain_epochs=60,
@@ -84,6 +87,7 @@ PRESETS = {
         paired=_PAIRED,
         num_valid=500,
         num_test=500,
+        strongest_budget=4200,
     ),
     "paper": Protocol(
         pretrain_epochs=300,
@@ -95,6 +99,7 @@ PRESETS = {
         paired=_PAIRED,
         num_valid=500,
         num_test=1000,
+        strongest_budget=16_000,
     ),
 }
 

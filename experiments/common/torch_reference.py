@@ -66,14 +66,14 @@ def attack_batched(
     """
     n = x.shape[1]
     sign = torch.where(logits(layers, x) > 0, 1.0, -1.0)
+    ones = torch.ones_like(sign)
 
     def gradient(point, create_graph):
         probability = torch.sigmoid(sign * logits(layers, point))
-        return torch.autograd.grad(
-            probability, point, sign_ones, create_graph=create_graph
-        )[0]
+        return torch.autograd.grad(probability, point, ones, create_graph=create_graph)[
+            0
+        ]
 
-    sign_ones = torch.ones_like(sign)
     g = gradient(x.detach().requires_grad_(), False)
     top = g.abs().topk(k, dim=1).indices
     weights = torch.full_like(x, -1 / (n - k)).scatter_(1, top, 1 / k)

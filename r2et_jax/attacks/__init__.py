@@ -18,3 +18,8 @@ from r2et_jax.attacks.runner import Best as Best
 from r2et_jax.attacks.runner import attack_batch as attack_batch
 from r2et_jax.attacks.runner import attack_example as attack_example
 from r2et_jax.attacks.runner import compile_attack as compile_attack
+from r2et_jax.attacks.strongest import DEFAULT_BUDGET as DEFAULT_BUDGET
+from r2et_jax.attacks.strongest import Member as Member
+from r2et_jax.attacks.strongest import StrongestResult as StrongestResult
+from r2et_jax.attacks.strongest import compile_strongest as compile_strongest
+from r2et_jax.attacks.strongest import default_ensemble as default_ensemble

@@ -62,7 +62,8 @@ class Attack(NamedTuple):
     """An attack on the ranking of one input; run it with `attacks.runner`.
 
     Attributes:
-      init: `init(params, x, target, threat, *, key) -> (Context, State)`.
+      init: `init(params, x, target, threat, *, key, start=None) -> (Context, State)`;
+        `start` is an admissible input to begin from instead of x.
       step: `step(params, context, state) -> State`.
       apply: the model under attack.
       saliency: its explanation, by which the result is judged.
@@ -138,16 +139,16 @@ def gradient_attack(
         random_start = max(random_start, 0.1)
     clean_context = _clean_context(apply, saliency, k)
 
-    def init(params, x, target, threat, /, *, key):
+    def init(params, x, target, threat, /, *, key, start=None):
         goal_key, start_key, step_key = jax.random.split(key, 3)
         context = clean_context(params, x, target, threat)
         seen = explain(params, x, target).ravel()
         reference = goal.prepare(seen, k=k, key=goal_key)
         context = context._replace(reference=reference)
-        start = x
+        start = x if start is None else start
         if random_start:
-            start = threat_lib.sample_boundary(threat, x, key=start_key)
-            start = threat_lib.project(threat, x + random_start * (start - x), x)
+            jump = threat_lib.sample_boundary(threat, x, key=start_key) - x
+            start = threat_lib.project(threat, start + random_start * jump, x)
         state = State(
             perturbed=start,
             optimizer_state=optimizer.init(jnp.zeros_like(x)),
@@ -170,7 +171,8 @@ def gradient_attack(
             shares = jnp.arange(1, segment_points + 1) / segment_points
             value = jnp.mean(jax.vmap(at)(shares.astype(perturbed.dtype)))
         if context.threat.prediction == "penalized":
-            value += context.threat.penalty * prediction_divergence(
+            penalty = context.threat.penalty.astype(value.dtype)
+            value += penalty * prediction_divergence(
                 apply(params, perturbed), context.clean_logits
             )
         return value
@@ -182,7 +184,8 @@ def gradient_attack(
         update, optimizer_state = optimizer.update(
             gradient, state.optimizer_state, state.perturbed
         )
-        moved = state.perturbed + context.threat.epsilon * update
+        epsilon = context.threat.epsilon.astype(update.dtype)
+        moved = state.perturbed + epsilon * update
         vanished = ~jnp.any(gradient != 0)
         return State(
             perturbed=threat_lib.project(context.threat, moved, context.clean),
@@ -215,10 +218,11 @@ def random_search(
     draw = threat_lib.sample_boundary if on_boundary else threat_lib.sample
     clean_context = _clean_context(apply, saliency, k)
 
-    def init(params, x, target, threat, /, *, key):
+    def init(params, x, target, threat, /, *, key, start=None):
         context = clean_context(params, x, target, threat)
+        start = x if start is None else start
         zero = jnp.zeros((), x.dtype)
-        return context, State(x, (), zero, jnp.zeros((), jnp.int32), key)
+        return context, State(start, (), zero, jnp.zeros((), jnp.int32), key)
 
     def step(params, context, state, /):
         del params

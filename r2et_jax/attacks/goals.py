@@ -137,15 +137,16 @@ def smooth_precision(*, temperature: float = 0.3) -> Goal:
         return top_k_mask(clean_map, k=k)
 
     def value(values, mask):
-        n, k = mask.shape[0], jnp.sum(mask)
+        n = mask.shape[0]
         values = unit_sum(values)
         position = ranks(values)
+        k = jnp.sum(mask, dtype=position.dtype)
         border = 0.5 * jnp.sum(
             jnp.where((position == k - 1) | (position == k), values, 0)
         )
         border = jax.lax.stop_gradient(border)
         soft = jax.nn.sigmoid((values - border) * (n / temperature))
-        return 0.5 * (1 + jnp.sum(jnp.where(mask, soft, -soft)) / k)
+        return 0.5 * (1 + jnp.sum(jnp.where(mask, soft, -soft)) / k.astype(soft.dtype))
 
     return Goal(prepare, value)
 

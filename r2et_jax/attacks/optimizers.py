@@ -41,6 +41,14 @@ def sign_gradient(step_size: float | optax.Schedule) -> optax.GradientTransforma
     return optax.chain(optax.scale_by_sign(), _descend(step_size))
 
 
+def steepest(
+    norm: str, step_size: float | optax.Schedule
+) -> optax.GradientTransformation:
+    """The steepest descent of a norm: `normalized_gradient` (l2), `sign_gradient`."""
+    check_in("norm", norm, ("l2", "linf"))
+    return (normalized_gradient if norm == "l2" else sign_gradient)(step_size)
+
+
 def momentum(
     step_size: float | optax.Schedule, *, decay: float = 0.9
 ) -> optax.GradientTransformation:
@@ -49,6 +57,8 @@ def momentum(
     Source: Dong et al. 2018, momentum attacks.
     """
     check_nonnegative("decay", decay)
+    if decay >= 1:
+        raise ValueError(f"decay must lie in [0, 1), got {decay!r}")
     return optax.chain(normalize_l2(), optax.ema(decay), _descend(step_size))
 
 

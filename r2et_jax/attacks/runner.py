@@ -87,6 +87,7 @@ def attack_example(
     key: Array,
     num_steps: int,
     track_every: int = 10,
+    start: Array | None = None,
 ) -> AttackResult:
     """Run an attack on one input by a scanned loop.
 
@@ -101,6 +102,7 @@ def attack_example(
       track_every: every so many steps the input is explained and judged by the model
         under attack. It is the resolution of the best input, of the traces and of
         the manipulation epoch; the steps themselves don't depend on it.
+      start: an admissible input [n] to begin from instead of x.
 
     Returns:
       `AttackResult`.
@@ -115,7 +117,7 @@ def attack_example(
             f"num_steps must be a multiple of track_every = {track_every}, got "
             f"{num_steps}"
         )
-    context, state = attack.init(params, x, target, threat, key=key)
+    context, state = attack.init(params, x, target, threat, key=key, start=start)
     clean_class = predicted_class(context.clean_logits)
 
     def tracked(carry, index):
@@ -131,7 +133,8 @@ def attack_example(
         best_same = _better(now, best_same, finite & same)
         valid = same | (threat.prediction != "same_class")
         best = _better(now, best, finite & valid)
-        carry = state, best, best_same, num_nonfinite + ~finite
+        num_nonfinite += (~finite).astype(jnp.int32)
+        carry = state, best, best_same, num_nonfinite
         return carry, (state.objective, precision)
 
     whole = top_k_overlap(context.top_mask, context.clean_map.ravel(), k=attack.k)

@@ -95,9 +95,6 @@ def _top_eigenvector(jacobian: Array, middle: Array) -> Array:
     """Unit u [n] with the largest |λ| of H = Jᵀ M J, for J [C, n] and M [C, C]."""
     if jacobian.shape[0] == 1:
         return unit_l2(jacobian[0])
-    # The scales of J and M do not change u; they matter to underflow.
-    jacobian = jacobian / _positive(jnp.max(jnp.abs(jacobian)))
-    middle = middle / _positive(jnp.max(jnp.abs(middle)))
     squares, rotation = jnp.linalg.eigh(jacobian @ jacobian.T)
     root = (rotation * jnp.sqrt(jnp.maximum(squares, 0.0))) @ rotation.T
     small = root @ middle @ root
@@ -105,11 +102,6 @@ def _top_eigenvector(jacobian: Array, middle: Array) -> Array:
     y = vectors[:, jnp.argmax(jnp.abs(values))]
     # Jᵀ M G^½ y has length |λ| and solves H u = λ u; no inverse of G is needed.
     return unit_l2(jacobian.T @ (middle @ (root @ y)))
-
-
-def _positive(value: Array) -> Array:
-    """The value, or 1 in place of 0."""
-    return jnp.where(value == 0, 1.0, value)
 
 
 def piecewise_linear_spectral_norm(

@@ -121,7 +121,8 @@ def objective(
       of the model whose ranking is kept, or None for the model being trained.
 
     Raises:
-      ValueError: for an unknown or repeated name.
+      ValueError: for an unknown or repeated name; when the loss is traced, for k or
+        k_prime out of range or another number of weights.
 
     Example:
       >>> from r2et_jax.models import MLP
@@ -132,13 +133,18 @@ def objective(
     """
     terms = method(name).terms
     built = [
-        _TERMS[term].build(apply, k=k, k_prime=k_prime or k)
+        _TERMS[term].build(apply, k=k, k_prime=k if k_prime is None else k_prime)
         if _TERMS[term].build
         else None
         for term in terms
     ]
 
     def loss(params, x, y, weights, /, *, reference=None):
+        if jnp.shape(weights) != (len(terms),):
+            raise ValueError(
+                f"{name} takes one weight for each of its penalties {terms}, got "
+                f"weights of shape {jnp.shape(weights)}"
+            )
         logits = jax.vmap(apply, (None, 0))(params, x)
         total = jnp.mean(jax.vmap(cross_entropy)(logits, y))
         target = predicted_class(jax.lax.stop_gradient(logits))

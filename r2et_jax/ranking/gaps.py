@@ -105,7 +105,7 @@ def anchored_weights(reference: Array, *, k: int, k_prime: int) -> Array:
     """
     n = reference.shape[0]
     check_k(k, n)
-    check_k_prime(k_prime, k=k, num_features=n - 1)
+    check_k_prime(k_prime, k=k, num_features=n, num_anchors=1)
     position = ranks(reference)
     inside = (position >= k - k_prime) & (position < k)
     below = (position > k) & (position <= k + k_prime)
@@ -113,10 +113,20 @@ def anchored_weights(reference: Array, *, k: int, k_prime: int) -> Array:
     return (inside.astype(dtype) - below.astype(dtype)) / (2 * k_prime)
 
 
-def check_k_prime(k_prime: int, *, k: int, num_features: int) -> None:
-    """Raise unless k′ pairs of distinct indices exist across the border."""
+def check_k_prime(
+    k_prime: int, *, k: int, num_features: int, num_anchors: int = 0
+) -> None:
+    """Raise unless k′ pairs of distinct indices exist across the border.
+
+    Anchors are features outside T that are left out of the pairs.
+    """
     check_count("k_prime", k_prime)
-    most = min(k, num_features - k)
+    most = min(k, num_features - k - num_anchors)
+    if most < 1:
+        raise ValueError(
+            f"k must lie in 1…{num_features - 1 - num_anchors} for anchored pairs of "
+            f"{num_features} features, got k = {k}"
+        )
     if k_prime > most:
         raise ValueError(
             f"k_prime must lie in 1…{most} for k = {k} and {num_features} features, "
@@ -165,6 +175,8 @@ def mean_exponential_smallest(
     The i-th weakest of T is paired with the i-th strongest outside. Arguments as in
     `smallest_pair_weights` and `mean_exponential_gap`.
     """
+    if isinstance(theta, (int, float)):
+        check_positive("theta", theta)
     check_k(k, values.shape[0])
     check_k_prime(k_prime, k=k, num_features=values.shape[0])
     order = descending_order(reference)

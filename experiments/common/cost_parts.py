@@ -1,0 +1,314 @@
+"""The parts of the experiment `cost`: each measures one data set into records."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.common import costs
+from r2et_jax import attacks, datasets, models, objectives
+from r2et_jax.threat import threat_model
+from r2et_jax.training import TrainState, init_state, train_step
+
+TRAIN_BATCH = 256
+FLOP_BATCH = 2048
+TRIAL_STEPS = 20
+LOOP_NOTE = "has a loop, counted as one pass: a lower bound"
+
+
+class Sizes(NamedTuple):
+    """How much is timed: the rounds of alternation and the work in each."""
+
+    rounds: int
+    train_steps: int
+    attack_inputs: int
+    attack_blocks: int | None  # of track_every steps; None for the protocol's number
+    compare_inputs: int
+    compare_steps: int
+    compare_batches: tuple[int, ...]
+    loop_inputs: int
+    memory_inputs: int
+
+
+STANDARD = Sizes(9, 200, 4096, None, 16384, 200,
+                 (512, 1024, 2048, 4096, 8192, 16384), 8, 100_000)  # fmt: skip
+SIZES = {
+    "smoke": Sizes(3, 20, 512, 2, 2048, 20, (512, 2048), 2, 4096),
+    "standard": STANDARD,
+    "paper": STANDARD._replace(rounds=25),
+}
+
+
+class Setting(NamedTuple):
+    """One data set with everything that its measurements share."""
+
+    dataset: str
+    data_dir: Path
+    methods: tuple[str, ...]
+    attacks: tuple[str, ...]
+    k: int
+    epsilon: float
+    seed: int
+    sizes: Sizes
+
+    def record(self, metric: str, value: float | None, n: int, **fields: Any) -> dict:
+        """A record of this setting; fields not given do not apply."""
+        return {
+            "experiment": "cost", "dataset": self.dataset, "model": "mlp",
+            "method": "none", "schedule": "none", "seed": self.seed, "fold": None,
+            "attack": "none", "epsilon": None, "k": self.k, "against": "none",
+            "metric": metric, "value": value, "stderr": None, "n": n, **fields,
+        }  # fmt: skip
+
+    def spread(self, metric: str, values: np.ndarray, **fields: Any) -> list[dict]:
+        """Median, smallest and largest of the rounds, as three records."""
+        found = {"": np.median(values), "_min": values.min(), "_max": values.max()}
+        return [
+            self.record(metric + suffix, float(value), len(values), **fields)
+            for suffix, value in found.items()
+        ]
+
+    def subject(self, num_inputs: int) -> costs.Subject:
+        """The model under attack and some inputs."""
+        return costs.subject(
+            self.dataset, data_dir=self.data_dir, num_inputs=num_inputs, seed=self.seed
+        )
+
+
+class TrainingStep(NamedTuple):
+    """A method's step, `step(state, x, y, weights) -> state`, and what it starts from.
+
+    It does not depend on the data beyond their width.
+    """
+
+    step: Callable[..., TrainState]
+    state: TrainState
+    weights: jax.Array
+
+
+def training_step(name: str, num_features: int, *, k: int, seed: int) -> TrainingStep:
+    """One step of Adam on a method's objective, for the published MLP."""
+    smooth = objectives.method(name).smooth
+    model = models.MLP(activation="softplus" if smooth else "leaky_relu")
+    params = model.init(jax.random.key(seed), jnp.zeros(num_features))
+    objective = objectives.objective(name, model.apply, k=k)
+    optimizer = optax.adam(1e-3)
+    return TrainingStep(
+        train_step(objective.loss, optimizer),
+        init_state(params, optimizer, key=jax.random.key(seed)),
+        jnp.full(len(objective.terms), 1e-2),
+    )
+
+
+def training_flops(
+    name: str, x: jax.Array, y: jax.Array, *, k: int, seed: int = 0
+) -> costs.Flops:
+    """XLA's count of one training step on a batch x [B, n], y [B], compiled alone."""
+    step, state, weights = training_step(name, x.shape[1], k=k, seed=seed)
+    return costs.count_flops(step, state, x, y, weights)
+
+
+def measure_training(setting: Setting) -> list[dict]:
+    """FLOPs and time of one training step of every method, over vanilla's."""
+    data = datasets.load(setting.dataset, data_dir=setting.data_dir)
+    sizes, options = setting.sizes, {"k": setting.k, "seed": setting.seed}
+    index = np.arange(sizes.train_steps * TRAIN_BATCH) % data.train.x.shape[0]
+    shape = (sizes.train_steps, TRAIN_BATCH)
+    x = jnp.asarray(data.train.x[index]).reshape(*shape, -1)
+    y = jnp.asarray(data.train.y[index]).reshape(shape)
+    flops, runs = {}, {}
+    for name in dict.fromkeys(("vanilla", *setting.methods)):
+        step, state, weights = training_step(name, x.shape[-1], **options)
+        flops[name] = training_flops(name, x[0], y[0], **options)
+        many = jax.jit(functools.partial(_scan_steps, step))
+        runs[name] = functools.partial(many, state, x, y, weights)
+    seconds = costs.interleaved(runs, rounds=sizes.rounds)
+    found = []
+    for name in runs:
+        ratio = flops[name].flops / flops["vanilla"].flops
+        note = {"note": LOOP_NOTE} if flops[name].has_loop else {}
+        each = seconds[name] / sizes.train_steps
+        over = seconds[name] / seconds["vanilla"]
+        found += [
+            setting.record("flops", flops[name].flops, 1, method=name, **note),
+            setting.record("flops_ratio", ratio, 1, method=name, **note),
+            *setting.spread("step_seconds", each, method=name),
+            *setting.spread("time_ratio", over, method=name),
+        ]
+    return found
+
+
+def _scan_steps(step, state, x, y, weights):
+    def body(state, batch):
+        return step(state, *batch, weights), None
+
+    return jax.lax.scan(body, state, (x, y))[0]
+
+
+def measure_attacks(setting: Setting) -> list[dict]:
+    """FLOP units of a step, throughput of the whole attack and of its bare steps."""
+    sizes = setting.sizes
+    subject = setting.subject(sizes.attack_inputs)
+    unit = costs.forward_flops(subject, batch=FLOP_BATCH)
+    threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)
+    flops, runs, work = {}, {}, {}
+    for name in setting.attacks:
+        attack, num_steps, track_every = costs.protocol(subject, name, k=setting.k)
+        if sizes.attack_blocks is not None:
+            num_steps = sizes.attack_blocks * track_every
+        work[name] = sizes.attack_inputs * num_steps
+        flops[name] = costs.attack_step_flops(
+            subject, attack, epsilon=setting.epsilon, batch=FLOP_BATCH
+        )
+        size = attacks.runner.DEFAULT_BATCH_SIZE
+        whole = attacks.compile_attack(
+            attack, num_steps=num_steps, track_every=track_every, batch_size=size
+        )
+        bare = costs.bare_attack(attack, num_steps=num_steps, batch_size=size)
+        args = subject.params, subject.x, threat
+        runs[name, "whole"] = functools.partial(whole, *args, key=key)
+        runs[name, "bare"] = functools.partial(bare, *args, key=key)
+    seconds = costs.interleaved(runs, rounds=min(sizes.rounds, 5))
+    found = []
+    for name in setting.attacks:
+        fields = {"attack": name, "epsilon": setting.epsilon}
+        note = {"note": LOOP_NOTE} if flops[name].has_loop else {}
+        rates = {part: work[name] / seconds[name, part] for part in ("whole", "bare")}
+        found += [
+            setting.record("flop_units", flops[name].flops / unit, 1, **fields, **note),
+            *setting.spread("throughput", rates["whole"], **fields),
+            *setting.spread("throughput_bare", rates["bare"], **fields),
+        ]
+    return found
+
+
+def measure_torch(setting: Setting) -> list[dict]:
+    """Throughput of ERAttack over PyTorch's, both sides at their best batch size."""
+    import torch
+
+    from experiments.common import torch_reference
+
+    sizes, steps = setting.sizes, setting.sizes.compare_steps
+    subject = setting.subject(sizes.compare_inputs)
+    attack = costs.protocol(subject, "er", k=setting.k).attack
+    threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)
+    layers = torch_reference.layers_of(subject.params)
+    x = torch.tensor(np.asarray(subject.x))
+    options = {"k": setting.k, "epsilon": setting.epsilon}
+
+    def jax_run(build, size, num_steps):
+        run = build(attack, num_steps=num_steps, batch_size=size)
+        return lambda: run(subject.params, subject.x, threat, key=key)
+
+    def torch_run(size, threads, num_steps):
+        def run():
+            torch.set_num_threads(threads)
+            for chunk in x.split(size):
+                torch_reference.attack_batched(
+                    layers, chunk, num_steps=num_steps, **options
+                )
+
+        return run
+
+    def one_by_one():
+        torch.set_num_threads(1)  # the fastest for single inputs
+        torch_reference.attack_one_by_one(
+            layers, x[: sizes.loop_inputs], num_steps=steps, **options
+        )
+
+    # Each side at its best: threads that wait for each other lose on a busy machine.
+    sides = sizes.compare_batches, sorted({1, len(os.sched_getaffinity(0))})
+    size = costs.fastest(
+        {s: jax_run(attacks.compile_attack, s, TRIAL_STEPS) for s in sides[0]},
+        rounds=3,
+    )
+    torch_size, threads = costs.fastest(
+        {pair: torch_run(*pair, TRIAL_STEPS) for pair in itertools.product(*sides)},
+        rounds=3,
+        pause=0.05,
+    )
+    runs = {
+        "jax": jax_run(attacks.compile_attack, size, steps),
+        "torch_batched": torch_run(torch_size, threads, steps),
+        "bare": jax_run(costs.bare_attack, size, steps),
+        "torch_one_by_one": one_by_one,
+    }
+    seconds = costs.interleaved(runs, rounds=sizes.rounds, pause=0.05)
+    inputs = dict.fromkeys(runs, sizes.compare_inputs)
+    inputs["torch_one_by_one"] = sizes.loop_inputs
+    rate = {name: inputs[name] * steps / seconds[name] for name in runs}
+    notes = {
+        "jax": f"batch size {size}",
+        "torch_batched": f"batch size {torch_size}, {threads} threads",
+        "torch_one_by_one": f"{sizes.loop_inputs} inputs, 1 thread",
+    }
+    fields = {"attack": "er", "epsilon": setting.epsilon}
+    found = []
+    for other in ("torch_batched", "torch_one_by_one"):
+        fields |= {"against": other, "note": f"jax {notes['jax']}; {notes[other]}"}
+        found += [
+            *setting.spread("torch_throughput", rate[other], **fields),
+            *setting.spread("jax_throughput", rate["jax"], **fields),
+            *setting.spread("throughput_ratio", rate["jax"] / rate[other], **fields),
+            *setting.spread(
+                "throughput_ratio_bare", rate["bare"] / rate[other], **fields
+            ),
+        ]
+    return found
+
+
+def measure_memory(setting: Setting) -> list[dict]:
+    """Bytes that attacks on many inputs need, by XLA and by the operating system."""
+    count, found = setting.sizes.memory_inputs, []
+    subject = setting.subject(1)
+    x = jax.ShapeDtypeStruct((count, *subject.x.shape[1:]), subject.x.dtype)
+    for name in setting.attacks:
+        attack, num_steps, track_every = costs.protocol(subject, name, k=setting.k)
+        if setting.sizes.attack_blocks is not None:
+            num_steps = setting.sizes.attack_blocks * track_every
+        fields = {"attack": name, "epsilon": setting.epsilon}
+        run = attacks.compile_attack(
+            attack, num_steps=num_steps, track_every=track_every
+        )
+        threat = threat_model("l2", setting.epsilon)
+        size = costs.compiled_bytes(
+            run, subject.params, x, threat, key=jax.random.key(setting.seed)
+        )
+        note = {} if size is not None else {"note": "this backend does not tell"}
+        found.append(setting.record("peak_memory_bytes", size, count, **fields, **note))
+        if name != "er" or jax.default_backend() != "cpu":
+            continue  # one run suffices; a device's memory is not the process's
+        growth, peak = costs.resident_growth(
+            attack=name,
+            dataset=setting.dataset,
+            data_dir=setting.data_dir,
+            num_inputs=count,
+            num_steps=num_steps,
+            track_every=track_every,
+            k=setting.k,
+            epsilon=setting.epsilon,
+            seed=setting.seed,
+        )
+        found += [
+            setting.record("resident_growth_bytes", growth, count, **fields),
+            setting.record("resident_peak_bytes", peak, count, **fields),
+        ]
+    return found
+
+
+# Metric that tells whether a part was measured -> how to measure it.
+PARTS: dict[str, Callable[[Setting], list[dict]]] = {
+    "flops_ratio": measure_training,
+    "flop_units": measure_attacks,
+    "throughput_ratio": measure_torch,
+    "peak_memory_bytes": measure_memory,
+}

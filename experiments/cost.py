@@ -1,0 +1,229 @@
+"""What training objectives and attacks cost, as ratios measured side by side.
+
+FLOPs are XLA's counts of one step compiled alone. Times are taken in alternation, and
+ratios are medians over rounds, so that a busy machine slows both sides alike.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from experiments.common import cli, flags, output, progress, records, tables
+from experiments.common.cost_parts import PARTS, SIZES, Setting
+from r2et_jax import attacks, checks, datasets, objectives, plots
+
+EXPERIMENT = "cost"
+FLAGS = flags.define_common(
+    EXPERIMENT,
+    defaults={
+        "datasets": {
+            "smoke": "breast_cancer",
+            "standard": "adult",
+            "paper": "adult,bank,compas,breast_cancer",
+        },
+        "methods": {
+            "smoke": "vanilla,r2et,r2et_nh",
+            "standard": ",".join(objectives.NAMES),
+            "paper": ",".join(objectives.NAMES),
+        },
+        "attacks": {
+            "smoke": "er,random",
+            "standard": "er,er_segment,er_surrogate,mse,random",
+            "paper": "er,er_segment,er_surrogate,mse,random",
+        },
+        "k": "8",
+        "epsilon": "1.0",
+        "seeds": "0",
+    },
+)
+
+MEMORY_LIMIT = 2 * 2**30
+# What the library aims at: (metric, fields, bound, whether the bound is an upper one).
+TARGETS = (
+    ("flop_units", {"attack": "er"}, 4.5, True),
+    ("flops_ratio", {"method": "r2et"}, 8.0, True),
+    ("flops_ratio", {"method": "r2et_nh"}, 4.0, True),
+    ("throughput_ratio", {"against": "torch_batched"}, 2.5, False),
+    ("throughput_ratio", {"against": "torch_one_by_one"}, 1000.0, False),
+    ("peak_memory_bytes", {"attack": "er"}, MEMORY_LIMIT, True),
+    ("resident_growth_bytes", {"attack": "er"}, MEMORY_LIMIT, True),
+)
+
+
+# One line of a section: heading, metric, unit of the number, format, with its spread.
+SECTIONS = {
+    "Training step, vanilla = 1": ("method", (
+        ("FLOPs", "flops_ratio", 1, ".2f", False),
+        ("time", "time_ratio", 1, ".2f", True),
+        ("µs per step", "step_seconds", 1e-6, ".0f", True),
+    )),
+    "Attacks, a forward pass = 1 FLOP unit": ("attack", (
+        ("FLOP units per step", "flop_units", 1, ".2f", False),
+        ("10⁶ sample-iterations/s", "throughput", 1e6, ".2f", True),
+        ("of the bare steps", "throughput_bare", 1e6, ".2f", True),
+    )),
+    "ERAttack against PyTorch": ("against", (
+        ("times as fast", "throughput_ratio", 1, ".2f", True),
+        ("bare steps", "throughput_ratio_bare", 1, ".2f", True),
+        ("PyTorch, 10³ sample-iterations/s", "torch_throughput", 1e3, ".1f", True),
+        ("here", "jax_throughput", 1e3, ".1f", True),
+    )),
+    "Memory, MiB": ("attack", (
+        ("compiled", "peak_memory_bytes", 2**20, ".0f", False),
+        ("resident growth", "resident_growth_bytes", 2**20, ".0f", False),
+    )),
+}  # fmt: skip
+
+
+def to_markdown(found: Iterable[records.Record], notes: Iterable[str]) -> str:
+    """The table of all parts: medians, with the smallest and largest in brackets."""
+    found, text = list(found), []
+    for title, (key, columns) in SECTIONS.items():
+        metrics = [column[1] for column in columns]
+        rows = dict.fromkeys(
+            (r["dataset"], r[key]) for r in found if r["metric"] in metrics
+        )
+        if not rows:
+            continue
+        text += [f"## {title}", ""]
+        text.append("| dataset | " + " | ".join([key, *(c[0] for c in columns)]) + " |")
+        text.append("| --- | --- |" + " ---: |" * len(columns))
+        for dataset, name in rows:
+            here = records.select(found, dataset=dataset, **{key: name})
+            shown = [_shown(here, *column[1:]) for column in columns]
+            text.append("| " + " | ".join([dataset, name, *shown]) + " |")
+        text.append("")
+    return "\n".join([*text, *(f"- {note}" for note in notes)]) + "\n"
+
+
+def _shown(found, metric, unit, spec, spread):
+    def one(name):
+        values = records.select(found, metric=name)
+        if not values:
+            return tables.MISSING
+        return format(records.number(values[0]["value"]) / unit, spec)
+
+    text = one(metric)
+    if not spread or text == tables.MISSING:
+        return text
+    return f"{text} ({one(metric + '_min')} … {one(metric + '_max')})"
+
+
+def target_lines(found: Iterable[records.Record]) -> list[str]:
+    """For every target that was measured: its bound, the number, whether it is met."""
+    lines = []
+    for metric, fields, bound, upper in TARGETS:
+        for r in records.select(found, metric=metric, **fields):
+            value = records.number(r["value"])
+            met = value <= bound if upper else value >= bound
+            name = " ".join([r["dataset"], *fields.values()])
+            lines.append(
+                f"Target: {metric} of {name} {'≤' if upper else '≥'} {bound:g}, "
+                f"measured {value:.4g}: {'met' if met else 'MISSED'}."
+            )
+    return lines
+
+
+def write_results(folder: Path, found: list[records.Record], skipped: str) -> None:
+    """Write table.md, table.csv and cost.png from the records."""
+    notes = [
+        *target_lines(found),
+        "Medians over rounds in alternation, (smallest … largest).",
+        *dict.fromkeys(
+            f"{r['dataset']}, {r['method'] if r['attack'] == 'none' else r['attack']}, "
+            f"{r['metric']}: {r['note']}."
+            for r in found
+            if r.get("note") and r["metric"] in PARTS
+        ),
+        *([skipped] if skipped else []),
+    ]
+    output.write_text_atomic(folder / "table.md", to_markdown(found, notes))
+    columns = [
+        tables.ColumnSpec(metric, {"metric": metric})
+        for metric in dict.fromkeys(r["metric"] for r in found)
+    ]
+    rows = ("dataset", "method", "attack", "against")
+    table = tables.pivot(found, rows=rows, columns=columns)
+    output.write_text_atomic(folder / "table.csv", tables.to_csv(table))
+    here = records.select(found, metric=("flops_ratio", "time_ratio"))
+    methods = list(dict.fromkeys(r["method"] for r in here))
+    bars = {}
+    for dataset in dict.fromkeys(r["dataset"] for r in here):
+        for metric, label in (("flops_ratio", "FLOPs"), ("time_ratio", "time")):
+            value = {
+                r["method"]: records.number(r["value"])
+                for r in records.select(here, dataset=dataset, metric=metric)
+            }
+            bars[f"{label}, {dataset}"] = [value.get(m, np.nan) for m in methods]
+    figure = plots.bars(
+        list(bars),
+        list(bars.values()),
+        groups=methods,
+        ylabel="one training step, vanilla = 1",
+        size=(max(6.4, 1.5 + 0.6 * len(methods)), 4.0),
+    )
+    output.save_figure(folder / "cost.png", figure)
+
+
+def read_settings(common: flags.Common) -> list[Setting]:
+    """One setting for each data set.
+
+    Raises:
+      ValueError: for more than one k, budget or seed, or numbers out of range.
+    """
+    for name in ("k", "epsilon", "seeds"):
+        if len(getattr(common, name)) != 1:
+            raise ValueError(
+                f"--{name} takes one number in this experiment, got "
+                f"{','.join(map(str, getattr(common, name)))}"
+            )
+    (k,), (epsilon,), (seed,) = common.k, common.epsilon, common.seeds
+    checks.check_positive("epsilon", epsilon)
+    for name in common.datasets:
+        data = datasets.load(name, data_dir=common.data_dir)
+        checks.check_k(k, len(data.columns))
+    return [
+        Setting(
+            name, common.data_dir, common.methods, common.attacks, k, epsilon, seed,
+            SIZES[common.preset],
+        )
+        for name in common.datasets
+    ]  # fmt: skip
+
+
+def main(argv) -> None:
+    """Measure what is not yet recorded, then write the table and the figure."""
+    del argv
+    common = FLAGS.read(
+        datasets=datasets.names(), methods=objectives.NAMES, attacks=attacks.NAMES
+    )
+    settings = read_settings(common)
+    folder = output.prepare_output_dir(
+        common.output_dir, common.config, experiment=EXPERIMENT
+    )
+    store = records.RecordStore(folder / "records.jsonl")
+    parts, skipped = dict(PARTS), ""
+    if importlib.util.find_spec("torch") is None:
+        del parts["throughput_ratio"]
+        skipped = "PyTorch is not installed: the comparison with it was skipped."
+        print(skipped)
+    cells = [
+        (setting, metric)
+        for setting in settings
+        for metric in parts
+        if not store.has(dataset=setting.dataset, metric=metric)
+    ]
+    for setting, metric in progress.track(
+        cells, description=EXPERIMENT, show=common.progress
+    ):
+        store.append(parts[metric](setting))
+    write_results(folder, store.select(), skipped)
+    print((folder / "table.md").read_text(encoding="utf-8"), end="")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,327 @@
+"""The per-input worst over an ensemble of goals, surrogates and restarts.
+
+A single attack overstates robustness: its gradient vanishes on piecewise-linear
+networks, or it sits in a local optimum. `strongest` runs members of different goals
+and surrogates from many random starts within one budget of gradient evaluations, and
+keeps for every input the lowest P@k that any of them reached.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from r2et_jax import saliency as saliency_lib
+from r2et_jax import score
+from r2et_jax.attacks import goals, optimizers
+from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
+from r2et_jax.attacks.registry import Model, named_attack
+from r2et_jax.attacks.runner import Best, attack_example
+from r2et_jax.checks import check_count, check_in
+from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
+from r2et_jax.score import predicted_class
+from r2et_jax.threat import NORMS, ThreatModel
+from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
+
+# Gradient evaluations for each input; the curve of P@k against them is flat by then
+# on the tabular networks (python -m experiments.evidence --claim=saturation).
+DEFAULT_BUDGET = 16_000
+DEFAULT_BATCH_SIZE = 512
+_RESTARTS = 10
+_STEPS = 30
+
+
+class Member(NamedTuple):
+    """One member of the ensemble.
+
+    Attributes:
+      name: unique name.
+      build: `build(*settings) -> Attack`. Members that share it share one compiled
+        program, in which the settings are traced.
+      settings: numbers, such as the sharpness of a surrogate.
+      num_steps: steps of one run.
+      track_every: steps between two evaluations of P@k.
+      restarts: runs with fresh keys in one round.
+      once: whether later rounds leave it out, as it draws nothing.
+    """
+
+    name: str
+    build: Callable[..., Attack]
+    settings: tuple[float, ...]
+    num_steps: int
+    track_every: int
+    restarts: int
+    once: bool
+
+    @property
+    def cost(self) -> int:
+        """Gradient evaluations of one round for one input; a random draw counts one."""
+        return self.num_steps * self.restarts
+
+
+class StrongestResult(NamedTuple):
+    """What the ensemble found for a batch of m inputs.
+
+    Attributes:
+      best: the best valid input of each, as the threat model's prediction rule has
+        it: perturbed [m, n], P@k [m], step unused.
+      best_same_class: the same among inputs whose predicted class stayed.
+      clean_precision: 1, or NaN where the clean map is all zeros [m].
+      member_precision: lowest valid P@k of each member [members, m]; 1 where it was
+        not run because the input was at 0 already.
+      winner: the member that first reached the best value [m], an index, −1 if none
+        lowered it.
+      evaluations: gradient evaluations spent on each input [m].
+      curve_budget: evaluations per input after each stage [c].
+      curve: P@k of every input after each stage [c, m].
+    """
+
+    best: Best
+    best_same_class: Best
+    clean_precision: np.ndarray
+    member_precision: np.ndarray
+    winner: np.ndarray
+    evaluations: np.ndarray
+    curve_budget: np.ndarray
+    curve: np.ndarray
+
+
+def default_ensemble(
+    apply: ApplyFn,
+    smoothed: Callable[[float], ApplyFn],
+    *,
+    k: int,
+    norm: str = "l2",
+    explainer: Callable[..., SaliencyFn] = saliency_lib.gradient,
+) -> tuple[Member, ...]:
+    """The published attacks, and short runs on sharp surrogates from random starts.
+
+    Many short runs beat few long ones at equal cost: P@k falls by restarts, while a
+    run has settled after some thirty steps. Sharp surrogates (ρ = 10, 20) suit most
+    inputs; the others differ, so that their failures do too.
+
+    Args:
+      apply: the model.
+      smoothed: `smoothed(rho) -> apply` of the model with smooth activations of
+        sharpness ρ, which may be traced; for a smooth model, one that returns `apply`.
+      k: size of the top set.
+      norm: norm of the threat model, "l2" or "linf": it sets the steepest step.
+      explainer: factory of the explanation, called with a score and `normalize=`.
+
+    Returns:
+      Members, those that draw nothing first.
+
+    Raises:
+      ValueError: for an unknown norm or k out of range (when traced).
+    """
+    check_in("norm", norm, NORMS)
+    judged = explainer(score.log_odds(apply))
+    schedule = optax.cosine_decay_schedule(0.3, _STEPS)
+    descend = optimizers.steepest(norm, schedule)
+
+    def through(goal: goals.Goal, rho: float) -> Attack:
+        return gradient_attack(
+            apply,
+            judged,
+            goal,
+            k=k,
+            optimizer=descend,
+            attack_saliency=explainer(score.log_odds(smoothed(rho))),
+            random_start=1.0,
+        )
+
+    def precision(rho, temperature):
+        return through(goals.smooth_precision(temperature=temperature), rho)
+
+    def mean_gap(rho):
+        return through(goals.mean_gap(), rho)
+
+    def target(rho):
+        return through(goals.random_target(), rho)
+
+    members = []
+    for name in ("er", "er_surrogate"):
+        named = named_attack(
+            name, Model(apply, smoothed(3.0)), k=k, explainer=explainer
+        )
+        build = functools.partial(lambda attack: attack, named.attack)
+        members.append(
+            Member(name, build, (), named.num_steps, named.track_every, 1, True)
+        )
+    drawn = {
+        "precision_rho10": (precision, (10.0, 0.3)),
+        "mean_gap_rho10": (mean_gap, (10.0,)),
+        "precision_rho20": (precision, (20.0, 0.3)),
+        "random_target_rho10": (target, (10.0,)),
+        "precision_wide_rho10": (precision, (10.0, 1.0)),
+        "mean_gap_rho5": (mean_gap, (5.0,)),
+        "precision_narrow_rho10": (precision, (10.0, 0.1)),
+    }
+    members += [
+        Member(name, build, settings, _STEPS, 3, _RESTARTS, False)
+        for name, (build, settings) in drawn.items()
+    ]
+    members.append(
+        Member(
+            "random",
+            lambda: random_search(apply, judged, k=k),
+            (),
+            _STEPS * _RESTARTS,
+            1,
+            1,
+            False,
+        )
+    )
+    return tuple(members)
+
+
+def compile_strongest(
+    members: Sequence[Member],
+    *,
+    budget: int = DEFAULT_BUDGET,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+) -> Callable[..., StrongestResult]:
+    """The ensemble on a batch, driven in rounds; each member compiles once.
+
+    Every round runs each member from fresh random starts. Inputs whose P@k is 0 drop
+    out of all that follows. What happens to an input does not depend on the others.
+
+    Args:
+      members: the ensemble, not empty, with distinct names.
+      budget: gradient evaluations for each input, at most; a member that does not fit
+        any more is left out.
+      batch_size: inputs that are attacked at a time.
+
+    Returns:
+      `run(params, x [m, n], threat, *, key) -> StrongestResult` on the host.
+
+    Raises:
+      ValueError: for repeated names, or counts below 1.
+    """
+    check_count("budget", budget)
+    check_count("batch_size", batch_size)
+    names = [member.name for member in members]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"members must have distinct names, got {names}")
+    families: dict[Any, Callable] = {}
+    for member in members:
+        shape = (member.build, member.num_steps, member.track_every, member.restarts)
+        families.setdefault(shape, _compile_family(*shape))
+    compiled = [
+        families[m.build, m.num_steps, m.track_every, m.restarts] for m in members
+    ]
+    judge = _compile_clean(members[0].build(*members[0].settings))
+
+    def run(
+        params: Params, x: Array, threat: ThreatModel, /, *, key: Array
+    ) -> StrongestResult:
+        x = np.asarray(x)
+        m = x.shape[0]
+        size = min(batch_size, m)
+        clean = np.asarray(judge(params, x))
+        best = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
+        same = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
+        member_precision = np.ones((len(members), m), clean.dtype)
+        winner = np.full(m, -1)
+        evaluations = np.zeros(m, np.int64)
+        curve_budget, curve = [0], [clean.copy()]
+        spent, stage = 0, 0
+        while True:
+            ran = False
+            for i, member in enumerate(members):
+                if (member.once and stage) or spent + member.cost > budget:
+                    continue
+                ran = True
+                spent += member.cost
+                active = np.flatnonzero(best.precision > 0)
+                round_key = jax.random.fold_in(jax.random.fold_in(key, i), stage)
+                for start in range(0, active.size, size):
+                    rows = active[start : start + size]
+                    # One shape for every chunk: the last row fills the rest.
+                    filled = np.pad(rows, (0, size - rows.size), mode="edge")
+                    found, found_same = compiled[i](
+                        params, x[filled], filled, threat, round_key, member.settings
+                    )
+                    lower = _keep_lower(best, found, rows)
+                    winner[lower] = i
+                    _keep_lower(same, found_same, rows)
+                    member_precision[i, rows] = np.fmin(
+                        member_precision[i, rows],
+                        np.asarray(found.precision)[: rows.size],
+                    )
+                evaluations[active] += member.cost
+                curve_budget.append(spent)
+                curve.append(best.precision.copy())
+            stage += 1
+            if not ran or not np.any(best.precision > 0):
+                break
+        return StrongestResult(
+            best,
+            same,
+            clean,
+            member_precision,
+            winner,
+            evaluations,
+            np.array(curve_budget),
+            np.stack(curve),
+        )
+
+    return run
+
+
+def _keep_lower(best: Best, found: Best, rows: np.ndarray) -> np.ndarray:
+    """Take over, in place, what lies below; the rows in which it does."""
+    precision = np.asarray(found.precision)[: rows.size]
+    lower = precision < best.precision[rows]
+    best.precision[rows[lower]] = precision[lower]
+    best.perturbed[rows[lower]] = np.asarray(found.perturbed)[: rows.size][lower]
+    return rows[lower]
+
+
+def _compile_clean(attack: Attack):
+    def one(params, x):
+        target = predicted_class(attack.apply(params, x))
+        values = attack.saliency(params, x, target).ravel()
+        mask = positive_top_k_mask(values, k=attack.k)
+        return top_k_overlap(mask, values, k=attack.k)
+
+    return jax.jit(jax.vmap(one, (None, 0)))
+
+
+def _compile_family(build, num_steps: int, track_every: int, num_restarts: int):
+    """`run(params, x [b, n], index [b], threat, key, settings) -> (Best, Best)`."""
+
+    def one(params, x, index, threat, key, settings):
+        attack = build(*settings)
+        target = predicted_class(attack.apply(params, x))
+
+        def restart(carry, key):
+            result = attack_example(
+                attack,
+                params,
+                x,
+                target,
+                threat,
+                key=key,
+                num_steps=num_steps,
+                track_every=track_every,
+            )
+            found = (result.best, result.best_same_class)
+            return tuple(map(_lower, found, carry)), None
+
+        keys = jax.random.split(jax.random.fold_in(key, index), num_restarts)
+        nothing = Best(x, jnp.ones((), x.dtype), jnp.zeros((), jnp.int32))
+        return jax.lax.scan(restart, (nothing, nothing), keys)[0]
+
+    return jax.jit(jax.vmap(one, (None, 0, 0, None, None, None)))
+
+
+def _lower(new: Best, old: Best) -> Best:
+    replace = new.precision < old.precision
+    return jax.tree.map(lambda a, b: jnp.where(replace, a, b), new, old)

@@ -1,0 +1,188 @@
+"""What the experiment `cost` counts: agreement with PyTorch, FLOPs and memory."""
+
+import functools
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+
+from experiments import cost
+from experiments.common import cli, costs
+from experiments.common.cost_parts import SIZES, Setting, training_flops
+from r2et_jax import attacks, datasets, models
+from r2et_jax.threat import threat_model
+
+K, NUM_FEATURES = 8, 28
+
+
+@pytest.fixture(scope="module")
+def adult_like():
+    """The published MLP of Adult's size, with inputs like standardised ones."""
+    rng = np.random.default_rng(0)
+    model = models.MLP()
+    params = model.init(jax.random.key(1), jnp.zeros(NUM_FEATURES))
+    x = jnp.asarray(rng.normal(size=(16, NUM_FEATURES)), jnp.float32)
+    return costs.Subject(model, params, x)
+
+
+@pytest.mark.parametrize("form", ["attack_batched", "attack_one_by_one"])
+@pytest.mark.filterwarnings("default")
+def test_the_attack_in_pytorch_agrees(adult_like, form):
+    pytest.importorskip("torch")
+    import torch
+
+    from experiments.common import torch_reference
+
+    model, params, x = adult_like
+    # Trained-like scale, so that the sigmoid bends and the surface has kinks nearby.
+    params = jax.tree.map(lambda leaf: 1.5 * leaf, params)
+    attack = costs.protocol(costs.Subject(model, params, x), "er", k=K).attack
+    run = attacks.compile_attack(attack, num_steps=50)
+    expected = run(params, x, threat_model("l2", 1.0), key=jax.random.key(0)).last
+    layers = torch_reference.layers_of(params)
+    inputs = torch.tensor(np.asarray(x))
+    np.testing.assert_allclose(
+        np.asarray(model.apply(params, x))[:, 0],
+        torch_reference.logits(layers, inputs).numpy(),
+        atol=1e-5,
+    )
+    perturbed = getattr(torch_reference, form)(
+        layers, inputs, k=K, epsilon=1.0, num_steps=50
+    ).numpy()
+    assert np.linalg.norm(perturbed - np.asarray(x), axis=1).min() > 0.02
+    np.testing.assert_allclose(np.asarray(expected), perturbed, atol=1e-4)
+
+
+def test_flops_of_a_step_of_the_attack(adult_like):
+    attack = costs.protocol(adult_like, "er", k=K).attack
+    counted = costs.attack_step_flops(adult_like, attack, epsilon=1.0, batch=256)
+    units = counted.flops / costs.forward_flops(adult_like, batch=256)
+    assert not counted.has_loop
+    # A gradient and its tangent are 4 forward passes, less what they share.
+    assert 3 < units <= 4.5
+
+
+def test_flops_of_a_training_step():
+    data = datasets.load("breast_cancer")
+    x, y = jnp.asarray(data.train.x[:256]), jnp.asarray(data.train.y[:256])
+    flops = {
+        name: training_flops(name, x, y, k=K) for name in ("vanilla", "r2et", "r2et_nh")
+    }
+    assert not any(counted.has_loop for counted in flops.values())
+    vanilla = flops["vanilla"].flops
+    # Forward, and backward into the weights alone: 2 passes through 30 × 32 + 32;
+    # biases, activations and Adam come on top.
+    assert vanilla == pytest.approx(256 * 2 * 2 * (30 * 32 + 32), rel=0.15)
+    assert 1 < flops["r2et_nh"].flops / vanilla <= 4
+    assert 1 < flops["r2et"].flops / vanilla <= 8
+
+
+def test_a_loop_is_told():
+    def looped(x):
+        return jax.lax.fori_loop(0, 7, lambda _, v: jnp.tanh(v @ v), x)
+
+    assert costs.count_flops(looped, jnp.eye(4)).has_loop
+    assert not costs.count_flops(lambda x: x @ x, jnp.eye(4)).has_loop
+
+
+def test_memory_of_an_attack_on_many_inputs_is_bounded(adult_like):
+    attack = costs.protocol(adult_like, "er", k=K).attack
+    run = attacks.compile_attack(attack, num_steps=1000, track_every=10)
+    x = jax.ShapeDtypeStruct((100_000, NUM_FEATURES), jnp.float32)
+    args = adult_like.params, x, threat_model("l2", 1.0)
+    size = costs.compiled_bytes(run, *args, key=jax.random.key(0))
+    # At least its argument and the two traces of 100 numbers for each input.
+    assert 100_000 * 4 * (NUM_FEATURES + 200) < size < 2 * 2**30
+
+
+def test_interleaved_times_each_function_in_every_round():
+    calls = []
+    runs = {name: lambda name=name: calls.append(name) for name in "ab"}
+    seconds = costs.interleaved(runs, rounds=2)
+    assert calls == ["a", "b", "a", "b", "b", "a"]
+    assert {name: times.shape for name, times in seconds.items()} == {
+        "a": (2,),
+        "b": (2,),
+    }
+    slow = {0.0: "fast", 0.02: "slow"}
+    runs = {name: functools.partial(time.sleep, t) for t, name in slow.items()}
+    assert costs.fastest(runs, rounds=2) == "fast"
+
+
+def _fake_records():
+    setting = Setting("adult", ".", ("r2et",), ("er",), 8, 1.0, 0, SIZES["smoke"])
+    fields = {"attack": "er", "epsilon": 1.0}
+    return [
+        setting.record("flops_ratio", 1.0, 1, method="vanilla"),
+        setting.record("flops_ratio", 8.5, 1, method="r2et", note="has a loop"),
+        *setting.spread("time_ratio", np.array([1.0, 3.0, 2.0]), method="r2et"),
+        setting.record("flop_units", 4.25, 1, **fields),
+        *setting.spread("throughput", np.array([2e6, 5e6, 3e6]), **fields),
+    ]
+
+
+def test_the_results_show_medians_ranges_and_targets(tmp_path):
+    cost.write_results(tmp_path, _fake_records(), "PyTorch was skipped.")
+    table = (tmp_path / "table.md").read_text()
+    assert "| adult | r2et | 8.50 | 2.00 (1.00 … 3.00) | – |" in table
+    assert "| adult | er | 4.25 | 3.00 (2.00 … 5.00) | – |" in table
+    assert "flops_ratio of adult r2et ≤ 8, measured 8.5: MISSED" in table
+    assert "flop_units of adult er ≤ 4.5, measured 4.25: met" in table
+    assert "r2et, flops_ratio: has a loop." in table
+    assert "PyTorch was skipped." in table
+    assert (tmp_path / "table.csv").read_text().startswith("dataset,method,attack")
+    assert (tmp_path / "cost.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--methods=r2ett", "r2ett"),
+        ("--attacks=err", "err"),
+        ("--datasets=adultt", "adultt"),
+        ("--k=2,5", "--k takes one number"),
+        ("--k=30", "30"),
+        ("--epsilon=0", "epsilon"),
+    ],
+)
+def test_a_wrong_flag_gives_one_line(flag, message, tmp_path, capsys):
+    values = absl_flags.FLAGS
+    common = ["cost", "--preset=smoke", f"--output_dir={tmp_path / 'out'}"]
+    values(common + [flag])
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.guarded(cost.main)(["cost"])
+    finally:
+        values.unparse_flags()
+        for name in ("methods", "attacks", "datasets", "k", "epsilon", "preset"):
+            values[name].unparse()
+        values(sys.argv[:1])
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_run_resumes_without_measuring_again(tmp_path, capsys, monkeypatch):
+    values = absl_flags.FLAGS
+    values(
+        ["cost", "--preset=smoke", "--noprogress", f"--output_dir={tmp_path / 'out'}"]
+    )
+    try:
+        cost.main(["cost"])
+        before = (tmp_path / "out" / "records.jsonl").read_bytes()
+        monkeypatch.setattr(cost, "PARTS", dict.fromkeys(cost.PARTS, None))
+        cost.main(["cost"])
+    finally:
+        values.unparse_flags()
+        for name in ("preset", "output_dir", "progress"):
+            values[name].unparse()
+        values(sys.argv[:1])
+    assert (tmp_path / "out" / "records.jsonl").read_bytes() == before
+    assert "Training step" in capsys.readouterr().out

@@ -1,0 +1,118 @@
+"""One contract for all named attacks."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r2et_jax import attacks, saliency, score
+from r2et_jax.models import MLP
+from r2et_jax.threat import contains, distance, threat_model
+
+N, K, M = 10, 3, 12
+MODEL = MLP(hidden=(16,))
+ATTACKED = attacks.Model(MODEL.apply, MODEL.surrogate(rho=3.0).apply)
+BUDGETS = {"l2": 1.0, "linf": 0.4}
+
+
+@pytest.fixture(scope="module")
+def vanilla():
+    """A leaky ReLU net that nobody made robust, and inputs."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(M, N)), jnp.float32)
+    params = MODEL.init(jax.random.key(1), x[0])
+    return jax.tree.map(lambda leaf: 2 * leaf, params), x
+
+
+@pytest.fixture(scope="module")
+def under_noise(vanilla):
+    """Mean P@k under noise of norm 1e-6."""
+    params, x = vanilla
+    noise = attacks.random_search(
+        MODEL.apply, saliency.gradient(score.log_odds(MODEL.apply)), k=K
+    )
+    run = attacks.compile_attack(noise, num_steps=5, track_every=1)
+    found = run(params, x, threat_model("l2", 1e-6), key=jax.random.key(0))
+    return float(found.best.precision.mean())
+
+
+@functools.cache
+def compiled(name):
+    named = attacks.named_attack(name, ATTACKED, k=K)
+    run = attacks.compile_attack(
+        named.attack, num_steps=named.num_steps, track_every=named.track_every
+    )
+    return run, named
+
+
+@pytest.mark.parametrize("norm", BUDGETS)
+@pytest.mark.parametrize("name", attacks.NAMES)
+def test_every_attack_stays_in_its_budget_and_moves_the_ranking(
+    vanilla, under_noise, name, norm
+):
+    params, x = vanilla
+    budget = threat_model(norm, BUDGETS[norm])
+    run, named = compiled(name)
+    found = run(params, x, budget, key=jax.random.key(0))
+    for moved in (found.best.perturbed, found.best_same_class.perturbed, found.last):
+        assert jax.vmap(lambda a, b: contains(budget, a, b))(moved, x).all()
+        lengths = jax.vmap(lambda a, b: distance(budget, a, b))(moved, x)
+        assert lengths.max() <= BUDGETS[norm] * (1 + 1e-5)
+    precision = np.asarray(found.best.precision)
+    assert ((precision >= 0) & (precision <= 1)).all()
+    assert precision.mean() < under_noise - 0.05
+    assert found.precision.shape == (M, named.num_steps // named.track_every)
+    assert not found.num_nonfinite.any()
+
+
+def test_every_attack_is_described():
+    assert set(attacks.DESCRIPTIONS) == set(attacks.NAMES)
+
+
+def test_the_attack_through_the_surrogate_is_the_stronger_one(vanilla):
+    params, x = vanilla
+    precision = {}
+    for name in ("er", "er_surrogate"):
+        run, _ = compiled(name)
+        found = run(params, x, threat_model("l2", 1.0), key=jax.random.key(0))
+        precision[name] = float(found.best.precision.mean())
+    assert precision["er_surrogate"] < precision["er"]
+
+
+def test_the_explainer_is_what_is_attacked(vanilla):
+    params, x = vanilla
+    named = attacks.named_attack(
+        "random", ATTACKED, k=K, explainer=saliency.gradient_times_input
+    )
+    run = attacks.compile_attack(named.attack, num_steps=2, track_every=1)
+    found = run(params, x, threat_model("l2", 0.1), key=jax.random.key(0))
+    step = 1e-2
+    slope = np.stack(
+        [
+            MODEL.apply(params, x + step * e) - MODEL.apply(params, x - step * e)
+            for e in np.eye(N, dtype=np.float32)
+        ],
+        axis=1,
+    )[..., 0]
+    expected = np.abs(slope * x)
+    expected /= expected.sum(1, keepdims=True)
+    # A kink within the step of the difference spoils a few inputs.
+    close = np.isclose(found.clean_map, expected, atol=1e-3).all(axis=1)
+    assert close.mean() > 0.7
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown attack 'pgd'; known: .*er_surrogate"):
+        attacks.named_attack("pgd", ATTACKED, k=K)
+
+
+@pytest.mark.parametrize("k", [0, N])
+@pytest.mark.parametrize("name", ["er", "random"])
+def test_k_out_of_range_is_refused(vanilla, name, k):
+    params, x = vanilla
+    named = attacks.named_attack(name, ATTACKED, k=k)
+    run = attacks.compile_attack(named.attack, num_steps=named.num_steps)
+    with pytest.raises(ValueError, match=f"k must lie in 1…n−1 = 1…9 .* k = {k}"):
+        run(params, x, threat_model(), key=jax.random.key(0))

@@ -1,0 +1,102 @@
+"""Chunks of a batch give what vmap gives."""
+
+import doctest
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r2et_jax import batching
+from r2et_jax.batching import example_keys, map_batched
+
+
+def test_docstring_examples_run():
+    result = doctest.testmod(batching, extraglobs={"jnp": jnp})
+    assert result.attempted > 0 and result.failed == 0
+
+
+def fn(x, extra):
+    values, label = extra["values"], extra["label"]
+    return {"dot": x @ values, "same": (jnp.cumsum(x), label + 1, x[0] > 0)}
+
+
+@settings(max_examples=8)  # each one compiles
+@given(m=st.integers(1, 6), batch_size=st.integers(1, 8))
+def test_equals_vmap_for_any_batch_size(m, batch_size):
+    rng = np.random.default_rng(0)
+    x, values = rng.normal(size=(2, m, 3)).astype(np.float32)
+    args = x, {"values": values, "label": np.arange(m, dtype=np.int32)}
+    result = map_batched(fn, args, batch_size=batch_size)
+    expected = jax.vmap(fn)(*args)
+    assert jax.tree.structure(result) == jax.tree.structure(expected)
+
+    def check(a, b):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+    jax.tree.map(check, result, expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 8, 100])
+def test_traces_the_function_once(batch_size):
+    count = 0
+
+    def counted(x):
+        nonlocal count
+        count += 1
+        return jnp.sum(x)
+
+    map_batched(counted, (jnp.ones((8, 2)),), batch_size=batch_size)
+    assert count == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_random_numbers_do_not_depend_on_the_chunks(batch_size):
+    keys = example_keys(jax.random.key(3), 5)
+    draws = map_batched(jax.random.normal, (keys,), batch_size=batch_size)
+    one_by_one = [
+        jax.random.normal(jax.random.fold_in(jax.random.key(3), i)) for i in range(5)
+    ]
+    np.testing.assert_array_equal(draws, np.array(one_by_one))
+    assert len(set(np.asarray(draws).tolist())) == 5
+    fewer = example_keys(jax.random.key(3), 2)
+    np.testing.assert_array_equal(
+        jax.random.key_data(fewer), jax.random.key_data(keys)[:2]
+    )
+
+
+def test_works_under_jit_and_in_float64():
+    with jax.enable_x64(True):
+        x = jnp.linspace(0.0, 1.0, 7)
+        compiled = jax.jit(lambda x: map_batched(jnp.sin, (x,), batch_size=3))
+        assert compiled(x).dtype == jnp.float64
+        np.testing.assert_allclose(compiled(x), np.sin(x), rtol=1e-14)
+
+
+def test_padding_never_reaches_the_result_nor_its_gradient():
+    x = jnp.arange(1.0, 6.0)
+
+    def total(x):
+        return jnp.sum(map_batched(jnp.log, (x,), batch_size=4))
+
+    np.testing.assert_allclose(jax.grad(total)(x), 1 / x, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("args", "batch_size", "message"),
+    [
+        ((jnp.ones((0, 2)),), 2, r"at least 1, got \[0\]"),
+        ((jnp.ones((3, 2)), jnp.ones(2)), 2, r"share one leading axis.*\[2, 3\]"),
+        (({"a": jnp.ones(3), "b": jnp.ones(4)},), 2, r"got \[3, 4\]"),
+        ((), 2, r"got \[\]"),
+        ((jnp.float32(1.0),), 2, "leading axis"),
+        ((jnp.ones(3),), 0, "batch_size must be an integer of at least 1, got 0"),
+        ((jnp.ones(3),), 1.5, "batch_size must be an integer of at least 1, got 1.5"),
+    ],
+)
+def test_static_mistakes_raise(args, batch_size, message):
+    with pytest.raises(ValueError, match=message):
+        map_batched(lambda *args: args, args, batch_size=batch_size)

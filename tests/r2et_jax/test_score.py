@@ -1,0 +1,166 @@
+"""Scores against the plain softmax in float64."""
+
+import doctest
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from r2et_jax import score as scores
+
+CLASSES = (1, 2, 3, 5)
+FACTORIES = ("log_odds", "probability", "log_probability", "logit", "loss")
+
+
+def test_docstring_examples_run():
+    result = doctest.testmod(scores)
+    assert result.attempted > 0 and result.failed == 0
+
+
+def apply(params, x, /):
+    w1, w2 = params
+    return w2 @ jnp.tanh(w1 @ x)
+
+
+def model(num_classes, seed=0, scale=1.5):
+    rng = np.random.default_rng(seed)
+    params = rng.normal(size=(6, 4)), scale * rng.normal(size=(num_classes, 6))
+    return jax.tree.map(jnp.asarray, params), jnp.asarray(rng.normal(size=4))
+
+
+def two_classes_or_more(logits):
+    """A single logit z stands for the classes [0, z]."""
+    return np.concatenate([[0.0], logits]) if len(logits) == 1 else np.asarray(logits)
+
+
+def reference(name, logits, target):
+    if name == "logit":
+        sign = 1 if target == 1 else -1
+        return sign * logits[0] if len(logits) == 1 else logits[target]
+    p = scipy.special.softmax(two_classes_or_more(logits))[target]
+    return {
+        "probability": p,
+        "log_probability": np.log(p),
+        "loss": -np.log(p),
+        "log_odds": np.log(p) - np.log(1 - p),
+    }[name]
+
+
+@pytest.mark.parametrize("num_classes", CLASSES)
+@pytest.mark.parametrize("name", FACTORIES)
+def test_value_equals_plain_softmax(name, num_classes):
+    with jax.enable_x64(True):
+        params, x = model(num_classes)
+        logits = np.asarray(apply(params, x))
+        score = jax.jit(getattr(scores, name)(apply))
+        for target in range(max(num_classes, 2)):
+            value = score(params, x, jnp.int32(target))
+            assert value.shape == ()
+            expected = reference(name, logits, target)
+            np.testing.assert_allclose(value, expected, rtol=1e-10)
+            label = scores.cross_entropy(jnp.asarray(logits), target)
+            np.testing.assert_allclose(label, reference("loss", logits, target))
+
+
+@pytest.mark.parametrize("num_classes", CLASSES)
+def test_gradients_are_those_of_the_log_odds_by_positive_factors(num_classes):
+    with jax.enable_x64(True):
+        params, x = model(num_classes)
+        gradient = {
+            name: jax.jit(jax.grad(getattr(scores, name)(apply), argnums=1))
+            for name in FACTORIES
+        }
+        for target in range(max(num_classes, 2)):
+            p = reference("probability", np.asarray(apply(params, x)), target)
+            of_log_odds = gradient["log_odds"](params, x, target)
+            factors = {"probability": p * (1 - p), "log_probability": 1 - p}
+            for name, factor in factors.items():
+                value = gradient[name](params, x, target)
+                np.testing.assert_allclose(value, factor * of_log_odds, rtol=1e-10)
+            loss = gradient["loss"](params, x, target)
+            np.testing.assert_allclose(loss, (p - 1) * of_log_odds, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_one_logit_is_the_two_class_model_with_a_zero(name):
+    with jax.enable_x64(True):
+        params, x = model(1)
+
+        def two(params, x, /):
+            z = apply(params, x)
+            return jnp.concatenate([jnp.zeros_like(z), z])
+
+        one_score = getattr(scores, name)(apply)
+        two_score = getattr(scores, name)(two)
+        for target in (0, 1):
+            value = one_score(params, x, target)
+            expected = two_score(params, x, target)
+            if name == "logit" and target == 0:
+                expected = -two_score(params, x, 1)  # the logit 0 explains nothing
+            np.testing.assert_allclose(value, expected, rtol=1e-12)
+        logits = apply(params, x)
+        both = two(params, x)
+        assert scores.predicted_class(logits) == scores.predicted_class(both)
+        np.testing.assert_allclose(
+            scores.class_probabilities(logits), scores.class_probabilities(both)
+        )
+
+
+@pytest.mark.parametrize("num_classes", CLASSES)
+def test_float32_keeps_the_gradient_of_saturated_inputs(num_classes):
+    params, x = model(num_classes, scale=1.0)
+    params = params[0], 12 * params[1]
+    score = scores.probability(apply)
+    gradients = jax.jit(jax.vmap(jax.grad(score, argnums=1), in_axes=(None, None, 0)))
+    targets = np.arange(max(num_classes, 2), dtype=np.int32)
+    single = gradients(params, x, targets)
+    assert single.dtype == jnp.float32
+    with jax.enable_x64(True):
+        wide, x64 = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), (params, x))
+        double = gradients(wide, x64, targets)
+    p = scores.class_probabilities(apply(params, x))
+    assert np.min(p) < 1e-6, "the test needs a saturated input"
+    single, double = np.asarray(single, np.float64), np.asarray(double)
+    assert np.all(single != 0)
+    largest = np.max(np.abs(double), axis=1, keepdims=True)
+    np.testing.assert_allclose(single / largest, double / largest, atol=3e-5)
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 3])
+@pytest.mark.parametrize("name", FACTORIES)
+def test_gradients_at_extreme_logits_stay_finite(name, num_classes):
+    score = getattr(scores, name)(lambda scale, z: scale * z)
+    gradients = jax.jit(jax.vmap(jax.grad(score, argnums=(0, 1)), in_axes=(None, 0, 0)))
+    logits = np.float32([[300, -300, 0], [-1e4, 1e4, 1e4], [80, 0, -3e5]])
+    for target in range(max(num_classes, 2)):
+        z, targets = logits[:, :num_classes], np.full(3, target)
+        of_scale, of_logits = gradients(jnp.float32(1.0), z, targets)
+        assert np.all(np.isfinite(of_scale)) and np.all(np.isfinite(of_logits))
+
+
+@pytest.mark.parametrize("num_classes", CLASSES)
+def test_class_probabilities_and_predicted_class_of_batches(num_classes):
+    logits = np.random.default_rng(1).normal(size=(2, 7, num_classes))
+    rows = np.array([two_classes_or_more(z) for z in logits.reshape(-1, num_classes)])
+    probabilities = scores.class_probabilities(jnp.asarray(logits, jnp.float32))
+    expected = scipy.special.softmax(rows, axis=1).reshape(2, 7, -1)
+    np.testing.assert_allclose(probabilities, expected, rtol=2e-6)
+    predicted = scores.predicted_class(jnp.asarray(logits, jnp.float32))
+    assert predicted.dtype == jnp.int32
+    np.testing.assert_array_equal(predicted, rows.argmax(axis=1).reshape(2, 7))
+
+
+def test_ties_of_the_prediction_go_to_the_lower_class():
+    assert scores.predicted_class(jnp.array([0.0])) == 0
+    assert scores.predicted_class(jnp.array([1.0, 2.0, 2.0])) == 1
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("shape", [(4, 3), (4, 1), (), (0,)])
+def test_logits_of_other_than_one_example_raise(name, shape):
+    score = getattr(scores, name)(lambda params, x: jnp.zeros(shape))
+    with pytest.raises(ValueError, match="one example.*got shape " + re.escape(str(shape))):
+        jax.eval_shape(score, (), jnp.zeros(2), 0)
