@@ -83,15 +83,9 @@ def _measure_dataset(dataset, k, common, store):
         models_dir=common.models_dir,
         progress=common.progress,
     )
+    evaluators = {}
     for method in common.methods:
         fitted = fitter.fit(method)
-        evaluator = Evaluator(
-            dataset,
-            fitted.model,
-            k=k,
-            num_test=settings.num_test,
-            strongest_budget=settings.strongest_budget,
-        )
         cells = [
             (s, t)
             for s in range(len(common.seeds))
@@ -100,10 +94,19 @@ def _measure_dataset(dataset, k, common, store):
         for s, t in track(
             cells, description=f"{dataset.name} {method} attack", show=common.progress
         ):
+            model, params = fitted.at(s, t)
+            if model not in evaluators:
+                evaluators[model] = Evaluator(
+                    dataset,
+                    model,
+                    k=k,
+                    num_test=settings.num_test,
+                    strongest_budget=settings.strongest_budget,
+                )
             fields = {
                 "experiment": FLAGS.experiment,
                 "dataset": dataset.name,
-                "model": type(fitted.model).__name__.lower(),
+                "model": type(model).__name__.lower(),
                 "method": method,
                 "schedule": "pretrain",
                 "seed": common.seeds[s],
@@ -111,9 +114,8 @@ def _measure_dataset(dataset, k, common, store):
                 "k": k,
                 "tolerance": protocol.TOLERANCES[t],
             }
-            params = fitted.at(s, t)
             _measure_model(
-                fields, params, fitted.choices[s][t], evaluator, common, store
+                fields, params, fitted.choices[s][t], evaluators[model], common, store
             )
 
 
@@ -122,9 +124,11 @@ def _measure_model(fields, params, choice, evaluator, common, store):
     if not store.has(**clean):
         found = [{**clean, **record} for record in evaluator.clean(params)]
         store.append([*found, *_choice_records(clean, choice)])
-    same = store.select(**clean, metric="same")[0]["value"]
+    same = records.number(store.select(**clean, metric="same")[0]["value"])
+    settings = protocol.PRESETS[common.preset]
     for name in common.attacks:
-        for epsilon in common.epsilon:
+        everywhere = name != STRONGEST or settings.strongest_everywhere
+        for epsilon in common.epsilon if everywhere else [max(common.epsilon)]:
             cell = {**fields, "attack": name, "epsilon": epsilon}
             if not store.has(**cell):
                 found = evaluator.attacked(params, name, epsilon, same=same)

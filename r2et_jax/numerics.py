@@ -60,7 +60,7 @@ def unit_sum(values: Array) -> Array:
     """Nonnegative values over their sum; all zeros stay zero.
 
     A derivative at all zeros is that of the identity: finite, and zero for values
-    that are a `magnitude`. Where a value is not finite, at least one entry of the result is NaN.
+    that are a `magnitude`. Where a value is not finite, an entry of the result is NaN.
     """
     scale = jax.lax.stop_gradient(jnp.max(values))
     scaled = values / jnp.where(scale > 0, scale, 1)

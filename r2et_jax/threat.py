@@ -291,10 +291,12 @@ def project_bounded_simplex(
     steps = _num_halvings(values.dtype)
     a, b = jax.lax.fori_loop(0, steps, halve, (tau_low, tau_high))
     z = jnp.clip(values - (a + b) / 2, low, high)
-    # What rounding left of the sum goes to the entries between their bounds.
-    inner = (z > low) & (z < high)
-    count = jnp.maximum(jnp.sum(inner, dtype=z.dtype), 1)
-    return jnp.clip(z + jnp.where(inner, (total - jnp.sum(z)) / count, 0), low, high)
+    # What rounding left of the sum goes to the entries in proportion to their room:
+    # for y far outside of narrow bounds none may lie strictly between them.
+    rest = total - jnp.sum(z)
+    room = jnp.where(rest > 0, high - z, z - low)
+    whole = jnp.sum(room)
+    return jnp.clip(z + room * (rest / jnp.where(whole > 0, whole, 1)), low, high)
 
 
 def contains(

@@ -14,7 +14,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 LIBRARY = "r2et_jax"
 
 GROUND = frozenset({"types", "checks"})
-HELPERS = frozenset({"batching", "numerics"})  # built on the ground floor, for all that is above
+HELPERS = frozenset({"batching", "numerics"})  # on the ground floor, for all above
 FLOORS = (
     GROUND,
     HELPERS,

@@ -1,4 +1,4 @@
-"""Measures one chosen model: clean metrics and guards, then one attack at one budget."""
+"""Measures one model: clean metrics and guards, then one attack at one budget."""
 
 from __future__ import annotations
 

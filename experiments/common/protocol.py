@@ -23,6 +23,7 @@ class Protocol(NamedTuple):
       num_valid: validation inputs under the selection attack, at most.
       num_test: test inputs under attack, at most.
       strongest_budget: gradient evaluations of `strongest` for each input.
+      strongest_everywhere: whether it runs at every budget ε, or the largest alone.
     """
 
     pretrain_epochs: int
@@ -35,6 +36,7 @@ class Protocol(NamedTuple):
     num_valid: int
     num_test: int
     strongest_budget: int
+    strongest_everywhere: bool
 
 
 # Validation AUC that a chosen checkpoint may give up against the vanilla model.
@@ -45,23 +47,23 @@ SURROGATE_RHO = 3.0
 # Features in the top set of tabular data, as published.
 TABULAR_K = 8
 
-# Every tuned method tries eight settings: equal effort. Methods with two penalties
-# take every combination of the four gaps and two curvatures of _PAIRED.
+# Every tuned method tries twelve settings: equal effort. Methods with two penalties
+# take every combination of the four gaps and three curvatures of _PAIRED.
 _GRID = {
-    "l2": (3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 3e-2),
-    "gap": (0.1, 0.3, 0.6, 1.0, 2.0, 3.0, 5.0, 10.0),
-    "exp_gap": (0.01, 0.03, 0.1, 0.3, 0.6, 1.0, 3.0, 10.0),
-    "mm_gap": (0.03, 0.1, 0.2, 0.3, 0.6, 1.0, 2.0, 3.0),
-    "curvature": (0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0),
-    "curvature_fd": (0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0),
+    "l2": (1e-4, 3e-4, 6e-4, 1e-3, 2e-3, 3e-3, 5e-3, 7e-3, 1e-2, 1.5e-2, 2e-2, 3e-2),
+    "gap": (0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0),
+    "exp_gap": (0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0, 2.0, 3.0, 6.0, 10.0),
+    "mm_gap": (0.03, 0.06, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0),
+    "curvature": (0.003, 0.006, 0.01, 0.02, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0, 2.0),
 }
+_GRID["curvature_fd"] = _GRID["curvature"]
 _PAIRED = {
-    "l2": (1e-3, 3e-3),
-    "gap": (0.6, 1.0, 3.0, 10.0),
-    "exp_gap": (0.03, 0.1, 0.3, 1.0),
-    "mm_gap": (0.1, 0.3, 1.0, 3.0),
-    "curvature": (0.01, 0.1),
-    "curvature_fd": (0.01, 0.1),
+    "l2": (1e-3, 3e-3, 1e-2),
+    "gap": (1.0, 2.0, 3.0, 6.0),
+    "exp_gap": (0.1, 0.3, 0.6, 1.0),
+    "mm_gap": (0.1, 0.3, 0.6, 1.0),
+    "curvature": (0.01, 0.03, 0.1),
+    "curvature_fd": (0.01, 0.03, 0.1),
 }
 
 PRESETS = {
@@ -71,11 +73,12 @@ PRESETS = {
         eval_every=10,
         batch_size=64,
         learning_rate=1e-2,
-        grid={name: weights[4:5] for name, weights in _GRID.items()},
+        grid={name: weights[5:6] for name, weights in _GRID.items()},
         paired={name: weights[1:2] for name, weights in _PAIRED.items()},
         num_valid=50,
         num_test=50,
         strongest_budget=4200,
+        strongest_everywhere=False,
     ),
     "standard": Protocol(
         pretrain_epochs=60,
@@ -88,6 +91,7 @@ PRESETS = {
         num_valid=500,
         num_test=500,
         strongest_budget=4200,
+        strongest_everywhere=False,
     ),
     "paper": Protocol(
         pretrain_epochs=300,
@@ -100,13 +104,17 @@ PRESETS = {
         num_valid=500,
         num_test=1000,
         strongest_budget=16_000,
+        strongest_everywhere=True,
     ),
 }
 
 
-def default_k_prime(k: int) -> int:
-    """Pairs of R2ET-mm: half of k, since k′ = k is all pairs where n = 2k (compas)."""
-    return max(1, k // 2)
+def default_k_prime(k: int, num_features: int) -> int:
+    """Pairs of R2ET-mm: half of k, since k′ = k is all pairs where n = 2k (compas).
+
+    At most n − k, the features outside the top set.
+    """
+    return max(1, min(k // 2, num_features - k))
 
 
 def weight_grid(method: str, protocol: Protocol) -> list[tuple[float, ...]]:

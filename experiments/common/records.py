@@ -23,6 +23,8 @@ REQUIRED = (
     "experiment", "dataset", "model", "method", "schedule", "seed", "fold",
     "attack", "epsilon", "k", "metric", "value", "stderr", "n",
 )  # fmt: skip
+# Fields by which records are found without a search through all of them.
+_INDEXED = ("dataset", "method", "seed", "attack", "epsilon")
 MEASURED = frozenset({"value", "stderr", "n", "note", "cell_left"})
 
 
@@ -51,6 +53,7 @@ class RecordStore:
         self.path = Path(path)
         self._records: list[Record] = []
         self._identities: set[frozenset] = set()
+        self._index: dict[tuple, list[Record]] = {}
         if not self.path.exists():
             return
         self._records, torn = _parse(self.path)
@@ -62,6 +65,7 @@ class RecordStore:
                     "runs write to the same --output_dir at once?"
                 )
             self._identities.add(identity)
+        self._add_to_index(self._records)
         if torn:
             write_text_atomic(self.path, "".join(map(_line, self._records)))
 
@@ -76,8 +80,15 @@ class RecordStore:
         return select(self._records, **filters)
 
     def has(self, **cell: Any) -> bool:
-        """Say whether a complete cell with these fields was recorded."""
-        return any(_matches(record, cell) for record in self._records)
+        """Say whether a complete cell with these fields was recorded; all scalars."""
+        found = self._records
+        if all(name in cell for name in _INDEXED):
+            found = self._index.get(_index_key(cell), [])
+        return any(_matches(record, cell) for record in found)
+
+    def _add_to_index(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._index.setdefault(_index_key(record), []).append(record)
 
     def append(self, records: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> None:
         """Append one cell: a record or all of its records; on disk on return.
@@ -108,6 +119,7 @@ class RecordStore:
             )
         _append_bytes(self.path, "".join(map(_line, cell)).encode("ascii"))
         self._records += cell
+        self._add_to_index(cell)
         self._identities |= identities
 
 
@@ -131,6 +143,10 @@ def _matches(record: Record, filters: Mapping[str, Any]) -> bool:
         elif record[key] != wanted:
             return False
     return True
+
+
+def _index_key(fields: Mapping[str, Any]) -> tuple:
+    return tuple(fields[name] for name in _INDEXED)
 
 
 def _identity(record: Record) -> frozenset:

@@ -120,21 +120,34 @@ def _write_figures(folder, store, common, main, budget, k, suffix):
     ]
     for dataset in common.datasets:
         here = {**chosen, "dataset": dataset, "attack": main}
-        title = f"{dataset}: P@{k} under {main}"
-        if len(common.epsilon) > 1:
-            series = _series(store, common, {**here, "metric": "p@k"}, "epsilon")
+        attack = _measured_on_a_grid(store, common, here)
+        if attack is not None:
+            filters = {**here, "attack": attack, "metric": "p@k"}
             figure = plots.curves(
-                series, xlabel="l2 budget ε", ylabel=f"P@{k}", title=title
+                _series(store, common, filters, "epsilon"),
+                xlabel="l2 budget ε",
+                ylabel=f"P@{k}",
+                title=f"{dataset}: P@{k} under {attack}",
             )
             path = folder / f"p_at_k_by_epsilon_{dataset}{suffix}.png"
             written.append(_save(path, figure))
-        written.append(
-            _save(
-                folder / f"p_at_k_by_iteration_{dataset}{suffix}.png",
-                _progress(store, common, here, budget, k, dataset),
-            )
-        )
+        for attack in common.attacks:
+            if attack in (main, STRONGEST, "er_surrogate"):
+                kind = "budget" if attack == STRONGEST else f"iteration_{attack}"
+                path = folder / f"p_at_k_by_{kind}_{dataset}{suffix}.png"
+                filters = {**here, "attack": attack}
+                figure = _progress(store, common, filters, budget, k, dataset)
+                written.append(_save(path, figure))
     return written
+
+
+def _measured_on_a_grid(store, common, here):
+    """The leading attack among those that were run at several budgets, or None."""
+    for attack in (*_LEADING, *reversed(common.attacks)):
+        found = store.select(**{**here, "attack": attack, "metric": "p@k"})
+        if len({record["epsilon"] for record in found}) > 1:
+            return attack
+    return None
 
 
 def _save(path, figure):
@@ -143,7 +156,7 @@ def _save(path, figure):
 
 
 def _progress(store, common, here, budget, k, dataset):
-    """P@k along the effort of the leading attack."""
+    """P@k along the effort of an attack."""
     attack = here["attack"]
     if attack == STRONGEST:
         metric, axis, start = "p@k_curve", "evaluations", None

@@ -2,12 +2,23 @@
 
 from r2et_jax.attacks import goals as goals
 from r2et_jax.attacks import optimizers as optimizers
+from r2et_jax.attacks.constrained import WEIGHTINGS as WEIGHTINGS
+from r2et_jax.attacks.constrained import ConstrainedState as ConstrainedState
+from r2et_jax.attacks.constrained import boundary_divergence as boundary_divergence
+from r2et_jax.attacks.constrained import constrained_attack as constrained_attack
 from r2et_jax.attacks.descent import Attack as Attack
 from r2et_jax.attacks.descent import Context as Context
 from r2et_jax.attacks.descent import State as State
 from r2et_jax.attacks.descent import gradient_attack as gradient_attack
 from r2et_jax.attacks.descent import prediction_divergence as prediction_divergence
 from r2et_jax.attacks.descent import random_search as random_search
+from r2et_jax.attacks.min_norm import min_norm_weights as min_norm_weights
+from r2et_jax.attacks.multiobjective import (
+    multiobjective_attack as multiobjective_attack,
+)
+from r2et_jax.attacks.multiobjective_trace import DescentResult as DescentResult
+from r2et_jax.attacks.multiobjective_trace import DescentTrace as DescentTrace
+from r2et_jax.attacks.multiobjective_trace import trace_descent as trace_descent
 from r2et_jax.attacks.registry import DESCRIPTIONS as DESCRIPTIONS
 from r2et_jax.attacks.registry import NAMES as NAMES
 from r2et_jax.attacks.registry import Model as Model
@@ -18,6 +29,7 @@ from r2et_jax.attacks.runner import Best as Best
 from r2et_jax.attacks.runner import attack_batch as attack_batch
 from r2et_jax.attacks.runner import attack_example as attack_example
 from r2et_jax.attacks.runner import compile_attack as compile_attack
+from r2et_jax.attacks.smooth_terms import smoothed_gradient as smoothed_gradient
 from r2et_jax.attacks.strongest import DEFAULT_BUDGET as DEFAULT_BUDGET
 from r2et_jax.attacks.strongest import Member as Member
 from r2et_jax.attacks.strongest import StrongestResult as StrongestResult

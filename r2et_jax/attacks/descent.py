@@ -186,7 +186,7 @@ def gradient_attack(
         )
         epsilon = context.threat.epsilon.astype(update.dtype)
         moved = state.perturbed + epsilon * update
-        vanished = ~jnp.any(gradient != 0)
+        vanished = jnp.max(jnp.abs(gradient)) == 0
         return State(
             perturbed=threat_lib.project(context.threat, moved, context.clean),
             optimizer_state=optimizer_state,

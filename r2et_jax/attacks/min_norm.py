@@ -39,8 +39,8 @@ def min_norm_weights(vectors: Array, *, active: Array | None = None) -> Array:
       ValueError: for another rank or number of vectors.
 
     Example:
-      >>> min_norm_weights(jnp.array([[2.0, 0.0], [0.0, 1.0]]))
-      Array([0.2, 0.8], dtype=float32)
+      >>> min_norm_weights(jnp.array([[1.0, 0.0], [1.0, 1.0]]))
+      Array([1., 0.], dtype=float32)
 
     Source: Désidéri 2012, "Multiple-gradient descent algorithm (MGDA)".
     """
@@ -59,9 +59,11 @@ def min_norm_weights(vectors: Array, *, active: Array | None = None) -> Array:
     faces = [f for r in range(1, m + 1) for f in itertools.combinations(range(m), r)]
     weights = jnp.stack([_nearest(points, face) for face in faces])
     admitted = jnp.stack([jnp.all(active[jnp.array(face)]) for face in faces])
-    length = jnp.max(jnp.abs(weights @ points), axis=1)
-    safe = jnp.where(length > 0, length, 1)[:, None]
-    length = length * jnp.sqrt(jnp.sum((weights @ points / safe) ** 2, axis=1))
+    nearest = jnp.sum(weights[:, :, None] * points, axis=1)
+    # The whole hull has been scaled, but its shortest vector may still be tiny.
+    size = jnp.max(jnp.abs(nearest), axis=1)
+    safe = jnp.where(size > 0, size, 1)
+    length = size * jnp.sqrt(jnp.sum((nearest / safe[:, None]) ** 2, axis=1))
     return weights[jnp.argmin(jnp.where(admitted, length, jnp.inf))]
 
 
@@ -73,9 +75,9 @@ def _coordinates(vectors: Array) -> Array:
         # Twice is enough (Kahan): the second pass removes what rounding left.
         for _ in range(2):
             for direction in basis:
-                rest = rest - (direction @ rest) * direction
+                rest = rest - _dot(direction, rest) * direction
         basis.append(_unit(rest, vectors[i]))
-        columns.append(vectors @ basis[-1])
+        columns.append(jnp.sum(vectors * basis[-1], axis=1))
     return jnp.stack(columns, axis=1)
 
 
@@ -91,18 +93,18 @@ def _nearest(points: Array, face: tuple[int, ...]) -> Array:
         rest, row = edge, [jnp.zeros((), edge.dtype)] * len(edges)
         for _ in range(2):
             for j, direction in enumerate(basis):
-                share = direction @ rest
+                share = _dot(direction, rest)
                 rest = rest - share * direction
                 row[j] = row[j] + share
         unit = _unit(rest, edge)
-        row[len(basis)] = unit @ rest
+        row[len(basis)] = _dot(unit, rest)
         basis.append(unit)
         triangle.append(row)
     # Σ_i μ_i edge_i = −(the part of the first point along the edges), from the last.
     residual, steps = points[first], [None] * len(edges)
     wanted = []
     for direction in basis:
-        share = direction @ residual
+        share = _dot(direction, residual)
         residual = residual - share * direction
         wanted.append(-share)
     for i in reversed(range(len(edges))):
@@ -117,6 +119,11 @@ def _nearest(points: Array, face: tuple[int, ...]) -> Array:
         weights = weights.at[i].set(step)
     weights = jnp.maximum(weights, 0)
     return weights / jnp.sum(weights)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """a·b in full precision; accelerators shorten the factors of a matrix product."""
+    return jnp.sum(a * b)
 
 
 def _unit(rest: Array, whole: Array) -> Array:

@@ -12,6 +12,7 @@ min_{t≤T} ‖d_t‖ = O(1/√T), and d = 0 exactly at Pareto-critical points.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -20,12 +21,20 @@ import jax.numpy as jnp
 from r2et_jax import threat as threat_lib
 from r2et_jax.attacks.descent import Attack, Context, State
 from r2et_jax.attacks.separated_dual import minimize_on_simplices
-from r2et_jax.checks import check_count, check_in, check_k, check_positive
-from r2et_jax.numerics import safe_norm, unit_sum
+from r2et_jax.attacks.smooth_terms import prediction_constraint
+from r2et_jax.checks import (
+    check_count,
+    check_in,
+    check_k,
+    check_nonnegative,
+    check_positive,
+)
+from r2et_jax.numerics import safe_norm
 from r2et_jax.ranking import positive_top_k_mask, top_k_mask
-from r2et_jax.score import class_probabilities, predicted_class
-from r2et_jax.types import ApplyFn, Array, SaliencyFn, ScoreFn
+from r2et_jax.types import ApplyFn, Array, SaliencyFn
 
+ARMIJO = 0.1
+GAP_SHARE = 1e-3
 CURVATURES = ("identity", "barzilai_borwein")
 # Bounds of β under "barzilai_borwein": B stays uniformly positive definite.
 CURVATURE_BOUNDS = (1e-3, 1e3)
@@ -53,17 +62,19 @@ class Step(NamedTuple):
       slope: θ, the largest slope along d over all objectives (penalty included);
         θ ≤ −‖d‖²_B + duality_gap.
       step_size: t, the accepted one; 0 if the input stayed.
+      trial_step: the t that the next step tries first.
       worst_change: max over the objectives of their change in this step, below 0
         where a step was accepted.
       num_halvings: halvings of t before it was accepted.
-      num_dual_steps: steps in the dual.
+      num_dual_steps: steps in the dual, of both kinds.
       curvature: β of B = β·I.
-      certified: whether duality_gap ≤ gap_share·‖d‖²_B, or ‖d‖_B ≤ tolerance.
-      converged: ‖d‖_B ≤ tolerance: the input is Pareto-critical and stays.
+      certified: whether duality_gap ≤ gap_share·‖d‖²_B, or converged.
+      scale: the largest ‖∇I_i‖₂ met so far.
+      converged: ‖d‖_B ≤ tolerance·scale: the input is Pareto-critical and stays.
       stalled: no admissible step lets all objectives fall enough, by rounding or
         since the projection bends the direction; the input stays.
       values: the descended explanation [n] at the input that the step started from.
-      weights: multipliers [n] (+ 2 with a prediction rule), where the next dual starts.
+      weights: multipliers [n] (+ 2 with a prediction rule).
       position, slope_vector: x and Σ multipliers · ∇F there, for the next β.
     """
 
@@ -71,48 +82,19 @@ class Step(NamedTuple):
     duality_gap: Array
     slope: Array
     step_size: Array
+    trial_step: Array
     worst_change: Array
     num_halvings: Array
     num_dual_steps: Array
     curvature: Array
     certified: Array
+    scale: Array
     converged: Array
     stalled: Array
     values: Array
     weights: Array
     position: Array
     slope_vector: Array
-
-
-def smoothed_gradient(
-    score: ScoreFn, *, mu: float = 1e-3, normalize: bool = True
-) -> SaliencyFn:
-    """Simple gradient with a smooth magnitude: I_i = √(g_i² + μ²) − μ, g = ∇ₓs.
-
-    It ranks the features as |g| does, is 0 where |g| is, and differs from it by less
-    than μ; its derivative g_i/√(g_i² + μ²)·H_i has no jump at g_i = 0.
-
-    Args:
-      score: scalar to explain; smooth activations make the map smooth.
-      mu: μ > 0, in units of the gradient.
-      normalize: whether to divide by the sum.
-
-    Returns:
-      `saliency(params, x, target) -> map`, of x's shape.
-
-    Raises:
-      ValueError: if μ is not positive.
-    """
-    check_positive("mu", mu)
-    input_gradient = jax.grad(score, argnums=1)
-
-    def saliency(params, x, target, /):
-        g = input_gradient(params, x, target)
-        # √(g² + μ²) − μ without its cancellation.
-        values = g**2 / (jnp.sqrt(g**2 + mu**2) + mu)
-        return unit_sum(values) if normalize else values
-
-    return saliency
 
 
 def multiobjective_attack(
@@ -124,12 +106,13 @@ def multiobjective_attack(
     curvature: str = "identity",
     project: bool = True,
     prediction_tolerance: float = 0.1,
-    armijo: float = 0.1,
+    armijo: float = ARMIJO,
     initial_step: float = 1.0,
+    growth: float = 2.0,
+    max_length: float = math.inf,
     max_halvings: int = 40,
-    tolerance: float = 1e-8,
-    gap_share: float = 1e-2,
-    max_dual_steps: int = 2000,
+    tolerance: float | None = None,
+    gap_share: float = GAP_SHARE,
     jacobian_chunk: int | None = None,
 ) -> Attack:
     """Descent on all gaps of the clean top-k set at once.
@@ -140,19 +123,21 @@ def multiobjective_attack(
     (see `separated_dual`, which also returns the duality gap). Hulls that meet make
     the input Pareto-critical.
 
-    The length. t is halved from `initial_step` until, with s = x′ − x of the moved and
-    projected input, max_ij [F_ij(x′) − F_ij(x)] ≤ σ·max_ij ∇F_ijᵀs < 0. Without
-    projection s = t·d, and this is Armijo's rule. The maxima over pairs are
-    max_{i∈T} ΔI_i − min_{j∉T} ΔI_j: O(n). Every objective falls at every
-    accepted step, projected or not. What a projection loses is the existence of a
-    step: where the budget bends d so that none is found, the attack stays and says
-    `stalled`; that point need not be critical.
+    The length. t starts at `growth` times the last one (at `initial_step` in the first
+    step), but at most so long that ‖t·d‖₂ ≤ max_length, and is halved until, with
+    s = x′ − x of the moved and projected input,
+    max_ij [F_ij(x′) − F_ij(x)] ≤ σ·max_ij ∇F_ijᵀs < 0. Without projection s = t·d, and
+    this is Armijo's rule. The maxima over pairs are max_{i∈T} ΔI_i − min_{j∉T} ΔI_j:
+    O(n). Every objective falls at every accepted step, projected or not. What a
+    projection loses is the existence of a step: where the budget bends d so that none
+    is found, the attack stays and says `stalled`; that point need not be critical.
 
     The curvature. B must be one matrix for all pairs, or the dual does not separate.
     "identity" is B = I. "barzilai_borwein" is β·I with β = sᵀy/sᵀs from the last step
     s and the change y, over it, of the gradient of the objective that the last
     multipliers weigh together (‖y‖/‖s‖ where sᵀy < 0), cut off at `CURVATURE_BOUNDS`:
-    the direction stays, the first length that is tried becomes that of a secant method.
+    the direction stays, and the length that every step tries first, `initial_step`
+    times d, becomes that of a secant method; `growth` is not used.
 
     The prediction, by the threat model's rule and an exact penalty ν·max(0, c(x′)) on
     every objective, ν its `penalty`: "same_class" has c = −(margin of the clean class
@@ -178,12 +163,18 @@ def multiobjective_attack(
         region unbounded (frozen features stay), as the analysis wants it.
       prediction_tolerance: η ≥ 0, on the l2 distance of class probabilities.
       armijo: σ in (0, 1).
-      initial_step: the first t that is tried, at every step.
+      initial_step: the t that is tried first.
+      growth: the t that a step tries first, over the one that the last step took; at
+        least 1. Steps adapt to the scale of the model; their O(1/√T) stands, since
+        they are at least min(initial_step, a constant over the Lipschitz constant).
+      max_length: of a step, in units of x. A bound makes numbers of steps comparable
+        between models whose gradients differ in scale.
       max_halvings: of t, at most.
-      tolerance: on ‖d‖_B, in units of saliency over units of x.
+      tolerance: on ‖d‖_B, as a share of the largest ‖∇I_i‖ met so far (‖·‖ of B⁻¹).
+        None: the smallest that rounding admits, 4√(machine epsilon): 6e-8 in float64,
+        1.4e-3 in float32, where few digits are left of the line search too.
       gap_share: the dual is solved until its gap is at most this share of ‖d‖²_B, so
         that θ ≤ −(1 − gap_share)‖d‖²_B.
-      max_dual_steps: steps in the dual, at most.
       jacobian_chunk: tangents at a time, for memory; None for all.
 
     Returns:
@@ -197,13 +188,21 @@ def multiobjective_attack(
     2000; Chen, Tang & Yang 2023 (Barzilai-Borwein); Fletcher 1987, section 14.3.
     """
     check_in("curvature", curvature, CURVATURES)
+    if tolerance is not None:
+        check_nonnegative("tolerance", tolerance)
+    check_nonnegative("prediction_tolerance", prediction_tolerance)
     check_positive("initial_step", initial_step)
     check_positive("armijo", armijo)
     if armijo >= 1:
         raise ValueError(f"armijo must lie in (0, 1), got {armijo!r}")
+    if not growth >= 1:
+        raise ValueError(f"growth must be at least 1, got {growth!r}")
+    if not max_length > 0:
+        raise ValueError(f"max_length must be positive, got {max_length!r}")
     check_count("max_halvings", max_halvings, minimum=0)
+    adapts = curvature == "identity"
     explain = saliency if attack_saliency is None else attack_saliency
-    constraint_of = _constraints(apply, prediction_tolerance)
+    constraint_of = prediction_constraint(apply, eta=prediction_tolerance)
 
     def init(params, x, target, threat, /, *, key, start=None):
         clean_map = saliency(params, x, target)
@@ -221,7 +220,7 @@ def multiobjective_attack(
         )
         start = x if start is None else start
         zero = jnp.zeros((), x.dtype)
-        constrained = constraint_of(threat) is not None
+        constrained = constraint_of(threat.prediction) is not None
         none = jnp.zeros((), jnp.int32)
         weights = jnp.where(mask, 1 / k, 1 / (mask.size - k)).astype(x.dtype)
         if constrained:
@@ -231,11 +230,13 @@ def multiobjective_attack(
             duality_gap=zero,
             slope=zero,
             step_size=zero,
+            trial_step=jnp.full((), initial_step, x.dtype),
             worst_change=zero,
             num_halvings=none,
             num_dual_steps=none,
             curvature=jnp.ones((), x.dtype),
             certified=jnp.zeros((), bool),
+            scale=zero,
             converged=jnp.zeros((), bool),
             stalled=jnp.zeros((), bool),
             values=seen,
@@ -251,7 +252,7 @@ def multiobjective_attack(
         stopped = last.converged | last.stalled
         movable = True if threat.movable is None else threat.movable.ravel()
         penalty = threat.penalty.astype(x.dtype)
-        constraint = constraint_of(threat)
+        constraint = constraint_of(threat.prediction)
 
         def explained(x):
             return explain(params, x, context.target).ravel()
@@ -275,16 +276,20 @@ def multiobjective_attack(
         if curvature == "barzilai_borwein":
             beta = _secant(x, last, last.weights @ rows)
 
+        gradients = jnp.max(jax.vmap(safe_norm)(rows[: values.size]))
+        scale = jnp.maximum(last.scale, gradients)
+        share = (
+            4 * math.sqrt(jnp.finfo(x.dtype).eps) if tolerance is None else tolerance
+        )
+        critical = share * scale / jnp.sqrt(beta)
         # Rows over √β are those of the problem with B = I.
         dual = minimize_on_simplices(
             rows @ rows.T / beta,
             linear,
             blocks,
             num_blocks=num_blocks,
-            start=last.weights,
             gap_share=gap_share,
-            tolerance=tolerance,
-            max_steps=max_dual_steps,
+            tolerance=critical,
         )
         slope_vector = dual.weights @ rows
         direction = -slope_vector / beta
@@ -315,7 +320,7 @@ def multiobjective_attack(
             hoped = predicted(moves)
             return moved, worst, (worst <= armijo * hoped) & (hoped < 0)
 
-        converged = last.converged | (~last.stalled & (norm <= tolerance))
+        converged = last.converged | (~last.stalled & (norm <= critical))
         idle = stopped | converged
 
         def shorter(carry):
@@ -327,11 +332,12 @@ def multiobjective_attack(
             _, count, _, _, accepted = carry
             return ~idle & ~accepted & (count < max_halvings)
 
-        first = jnp.full((), initial_step, x.dtype)
-        none = jnp.zeros((), jnp.int32)
-        t, count, moved, worst, accepted = jax.lax.while_loop(
-            refused, shorter, (first, none, *change_at(first))
-        )
+        length = safe_norm(direction)
+        longest = max_length / jnp.where(length > 0, length, 1)
+        first = jnp.minimum(last.trial_step, longest).astype(x.dtype)
+        untried = -jnp.ones((), jnp.int32)
+        before = 2 * first, untried, x, jnp.zeros((), x.dtype), jnp.zeros((), bool)
+        t, count, moved, worst, accepted = jax.lax.while_loop(refused, shorter, before)
         goes = accepted & ~idle
         vanished = ~jnp.any(rows[: values.size] != 0)
         now = Step(
@@ -339,11 +345,13 @@ def multiobjective_attack(
             duality_gap=dual.gap,
             slope=predicted(along),
             step_size=jnp.where(goes, t, 0),
+            trial_step=jnp.where(goes & adapts, growth * t, last.trial_step),
             worst_change=jnp.where(goes, worst, 0),
-            num_halvings=count,
-            num_dual_steps=dual.num_steps,
+            num_halvings=jnp.maximum(count, 0),
+            num_dual_steps=dual.num_newton_steps + dual.num_steps,
             curvature=beta,
             certified=dual.converged,
+            scale=scale,
             converged=converged,
             stalled=last.stalled | (~idle & ~accepted),
             values=values,
@@ -366,26 +374,6 @@ def smallest_gap(values: Array, mask: Array) -> Array:
     """min over i ∈ T, j ∉ T of I_i − I_j; below 0 a top-k feature has left."""
     inside = jnp.min(jnp.where(mask, values, jnp.inf))
     return inside - jnp.max(jnp.where(mask, -jnp.inf, values))
-
-
-def _constraints(apply, eta):
-    """The prediction rule as c(x′) ≤ 0, or None."""
-
-    def margin(x, params, context):
-        logits = apply(params, x)
-        if logits.shape[0] == 1:
-            logits = jnp.concatenate([jnp.zeros_like(logits), logits])
-        kept = predicted_class(context.clean_logits)
-        own = jnp.arange(logits.shape[0], dtype=kept.dtype) == kept
-        best_other = jnp.max(jnp.where(own, -jnp.inf, logits))
-        return best_other - jnp.sum(jnp.where(own, logits, 0))
-
-    def shift(x, params, context):
-        clean = class_probabilities(context.clean_logits)
-        return safe_norm(class_probabilities(apply(params, x)) - clean) - eta
-
-    rules = {"free": None, "same_class": margin, "penalized": shift}
-    return lambda threat: rules[threat.prediction]
 
 
 def _value_and_jacobian(fn, x, chunk):

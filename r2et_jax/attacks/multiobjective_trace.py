@@ -51,13 +51,13 @@ class DescentResult(NamedTuple):
       last_map: the same at the last input [n].
       last: the last input.
       trace: see `DescentTrace`.
-      converged: it came to a Pareto-critical point: ‖d‖_B ≤ tolerance.
+      converged: it came to a Pareto-critical point: ‖d‖_B is 0 up to the tolerance.
       stalled: no admissible step was left before that.
       num_steps: steps that moved the input.
       manipulation_epoch: first step after which a top-k feature had left, by the
         explanation that judges; 0 if none did, a censored input.
-      num_uncertified: steps whose dual missed its precision: gap_share was not met
-        and ‖d‖_B was above the tolerance.
+      num_uncertified: steps that moved the input although their dual missed its
+        precision gap_share.
       class_changed: whether the last input has another predicted class.
       tied: whether the clean map is tied between ranks k and k+1.
       num_nonfinite: steps after which the explanation that judges was not finite.
@@ -110,9 +110,18 @@ def trace_descent(
       ValueError: if num_steps < 1.
 
     Example:
-      >>> attack = multiobjective_attack(apply, explain, k=8, project=False)  # doctest: +SKIP
-      >>> result = trace_descent(attack, params, x, 1, threat, key=key, num_steps=100)  # doctest: +SKIP
-      >>> result.trace.direction_norm.min()  # doctest: +SKIP
+      >>> import jax
+      >>> from r2et_jax.attacks.multiobjective import multiobjective_attack
+      >>> from r2et_jax.threat import threat_model
+      >>> def explain(params, x, target):
+      ...     return 3 + jnp.array([1.0, -1.0]) * jnp.tanh(x)
+      >>> attack = multiobjective_attack(lambda w, x: x, explain, k=1, project=False)
+      >>> result = trace_descent(
+      ...     attack, None, jnp.ones(2), 1, threat_model(), key=jax.random.key(0),
+      ...     num_steps=5,
+      ... )
+      >>> bool((result.trace.worst_change < 0).all()), int(result.manipulation_epoch)
+      (True, 2)
 
     Source: R2ET (arXiv 2212.14106), analysis of numerical stability; Fliege, Vaz &
     Vicente 2019, "Complexity of gradient descent for multiobjective optimization".
@@ -138,7 +147,7 @@ def trace_descent(
             precision=top_k_overlap(context.top_mask, values, k=attack.k),
         )
         finite = jnp.all(jnp.isfinite(values))
-        return state, (recorded, last.certified, finite)
+        return state, (recorded, last.certified | (last.step_size == 0), finite)
 
     state, (trace, certified, finite) = jax.lax.scan(one, state, length=num_steps)
     last = state.optimizer_state

@@ -10,6 +10,7 @@ from r2et_jax import score
 from r2et_jax.attacks import goals, optimizers
 from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
 from r2et_jax.checks import check_in
+from r2et_jax.threat import NORMS
 from r2et_jax.types import ApplyFn, SaliencyFn
 
 
@@ -35,14 +36,14 @@ class Model(NamedTuple):
 
 
 def _published(goal, *, segment_points=1, num_steps=1000, step_size=1e-3):
-    def build(model: Model, explainer, k):
+    def build(model: Model, explainer, k, norm):
         return Protocol(
             gradient_attack(
                 model.apply,
                 explainer(score.log_odds(model.apply)),
                 goal(k),
                 k=k,
-                optimizer=optimizers.normalized_gradient(step_size),
+                optimizer=optimizers.steepest(norm, step_size),
                 attack_saliency=explainer(
                     score.probability(model.apply), normalize=False
                 ),
@@ -56,14 +57,14 @@ def _published(goal, *, segment_points=1, num_steps=1000, step_size=1e-3):
 
 
 def _through_surrogate(goal, *, num_steps=200, step_size=1e-2):
-    def build(model: Model, explainer, k):
+    def build(model: Model, explainer, k, norm):
         return Protocol(
             gradient_attack(
                 model.apply,
                 explainer(score.log_odds(model.apply)),
                 goal(k),
                 k=k,
-                optimizer=optimizers.normalized_gradient(step_size),
+                optimizer=optimizers.steepest(norm, step_size),
                 attack_saliency=explainer(score.log_odds(model.surrogate)),
             ),
             num_steps,
@@ -73,7 +74,8 @@ def _through_surrogate(goal, *, num_steps=200, step_size=1e-2):
     return build
 
 
-def _random(model: Model, explainer, k):
+def _random(model: Model, explainer, k, norm):
+    del norm
     attack = random_search(model.apply, explainer(score.log_odds(model.apply)), k=k)
     return Protocol(attack, 300, 1)
 
@@ -105,6 +107,7 @@ def named_attack(
     model: Model,
     *,
     k: int,
+    norm: str = "l2",
     explainer: Callable[..., SaliencyFn] = saliency_lib.gradient,
 ) -> Protocol:
     """The attack of that name on a model's explanation.
@@ -116,6 +119,7 @@ def named_attack(
       name: one of `NAMES`.
       model: the model and its smooth surrogate.
       k: size of the top set.
+      norm: norm of the threat model, "l2" or "linf"; it sets the direction of a step.
       explainer: factory of the explanation under attack, called with a score and
         `normalize=`.
 
@@ -123,7 +127,8 @@ def named_attack(
       `Protocol`.
 
     Raises:
-      ValueError: for an unknown name, with the known ones.
+      ValueError: for an unknown attack or norm, with the known ones.
     """
     check_in("attack", name, NAMES)
-    return _ATTACKS[name](model, explainer, k)
+    check_in("norm", norm, NORMS)
+    return _ATTACKS[name](model, explainer, k, norm)

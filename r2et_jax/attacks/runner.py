@@ -16,7 +16,8 @@ from r2et_jax.score import class_probabilities, predicted_class
 from r2et_jax.threat import ThreatModel
 from r2et_jax.types import Array, Params
 
-DEFAULT_BATCH_SIZE = 2048
+# Inputs whose state stays in a core's cache: twice as many run a third slower.
+DEFAULT_BATCH_SIZE = 1024
 
 
 class Best(NamedTuple):

@@ -148,7 +148,7 @@ def default_ensemble(
     members = []
     for name in ("er", "er_surrogate"):
         named = named_attack(
-            name, Model(apply, smoothed(3.0)), k=k, explainer=explainer
+            name, Model(apply, smoothed(3.0)), k=k, norm=norm, explainer=explainer
         )
         build = functools.partial(lambda attack: attack, named.attack)
         members.append(
@@ -189,8 +189,9 @@ def compile_strongest(
 ) -> Callable[..., StrongestResult]:
     """The ensemble on a batch, driven in rounds; each member compiles once.
 
-    Every round runs each member from fresh random starts. Inputs whose P@k is 0 drop
-    out of all that follows. What happens to an input does not depend on the others.
+    Every round runs each member from fresh random starts. Inputs whose P@k is 0 with
+    the predicted class kept, which cannot be beaten under any prediction rule, drop out
+    of all that follows. What happens to an input does not depend on the others.
 
     Args:
       members: the ensemble, not empty, with distinct names.
@@ -239,7 +240,7 @@ def compile_strongest(
                     continue
                 ran = True
                 spent += member.cost
-                active = np.flatnonzero(best.precision > 0)
+                active = np.flatnonzero(same.precision > 0)
                 round_key = jax.random.fold_in(jax.random.fold_in(key, i), stage)
                 for start in range(0, active.size, size):
                     rows = active[start : start + size]
@@ -259,7 +260,7 @@ def compile_strongest(
                 curve_budget.append(spent)
                 curve.append(best.precision.copy())
             stage += 1
-            if not ran or not np.any(best.precision > 0):
+            if not ran or not np.any(same.precision > 0):
                 break
         return StrongestResult(
             best,

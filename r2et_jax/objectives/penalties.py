@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax import curvature, ranking, score
-from r2et_jax.numerics import unit_sum
+from r2et_jax.numerics import magnitude, unit_sum
 from r2et_jax.types import ApplyFn, Array
 
 Penalty = Callable[..., Array]
@@ -28,10 +28,10 @@ def _maps(apply: ApplyFn) -> Callable[..., tuple[Array, Array]]:
     def maps(params, reference, x, target):
         g = input_gradient(params, x, target)
         if reference is None:
-            values = unit_sum(jnp.abs(g))
+            values = unit_sum(magnitude(g))
             return values, jax.lax.stop_gradient(values)
         ranked = jax.lax.stop_gradient(input_gradient(reference, x, target))
-        total = jnp.sum(jnp.abs(g))
+        total = jnp.sum(magnitude(g))
         values = jnp.sign(ranked) * g / jnp.where(total > 0, total, 1)
         return values, unit_sum(jnp.abs(ranked))
 

@@ -35,13 +35,23 @@ def ranks(values: Array) -> Array:
     n = values.shape[0]
     index = jnp.arange(n, dtype=jnp.int32)
     if n < _COMPARE_BELOW:
-        # Integers summed over the leading axis are what XLA's CPU backend vectorises.
-        other, mine = values[:, None], values[None, :]
-        earlier = index[:, None] < index[None, :]
-        ahead = jnp.where(earlier, other >= mine, other > mine)
+        # An earlier feature wins a tie: one more, on integers. These, summed over the
+        # leading axis, are what XLA's CPU backend vectorises.
+        keys = _ordered_integers(values)
+        earlier = (index[:, None] < index[None, :]).astype(keys.dtype)
+        ahead = keys[:, None] + earlier > keys[None, :]
         return jnp.sum(ahead, axis=0, dtype=jnp.int32)
     order = jnp.argsort(-values, stable=True)
     return jnp.zeros(n, jnp.int32).at[order].set(index, unique_indices=True)
+
+
+def _ordered_integers(values: Array) -> Array:
+    """Integers that compare as the floats do; −0 equals 0."""
+    if values.dtype not in (jnp.float32, jnp.float64):
+        values = values.astype(jnp.float32)
+    kind = jnp.int32 if values.dtype == jnp.float32 else jnp.int64
+    bits = jax.lax.bitcast_convert_type(values, kind)
+    return jnp.where(bits < 0, jnp.iinfo(kind).min - bits, bits)
 
 
 def top_k_mask(values: Array, *, k: int) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,17 @@ from r2et_jax.types import Params
 
 _PARAMS = "params"
 _DESCRIPTION = "description.json"
+# Names the folder of the parameters, in the description as it is stored.
+_POINTER = "params_folder"
 
 
 def save_model(
     folder: str | os.PathLike[str], params: Params, description: dict[str, Any]
 ) -> None:
-    """Write parameters and their description; the folder appears whole or not at all.
+    """Write parameters and their description; the model appears whole or not at all.
+
+    A kill at any moment leaves the model that was there before: parameters get a
+    folder of their own, and the description, replaced in one go, points to it.
 
     Args:
       folder: where to write; a model that is there already is replaced.
@@ -29,15 +35,27 @@ def save_model(
       description: JSON object: configuration, choices, metrics.
     """
     folder = Path(folder).absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{_PARAMS}-{uuid.uuid4().hex[:12]}"
+    text = json.dumps({**description, _POINTER: name}, indent=1, sort_keys=True)
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(partial / _PARAMS, jax.tree.map(np.asarray, params))
-    text = json.dumps(description, indent=1, sort_keys=True)
-    (partial / _DESCRIPTION).write_text(text, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+        checkpointer.save(folder / name, jax.tree.map(np.asarray, params))
+    partial = folder / f".{name}.json"
+    partial.write_text(text, encoding="utf-8")
+    earlier = _pointer(folder)
+    os.replace(partial, folder / _DESCRIPTION)
+    # That one alone: another process may be writing beside us.
+    if earlier is not None:
+        shutil.rmtree(folder / earlier, ignore_errors=True)
+
+
+def _pointer(folder: Path) -> str | None:
+    """Name of the folder of the parameters of the model that is there, if any."""
+    try:
+        text = (folder / _DESCRIPTION).read_text(encoding="utf-8")
+        return json.loads(text).get(_POINTER, _PARAMS)
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def load_model(folder: str | os.PathLike[str]) -> tuple[Params, dict[str, Any]]:
@@ -55,8 +73,10 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[Params, dict[str, Any]]:
         raise FileNotFoundError(f"no saved model in {folder}")
     try:
         description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+        name = description.pop(_POINTER, _PARAMS)
         with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(folder / _PARAMS)
-    except (json.JSONDecodeError, FileNotFoundError) as error:
+            params = checkpointer.restore(folder / name)
+    # Whatever Orbax meets in torn files: it has no error of its own for them.
+    except Exception as error:
         raise ValueError(f"the saved model in {folder} is damaged: {error}") from error
     return jax.tree.map(np.asarray, params), description

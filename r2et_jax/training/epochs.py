@@ -107,7 +107,8 @@ def train_epochs(
       `run(state, weights [W], x [m, n], y [m]) -> TrainState`.
 
     Raises:
-      ValueError: for counts below 1 or an unknown reference.
+      ValueError: for counts below 1 or an unknown reference; when traced, for a state
+        of another reference.
     """
     check_count("num_epochs", num_epochs)
     check_count("batch_size", batch_size)
@@ -115,6 +116,12 @@ def train_epochs(
     step = train_step(loss, optimizer)
 
     def run(state, weights, x, y, /):
+        if (state.reference is None) != (reference == "self"):
+            raise ValueError(
+                f"the state must come from init_state with reference={reference!r}, "
+                f"got one {'without' if state.reference is None else 'with'} reference "
+                "parameters"
+            )
         size = min(batch_size, x.shape[0])
         num_batches = x.shape[0] // size
 

@@ -53,7 +53,8 @@ def precision_by_hand(clean, moved, k=K):
 
 
 def inputs(m=M, n=N, seed=1):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=(m, n)))
+    # Inside the box of `run`.
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(m, n)).clip(-2.5, 2.5))
 
 
 def descent(k=K, step_size=0.04, **keywords):

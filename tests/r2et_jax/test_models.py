@@ -79,24 +79,25 @@ def forward(params, x, act):
 
 @pytest.mark.parametrize(
     ("hidden", "num_outputs", "name"),
-    [((32,), 1, "leaky_relu"), ((8, 6), 3, "tanh"), ((), 2, "relu"), ((4,), 2, "softplus")],
+    [((32,), 1, "leaky_relu"), ((8, 6), 3, "tanh"), ((), 2, "relu")],
 )
 def test_mlp_of_one_input_and_of_a_batch(hidden, num_outputs, name):
     model = models.MLP(hidden=hidden, num_outputs=num_outputs, activation=name)
     x = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
-    params = model.init(jax.random.key(0), x[0])
-    batch = model.apply(params, x)
+    params = jax.jit(model.init)(jax.random.key(0), x[0])
+    apply = jax.jit(model.apply)
+    batch = apply(params, x)
     assert batch.shape == (3, num_outputs) and batch.dtype == jnp.float32
-    assert model.apply(params, x[0]).shape == (num_outputs,)
-    np.testing.assert_allclose(model.apply(params, x[1]), batch[1], rtol=1e-5, atol=1e-6)
+    assert apply(params, x[0]).shape == (num_outputs,)
+    np.testing.assert_allclose(apply(params, x[1]), batch[1], rtol=1e-5, atol=1e-6)
     expected = forward(params, np.float64(x), FORMULAS[name])
     np.testing.assert_allclose(batch, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_default_is_the_published_model():
     model = models.MLP()
-    params = model.init(jax.random.key(0), jnp.zeros(28))
-    shapes = jax.tree.map(jnp.shape, params["params"])
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(28))
+    shapes = jax.tree.map(lambda leaf: leaf.shape, params["params"])
     assert shapes == {
         "Dense_0": {"kernel": (28, 32), "bias": (32,)},
         "Dense_1": {"kernel": (32, 1), "bias": (1,)},
@@ -118,11 +119,11 @@ def test_linear_is_an_affine_map_and_its_own_surrogate():
 def test_surrogate_converges_to_the_network_like_one_over_rho(name):
     model = models.MLP(hidden=(16, 8), num_outputs=2, activation=name)
     x = np.random.default_rng(1).normal(size=(20, 6)).astype(np.float32)
-    params = model.init(jax.random.key(2), x[0])  # the surrogate shares them
-    logits = np.asarray(model.apply(params, x))
+    params = jax.jit(model.init)(jax.random.key(2), x[0])  # the surrogate shares them
+    logits = np.asarray(jax.jit(model.apply)(params, x))
 
     def error(rho):
-        value = model.surrogate(rho=rho).apply(params, x)
+        value = jax.jit(model.surrogate(rho=rho).apply)(params, x)
         return np.max(np.abs(np.asarray(value) - logits))
 
     coarse, fine, finest = error(10.0), error(100.0), error(1000.0)

@@ -93,7 +93,9 @@ def test_norms_and_shares_and_their_derivatives_at_any_scale(scale, data):
     np.testing.assert_allclose(np.float64(slope) * expected, projector, atol=1e-5)
     value, slope = unit_sum_and_jacobian(np.abs(v))
     np.testing.assert_allclose(value, shares, rtol=2e-6)
-    np.testing.assert_allclose(np.float64(slope) * total, eye - shares[:, None], atol=1e-5)
+    np.testing.assert_allclose(
+        np.float64(slope) * total, eye - shares[:, None], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["safe_norm", "unit_sum", "unit_l2"])

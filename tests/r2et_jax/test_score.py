@@ -50,38 +50,62 @@ def reference(name, logits, target):
 
 
 @pytest.mark.parametrize("num_classes", CLASSES)
-@pytest.mark.parametrize("name", FACTORIES)
-def test_value_equals_plain_softmax(name, num_classes):
+def test_values_and_gradients_equal_plain_softmax(num_classes):
     with jax.enable_x64(True):
         params, x = model(num_classes)
         logits = np.asarray(apply(params, x))
-        score = jax.jit(getattr(scores, name)(apply))
-        for target in range(max(num_classes, 2)):
-            value = score(params, x, jnp.int32(target))
-            assert value.shape == ()
+        targets = np.arange(max(num_classes, 2), dtype=np.int32)
+
+        @jax.jit
+        def compiled(params, x, targets):
+            def all_of_them(target):
+                return {
+                    name: jax.value_and_grad(getattr(scores, name)(apply), argnums=1)(
+                        params, x, target
+                    )
+                    for name in FACTORIES
+                } | {"cross_entropy": scores.cross_entropy(apply(params, x), target)}
+
+            return jax.vmap(all_of_them)(targets)
+
+        result = jax.tree.map(np.asarray, compiled(params, x, targets))
+    for target in targets:
+        for name in FACTORIES:
+            value = result[name][0][target]
             expected = reference(name, logits, target)
             np.testing.assert_allclose(value, expected, rtol=1e-10)
-            label = scores.cross_entropy(jnp.asarray(logits), target)
-            np.testing.assert_allclose(label, reference("loss", logits, target))
+        label = result["cross_entropy"][target]
+        np.testing.assert_allclose(label, reference("loss", logits, target))
+        # Every gradient is that of the log-odds by a factor, positive but for the loss.
+        p = reference("probability", logits, target)
+        factors = {"probability": p * (1 - p), "log_probability": 1 - p, "loss": p - 1}
+        of_log_odds = result["log_odds"][1][target]
+        for name, factor in factors.items():
+            gradient = result[name][1][target]
+            np.testing.assert_allclose(gradient, factor * of_log_odds, rtol=1e-10)
 
 
-@pytest.mark.parametrize("num_classes", CLASSES)
-def test_gradients_are_those_of_the_log_odds_by_positive_factors(num_classes):
+def test_gradient_of_the_log_odds_equals_finite_differences():
     with jax.enable_x64(True):
-        params, x = model(num_classes)
-        gradient = {
-            name: jax.jit(jax.grad(getattr(scores, name)(apply), argnums=1))
-            for name in FACTORIES
-        }
-        for target in range(max(num_classes, 2)):
-            p = reference("probability", np.asarray(apply(params, x)), target)
-            of_log_odds = gradient["log_odds"](params, x, target)
-            factors = {"probability": p * (1 - p), "log_probability": 1 - p}
-            for name, factor in factors.items():
-                value = gradient[name](params, x, target)
-                np.testing.assert_allclose(value, factor * of_log_odds, rtol=1e-10)
-            loss = gradient["loss"](params, x, target)
-            np.testing.assert_allclose(loss, (p - 1) * of_log_odds, rtol=1e-10)
+        params, x = model(3)
+        score = jax.jit(scores.log_odds(apply))
+        gradient = np.asarray(jax.jit(jax.grad(score, argnums=1))(params, x, 2))
+        step = 1e-6
+        for i, e in enumerate(np.eye(4) * step):
+            slope = (score(params, x + e, 2) - score(params, x - e, 2)) / (2 * step)
+            np.testing.assert_allclose(slope, gradient[i], rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint8, int])
+def test_the_target_may_have_any_integer_type(dtype):
+    for enable in (False, True):
+        with jax.enable_x64(enable):
+            z = jnp.array([1.0, 3.0, 5.0])
+            for name in ("logit", "log_odds"):
+                score = getattr(scores, name)(lambda z, x: z)
+                value = score(z, z, dtype(1))
+                expected = reference(name, np.float64(z), 1)
+                np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", FACTORIES)
@@ -162,5 +186,7 @@ def test_ties_of_the_prediction_go_to_the_lower_class():
 @pytest.mark.parametrize("shape", [(4, 3), (4, 1), (), (0,)])
 def test_logits_of_other_than_one_example_raise(name, shape):
     score = getattr(scores, name)(lambda params, x: jnp.zeros(shape))
-    with pytest.raises(ValueError, match="one example.*got shape " + re.escape(str(shape))):
+    with pytest.raises(
+        ValueError, match="one example.*got shape " + re.escape(str(shape))
+    ):
         jax.eval_shape(score, (), jnp.zeros(2), 0)

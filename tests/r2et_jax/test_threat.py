@@ -1,6 +1,5 @@
-"""Projections against quadratic programs of SciPy; membership, samples, mistakes."""
+"""Projections against quadratic programs of SciPy, and membership."""
 
-import dataclasses
 import doctest
 import itertools
 
@@ -9,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +22,7 @@ UPPER = np.array([1.0, 1.0, 0.9, 1.0, 2.0, 1.0, 1.0])
 FROZEN = (0, 5)
 
 project = jax.jit(threats.project)
-contains = jax.jit(threats.contains, static_argnames="tolerance")
+contains = jax.jit(threats.contains)
 
 PARTS = {
     "box": {"lower": LOWER, "upper": UPPER},
@@ -157,7 +155,7 @@ def test_projection_is_admissible_and_idempotent_in_float32(name, seed, size, ep
     proposed = clean + np.float32(rng.normal(size=N) * 10**size)
     value = project(threat, proposed, clean)
     assert value.dtype == jnp.float32
-    assert contains(threat, value, clean, tolerance=1e-5)
+    assert contains(threat, value, clean)
     wide = np.float64(clean), np.float64(value)
     assert excess_by_hand(name, *wide, epsilon) <= 1e-5
     again = project(threat, value, clean)
@@ -169,8 +167,9 @@ def test_an_admissible_input_is_not_moved(name):
     threat = make(name, 0.8)
     for seed in range(5):
         clean = np.float32(clean_input(seed))
-        drawn = threats.sample(threat, clean, key=jax.random.key(seed))
-        inside = clean + np.float32(0.9) * (np.asarray(drawn) - clean)
+        noise = np.float32(np.random.default_rng(seed).normal(size=N))
+        border = np.asarray(project(threat, clean + noise, clean))
+        inside = clean + np.float32(0.9) * (border - clean)
         tolerance = 2e-7 if "simplex" in name else 0
         for point in (inside, clean):
             value = project(threat, point, clean)
@@ -183,7 +182,7 @@ def test_a_budget_of_zero_admits_the_clean_input_alone(name):
     threat = make(name, 0.0)
     value = project(threat, clean + 1, clean)
     np.testing.assert_allclose(value, clean, atol=1e-6)
-    assert contains(threat, clean, clean, tolerance=0.0 if "simplex" not in name else 1e-6)
+    assert contains(threat, clean, clean)
     assert not contains(threat, clean + np.float32(1e-3), clean)
 
 
@@ -207,9 +206,7 @@ def test_projection_onto_the_box_and_the_ball_from_far_away():
 @pytest.mark.parametrize("norm", threats.NORMS)
 def test_a_clean_input_outside_of_the_box_is_first_moved_inside(norm):
     clean = np.float32([2.0, 0.0, 3.0])
-    threat = threat_model(
-        norm, 0.5, lower=-1.0, upper=1.0, frozen=[2], num_features=3
-    )
+    threat = threat_model(norm, 0.5, lower=-1.0, upper=1.0, frozen=[2], num_features=3)
     moved = np.float32([1.0, 0.0, 3.0])  # a frozen feature stays
     np.testing.assert_allclose(project(threat, clean, clean), moved, atol=1e-6)
     assert contains(threat, moved, clean)
@@ -340,152 +337,3 @@ def test_contains_measures_the_largest_change_under_linf():
     assert contains(threat, clean + np.float32(0.5), clean)
     assert not contains(threat, clean + np.float32([0, 0.6, 0]), clean)
     assert threats.distance(threat, clean + np.float32([0, -0.6, 0.1]), clean) == 0.6
-
-
-# Samples
-
-
-@pytest.mark.parametrize(
-    "name", ["l2", "linf", "l2+frozen", "l2+box+frozen+simplex", "linf+box+frozen+simplex"]
-)
-def test_samples_are_admissible_and_follow_their_key(name):
-    threat = make(name, 0.7)
-    clean = np.float32(clean_input(2))
-
-    @jax.jit
-    @jax.vmap
-    def draw(key):
-        points = jnp.stack(
-            [
-                threats.sample(threat, clean, key=key),
-                threats.sample_boundary(threat, clean, key=key),
-            ]
-        )
-        return points, jax.vmap(contains, in_axes=(None, 0, None))(threat, points, clean)
-
-    keys = jax.random.split(jax.random.key(1), 200)
-    points, inside = draw(keys)
-    assert np.all(inside)
-    np.testing.assert_array_equal(points, draw(keys)[0])
-    assert np.all(draw(keys[::-1])[0] == points[::-1])
-    for kind, fewest in enumerate((200, 10)):  # l∞ corners coincide
-        assert len(np.unique(np.asarray(points[:, kind]), axis=0)) >= fewest
-
-
-@pytest.mark.parametrize("frozen", [(), (0, 3)])
-def test_samples_are_uniform_in_the_ball_of_movable_features(frozen):
-    threat = threat_model("l2", 2.0, frozen=frozen, num_features=5)
-    clean = jnp.arange(5.0)
-    keys = jax.random.split(jax.random.key(0), 2000)
-    draw = jax.jit(jax.vmap(lambda key: threats.sample(threat, clean, key=key)))
-    moves = np.asarray(draw(keys) - clean)
-    radii = np.linalg.norm(moves, axis=1) / 2
-    dimension = 5 - len(frozen)
-    assert scipy.stats.kstest(radii**dimension, "uniform").pvalue > 1e-3
-    np.testing.assert_allclose(moves.mean(axis=0), 0, atol=0.12)
-    assert np.all(moves[:, list(frozen)] == 0)
-    draw = jax.jit(jax.vmap(lambda key: threats.sample_boundary(threat, clean, key=key)))
-    radii = np.linalg.norm(draw(keys) - clean, axis=1)
-    np.testing.assert_allclose(radii, 2, rtol=1e-5)
-
-
-def test_samples_of_the_linf_ball():
-    threat, clean = threat_model("linf", 0.5), jnp.ones(3)
-    keys = jax.random.split(jax.random.key(0), 1000)
-    moves = jax.jit(jax.vmap(lambda k: threats.sample(threat, clean, key=k)))(keys) - 1
-    assert scipy.stats.kstest(np.ravel(moves) + 0.5, "uniform").pvalue > 1e-3
-    corner = threats.sample_boundary(threat, clean, key=keys[0])
-    np.testing.assert_allclose(np.abs(corner - 1), 0.5, rtol=1e-6)
-
-
-def test_a_frozen_input_has_one_sample():
-    threat = threat_model("l2", 1.0, frozen=range(3), num_features=3)
-    for draw in (threats.sample, threats.sample_boundary):
-        point = draw(threat, jnp.arange(3.0), key=jax.random.key(0))
-        np.testing.assert_array_equal(point, np.arange(3))
-
-
-# The object
-
-
-def test_budgets_share_one_compiled_program():
-    count = 0
-
-    @jax.jit
-    def counted(threat, perturbed, clean):
-        nonlocal count
-        count += 1
-        return threats.project(threat, perturbed, clean)
-
-    clean = np.float32(clean_input(0))
-    threat = make("l2+box+frozen+simplex", 0.1)
-    for epsilon in (0.1, 1, 0.25, np.float32(0.5), 0.0):
-        threat = threats.with_epsilon(threat, epsilon)
-        value = counted(threat, clean + 1, clean)
-        assert np.linalg.norm(value - clean) <= epsilon + 1e-5
-    other = make("l2+box+frozen+simplex", 0.9)
-    counted(dataclasses.replace(other, lower=other.lower - 1), clean + 1, clean)
-    assert count == 1
-    counted(make("linf+box+frozen+simplex", 0.9), clean + 1, clean)
-    assert count == 2
-
-
-def test_a_grid_of_budgets_maps_in_one_call():
-    clean = np.float32(clean_input(0))
-    threat = make("l2+box")
-
-    def one(epsilon):
-        return threats.project(
-            dataclasses.replace(threat, epsilon=epsilon), clean + 2, clean
-        )
-
-    budgets = jnp.array([0.1, 0.5, 1.0])
-    points = jax.jit(jax.vmap(one))(budgets)
-    for epsilon, point in zip(budgets, points, strict=True):
-        expected = project(threats.with_epsilon(threat, float(epsilon)), clean + 2, clean)
-        np.testing.assert_allclose(point, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: threat_model("l1"), "unknown norm 'l1'; known: l2, linf"),
-        (lambda: threat_model("l2", -0.5), "epsilon must be nonnegative.*-0.5"),
-        (lambda: threat_model("l2", float("inf")), "epsilon must be.*inf"),
-        (lambda: threat_model(penalty=-1.0), "penalty must be nonnegative.*-1.0"),
-        (lambda: threat_model(group_rule="hot"), "unknown group rule 'hot'"),
-        (lambda: threat_model(prediction="any"), "unknown prediction rule 'any'"),
-        (lambda: threats.with_epsilon(threat_model(), -1.0), "epsilon must be.*-1.0"),
-        (lambda: threat_model(groups=[(0, 1), (1, 2)]), "must not overlap"),
-        (lambda: threat_model(groups=[(0, 0)]), "must not overlap"),
-        (lambda: threat_model(groups=[()]), "must not be empty"),
-        (
-            lambda: threat_model(
-                groups=[(0, 1)], group_rule="simplex", frozen=[1], num_features=3
-            ),
-            r"\(0, 1\) is half frozen",
-        ),
-        (lambda: threat_model(frozen=[1]), "num_features is needed"),
-        (lambda: threat_model(frozen=[3], num_features=3), r"0…2, got \[3\]"),
-        (lambda: threat_model(frozen=[-1], num_features=3), r"0…2, got \[-1\]"),
-        (
-            lambda: threat_model(
-                groups=[(1, 3)], group_rule="simplex", num_features=3
-            ),
-            r"0…2, got \[3\]",
-        ),
-        (
-            lambda: threat_model(groups=[(-1, 0)], group_rule="simplex"),
-            r"0…n−1, got \[-1\]",
-        ),
-        (lambda: threat_model(lower=1.0, upper=0.0), "lower must not exceed upper"),
-        (
-            lambda: threat_model(lower=np.float32([0, 2]), upper=np.float32([1, 1])),
-            "lower must not exceed upper",
-        ),
-        (lambda: threat_model(lower=float("nan"), upper=1.0), "lower must not exceed"),
-    ],
-)
-def test_static_mistakes_raise(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()

@@ -85,15 +85,14 @@ def test_a_grid_trains_every_model_as_if_it_were_alone(reference):
             for epoch in range(3):
                 if reference == "previous_epoch":
                     kept = params
-                order = jax.random.permutation(
-                    jax.random.fold_in(keys()[s], epoch), M
-                )
+                order = jax.random.permutation(jax.random.fold_in(keys()[s], epoch), M)
                 for rows in np.asarray(order)[:24].reshape(3, BATCH):
                     params, state = python_step(
                         params, state, x[rows], y[rows], GRID[w],
                         params if kept is None else kept,
                     )  # fmt: skip
-            close(jax.tree.map(lambda leaf: leaf[s, w], trained.params), params)
+            alone = jax.tree.map(lambda leaf, at=(s, w): leaf[at], trained.params)
+            close(alone, params)
 
 
 def test_runs_are_repeatable_and_may_be_cut_into_epochs():
@@ -254,7 +253,10 @@ def test_selection_is_that_of_brute_force(candidates, reference_auc, tolerance):
         auc, precision = candidates[i]
         if np.isnan(precision):
             continue
-        if best is None or (precision, auc) > (candidates[best][1], candidates[best][0]):
+        if best is None or (precision, auc) > (
+            candidates[best][1],
+            candidates[best][0],
+        ):
             best = i
     auc, precision = np.array(candidates).T
     choice = training.select(

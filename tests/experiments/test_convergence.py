@@ -1,0 +1,196 @@
+"""The convergence experiment: its numbers by hand, and a run from flags to figures."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+from scipy import stats
+
+from experiments.common import claims_convergence, cli, convergence, protocol, records
+from r2et_jax import attacks
+from r2et_jax.attacks.multiobjective import ARMIJO, GAP_SHARE
+
+TINY = protocol.PRESETS["smoke"]._replace(
+    pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
+)
+EFFORT = convergence.Effort(5, 12, 12)
+
+
+def result(norms, sizes, falls, worst=None, **ends):
+    """A DescentResult of m inputs from its traces [m, steps]."""
+    norms, sizes, falls = (np.asarray(a, float) for a in (norms, sizes, falls))
+    empty = np.zeros_like(norms)
+    trace = attacks.DescentTrace(
+        direction_norm=norms,
+        duality_gap=empty,
+        slope=empty,
+        step_size=sizes,
+        worst_change=-np.ones_like(norms) if worst is None else np.asarray(worst),
+        largest_gap=empty,
+        smallest_gap=empty,
+        least_decrease=falls,
+        precision=empty,
+    )
+    never = np.zeros(len(norms), bool)
+    fields = dict.fromkeys(attacks.DescentResult._fields)
+    fields |= {"converged": never, "stalled": never}
+    fields |= {"num_steps": (sizes > 0).sum(axis=1), "trace": trace}
+    return attacks.DescentResult(**(fields | ends))
+
+
+def test_rate_by_hand():
+    t = np.arange(1, 101.0)
+    norms = np.stack([3 / np.sqrt(t), 2 / t, t[::-1], 1 / t])
+    falls = np.broadcast_to(100.0, norms.shape)
+    found = convergence.rate(
+        result(
+            norms,
+            np.full(norms.shape, 0.5),
+            falls,
+            converged=np.array([False, False, False, True]),
+        )
+    )
+    np.testing.assert_allclose(found.slope[:2], [-0.5, -1.0], rtol=1e-9)
+    assert found.slope[2] < 0 and found.slope[3] == -np.inf
+    np.testing.assert_array_equal(found.lowest[2], t[::-1])
+    assert np.isinf(found.bound[:, 0]).all()
+    share = ARMIJO * (1 - GAP_SHARE)
+    np.testing.assert_allclose(
+        found.bound[0, 1:], np.sqrt(100 / (share * 0.5 * t[:-1])), rtol=1e-12
+    )
+    # Only the third input has directions above the bound.
+    above = t[::-1][:-1] > found.bound[2, 1:]
+    assert found.num_violations == above.sum() > 0
+    assert found.num_rises == 0
+
+
+def test_a_rise_counts_where_a_step_was_taken():
+    worst = [[-1.0, 0.5, 0.0, 0.0]]
+    found = convergence.rate(
+        result(np.ones((1, 4)), [[1.0, 1, 1, 0]], np.full((1, 4), 9.0), worst)
+    )
+    assert found.num_rises == 2
+
+
+def test_dependence_keeps_censored_inputs_apart():
+    rng = np.random.default_rng(0)
+    gaps = rng.uniform(0.1, 2, 40)
+    steps = np.ceil(10 * gaps + rng.uniform(0, 8, 40)).astype(int)
+    steps[[3, 17]] = 0
+    found = convergence.dependence(gaps, steps, num_steps=50)
+    kept = steps > 0
+    assert (found.n, found.num_censored) == (38, 2)
+    expected = stats.pearsonr(gaps[kept], steps[kept])[0]
+    np.testing.assert_allclose(found.pearson, expected, rtol=1e-9)
+    expected = stats.pearsonr(np.log(gaps[kept]), np.log(steps[kept]))[0]
+    np.testing.assert_allclose(found.pearson_log, expected, rtol=1e-9)
+    expected = stats.spearmanr(gaps[kept], steps[kept])[0]
+    np.testing.assert_allclose(found.spearman, expected, rtol=1e-9)
+    filled = np.where(kept, steps, 51)
+    expected = stats.spearmanr(gaps, filled)[0]
+    np.testing.assert_allclose(found.spearman_all, expected, rtol=1e-9)
+    few = convergence.dependence(gaps[:4], np.array([0, 0, 3, 4]), num_steps=5)
+    assert np.isnan(few.pearson) and np.isnan(few.spearman)
+
+
+@pytest.fixture
+def experiment(monkeypatch):
+    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(convergence.EFFORTS, "smoke", EFFORT)
+    monkeypatch.delenv("R2ET_DEBUG", raising=False)
+    # Anew, since the common flags belong to the experiment imported last.
+    return importlib.reload(importlib.import_module("experiments.convergence"))
+
+
+def call(experiment, folder, *arguments):
+    values = absl_flags.FLAGS
+    values.unparse_flags()
+    for name in experiment.flags.LISTS:
+        values[name].unparse()
+    rest = values(
+        [
+            "convergence", "--preset=smoke", "--noprogress", "--methods=vanilla",
+            "--seeds=0,3", f"--output_dir={folder}", f"--models_dir={folder / 'models'}",
+            *arguments,
+        ]
+    )  # fmt: skip
+    cli.guarded(experiment.main)(rest)
+
+
+def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
+    call(experiment, tmp_path)
+    text = (tmp_path / "records.jsonl").read_text()
+    found = [json.loads(line) for line in text.splitlines()]
+    assert all(set(records.REQUIRED) <= set(record) for record in found)
+    assert {r["attack"] for r in found} == {"multiobjective"}
+    assert {r["epsilon"] for r in found} == {None}
+    one = [r for r in found if r["seed"] == 3]
+    value = {r["metric"]: r["value"] for r in one if "iteration" not in r}
+    assert value["rises"] == value["bound_violations"] == 0
+    steps = [r for r in one if r["metric"] == "steps"]
+    assert [r["input"] for r in steps] == list(range(5))
+    censored = [r for r in steps if r["value"] is None]
+    assert all(r["note"].startswith("censored") for r in censored)
+    assert value["censored"] == len(censored) / 5
+    gaps = [r["initial_gap"] for r in steps]
+    np.testing.assert_allclose(value["initial_gap"], np.mean(gaps))
+    for metric, last in (("direction_norm", 12), ("p@k_trace", 12)):
+        along = [r for r in one if r["metric"] == metric]
+        values = [r["value"] for r in along]
+        assert along[0]["iteration"] == 1 and along[-1]["iteration"] == last
+        assert (np.diff(values) <= 0).all()
+    for name in ("table.md", "table.csv", "config.json"):
+        assert (tmp_path / name).stat().st_size > 100
+    for name in ("direction_norm_breast_cancer", "steps_by_gap_breast_cancer"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
+    call(experiment, tmp_path)
+    assert (tmp_path / "records.jsonl").read_text() == text
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--epsilon=1", "epsilon"),
+        ("--attacks=er", "er"),
+        ("--methods=logistic", "logistic"),
+        ("--k=30", "30"),
+        ("--datasets=adultt", "adultt"),
+    ],
+)
+def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call(experiment, tmp_path / "out", flag)
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_claims_tell_slow_and_unsound_descents():
+    good = {
+        "rises": 0.0, "violations": 0.0, "reached": 0.9,
+        "steps_narrow": 3.0, "steps_wide": 9.0, "spearman_all": 0.5,
+    }  # fmt: skip
+    assert claims_convergence.rate_holds(good)
+    assert claims_convergence.dependence_holds(good)
+    for key, value in (("rises", 1.0), ("violations", 2.0), ("reached", 0.4)):
+        assert not claims_convergence.rate_holds({**good, key: value})
+    for key, value in (("steps_wide", 3.0), ("spearman_all", -0.1)):
+        assert not claims_convergence.dependence_holds({**good, key: value})
+
+
+def test_claims_measure_models(experiment, tmp_path):
+    numbers = claims_convergence.convergence_numbers(
+        ("breast_cancer",),
+        data_dir=tmp_path,
+        models_dir=tmp_path / "models",
+        preset="smoke",
+        seeds=(0, 3),
+    )["breast_cancer"]
+    assert numbers["rises"] == numbers["violations"] == 0
+    assert 0 <= numbers["censored"] <= 1
+    assert {"slope", "reached", "spearman_all", "steps_wide"} <= set(numbers)

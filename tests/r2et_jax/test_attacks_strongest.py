@@ -1,0 +1,175 @@
+"""The ensemble against its members and P@k by NumPy, float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r2et_jax import attacks, saliency, score
+from r2et_jax.attacks import Member, goals, optimizers
+from r2et_jax.threat import contains, threat_model
+
+N, K, M = 6, 2, 10
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def net(params, x, /):
+    first, second = params
+    return second @ jnp.tanh(first @ x)
+
+
+def parameters():
+    rng = np.random.default_rng(0)
+    return jnp.asarray(0.5 * rng.normal(size=(8, N))), jnp.asarray(
+        rng.normal(size=(1, 8))
+    )
+
+
+def inputs():
+    return np.random.default_rng(1).normal(size=(M, N))
+
+
+EXPLAIN = saliency.gradient(score.log_odds(net))
+
+
+def descend(temperature):
+    return attacks.gradient_attack(
+        net,
+        EXPLAIN,
+        goals.smooth_precision(temperature=temperature),
+        k=K,
+        optimizer=optimizers.normalized_gradient(0.2),
+        random_start=1.0,
+    )
+
+
+def draw():
+    return attacks.random_search(net, EXPLAIN, k=K)
+
+
+MEMBERS = (
+    Member("wide", descend, (1.0,), 6, 3, 2, True),
+    Member("narrow", descend, (0.2,), 6, 3, 2, False),
+    Member("random", draw, (), 8, 1, 1, False),
+)
+
+
+@functools.cache
+def compiled(names, budget, batch_size=512):
+    members = [member for member in MEMBERS if member.name in names]
+    return attacks.compile_strongest(members, budget=budget, batch_size=batch_size)
+
+
+def run(
+    names=("wide", "narrow", "random"), budget=72, rule="free", epsilon=0.3, **keywords
+):
+    threat = threat_model("l2", epsilon, lower=-2.0, upper=2.0, prediction=rule)
+    x = inputs().clip(-2, 2)
+    found = compiled(tuple(names), budget, **keywords)(
+        parameters(), x, threat, key=jax.random.key(0)
+    )
+    return found, x, threat
+
+
+def maps(x):
+    first, second = map(np.asarray, parameters())
+    return np.abs(((1 - np.tanh(x @ first.T) ** 2) * second[0]) @ first)
+
+
+def precision(x, moved):
+    top, new = (np.argsort(-maps(values), axis=1)[:, :K] for values in (x, moved))
+    return np.array([len({*a} & {*b}) / K for a, b in zip(top, new, strict=True)])
+
+
+@pytest.mark.parametrize("rule", ["free", "same_class"])
+def test_it_keeps_the_worst_of_its_members(rule):
+    found, x, threat = run(rule=rule)
+    lowest = found.member_precision.min(axis=0)
+    np.testing.assert_array_equal(found.best.precision, lowest)
+    assert lowest.mean() < 0.9
+    for best in (found.best, found.best_same_class):
+        np.testing.assert_allclose(best.precision, precision(x, best.perturbed))
+        inside = jax.vmap(lambda a, b: contains(threat, a, b))(
+            jnp.asarray(best.perturbed), jnp.asarray(x)
+        )
+        assert inside.all()
+    first, second = map(np.asarray, parameters())
+    before, after = (
+        np.tanh(values @ first.T) @ second[0] > 0
+        for values in (x, found.best_same_class.perturbed)
+    )
+    np.testing.assert_array_equal(before, after)
+    assert (found.best.precision <= found.best_same_class.precision).all()
+    if rule == "same_class":
+        np.testing.assert_array_equal(found.best[1], found.best_same_class[1])
+    reached = found.member_precision[found.winner, np.arange(M)]
+    lowered = found.winner >= 0
+    np.testing.assert_array_equal(reached[lowered], found.best.precision[lowered])
+    np.testing.assert_array_equal(lowered, found.best.precision < 1)
+
+
+def test_the_budget_is_kept_and_the_curve_never_rises():
+    found, _, _ = run()
+    # 12 + 12 + 8, then 20 a round without the first member: 32, 52, 72.
+    assert found.curve_budget.tolist() == [0, 12, 24, 32, 44, 52, 64, 72]
+    assert (np.diff(found.curve, axis=0) <= 0).all()
+    assert (found.curve[0] == 1).all()
+    np.testing.assert_array_equal(found.curve[-1], found.best.precision)
+    assert found.evaluations.max() <= 72
+    stopped = found.best_same_class.precision == 0
+    assert (found.evaluations[~stopped] == 72).all()
+
+
+def test_neither_chunks_nor_a_second_run_change_the_result():
+    found, _, _ = run()
+    for other in (run()[0], run(batch_size=4)[0]):
+        np.testing.assert_array_equal(other.best.precision, found.best.precision)
+        np.testing.assert_allclose(other.best.perturbed, found.best.perturbed)
+        np.testing.assert_array_equal(other.evaluations, found.evaluations)
+
+
+def test_a_small_budget_leaves_members_out():
+    found, _, _ = run(["narrow", "random"], budget=10)
+    assert found.curve_budget.tolist() == [0, 8]
+    assert (found.member_precision[0] == 1).all()
+    assert (found.evaluations == 8).all() and (found.winner != 0).all()
+
+
+def test_the_class_kept_is_attacked_as_hard_without_the_rule():
+    """An input that is lost with its class is still attacked with its class kept."""
+    free, kept = (run(rule=rule, epsilon=3.0)[0] for rule in ("free", "same_class"))
+    assert (free.best.precision == 0).any()
+    assert (free.best.precision < free.best_same_class.precision).any()
+    np.testing.assert_array_equal(
+        free.best_same_class.precision, kept.best_same_class.precision
+    )
+
+
+@pytest.mark.parametrize(
+    ("members", "keywords", "message"),
+    [
+        ((), {}, "members must have distinct names"),
+        ((MEMBERS[0], MEMBERS[0]), {}, "distinct names, got .'wide', 'wide'"),
+        (MEMBERS, {"budget": 0}, "budget must be an integer"),
+        (MEMBERS, {"batch_size": 0}, "batch_size must be an integer"),
+    ],
+)
+def test_static_mistakes_are_named(members, keywords, message):
+    with pytest.raises(ValueError, match=message):
+        attacks.compile_strongest(members, **keywords)
+
+
+def test_the_default_ensemble_names_its_members_and_refuses_other_norms():
+    members = attacks.default_ensemble(net, lambda rho: net, k=K)
+    assert len({member.name for member in members}) == len(members) >= 8
+    drawn = [member for member in members if not member.once]
+    assert sum(member.cost for member in drawn) <= attacks.DEFAULT_BUDGET
+    with pytest.raises(ValueError, match="unknown norm 'l1'; known: l2, linf"):
+        attacks.default_ensemble(net, lambda rho: net, k=K, norm="l1")
