@@ -109,13 +109,9 @@ def call(experiment, folder, *arguments):
     values.unparse_flags()
     for name in experiment.flags.LISTS:
         values[name].unparse()
-    rest = values(
-        [
-            "convergence", "--preset=smoke", "--noprogress", "--methods=vanilla",
-            "--seeds=0,3", f"--output_dir={folder}", f"--models_dir={folder / 'models'}",
-            *arguments,
-        ]
-    )  # fmt: skip
+    common = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
+    folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
+    rest = values(["convergence", *common, *folders, *arguments])
     cli.guarded(experiment.main)(rest)
 
 
