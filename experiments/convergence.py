@@ -52,9 +52,8 @@ _NOTES = (
     "Descent on all gaps I_i − I_j at once, unbounded region, float64; networks with "
     f"kinks through their smooth surrogate (ρ = {protocol.SURROGATE_RHO:g}), |g| as "
     f"√(g² + μ²) − μ with μ = {convergence.MU:g}.",
-    "slope: of log min‖d‖ over log t on the last nine tenths of the steps, median over "
-    "the inputs still moving; 1/√T asks for −.5 or less. reached: share of the inputs "
-    "that have it or came to a critical point.",
+    "exponent: log(min‖d_T‖/‖d_1‖)/log T after the last step T, median over inputs; "
+    "1/√T is −.5. reached: share of inputs at −.5 or less.",
     "critical: share of inputs that came to a Pareto-critical point. stalled: share "
     "without an admissible step before that.",
     "rises, above: accepted steps in which an objective did not fall, and directions "
@@ -153,10 +152,10 @@ def measure(
     gaps, steps = convergence.initial_gaps(counted), counted.manipulation_epoch
     related = convergence.dependence(gaps, steps, num_steps=effort.flip_steps)
     m = len(x)
-    moving = found.slope[np.isfinite(found.slope)]
+    moved = found.exponent[np.isfinite(found.exponent)]
     cells = [
-        _cell("rate_slope", _median(moving), None, moving.size),
-        _summary("rate_reached", found.slope <= -0.5),
+        _cell("rate_exponent", _median(moved), None, moved.size),
+        _summary("rate_reached", found.exponent <= -0.5),
         _cell("bound_violations", found.num_violations, None, m),
         _cell("rises", rises, None, m),
         _cell("uncertified", result.num_uncertified.sum(), None, m),
@@ -235,7 +234,7 @@ def write_report(folder: Path, store: records.RecordStore, common) -> list[Path]
 
 def _columns():
     names = {
-        "slope": ("rate_slope", ".2f"),
+        "exponent": ("rate_exponent", ".2f"),
         "reached": ("rate_reached", ".2f"),
         "critical": ("critical", ".2f"),
         "stalled": ("stalled", ".2f"),

@@ -24,17 +24,16 @@ def measure(
 
     Returns:
       `rises`: accepted steps in which an objective did not fall. `violations`:
-      directions above the bound of Armijo's rule. `slope`: of log min‖d‖ over log t,
-      median over the inputs still moving; 1/√T asks for at most −.5. `reached`: share
-      of inputs that have it or came to a critical point. `converged`, `stalled`,
-      `censored`: shares of inputs. `spearman`, `pearson`, `spearman_all`: of gap and
-      steps, means over seeds. `seeds_positive`: share of seeds whose `spearman_all`
-      is positive. `steps_narrow`, `steps_wide`: median steps of the narrower and of
-      the wider half of the gaps, censored inputs as one step beyond the last, means
-      over seeds.
+      directions above the bound of Armijo's rule. `exponent`: log(min‖d_T‖/‖d_1‖) over
+      log T after the last step T, median over inputs; 1/√T is −.5. `reached`: share
+      of inputs at −.5 or less. `converged`, `stalled`, `censored`: shares of inputs.
+      `spearman`, `pearson`, `spearman_all`: of gap and steps, means over seeds.
+      `seeds_positive`: share of seeds whose `spearman_all` is positive.
+      `steps_narrow`, `steps_wide`: median steps of the narrower and of the wider half
+      of the gaps, censored inputs as one step beyond the last, means over seeds.
     """
     x = x[: effort.num_inputs]
-    rises, violations, slopes, related, halves, ends = 0, 0, [], [], [], []
+    rises, violations, exponents, related, halves, ends = 0, 0, [], [], [], []
     for model, params in models:
         result = convergence.descent(model, k, effort.rate_steps)(params, x)
         counted = convergence.descent(
@@ -43,7 +42,7 @@ def measure(
         found = convergence.rate(result)
         rises += found.num_rises + convergence.rate(counted).num_rises
         violations += found.num_violations
-        slopes += list(found.slope)
+        exponents += list(found.exponent)
         gaps, steps = convergence.initial_gaps(counted), counted.manipulation_epoch
         related.append(convergence.dependence(gaps, steps, num_steps=effort.flip_steps))
         filled = np.where(steps > 0, steps, effort.flip_steps + 1)
@@ -53,15 +52,15 @@ def measure(
         ends.append(
             (result.converged.mean(), result.stalled.mean(), np.mean(steps == 0))
         )
-    moving = np.array(slopes)[np.isfinite(slopes)]
+    moved = np.array(exponents)[np.isfinite(exponents)]
     converged, stalled, censored = np.mean(ends, axis=0)
     narrow, wide = np.mean(halves, axis=0)
     spearman_all = np.array([item.spearman_all for item in related])
     return {
         "rises": float(rises),
         "violations": float(violations),
-        "slope": float(np.median(moving)) if moving.size else np.nan,
-        "reached": float(np.mean(np.array(slopes) <= -0.5)),
+        "exponent": float(np.median(moved)) if moved.size else np.nan,
+        "reached": float(np.mean(moved <= -0.5)) if moved.size else np.nan,
         "converged": float(converged),
         "stalled": float(stalled),
         "censored": float(censored),

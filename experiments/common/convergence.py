@@ -55,16 +55,15 @@ class Rate(NamedTuple):
     Attributes:
       lowest: min_{s ≤ t} ‖d_s‖ [m, steps].
       bound: what Armijo's rule guarantees for it [m, steps]; infinite at t = 0.
-      slope: of log lowest over log t on the last nine tenths of the steps [m]; −∞ for
-        inputs that came to a critical point (up to rounding) before, faster than any
-        power; NaN for those that stayed where they were.
+      exponent: log(lowest_T/lowest_1)/log T at the last step T [m]; 1/√T is −.5. NaN
+        for inputs that were critical at the start.
       num_violations: entries of lowest above the bound.
       num_rises: accepted steps in which an objective did not fall.
     """
 
     lowest: np.ndarray
     bound: np.ndarray
-    slope: np.ndarray
+    exponent: np.ndarray
     num_violations: int
     num_rises: int
 
@@ -144,17 +143,14 @@ def rate(result: attacks.DescentResult) -> Rate:
     # The bound at t holds for the directions before x_t.
     bound[:, 1:] = np.sqrt(squares)
     violated = lowest[:, :-1] > bound[:, 1:] * (1 + 1e-9)
-    start = max(1, num_steps // 10)
-    t = np.arange(start, num_steps + 1)
-    ended = result.converged | result.stalled
-    slope = np.where(result.num_steps > 0, -np.inf, np.nan)
-    for i in np.flatnonzero(~ended):
-        slope[i] = np.polyfit(np.log(t), np.log(lowest[i, start - 1 :]), 1)[0]
+    fall = np.log(np.maximum(lowest[:, -1], np.finfo(float).tiny))
+    fall = fall - np.log(np.maximum(lowest[:, 0], np.finfo(float).tiny))
+    exponent = np.where(result.num_steps > 0, fall / np.log(num_steps), np.nan)
     accepted = trace.step_size > 0
     return Rate(
         lowest=lowest,
         bound=bound,
-        slope=slope,
+        exponent=exponent,
         num_violations=int(violated.sum()),
         num_rises=int((trace.worst_change[accepted] >= 0).sum()),
     )

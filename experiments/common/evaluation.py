@@ -90,10 +90,9 @@ class Evaluator:
 
     def _single(self, params, name, epsilon, same):
         budget = threat.threat_model("l2", epsilon)
-        measured = _attack(self.model, name, self.k)(
-            params, self.x, budget, jax.random.key(0)
-        )
-        result, agreement = jax.tree.map(np.asarray, measured)
+        run = _attack(self.model, name, self.k)
+        result = run(params, self.x, budget, jax.random.key(0))
+        result = jax.tree.map(np.asarray, result)
         manipulated = result.manipulation_epoch > 0
         epochs = result.manipulation_epoch[manipulated]
         found = [
@@ -109,8 +108,7 @@ class Evaluator:
             _summary("vanished", (result.vanished == 1).astype(float)),
             _summary("manipulated", manipulated.astype(float)),
             _summary("manipulation_epoch", epochs) if epochs.size else None,
-            _summary("pcc", agreement["pcc"]),
-            _summary("mse", agreement["mse"]),
+            *_agreement(result.clean_map, result.best_map),
             *self._trace(result),
         ]
         return [record for record in found if record is not None]
@@ -123,10 +121,18 @@ class Evaluator:
         found = self._outcome(
             result.best.precision,
             result.best_same_class.precision,
-            self.model.apply(params, self.x),
-            self.model.apply(params, result.best.perturbed),
+            result.clean_logits,
+            result.best_logits,
             same,
         )
+        left = result.manipulation_budget[result.manipulation_budget > 0]
+        found += [
+            _summary("vanished", (result.vanished == 1).astype(float)),
+            _summary("manipulated", (result.manipulation_budget > 0).astype(float)),
+            _summary("manipulation_budget", left) if left.size else None,
+            *_agreement(result.clean_map, result.best_map),
+        ]
+        found = [record for record in found if record is not None]
         curve = [
             {**_summary("p@k_curve", values), "evaluations": int(spent)}
             for spent, values in zip(result.curve_budget, result.curve, strict=True)
@@ -185,6 +191,16 @@ def _summary(metric: str, values: np.ndarray) -> dict[str, Any]:
     return record
 
 
+_pearson = jax.jit(jax.vmap(metrics.pearson))
+_mse = jax.jit(jax.vmap(metrics.mse))
+
+
+def _agreement(clean_maps, maps) -> list[dict[str, Any]]:
+    """Correlation and distance of the explanations before and after."""
+    pair = jnp.asarray(clean_maps), jnp.asarray(maps)
+    return [_summary("pcc", _pearson(*pair)), _summary("mse", _mse(*pair))]
+
+
 def _ties(maps: np.ndarray, k: int) -> np.ndarray:
     descending = -np.sort(-maps, axis=1)
     return descending[:, k - 1] == descending[:, k]
@@ -220,15 +236,7 @@ def _attack(model, name: str, k: int):
         named.attack, num_steps=named.num_steps, track_every=named.track_every
     )
 
-    def measured(params, x, budget, key):
-        result = run(params, x, budget, key=key)
-        agreement = {
-            "pcc": jax.vmap(metrics.pearson)(result.clean_map, result.best_map),
-            "mse": jax.vmap(metrics.mse)(result.clean_map, result.best_map),
-        }
-        return result, agreement
-
-    return jax.jit(measured)
+    return jax.jit(lambda params, x, budget, key: run(params, x, budget, key=key))
 
 
 @functools.lru_cache

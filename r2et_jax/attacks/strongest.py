@@ -23,9 +23,10 @@ from r2et_jax.attacks import goals, optimizers
 from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
 from r2et_jax.attacks.registry import Model, named_attack
 from r2et_jax.attacks.runner import Best, attack_example
+from r2et_jax.batching import map_batched
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
-from r2et_jax.score import predicted_class
+from r2et_jax.score import class_probabilities, predicted_class
 from r2et_jax.threat import NORMS, ThreatModel
 from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
 
@@ -72,7 +73,15 @@ class StrongestResult(NamedTuple):
       best: the best valid input of each, as the threat model's prediction rule has
         it: perturbed [m, n], P@k [m], step unused.
       best_same_class: the same among inputs whose predicted class stayed.
-      clean_precision: 1, or NaN where the clean map is all zeros [m].
+      clean_map, best_map: explanations of the clean and of the best input [m, n].
+      clean_logits, best_logits: their logits [m, C].
+      class_changed: whether the best input has another predicted class [m].
+      prediction_change: total variation between the class probabilities of both, in
+        [0, 1] [m].
+      vanished: share of the gradient steps, over all members that ran, whose gradient
+        was exactly zero; a random draw counts as a step that did not vanish [m].
+      manipulation_budget: evaluations after which a top-k feature had first left; 0 if
+        none did, a censored input [m].
       member_precision: lowest valid P@k of each member [members, m]; 1 where it was
         not run because the input was at 0 already.
       winner: the member that first reached the best value [m], an index, −1 if none
@@ -84,7 +93,14 @@ class StrongestResult(NamedTuple):
 
     best: Best
     best_same_class: Best
-    clean_precision: np.ndarray
+    clean_map: np.ndarray
+    best_map: np.ndarray
+    clean_logits: np.ndarray
+    best_logits: np.ndarray
+    class_changed: np.ndarray
+    prediction_change: np.ndarray
+    vanished: np.ndarray
+    manipulation_budget: np.ndarray
     member_precision: np.ndarray
     winner: np.ndarray
     evaluations: np.ndarray
@@ -203,7 +219,8 @@ def compile_strongest(
       `run(params, x [m, n], threat, *, key) -> StrongestResult` on the host.
 
     Raises:
-      ValueError: for repeated names, or counts below 1.
+      ValueError: for repeated names, a batch_size below 1, or a budget that no member
+        fits.
     """
     check_count("budget", budget)
     check_count("batch_size", batch_size)
@@ -217,7 +234,13 @@ def compile_strongest(
     compiled = [
         families[m.build, m.num_steps, m.track_every, m.restarts] for m in members
     ]
-    judge = _compile_clean(members[0].build(*members[0].settings))
+    cheapest = min(member.cost for member in members)
+    if budget < cheapest:
+        raise ValueError(
+            f"budget must allow at least one member, of {cheapest} gradient "
+            f"evaluations, got {budget}"
+        )
+    judge = _compile_judge(members[0].build(*members[0].settings), batch_size)
 
     def run(
         params: Params, x: Array, threat: ThreatModel, /, *, key: Array
@@ -225,12 +248,13 @@ def compile_strongest(
         x = np.asarray(x)
         m = x.shape[0]
         size = min(batch_size, m)
-        clean = np.asarray(judge(params, x))
+        clean, clean_map, clean_logits = map(np.asarray, judge(params, x, x))
         best = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
         same = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
         member_precision = np.ones((len(members), m), clean.dtype)
         winner = np.full(m, -1)
         evaluations = np.zeros(m, np.int64)
+        num_steps, num_vanished = np.zeros(m, np.int64), np.zeros(m)
         curve_budget, curve = [0], [clean.copy()]
         spent, stage = 0, 0
         while True:
@@ -246,7 +270,7 @@ def compile_strongest(
                     rows = active[start : start + size]
                     # One shape for every chunk: the last row fills the rest.
                     filled = np.pad(rows, (0, size - rows.size), mode="edge")
-                    found, found_same = compiled[i](
+                    found, found_same, vanished = compiled[i](
                         params, x[filled], filled, threat, round_key, member.settings
                     )
                     lower = _keep_lower(best, found, rows)
@@ -256,21 +280,38 @@ def compile_strongest(
                         member_precision[i, rows],
                         np.asarray(found.precision)[: rows.size],
                     )
+                    num_vanished[rows] += np.asarray(vanished)[: rows.size]
+                    num_steps[rows] += member.cost
                 evaluations[active] += member.cost
                 curve_budget.append(spent)
                 curve.append(best.precision.copy())
             stage += 1
             if not ran or not np.any(same.precision > 0):
                 break
+        _, best_map, best_logits = map(np.asarray, judge(params, x, best.perturbed))
+        curve = np.stack(curve)
+        left = curve < 1
+        shift = class_probabilities(best_logits) - class_probabilities(clean_logits)
         return StrongestResult(
-            best,
-            same,
-            clean,
-            member_precision,
-            winner,
-            evaluations,
-            np.array(curve_budget),
-            np.stack(curve),
+            best=best,
+            best_same_class=same,
+            clean_map=clean_map,
+            best_map=best_map,
+            clean_logits=clean_logits,
+            best_logits=best_logits,
+            class_changed=np.asarray(
+                predicted_class(best_logits) != predicted_class(clean_logits)
+            ),
+            prediction_change=0.5 * np.abs(np.asarray(shift)).sum(axis=-1),
+            vanished=num_vanished / np.maximum(num_steps, 1),
+            manipulation_budget=np.where(
+                left.any(axis=0), np.array(curve_budget)[left.argmax(axis=0)], 0
+            ),
+            member_precision=member_precision,
+            winner=winner,
+            evaluations=evaluations,
+            curve_budget=np.array(curve_budget),
+            curve=curve,
         )
 
     return run
@@ -285,18 +326,30 @@ def _keep_lower(best: Best, found: Best, rows: np.ndarray) -> np.ndarray:
     return rows[lower]
 
 
-def _compile_clean(attack: Attack):
-    def one(params, x):
-        target = predicted_class(attack.apply(params, x))
-        values = attack.saliency(params, x, target).ravel()
-        mask = positive_top_k_mask(values, k=attack.k)
-        return top_k_overlap(mask, values, k=attack.k)
+def _compile_judge(attack: Attack, batch_size: int):
+    """`run(params, clean, x) -> (P@k, map, logits)` of inputs x [m, n]."""
 
-    return jax.jit(jax.vmap(one, (None, 0)))
+    def one(params, clean, x):
+        target = predicted_class(attack.apply(params, clean))
+        before = attack.saliency(params, clean, target).ravel()
+        values = attack.saliency(params, x, target)
+        mask = positive_top_k_mask(before, k=attack.k)
+        overlap = top_k_overlap(mask, values.ravel(), k=attack.k)
+        return overlap, values, attack.apply(params, x)
+
+    def run(params, clean, x):
+        each = functools.partial(one, params)
+        return map_batched(each, (clean, x), batch_size=batch_size)
+
+    return jax.jit(run)
 
 
 def _compile_family(build, num_steps: int, track_every: int, num_restarts: int):
-    """`run(params, x [b, n], index [b], threat, key, settings) -> (Best, Best)`."""
+    """`run(params, x [b, n], index [b], threat, key, settings)`.
+
+    It returns the best inputs under the prediction rule and with the class kept, and
+    the number of steps whose gradient vanished.
+    """
 
     def one(params, x, index, threat, key, settings):
         attack = build(*settings)
@@ -313,12 +366,16 @@ def _compile_family(build, num_steps: int, track_every: int, num_restarts: int):
                 num_steps=num_steps,
                 track_every=track_every,
             )
-            found = (result.best, result.best_same_class)
-            return tuple(map(_lower, found, carry)), None
+            best, best_same, vanished = carry
+            best = _lower(result.best, best)
+            best_same = _lower(result.best_same_class, best_same)
+            vanished += num_steps * result.vanished.astype(x.dtype)
+            return (best, best_same, vanished), None
 
         keys = jax.random.split(jax.random.fold_in(key, index), num_restarts)
         nothing = Best(x, jnp.ones((), x.dtype), jnp.zeros((), jnp.int32))
-        return jax.lax.scan(restart, (nothing, nothing), keys)[0]
+        start = (nothing, nothing, jnp.zeros((), x.dtype))
+        return jax.lax.scan(restart, start, keys)[0]
 
     return jax.jit(jax.vmap(one, (None, 0, 0, None, None, None)))
 

@@ -14,6 +14,7 @@ from r2et_jax.attacks.separated_dual import minimize_on_simplices
 from r2et_jax.threat import contains, threat_model
 
 N, K, M = 6, 2, 5
+SIGMA = 0.4
 KEY = jax.random.key(0)
 
 
@@ -61,8 +62,15 @@ jacobian = in_numpy(jax.jacrev(explain, argnums=1))
 
 @functools.lru_cache
 def stepper(curvature):
+    # A first length that is too long, so that it has to be halved.
     attack = attacks.multiobjective_attack(
-        net, explain, k=K, project=False, curvature=curvature
+        net,
+        explain,
+        k=K,
+        project=False,
+        curvature=curvature,
+        initial_step=64.0 if curvature == "identity" else 1.0,
+        armijo=SIGMA,
     )
 
     def init(params, x, threat):
@@ -233,8 +241,9 @@ def test_direction_and_length_by_hand():
             for share in (t, 2 * t)
         ]
         np.testing.assert_allclose(last.worst_change, worst[0], rtol=1e-6)
-        assert worst[0] <= ARMIJO * t * slope
-        assert t == 1 or worst[1] > ARMIJO * 2 * t * slope
+        assert t == 64 / 2**last.num_halvings < 64
+        assert worst[0] <= SIGMA * t * slope
+        assert worst[1] > SIGMA * 2 * t * slope
 
 
 @pytest.mark.parametrize("curvature", ["identity", "barzilai_borwein"])
