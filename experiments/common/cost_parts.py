@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.common import costs
+from experiments.common import costs, protocol
 from r2et_jax import attacks, datasets, models, objectives
 from r2et_jax.threat import threat_model
 from r2et_jax.training import TrainState, init_state, train_step
@@ -100,7 +100,13 @@ def training_step(name: str, num_features: int, *, k: int, seed: int) -> Trainin
     smooth = objectives.method(name).smooth
     model = models.MLP(activation="softplus" if smooth else "leaky_relu")
     params = model.init(jax.random.key(seed), jnp.zeros(num_features))
-    objective = objectives.objective(name, model.apply, k=k)
+    objective = objectives.objective(
+        name,
+        model.apply,
+        k=k,
+        k_prime=protocol.default_k_prime(k, num_features),
+        surrogate=model.surrogate(rho=protocol.SURROGATE_RHO).apply,
+    )
     optimizer = optax.adam(1e-3)
     return TrainingStep(
         train_step(objective.loss, optimizer),

@@ -261,6 +261,7 @@ class Fitter:
             model.apply,
             k=self.k,
             k_prime=protocols.default_k_prime(self.k, self.x.shape[1]),
+            surrogate=model.surrogate(rho=protocols.SURROGATE_RHO).apply,
         )
         block = min(protocol.eval_every, epochs)
         if epochs % block:

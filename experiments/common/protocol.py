@@ -48,22 +48,52 @@ SURROGATE_RHO = 3.0
 TABULAR_K = 8
 
 # Every tuned method tries twelve settings: equal effort. Methods with two penalties
-# take every combination of the four gaps and three curvatures of _PAIRED.
+# take every combination of _PAIRED: four of a ranking term, three of any other.
 _GRID = {
     "l2": (1e-4, 3e-4, 6e-4, 1e-3, 2e-3, 3e-3, 5e-3, 7e-3, 1e-2, 1.5e-2, 2e-2, 3e-2),
     "gap": (0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0),
     "exp_gap": (0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0, 2.0, 3.0, 6.0, 10.0),
     "mm_gap": (0.03, 0.06, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0),
     "curvature": (0.003, 0.006, 0.01, 0.02, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0, 2.0),
+    "radius": (3e-4, 1e-3, 2e-3, 3e-3, 6e-3, 0.01, 0.02, 0.03, 0.06, 0.1, 0.15, 0.2),
+    "adv_hinge": (1e-3, 2e-3, 3e-3, 6e-3, 0.01, 0.02, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6),
+    "adv_loss": (0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0, 2.0, 3.0, 6.0, 10.0),
 }
-_GRID["curvature_fd"] = _GRID["curvature"]
+_GRID |= {
+    "curvature_fd": _GRID["curvature"],
+    "frobenius": _GRID["curvature"],
+    "spectral": _GRID["curvature"],
+    "logit_curvature": _GRID["curvature"],
+    "cross_lipschitz": _GRID["curvature"],
+    "gradient_change": _GRID["adv_loss"],
+    "ig_change": _GRID["adv_loss"],
+    "adv_gap": _GRID["gap"],
+    "anchored_gap": _GRID["mm_gap"],
+    "mm_exp_gap": _GRID["exp_gap"],
+    "radius_hinge": _GRID["adv_loss"],
+}
 _PAIRED = {
     "l2": (1e-3, 3e-3, 1e-2),
     "gap": (1.0, 2.0, 3.0, 6.0),
     "exp_gap": (0.1, 0.3, 0.6, 1.0),
     "mm_gap": (0.1, 0.3, 0.6, 1.0),
     "curvature": (0.01, 0.03, 0.1),
-    "curvature_fd": (0.01, 0.03, 0.1),
+    "radius": (0.003, 0.01, 0.03, 0.1),
+    "adv_hinge": (0.003, 0.01, 0.03, 0.1),
+    "adv_loss": (0.1, 0.3, 1.0),
+}
+_PAIRED |= {
+    "curvature_fd": _PAIRED["curvature"],
+    "frobenius": _PAIRED["curvature"],
+    "spectral": _PAIRED["curvature"],
+    "logit_curvature": _PAIRED["curvature"],
+    "cross_lipschitz": _PAIRED["curvature"],
+    "gradient_change": _PAIRED["adv_loss"],
+    "ig_change": _PAIRED["adv_loss"],
+    "adv_gap": _PAIRED["gap"],
+    "anchored_gap": _PAIRED["mm_gap"],
+    "mm_exp_gap": _PAIRED["exp_gap"],
+    "radius_hinge": (0.1, 0.3, 1.0, 3.0),
 }
 
 PRESETS = {

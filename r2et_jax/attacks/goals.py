@@ -16,11 +16,13 @@ import jax.numpy as jnp
 from r2et_jax.checks import check_count, check_positive, check_same_shape
 from r2et_jax.numerics import unit_sum
 from r2et_jax.ranking import (
+    at,
+    leading,
     mean_exponential_gap,
     mean_gap_scale,
     mean_gap_weights,
-    ranks,
     smallest_pair_weights,
+    top_k_indices,
     top_k_mask,
     weighted_sum,
 )
@@ -96,10 +98,10 @@ def targeted_pair(*, inside: int | None = None, outside: int | None = None) -> G
 
     def prepare(clean_map, *, k, key):
         del key
-        position = ranks(clean_map)
-        index = jnp.arange(clean_map.shape[0])
-        plus = position == k - 1 if inside is None else index == inside
-        minus = position == k if outside is None else index == outside
+        _, order = leading(clean_map, k + 1)
+        index = jnp.arange(clean_map.shape[0], dtype=order.dtype)
+        plus = index == (order[k - 1] if inside is None else inside)
+        minus = index == (order[k] if outside is None else outside)
         return plus.astype(clean_map.dtype) - minus.astype(clean_map.dtype)
 
     return Goal(prepare, weighted_sum)
@@ -134,19 +136,17 @@ def smooth_precision(*, temperature: float = 0.3) -> Goal:
 
     def prepare(clean_map, *, k, key):
         del key
-        return top_k_mask(clean_map, k=k)
+        # The indices carry k, which is static, in their shape.
+        return top_k_mask(clean_map, k=k), top_k_indices(clean_map, k=k)
 
-    def value(values, mask):
-        n = mask.shape[0]
+    def value(values, reference):
+        mask, top = reference
+        n, k = values.shape[0], top.shape[0]
         values = unit_sum(values)
-        position = ranks(values)
-        k = jnp.sum(mask, dtype=position.dtype)
-        border = 0.5 * jnp.sum(
-            jnp.where((position == k - 1) | (position == k), values, 0)
-        )
-        border = jax.lax.stop_gradient(border)
+        largest, _ = leading(values, k + 1)
+        border = 0.5 * (at(largest, k - 1) + at(largest, k))
         soft = jax.nn.sigmoid((values - border) * (n / temperature))
-        return 0.5 * (1 + jnp.sum(jnp.where(mask, soft, -soft)) / k.astype(soft.dtype))
+        return 0.5 * (1 + jnp.sum(jnp.where(mask, soft, -soft)) / k)
 
     return Goal(prepare, value)
 

@@ -178,8 +178,8 @@ def multiobjective_attack(
       jacobian_chunk: tangents at a time, for memory; None for all.
 
     Returns:
-      `Attack` with a `Step` as optimizer state and the smallest gap as the objective.
-      It draws nothing: its key is not used. Inputs that converged or stalled stay.
+      `Attack` with a `Step` as optimizer state and the smallest gap as the objective;
+      its key is not used. Inputs that converged or stalled stay.
 
     Raises:
       ValueError: for an unknown curvature or a number out of range.
@@ -278,9 +278,8 @@ def multiobjective_attack(
 
         gradients = jnp.max(jax.vmap(safe_norm)(rows[: values.size]))
         scale = jnp.maximum(last.scale, gradients)
-        share = (
-            4 * math.sqrt(jnp.finfo(x.dtype).eps) if tolerance is None else tolerance
-        )
+        rounding = 4 * math.sqrt(jnp.finfo(x.dtype).eps)
+        share = rounding if tolerance is None else tolerance
         critical = share * scale / jnp.sqrt(beta)
         # Rows over √β are those of the problem with B = I.
         dual = minimize_on_simplices(
@@ -335,8 +334,13 @@ def multiobjective_attack(
         length = safe_norm(direction)
         longest = max_length / jnp.where(length > 0, length, 1)
         first = jnp.minimum(last.trial_step, longest).astype(x.dtype)
-        untried = -jnp.ones((), jnp.int32)
-        before = 2 * first, untried, x, jnp.zeros((), x.dtype), jnp.zeros((), bool)
+        before = (
+            2 * first,
+            -jnp.ones((), jnp.int32),
+            x,
+            jnp.zeros((), x.dtype),
+            jnp.zeros((), bool),
+        )
         t, count, moved, worst, accepted = jax.lax.while_loop(refused, shorter, before)
         goes = accepted & ~idle
         vanished = ~jnp.any(rows[: values.size] != 0)

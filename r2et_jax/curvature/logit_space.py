@@ -74,7 +74,9 @@ def output_hessian(kind: str, logits: Array, target: Array) -> Array:
         return _binary_output_hessian(kind, logits, target)[:, None]
     if kind == "logit":
         return jnp.zeros((num_classes, num_classes), logits.dtype)
-    is_target = jnp.arange(num_classes) == target
+    # Both in one integer type, whichever the caller's index has.
+    index = jnp.arange(num_classes, dtype=jnp.int32)
+    is_target = index == jnp.asarray(target, jnp.int32)
     if kind == "log_odds":
         return -_softmax_covariance(
             jax.nn.softmax(jnp.where(is_target, -jnp.inf, logits))

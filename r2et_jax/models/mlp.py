@@ -54,6 +54,30 @@ class MLP(nn.Module):
         return self.clone(activation=name, rho=rho)
 
 
+class SkipMLP(MLP):
+    """z = aᵀx + MLP(x), with a zero at the start: the linear part has no curvature.
+
+    Attributes as in `MLP`; each of the C logits has its own a.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> model = SkipMLP(activation="softplus")
+      >>> params = model.init(jax.random.key(0), jnp.zeros(28))
+      >>> sorted(params["params"])
+      ['Dense_0', 'Dense_1', 'skip']
+    """
+
+    @nn.compact
+    def __call__(self, x):
+        skip = nn.Dense(
+            self.num_outputs,
+            use_bias=False,
+            kernel_init=nn.initializers.zeros_init(),
+            name="skip",
+        )
+        return super().__call__(x) + skip(x)
+
+
 class Linear(nn.Module):
     """Logistic regression: n → C logits."""
 

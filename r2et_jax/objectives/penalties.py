@@ -20,8 +20,13 @@ from r2et_jax.types import ApplyFn, Array
 Penalty = Callable[..., Array]
 
 
-def _maps(apply: ApplyFn) -> Callable[..., tuple[Array, Array]]:
-    """The normalised map of a model, and the map of the reference that ranks it."""
+def ranked_maps(apply: ApplyFn) -> Callable[..., tuple[Array, Array]]:
+    """The normalised map of a model, and the map of the reference that ranks it.
+
+    Returns:
+      `maps(params, reference, x, target) -> (values [n], ranked [n])`: values is
+      differentiable and has the reference's signs; ranked is a constant.
+    """
     # The log-odds' normalised map equals the probability's and does not saturate.
     input_gradient = jax.grad(score.log_odds(apply), argnums=1)
 
@@ -43,7 +48,7 @@ def mean_gap(apply: ApplyFn, *, k: int) -> Penalty:
 
     Source: R2ET (arXiv 2212.14106), the ranking term.
     """
-    maps = _maps(apply)
+    maps = ranked_maps(apply)
 
     def penalty(params, reference, x, target, /):
         values, ranked = maps(params, reference, x, target)
@@ -61,7 +66,7 @@ def exponential_gap(apply: ApplyFn, *, k: int, theta: float = 0.05) -> Penalty:
       k: size of the top set.
       theta: temperature θ > 0; far above the mean gap (about 1/n) the form is linear.
     """
-    maps = _maps(apply)
+    maps = ranked_maps(apply)
 
     def penalty(params, reference, x, target, /):
         values, ranked = maps(params, reference, x, target)
@@ -73,11 +78,44 @@ def exponential_gap(apply: ApplyFn, *, k: int, theta: float = 0.05) -> Penalty:
 
 def smallest_pairs(apply: ApplyFn, *, k: int, k_prime: int) -> Penalty:
     """−mean h over the k′ pairs with the smallest gaps: R2ET-mm."""
-    maps = _maps(apply)
+    maps = ranked_maps(apply)
 
     def penalty(params, reference, x, target, /):
         values, ranked = maps(params, reference, x, target)
         weights = ranking.smallest_pair_weights(ranked, k=k, k_prime=k_prime)
+        return -ranking.weighted_sum(values, weights)
+
+    return penalty
+
+
+def exponential_smallest(
+    apply: ApplyFn, *, k: int, k_prime: int, theta: float = 0.05
+) -> Penalty:
+    """mean exp(−h/θ) over the k′ pairs with the smallest gaps: R2ET-mm, exponential.
+
+    Arguments as in `exponential_gap` and `smallest_pairs`.
+    """
+    maps = ranked_maps(apply)
+
+    def penalty(params, reference, x, target, /):
+        values, ranked = maps(params, reference, x, target)
+        return ranking.mean_exponential_smallest(
+            values, ranked, k=k, k_prime=k_prime, theta=theta
+        )
+
+    return penalty
+
+
+def anchored_pairs(apply: ApplyFn, *, k: int, k_prime: int) -> Penalty:
+    """−mean h over the 2k′ pairs anchored at the first feature outside the top-k set.
+
+    See `ranking.anchored_weights`; k′ lies in 1…min(k, n−k−1).
+    """
+    maps = ranked_maps(apply)
+
+    def penalty(params, reference, x, target, /):
+        values, ranked = maps(params, reference, x, target)
+        weights = ranking.anchored_weights(ranked, k=k, k_prime=k_prime)
         return -ranking.weighted_sum(values, weights)
 
     return penalty

@@ -10,8 +10,11 @@ from r2et_jax.ranking.gaps import mean_gap_weights as mean_gap_weights
 from r2et_jax.ranking.gaps import pairwise_gaps as pairwise_gaps
 from r2et_jax.ranking.gaps import smallest_pair_weights as smallest_pair_weights
 from r2et_jax.ranking.gaps import weighted_sum as weighted_sum
+from r2et_jax.ranking.topk import at as at
 from r2et_jax.ranking.topk import border_tie as border_tie
 from r2et_jax.ranking.topk import descending_order as descending_order
+from r2et_jax.ranking.topk import leading as leading
+from r2et_jax.ranking.topk import leading_masks as leading_masks
 from r2et_jax.ranking.topk import positive_top_k_mask as positive_top_k_mask
 from r2et_jax.ranking.topk import ranks as ranks
 from r2et_jax.ranking.topk import top_k_indices as top_k_indices

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax.checks import check_count, check_k, check_positive
-from r2et_jax.ranking.topk import descending_order, ranks
+from r2et_jax.ranking.topk import descending_order, leading_masks, top_k_mask
 from r2et_jax.types import Array
 
 
@@ -79,11 +79,10 @@ def smallest_pair_weights(reference: Array, *, k: int, k_prime: int) -> Array:
     n = reference.shape[0]
     check_k(k, n)
     check_k_prime(k_prime, k=k, num_features=n)
-    position = ranks(reference)
-    inside = (position >= k - k_prime) & (position < k)
-    outside = (position >= k) & (position < k + k_prime)
-    dtype = reference.dtype
-    return (inside.astype(dtype) - outside.astype(dtype)) / k_prime
+    strong, top, wider = leading_masks(reference, k - k_prime, k, k + k_prime)
+    inside = (top & ~strong).astype(reference.dtype)
+    outside = (wider & ~top).astype(reference.dtype)
+    return (inside - outside) / k_prime
 
 
 def anchored_weights(reference: Array, *, k: int, k_prime: int) -> Array:
@@ -106,11 +105,11 @@ def anchored_weights(reference: Array, *, k: int, k_prime: int) -> Array:
     n = reference.shape[0]
     check_k(k, n)
     check_k_prime(k_prime, k=k, num_features=n, num_anchors=1)
-    position = ranks(reference)
-    inside = (position >= k - k_prime) & (position < k)
-    below = (position > k) & (position <= k + k_prime)
-    dtype = reference.dtype
-    return (inside.astype(dtype) - below.astype(dtype)) / (2 * k_prime)
+    counts = (k - k_prime, k, k + 1, k + 1 + k_prime)
+    strong, top, anchored, wider = leading_masks(reference, *counts)
+    inside = (top & ~strong).astype(reference.dtype)
+    below = (wider & ~anchored).astype(reference.dtype)
+    return (inside - below) / (2 * k_prime)
 
 
 def check_k_prime(
@@ -187,6 +186,6 @@ def mean_exponential_smallest(
 
 def mean_gap_scale(reference: Array, *, k: int) -> Array:
     """The mean gap of the reference map itself: a temperature that fits its scale."""
-    mask = ranks(reference) < k
+    mask = top_k_mask(reference, k=k)
     gap = weighted_sum(reference, mean_gap_weights(mask, k=k))
     return jax.lax.stop_gradient(jnp.maximum(gap, jnp.finfo(reference.dtype).tiny))

@@ -8,9 +8,6 @@ import jax.numpy as jnp
 from r2et_jax.checks import check_k, check_ndim
 from r2et_jax.types import Array
 
-# Below this many features an n × n comparison beats XLA's sort on CPU.
-_COMPARE_BELOW = 128
-
 
 def ranks(values: Array) -> Array:
     """Position of every feature in descending order: 0 is the largest.
@@ -30,28 +27,54 @@ def ranks(values: Array) -> Array:
       Array([1, 0, 2], dtype=int32)
     """
     check_ndim("values", values, 1)
+    order = descending_order(values)
+    index = jnp.arange(values.shape[0], dtype=jnp.int32)
+    return jnp.zeros_like(index).at[order].set(index, unique_indices=True)
+
+
+def leading(values: Array, count: int) -> tuple[Array, Array]:
+    """The `count` largest values, descending, and their indices; no derivative.
+
+    NaN counts as −∞. XLA's partial sort is a call of its own: comparing all pairs
+    instead gets fused with what computes the map, and computes it n times.
+    """
+    check_ndim("values", values, 1)
+    return jax.lax.top_k(_comparable(values), count)
+
+
+def _comparable(values: Array) -> Array:
+    """Values for a sort: NaN as −∞, and −0 as the 0 that it equals."""
     values = jax.lax.stop_gradient(values)
-    values = jnp.where(jnp.isnan(values), -jnp.inf, values)
-    n = values.shape[0]
-    index = jnp.arange(n, dtype=jnp.int32)
-    if n < _COMPARE_BELOW:
-        # An earlier feature wins a tie: one more, on integers. These, summed over the
-        # leading axis, are what XLA's CPU backend vectorises.
-        keys = _ordered_integers(values)
-        earlier = (index[:, None] < index[None, :]).astype(keys.dtype)
-        ahead = keys[:, None] + earlier > keys[None, :]
-        return jnp.sum(ahead, axis=0, dtype=jnp.int32)
-    order = jnp.argsort(-values, stable=True)
-    return jnp.zeros(n, jnp.int32).at[order].set(index, unique_indices=True)
+    values = jnp.where(values == 0, jnp.zeros_like(values), values)
+    return jnp.where(jnp.isnan(values), -jnp.inf, values)
 
 
-def _ordered_integers(values: Array) -> Array:
-    """Integers that compare as the floats do; −0 equals 0."""
-    if values.dtype not in (jnp.float32, jnp.float64):
-        values = values.astype(jnp.float32)
-    kind = jnp.int32 if values.dtype == jnp.float32 else jnp.int64
-    bits = jax.lax.bitcast_convert_type(values, kind)
-    return jnp.where(bits < 0, jnp.iinfo(kind).min - bits, bits)
+def leading_masks(values: Array, *counts: int) -> tuple[Array, ...]:
+    """Boolean masks [n] of the `counts` largest values, nested; no derivative.
+
+    Elementwise, after one partial sort: a value above the last one taken is in, and
+    one equal to it up to that one's index, since ties go to the lower index.
+    """
+    values = _comparable(values)
+    largest, order = leading(values, max(counts))
+    index = jnp.arange(values.shape[0], dtype=order.dtype)
+
+    def first(count):
+        if not count:
+            return jnp.zeros(values.shape, bool)
+        last, last_index = at(largest, count - 1), at(order, count - 1)
+        return (values > last) | ((values == last) & (index <= last_index))
+
+    return tuple(map(first, counts))
+
+
+def at(sorted_values: Array, position: int) -> Array:
+    """One entry of what `leading` returned.
+
+    Slicing a partial sort makes XLA replace it by a full one, which is slow.
+    """
+    here = jnp.arange(sorted_values.shape[0]) == position
+    return jnp.sum(jnp.where(here, sorted_values, 0), dtype=sorted_values.dtype)
 
 
 def top_k_mask(values: Array, *, k: int) -> Array:
@@ -73,23 +96,19 @@ def top_k_mask(values: Array, *, k: int) -> Array:
     """
     check_ndim("values", values, 1)
     check_k(k, values.shape[0])
-    return ranks(values) < k
+    return leading_masks(values, k)[0]
 
 
 def descending_order(values: Array) -> Array:
     """Indices of the features from the largest value to the smallest [n]."""
-    check_ndim("values", values, 1)
-    position = ranks(values)
-    return jnp.zeros_like(position).at[position].set(
-        jnp.arange(values.shape[0], dtype=jnp.int32)
-    )
+    return leading(values, values.shape[0])[1]
 
 
 def top_k_indices(values: Array, *, k: int) -> Array:
     """Indices of the top-k features [k], the largest first. See `top_k_mask`."""
     check_ndim("values", values, 1)
     check_k(k, values.shape[0])
-    return descending_order(values)[:k]
+    return leading(values, k)[1]
 
 
 def positive_top_k_mask(values: Array, *, k: int) -> Array:
@@ -171,7 +190,5 @@ def border_tie(values: Array, *, k: int) -> Array:
     """
     check_ndim("values", values, 1)
     check_k(k, values.shape[0])
-    position = ranks(values)
-    last_in = jnp.sum(jnp.where(position == k - 1, values, 0))
-    first_out = jnp.sum(jnp.where(position == k, values, 0))
-    return (last_in == first_out) & ~jnp.any(jnp.isnan(values))
+    largest, _ = leading(values, k + 1)
+    return (at(largest, k - 1) == at(largest, k)) & ~jnp.any(jnp.isnan(values))

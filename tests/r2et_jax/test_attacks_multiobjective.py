@@ -10,7 +10,6 @@ from scipy import optimize
 
 from r2et_jax import attacks, saliency, score
 from r2et_jax.attacks.multiobjective import ARMIJO, GAP_SHARE
-from r2et_jax.attacks.separated_dual import minimize_on_simplices
 from r2et_jax.threat import contains, threat_model
 
 N, K, M = 6, 2, 5
@@ -101,111 +100,22 @@ def run(num_steps=200, rule="free", epsilon=1.0, penalty=1.0, **keywords):
     return jax.tree.map(np.asarray, result)
 
 
-# The dual.
+# The direction and the length.
 
 
-def by_slsqp(gram, linear, groups):
-    """min ½ αᵀQα + pᵀα by a general solver; groups are lists of indices."""
-    start = np.zeros(len(linear))
-    for group in groups:
-        start[group] = 1 / len(group)
+def shortest(rows):
+    """The square of the shortest vector in the hull of rows, by a general solver."""
+    m = len(rows)
     found = optimize.minimize(
-        lambda a: 0.5 * a @ gram @ a + linear @ a,
-        start,
-        jac=lambda a: gram @ a + linear,
-        bounds=[(0, 1)] * len(linear),
-        constraints=[
-            {"type": "eq", "fun": lambda a, g=g: a[g].sum() - 1} for g in groups
-        ],
+        lambda a: a @ rows @ rows.T @ a,
+        np.full(m, 1 / m),
+        jac=lambda a: 2 * rows @ (a @ rows),
+        bounds=[(0, 1)] * m,
+        constraints={"type": "eq", "fun": lambda a: a.sum() - 1},
         method="SLSQP",
         options={"ftol": 1e-15, "maxiter": 1000},
     )
     return found.fun
-
-
-@functools.lru_cache
-def solver(num_blocks, **keywords):
-    return in_numpy(
-        functools.partial(minimize_on_simplices, num_blocks=num_blocks, **keywords)
-    )
-
-
-def solve(gram, linear, blocks, **keywords):
-    run = solver(int(max(blocks)) + 1, **keywords)
-    return run(jnp.asarray(gram), jnp.asarray(linear), jnp.asarray(blocks))
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("keywords", [{}, {"max_newton_steps": 0, "max_steps": 50_000}])
-def test_separated_dual_is_that_of_all_pairs(seed, keywords):
-    rng = np.random.default_rng(seed)
-    gradients = rng.normal(size=(N, N)) + 2 * (seed % 2)
-    inside, outside = [1, 4], [0, 2, 3, 5]
-    pairs = np.stack([gradients[i] - gradients[j] for i in inside for j in outside])
-    expected = by_slsqp(pairs @ pairs.T, np.zeros(len(pairs)), [range(len(pairs))])
-    blocks = np.array([1, 0, 1, 1, 0, 1])
-    rows = np.where(blocks == 0, 1, -1)[:, None] * gradients
-    found = solve(rows @ rows.T, np.zeros(N), blocks, gap_share=1e-9, **keywords)
-    assert found.converged
-    np.testing.assert_allclose(found.value, expected, atol=1e-7)
-    np.testing.assert_allclose(
-        np.bincount(blocks, found.weights), np.ones(2), rtol=1e-12
-    )
-    assert (found.weights >= 0).all()
-    vector = found.weights @ rows
-    np.testing.assert_allclose(0.5 * vector @ vector, found.value, rtol=1e-9)
-
-
-@pytest.mark.parametrize("newton, steps", [(0, 3), (2, 4)])
-def test_gap_bounds_the_distance_to_the_minimum(newton, steps):
-    blocks = np.array([0, 0, 0, 1, 1, 1, 2, 2])
-    groups = [[0, 1, 2], [3, 4, 5], [6, 7]]
-    for seed in range(12):
-        rng = np.random.default_rng(seed)
-        rows = rng.normal(size=(8, 1 + seed % 8))
-        linear = rng.normal(size=8)
-        best = by_slsqp(rows @ rows.T, linear, groups)
-        for scale in (1e-3, 1.0, 1e4):
-            found = solve(
-                scale * rows @ rows.T,
-                scale * linear,
-                blocks,
-                max_newton_steps=newton,
-                max_steps=steps,
-            )
-            value, gap = found.value / scale, found.gap / scale
-            assert value - gap <= best + 1e-7
-            assert value >= best - 1e-7
-            assert found.num_newton_steps <= newton and found.num_steps <= steps
-
-
-def test_dual_of_degenerate_gradients():
-    blocks = np.array([0, 0, 1, 1])
-    zero = solve(np.zeros((4, 4)), np.zeros(4), blocks)
-    assert zero.converged and zero.value == zero.gap == 0
-    # Two segments that cross: the hulls meet, at 0.
-    rows = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
-    found = solve(rows @ rows.T, np.zeros(4), blocks, tolerance=1e-7)
-    assert found.converged and np.linalg.norm(found.weights @ rows) <= 1e-7
-    # Duplicates: a singular matrix.
-    rows = np.array([[1.0, 2], [1, 2], [3, 0], [3, 0]])
-    found = solve(rows @ rows.T, np.zeros(4), blocks)
-    np.testing.assert_allclose(found.weights @ rows, [4, 2], rtol=1e-9)
-
-
-def test_dual_in_float32():
-    rng = np.random.default_rng(0)
-    rows = (1e-6 * rng.normal(size=(28, 32))).astype(np.float32)
-    blocks = np.array([0] * 8 + [1] * 20)
-    found = solve(rows @ rows.T, np.zeros(28, np.float32), blocks)
-    double = rows.astype(np.float64)
-    exact = solve(double @ double.T, np.zeros(28), blocks, gap_share=1e-9)
-    assert found.value.dtype == np.float32 and found.converged
-    assert found.num_newton_steps < 15 and found.num_steps == 0
-    np.testing.assert_allclose(found.value, exact.value, rtol=2e-3)
-
-
-# The direction and the length.
 
 
 def gaps_of(values, top):
@@ -226,7 +136,7 @@ def test_direction_and_length_by_hand():
         top = np.argsort(-values)[:K]
         rest = np.setdiff1d(np.arange(N), top)
         pairs = np.stack([rows[a] - rows[b] for a in top for b in rest])
-        best = by_slsqp(pairs @ pairs.T, np.zeros(len(pairs)), [range(len(pairs))])
+        best = 0.5 * shortest(pairs)
         norm, t = last.direction_norm, last.step_size
         assert -1e-9 <= 0.5 * norm**2 - best <= last.duality_gap + 1e-9
         assert last.duality_gap <= GAP_SHARE * norm**2
@@ -495,30 +405,6 @@ def test_direction_under_a_violated_constraint_is_that_of_the_whole_problem():
     np.testing.assert_allclose(last.slope, expected, atol=1e-5)
 
 
-def test_smoothed_gradient():
-    params, x = parameters(), inputs()[0]
-    linear = jnp.array([0.0, 1e-4, -0.02, 1.0, -3.0])
-
-    def dot(params, x, target, /):
-        return params @ x
-
-    mu = 0.01
-    smooth = attacks.smoothed_gradient(dot, mu=mu, normalize=False)
-    values = smooth(linear, jnp.zeros(5), 1)
-    exact = np.sqrt(np.asarray(linear) ** 2 + mu**2) - mu
-    np.testing.assert_allclose(values, exact, rtol=1e-9, atol=1e-18)
-    assert (np.abs(linear) - values <= mu).all() and values[0] == 0
-    normal = attacks.smoothed_gradient(dot, mu=mu)(linear, jnp.zeros(5), 1)
-    np.testing.assert_allclose(normal, exact / exact.sum(), rtol=1e-9)
-    # Its Jacobian is g/√(g² + μ²) times the Hessian.
-    g = np.asarray(jax.grad(score.log_odds(net), argnums=1)(params, x, 1))
-    hessian = np.asarray(jax.hessian(score.log_odds(net), argnums=1)(params, x, 1))
-    slope = g / np.sqrt(g**2 + 0.05**2)
-    np.testing.assert_allclose(
-        jacobian(params, x, jnp.asarray(1)), slope[:, None] * hessian, rtol=1e-9
-    )
-
-
 @pytest.mark.parametrize(
     "keywords, message",
     [
@@ -538,13 +424,7 @@ def test_wrong_arguments(keywords, message):
         attacks.multiobjective_attack(net, explain, k=K, **keywords)
 
 
-def test_wrong_arguments_of_the_dual_and_the_trace():
-    with pytest.raises(ValueError, match="gap_share"):
-        solve(np.eye(2), np.zeros(2), np.array([0, 1]), gap_share=1.0)
-    with pytest.raises(ValueError, match="gram"):
-        solve(np.eye(3), np.zeros(2), np.array([0, 1]))
-    with pytest.raises(ValueError, match="mu"):
-        attacks.smoothed_gradient(score.log_odds(net), mu=0.0)
+def test_k_out_of_range():
     attack = attacks.multiobjective_attack(net, explain, k=N)
     with pytest.raises(ValueError, match="k must lie"):
         attacks.trace_descent(

@@ -105,6 +105,30 @@ def test_the_default_is_the_published_model():
     assert model.activation == "leaky_relu"
 
 
+@pytest.mark.parametrize("num_outputs", [1, 3])
+def test_skip_mlp_adds_a_linear_part_that_starts_at_zero(num_outputs):
+    options = {"hidden": (6,), "num_outputs": num_outputs}
+    model, plain = models.SkipMLP(**options), models.MLP(**options)
+    x = np.random.default_rng(3).normal(size=(4, 5)).astype(np.float32)
+    params = jax.jit(model.init)(jax.random.key(0), x[0])
+    layers = dict(params["params"])
+    skip = layers.pop("skip")
+    assert {k: v.shape for k, v in skip.items()} == {"kernel": (5, num_outputs)}
+    np.testing.assert_array_equal(skip["kernel"], 0)
+    rest = {"params": layers}
+    np.testing.assert_array_equal(model.apply(params, x), plain.apply(rest, x))
+    a = np.random.default_rng(4).normal(size=(5, num_outputs)).astype(np.float32)
+    moved = {"params": {**layers, "skip": {"kernel": jnp.asarray(a)}}}
+    expected = forward(rest, np.float64(x), FORMULAS["leaky_relu"]) + x @ a
+    np.testing.assert_allclose(model.apply(moved, x), expected, rtol=1e-5, atol=1e-5)
+    surrogate = model.surrogate(rho=4.0)
+    assert isinstance(surrogate, models.SkipMLP)
+    assert (surrogate.activation, surrogate.rho) == ("leaky_softplus", 4.0)
+    expected = plain.surrogate(rho=4.0).apply(rest, x) + x @ a
+    value = surrogate.apply(moved, x)
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_linear_is_an_affine_map_and_its_own_surrogate():
     model = models.Linear(num_outputs=2)
     x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)

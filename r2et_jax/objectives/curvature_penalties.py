@@ -1,0 +1,110 @@
+"""Penalties of the size of a score's Hessian: whole, its largest eigenvalue, relative.
+
+Every factory returns a `Penalty`, see `objectives.penalties`. None of them ranks, so
+that the reference has no part in them.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from r2et_jax import curvature, score
+from r2et_jax.numerics import safe_norm
+from r2et_jax.objectives.linearity import is_piecewise_linear
+from r2et_jax.objectives.penalties import Penalty
+from r2et_jax.types import ApplyFn
+
+
+def frobenius_curvature(apply: ApplyFn, *, chunk_size: int = 64) -> Penalty:
+    """‖H‖_F of the probability, exact: Exact-H.
+
+    With n Hessian-vector products; for a piecewise-linear network with C logits, where
+    H = Jᵀ M J with J = ∂z/∂x and M = ∇_z² p_c,
+
+      ‖H‖_F² = tr(G M G M),  G = J Jᵀ,
+
+    with C reverse passes.
+
+    Args:
+      apply: the model.
+      chunk_size: products that are held at once, see `curvature.frobenius_norm`.
+
+    Source: R2ET (arXiv 2212.14106), Exact-H; Dombrowski et al. 2022.
+    """
+    dense = curvature.frobenius_norm(score.probability(apply), chunk_size=chunk_size)
+
+    def penalty(params, reference, x, target, /):
+        del reference
+        if not is_piecewise_linear(apply, params, x):
+            return dense(params, x, target)
+        logits, pull = jax.vjp(lambda point: apply(params, point), x)
+        middle = curvature.output_hessian("probability", logits, target)
+        rows = jax.vmap(lambda cotangent: pull(cotangent)[0])(
+            jnp.eye(logits.size, dtype=logits.dtype)
+        ).reshape(logits.size, x.size)
+        product = rows @ rows.T @ middle
+        return curvature.safe_sqrt(jnp.sum(product * product.T))
+
+    return penalty
+
+
+def spectral_curvature(apply: ApplyFn, *, num_steps: int = 8) -> Penalty:
+    """|λ|_max(H) of the probability: SSR.
+
+    Exact for a piecewise-linear network, from its logits' C × C matrix; else by
+    Lanczos from a fixed generic start, an estimate from below.
+
+    Args:
+      apply: the model.
+      num_steps: Lanczos steps for a smooth network.
+
+    Source: Wang et al., Smoothed geometry for robust attribution, 2020 (SSR).
+    """
+    exact = curvature.piecewise_linear_spectral_norm(apply, kind="probability")
+    lanczos = curvature.spectral_norm(score.probability(apply), num_steps=num_steps)
+
+    def penalty(params, reference, x, target, /):
+        del reference
+        if is_piecewise_linear(apply, params, x):
+            return exact(params, x, target)
+        return lanczos(params, x, target, key=jax.random.key(0))
+
+    return penalty
+
+
+def relative_curvature(apply: ApplyFn) -> Penalty:
+    """‖∇²u·v‖₂/‖∇u‖₂ of the log-odds u, v along the sign of ∇u.
+
+    Free of the logits' scale; 0 where ∇u = 0.
+
+    Args:
+      apply: a smooth model.
+
+    Raises:
+      ValueError: when traced, for a piecewise-linear model, whose log-odds have no
+        curvature of the network.
+
+    Source: ours, after R2ET (arXiv 2212.14106).
+    """
+    log_odds = score.log_odds(apply)
+
+    def penalty(params, reference, x, target, /):
+        del reference
+        require_smooth("relative_curvature", apply, params, x)
+        gradient = jax.grad(log_odds, argnums=1)
+        g, tangent = jax.linearize(lambda point: gradient(params, point, target), x)
+        size = safe_norm(g)
+        bent = safe_norm(tangent(curvature.sign_direction(g)))
+        return jnp.where(size > 0, bent / jnp.where(size > 0, size, 1), 0)
+
+    return penalty
+
+
+def require_smooth(name: str, apply: ApplyFn, params, x) -> None:
+    """Raise unless the network has curvature of its own."""
+    if is_piecewise_linear(apply, params, x):
+        raise ValueError(
+            f"{name} needs a smooth model, got a piecewise-linear one, whose logits "
+            "have zero curvature: use an activation such as softplus"
+        )
