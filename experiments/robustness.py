@@ -14,7 +14,7 @@ from experiments.common import cli, flags, output, protocol, records
 from experiments.common.evaluation import STRONGEST, Evaluator
 from experiments.common.fitting import LOGISTIC, Fitter
 from experiments.common.progress import track
-from experiments.common.robustness_report import write_report
+from experiments.common.robustness_report import summary, write_report
 from r2et_jax import attacks, checks, datasets, objectives
 
 _METHODS = "vanilla,wd,sp,est_h,r2et_nh,r2et,r2et_mm_nh,r2et_mm"
@@ -69,8 +69,10 @@ def main(argv):
     for dataset in loaded:
         for k in common.k:
             _measure_dataset(dataset, k, common, store)
-    for path in write_report(folder, store, common):
-        print(path)
+    written = write_report(folder, store, common)
+    for k in common.k:
+        print(summary(store, common, k))
+    print("\n".join(map(str, [folder / "records.jsonl", *written])))
 
 
 def _measure_dataset(dataset, k, common, store):

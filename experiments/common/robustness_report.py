@@ -55,6 +55,27 @@ def write_report(folder: Path, store: RecordStore, common) -> list[Path]:
     return written
 
 
+def summary(store: RecordStore, common, k: int) -> str:
+    """The main columns at the main tolerance, for a terminal."""
+    chosen = store.select(
+        dataset=common.datasets,
+        method=common.methods,
+        k=k,
+        tolerance=protocol.MAIN_TOLERANCE,
+    )
+    wanted = [name for name in ("er", *reversed(_LEADING)) if name in common.attacks]
+    main = wanted[-1] if wanted else common.attacks[-1]
+    budget = max(common.epsilon)
+    columns = _columns(common, main, budget, k)
+    shown = {"AUC", f"P@{k}⁺ {main}", "same", f"P@{k} {main}"}
+    shown |= {f"P@{k} {name}" for name in wanted}
+    table = tables.pivot(chosen, columns=[c for c in columns if c.name in shown])
+    return (
+        f"P@{k} under attack, l2 ≤ {budget:g}; mean ± standard error over seeds; same: "
+        f"overlap between different inputs\n\n{tables.to_text(table)}"
+    )
+
+
 def _write_tables(folder, store, common, main, budget, k, suffix):
     written, parts = [], []
     for tolerance in protocol.TOLERANCES:

@@ -135,6 +135,26 @@ def to_markdown(table: Table, *, notes: Sequence[str] = ()) -> str:
     return "\n".join(text) + "\n"
 
 
+def to_text(table: Table) -> str:
+    """Return a table for a terminal: aligned columns, no footnotes."""
+    lines = [[*table.keys, *(column.name for column in table.columns)]]
+    for key, cells in zip(table.rows, table.cells, strict=True):
+        shown = [
+            _shown(cell, column.format, False)
+            for cell, column in zip(cells, table.columns, strict=True)
+        ]
+        lines.append([*(MISSING if v is None else str(v) for v in key), *shown])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "".join(
+        "  ".join(
+            item.ljust(width) if i < len(table.keys) else item.rjust(width)
+            for i, (item, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        + "\n"
+        for line in lines
+    )
+
+
 def to_csv(table: Table) -> str:
     """Return CSV in full precision: mean, stderr, n, over, runs, nonfinite a column."""
     parts = ("mean", "stderr", "n", "over", "runs", "nonfinite")

@@ -89,7 +89,7 @@ def test_a_run_leaves_records_tables_and_figures(finished):
         "table_tolerance_0.003.csv",
         "p_at_k_by_method.png",
         "p_at_k_by_epsilon_breast_cancer.png",
-        "p_at_k_by_iteration_breast_cancer.png",
+        "p_at_k_by_iteration_er_surrogate_breast_cancer.png",
     }
     config = json.loads((finished / "config.json").read_text())
     assert config["experiment"] == "robustness"
