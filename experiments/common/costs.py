@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r2et_jax import attacks, datasets, models
-from r2et_jax.batching import example_keys, map_batched
+from r2et_jax.batching import compile_chunked, example_keys
 from r2et_jax.score import predicted_class
 from r2et_jax.threat import threat_model
 
@@ -174,18 +174,20 @@ def bare_attack(
 ) -> Callable[..., jax.Array]:
     """The attack's steps alone, without explaining and judging on the way; compiled."""
 
-    def run(params, x, threat, /, *, key):
-        def one(x, key):
+    def chunk(shared, x):
+        params, threat, key = shared
+
+        def one(x):
             target = predicted_class(attack.apply(params, x))
             context, state = attack.init(params, x, target, threat, key=key)
             return jax.lax.fori_loop(
                 0, num_steps, lambda _, s: attack.step(params, context, s), state
             ).perturbed
 
-        keys = example_keys(key, x.shape[0])
-        return map_batched(one, (x, keys), batch_size=batch_size)
+        return jax.vmap(one)(x)
 
-    return jax.jit(run)
+    run = compile_chunked(chunk, batch_size=batch_size)
+    return lambda params, x, threat, /, *, key: run((params, threat, key), x)
 
 
 def resident_growth(**settings: Any) -> tuple[int, int]:
@@ -221,11 +223,12 @@ def _run_watched(
         num_steps=num_steps,
         track_every=track_every,
     )
-    args = target.params, target.x, threat_model("l2", epsilon)
-    key = jax.random.key(seed)
-    compiled = run.lower(*args, key=key).compile()
+    threat, key = threat_model("l2", epsilon), jax.random.key(seed)
+    # Two whole chunks compile what all of them run.
+    warm = target.x[: 2 * attacks.runner.DEFAULT_BATCH_SIZE]
+    run(target.params, warm, threat, key=key)
     before = _resident()
-    jax.block_until_ready(compiled(*args, key=key))
+    run(target.params, target.x, threat, key=key)
     peak = _peak_resident()
     return peak - before, peak
 

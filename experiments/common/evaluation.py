@@ -91,8 +91,7 @@ class Evaluator:
     def _single(self, params, name, epsilon, same):
         budget = threat.threat_model("l2", epsilon)
         run = _attack(self.model, name, self.k)
-        result = run(params, self.x, budget, jax.random.key(0))
-        result = jax.tree.map(np.asarray, result)
+        result = run(params, self.x, budget, key=jax.random.key(0))
         manipulated = result.manipulation_epoch > 0
         epochs = result.manipulation_epoch[manipulated]
         found = [
@@ -232,11 +231,9 @@ def _explain(model, k: int):
 @functools.lru_cache
 def _attack(model, name: str, k: int):
     named = attacks.named_attack(name, attacked_model(model), k=k)
-    run = attacks.attack_batch(
+    return attacks.compile_attack(
         named.attack, num_steps=named.num_steps, track_every=named.track_every
     )
-
-    return jax.jit(lambda params, x, budget, key: run(params, x, budget, key=key))
 
 
 @functools.lru_cache

@@ -6,6 +6,7 @@ any experiment finds what another one has trained.
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import hashlib
 import json
@@ -20,6 +21,7 @@ import optax
 from experiments.common import protocol as protocols
 from experiments.common.progress import track
 from r2et_jax import attacks, datasets, metrics, models, objectives, threat, training
+from r2et_jax.batching import num_cores
 from r2et_jax.types import Params
 
 LOGISTIC = "logistic"
@@ -322,14 +324,20 @@ class Fitter:
         x = jnp.asarray(self.dataset.valid.x[: self.protocol.num_valid])
         run = validation_precision(self.model(method), self.k)
         num = jax.tree.leaves(params)[0].shape[0]
-        values = []
-        for c in track(
-            range(num),
-            description=f"{self.dataset.name} {method} select",
-            show=self.progress,
-        ):
-            values.append(run(jax.tree.map(lambda leaf, c=c: leaf[c], params), x))
-        return np.asarray(jnp.stack(values))
+
+        def precision(c):
+            return float(run(jax.tree.map(lambda leaf: leaf[c], params), x))
+
+        # The first one compiles; then every core measures a candidate of its own.
+        first = precision(0)
+        with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
+            rest = track(
+                pool.map(precision, range(1, num)),
+                description=f"{self.dataset.name} {method} select",
+                show=self.progress,
+                total=num - 1,
+            )
+            return np.array([first, *rest])
 
 
 @functools.lru_cache

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from r2et_jax.attacks.descent import Attack
-from r2et_jax.batching import example_keys, map_batched
+from r2et_jax.batching import compile_chunked, example_keys, map_batched
 from r2et_jax.checks import check_count
 from r2et_jax.ranking import border_tie, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class
@@ -196,22 +198,12 @@ def attack_batch(
       depends on its index alone.
     """
 
-    def run(params, x, threat, /, *, key):
-        def one(x, key):
-            target = predicted_class(attack.apply(params, x))
-            return attack_example(
-                attack,
-                params,
-                x,
-                target,
-                threat,
-                key=key,
-                num_steps=num_steps,
-                track_every=track_every,
-            )
+    one = _one_input(attack, num_steps=num_steps, track_every=track_every)
 
+    def run(params, x, threat, /, *, key):
         keys = example_keys(key, x.shape[0])
-        return map_batched(one, (x, keys), batch_size=batch_size)
+        each = functools.partial(one, params, threat)
+        return map_batched(each, (x, keys), batch_size=batch_size)
 
     return run
 
@@ -223,18 +215,50 @@ def compile_attack(
     track_every: int = 10,
     batch_size: int = DEFAULT_BATCH_SIZE,
 ) -> Callable[..., AttackResult]:
-    """`attack_batch` under `jax.jit`; it compiles once for each shape of x.
+    """The attack on a batch, compiled, in chunks that the host drives.
+
+    Args:
+      attack, num_steps, track_every: as in `attack_example`.
+      batch_size: inputs that are attacked at a time; bounds the memory.
+
+    Returns:
+      `run(params, x [m, n], threat, *, key) -> AttackResult` of NumPy arrays with
+      leading axis m. It compiles once for each shape of a chunk, so that other
+      parameters, budgets and keys of the same shapes cost no compilation.
 
     Example:
       >>> run = compile_attack(attack, num_steps=200)  # doctest: +SKIP
       >>> result = run(params, x, threat, key=key)  # doctest: +SKIP
       >>> float(result.best.precision.mean())  # doctest: +SKIP
     """
-    return jax.jit(
-        attack_batch(
+    one = _one_input(attack, num_steps=num_steps, track_every=track_every)
+
+    def chunk(shared, batched):
+        params, threat, key = shared
+        x, index = batched
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+        return jax.vmap(one, (None, None, 0, 0))(params, threat, x, keys)
+
+    run_chunks = compile_chunked(chunk, batch_size=batch_size)
+
+    def run(params, x, threat, /, *, key):
+        return run_chunks((params, threat, key), (x, np.arange(x.shape[0])))
+
+    return run
+
+
+def _one_input(attack, *, num_steps, track_every):
+    def one(params, threat, x, key):
+        target = predicted_class(attack.apply(params, x))
+        return attack_example(
             attack,
+            params,
+            x,
+            target,
+            threat,
+            key=key,
             num_steps=num_steps,
             track_every=track_every,
-            batch_size=batch_size,
         )
-    )
+
+    return one

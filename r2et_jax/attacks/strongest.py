@@ -23,7 +23,7 @@ from r2et_jax.attacks import goals, optimizers
 from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
 from r2et_jax.attacks.registry import Model, named_attack
 from r2et_jax.attacks.runner import Best, attack_example
-from r2et_jax.batching import map_batched
+from r2et_jax.batching import compile_chunked
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class
@@ -230,7 +230,7 @@ def compile_strongest(
     families: dict[Any, Callable] = {}
     for member in members:
         shape = (member.build, member.num_steps, member.track_every, member.restarts)
-        families.setdefault(shape, _compile_family(*shape))
+        families.setdefault(shape, _compile_family(*shape, batch_size=batch_size))
     compiled = [
         families[m.build, m.num_steps, m.track_every, m.restarts] for m in members
     ]
@@ -247,8 +247,7 @@ def compile_strongest(
     ) -> StrongestResult:
         x = np.asarray(x)
         m = x.shape[0]
-        size = min(batch_size, m)
-        clean, clean_map, clean_logits = map(np.asarray, judge(params, x, x))
+        clean, clean_map, clean_logits = judge(params, x, x)
         best = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
         same = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
         member_precision = np.ones((len(members), m), clean.dtype)
@@ -266,29 +265,25 @@ def compile_strongest(
                 spent += member.cost
                 active = np.flatnonzero(same.precision > 0)
                 round_key = jax.random.fold_in(jax.random.fold_in(key, i), stage)
-                for start in range(0, active.size, size):
-                    rows = active[start : start + size]
-                    # One shape for every chunk: the last row fills the rest.
-                    filled = np.pad(rows, (0, size - rows.size), mode="edge")
+                if active.size:
                     found, found_same, vanished = compiled[i](
-                        params, x[filled], filled, threat, round_key, member.settings
+                        (params, threat, round_key, member.settings),
+                        (x[active], active.astype(np.uint32)),
                     )
-                    lower = _keep_lower(best, found, rows)
-                    winner[lower] = i
-                    _keep_lower(same, found_same, rows)
-                    member_precision[i, rows] = np.fmin(
-                        member_precision[i, rows],
-                        np.asarray(found.precision)[: rows.size],
+                    winner[_keep_lower(best, found, active)] = i
+                    _keep_lower(same, found_same, active)
+                    member_precision[i, active] = np.fmin(
+                        member_precision[i, active], found.precision
                     )
-                    num_vanished[rows] += np.asarray(vanished)[: rows.size]
-                    num_steps[rows] += member.cost
+                    num_vanished[active] += vanished
+                    num_steps[active] += member.cost
                 evaluations[active] += member.cost
                 curve_budget.append(spent)
                 curve.append(best.precision.copy())
             stage += 1
             if not ran or not np.any(same.precision > 0):
                 break
-        _, best_map, best_logits = map(np.asarray, judge(params, x, best.perturbed))
+        _, best_map, best_logits = judge(params, x, best.perturbed)
         curve = np.stack(curve)
         left = curve < 1
         shift = class_probabilities(best_logits) - class_probabilities(clean_logits)
@@ -319,10 +314,9 @@ def compile_strongest(
 
 def _keep_lower(best: Best, found: Best, rows: np.ndarray) -> np.ndarray:
     """Take over, in place, what lies below; the rows in which it does."""
-    precision = np.asarray(found.precision)[: rows.size]
-    lower = precision < best.precision[rows]
-    best.precision[rows[lower]] = precision[lower]
-    best.perturbed[rows[lower]] = np.asarray(found.perturbed)[: rows.size][lower]
+    lower = found.precision < best.precision[rows]
+    best.precision[rows[lower]] = found.precision[lower]
+    best.perturbed[rows[lower]] = found.perturbed[lower]
     return rows[lower]
 
 
@@ -337,15 +331,15 @@ def _compile_judge(attack: Attack, batch_size: int):
         overlap = top_k_overlap(mask, values.ravel(), k=attack.k)
         return overlap, values, attack.apply(params, x)
 
-    def run(params, clean, x):
-        each = functools.partial(one, params)
-        return map_batched(each, (clean, x), batch_size=batch_size)
+    def chunk(params, batched):
+        return jax.vmap(one, (None, 0, 0))(params, *batched)
 
-    return jax.jit(run)
+    run = compile_chunked(chunk, batch_size=batch_size)
+    return lambda params, clean, x: run(params, (clean, x))
 
 
-def _compile_family(build, num_steps: int, track_every: int, num_restarts: int):
-    """`run(params, x [b, n], index [b], threat, key, settings)`.
+def _compile_family(build, num_steps, track_every, num_restarts, *, batch_size):
+    """`run((params, threat, key, settings), (x [m, n], index [m]))`.
 
     It returns the best inputs under the prediction rule and with the class kept, and
     the number of steps whose gradient vanished.
@@ -377,7 +371,12 @@ def _compile_family(build, num_steps: int, track_every: int, num_restarts: int):
         start = (nothing, nothing, jnp.zeros((), x.dtype))
         return jax.lax.scan(restart, start, keys)[0]
 
-    return jax.jit(jax.vmap(one, (None, 0, 0, None, None, None)))
+    def chunk(shared, batched):
+        params, threat, key, settings = shared
+        each = jax.vmap(one, (None, 0, 0, None, None, None))
+        return each(params, *batched, threat, key, settings)
+
+    return compile_chunked(chunk, batch_size=batch_size)
 
 
 def _lower(new: Best, old: Best) -> Best:

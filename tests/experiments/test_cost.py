@@ -29,7 +29,9 @@ def adult_like():
     return costs.Subject(model, params, x)
 
 
-@pytest.mark.parametrize("form", ["attack_batched", "attack_one_by_one"])
+@pytest.mark.parametrize(
+    "form", ["attack_batched", "attack_tuned", "attack_one_by_one"]
+)
 @pytest.mark.filterwarnings("default")
 def test_the_attack_in_pytorch_agrees(adult_like, form):
     pytest.importorskip("torch")
@@ -91,7 +93,7 @@ def test_a_loop_is_told():
 
 def test_memory_of_an_attack_on_many_inputs_is_bounded(adult_like):
     attack = costs.protocol(adult_like, "er", k=K).attack
-    run = attacks.compile_attack(attack, num_steps=1000, track_every=10)
+    run = jax.jit(attacks.attack_batch(attack, num_steps=1000, track_every=10))
     x = jax.ShapeDtypeStruct((100_000, NUM_FEATURES), jnp.float32)
     args = adult_like.params, x, threat_model("l2", 1.0)
     size = costs.compiled_bytes(run, *args, key=jax.random.key(0))

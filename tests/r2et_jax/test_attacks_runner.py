@@ -384,6 +384,6 @@ def test_several_classes_are_attacked_at_the_predicted_one():
     ],
 )
 def test_counts_out_of_range_are_refused(keywords, message):
-    compiled = attacks.compile_attack(descent(), **keywords)
     with pytest.raises(ValueError, match=message):
+        compiled = attacks.compile_attack(descent(), **keywords)
         compiled(parameters(), inputs(2), threat_model(), key=jax.random.key(0))
