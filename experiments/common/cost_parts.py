@@ -23,6 +23,8 @@ TRAIN_BATCH = 256
 FLOP_BATCH = 2048
 TRIAL_STEPS = 20
 LOOP_NOTE = "has a loop, counted as one pass: a lower bound"
+# Inputs that an experiment attacks at a time, about.
+FEW_INPUTS = 1024
 
 
 class Sizes(NamedTuple):
@@ -40,7 +42,7 @@ class Sizes(NamedTuple):
 
 
 STANDARD = Sizes(9, 200, 4096, None, 16384, 200,
-                 (512, 1024, 2048, 4096, 8192, 16384), 8, 100_000)  # fmt: skip
+                 (256, 512, 1024, 2048, 4096, 8192, 16384), 8, 100_000)  # fmt: skip
 SIZES = {
     "smoke": Sizes(3, 20, 512, 2, 2048, 20, (512, 2048), 2, 4096),
     "standard": STANDARD,
@@ -198,13 +200,23 @@ def measure_attacks(setting: Setting) -> list[dict]:
 
 
 def measure_torch(setting: Setting) -> list[dict]:
-    """Throughput of ERAttack over PyTorch's, both sides at their best batch size."""
+    """Throughput of ERAttack over PyTorch's, on as many inputs as experiments attack
+    and on many; both sides at their best batch size.
+    """
+    few = _compare_with_torch(setting, FEW_INPUTS, "", True)
+    many = _compare_with_torch(setting, setting.sizes.compare_inputs, "_many", False)
+    return [*few, *many]
+
+
+def _compare_with_torch(
+    setting: Setting, count: int, suffix: str, loop: bool
+) -> list[dict]:
     import torch
 
     from experiments.common import torch_reference
 
     sizes, steps = setting.sizes, setting.sizes.compare_steps
-    subject = setting.subject(sizes.compare_inputs)
+    subject = setting.subject(count)
     attack = costs.protocol(subject, "er", k=setting.k).attack
     threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)
     layers = torch_reference.layers_of(subject.params)
@@ -230,7 +242,8 @@ def measure_torch(setting: Setting) -> list[dict]:
         )
 
     # Each side at its best: threads that wait for each other lose on a busy machine.
-    sides = sizes.compare_batches, sorted({1, len(os.sched_getaffinity(0))})
+    batches = tuple(b for b in sizes.compare_batches if b <= count) or (count,)
+    sides = batches, sorted({1, len(os.sched_getaffinity(0))})
     size = costs.fastest(
         {s: jax_run(attacks.compile_attack, s, TRIAL_STEPS) for s in sides[0]},
         rounds=3,
@@ -254,11 +267,11 @@ def measure_torch(setting: Setting) -> list[dict]:
         "jax": jax_run(attacks.compile_attack, size, steps),
         **{name: torch_run(forms[name], *best[name], steps) for name in forms},
         "bare": jax_run(costs.bare_attack, size, steps),
-        "torch_one_by_one": one_by_one,
     }
+    if loop:
+        runs["torch_one_by_one"] = one_by_one
     seconds = costs.interleaved(runs, rounds=sizes.rounds, pause=0.05)
-    inputs = dict.fromkeys(runs, sizes.compare_inputs)
-    inputs["torch_one_by_one"] = sizes.loop_inputs
+    inputs = dict.fromkeys(runs, count) | {"torch_one_by_one": sizes.loop_inputs}
     rate = {name: inputs[name] * steps / seconds[name] for name in runs}
     notes = {
         "jax": f"batch size {size}",
@@ -270,8 +283,12 @@ def measure_torch(setting: Setting) -> list[dict]:
     }
     fields = {"attack": "er", "epsilon": setting.epsilon}
     found = []
-    for other in (*forms, "torch_one_by_one"):
-        fields |= {"against": other, "note": f"jax {notes['jax']}; {notes[other]}"}
+    for other in (name for name in runs if name.startswith("torch")):
+        fields |= {
+            "against": other + suffix,
+            "inputs": count,
+            "note": f"jax {notes['jax']}; {notes[other]}",
+        }
         found += [
             *setting.spread("torch_throughput", rate[other], **fields),
             *setting.spread("jax_throughput", rate["jax"], **fields),
