@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from r2et_jax.checks import check_count
-
-# Fewer examples than this do not keep a core busy.
-_WORTH_A_CORE = 32
 
 
 def map_batched(
@@ -65,69 +60,6 @@ def map_batched(
     )
 
 
-def compile_chunked(fn: Callable[..., Any], *, batch_size: int) -> Callable[..., Any]:
-    """Compile a function of a batch and drive it from the host, chunk by chunk.
-
-    All chunks have one shape, the last one padded with copies of its last example. On
-    CPU each core runs a chunk of its own: XLA splits the small operations of one
-    program over the cores only badly (half the throughput on two cores).
-
-    Args:
-      fn: `fn(shared, batched) -> pytree` with the batch's leading axis; both arguments
-        are pytrees, of which `batched` has a leading axis of examples.
-      batch_size: examples in a chunk, at most.
-
-    Returns:
-      `run(shared, batched) -> pytree of NumPy arrays`; it compiles once for each shape
-      of a chunk.
-
-    Raises:
-      ValueError: if batch_size < 1, or when called: the batch is empty or its lengths
-        differ.
-
-    Example:
-      >>> run = compile_chunked(lambda a, x: a * x, batch_size=2)
-      >>> run(2.0, np.arange(3.0)).tolist()
-      [0.0, 2.0, 4.0]
-    """
-    check_count("batch_size", batch_size)
-    compiled = jax.jit(fn)
-    warm: set[Any] = set()
-
-    def run(shared, batched, /):
-        batched = jax.tree.map(_on_host, batched)
-        m = _batch_length(batched)
-        cores = num_cores()
-        size = _balanced_size(m, batch_size, cores)
-
-        # Settings that were made in a `with` block hold in this thread alone.
-        double, promotion = (
-            jax.config.jax_enable_x64,
-            jax.config.jax_numpy_dtype_promotion,
-        )
-
-        def elsewhere(start):
-            with jax.enable_x64(double), jax.numpy_dtype_promotion(promotion):
-                return chunk(start)
-
-        def chunk(start):
-            rows = np.minimum(np.arange(start, start + size), m - 1)
-            out = compiled(shared, jax.tree.map(lambda leaf: leaf[rows], batched))
-            return jax.tree.map(lambda leaf: np.asarray(leaf)[: m - start], out)
-
-        starts = range(0, m, size)
-        shapes = jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), batched)
-        shape = (size, double, str(shapes), str(jax.tree.map(jnp.shape, shared)))
-        # Two threads that meet a new shape together would both compile it.
-        done = [] if shape in warm else [chunk(0)]
-        warm.add(shape)
-        with concurrent.futures.ThreadPoolExecutor(cores) as pool:
-            done += pool.map(elsewhere, starts[len(done) :])
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *done)
-
-    return run
-
-
 def num_cores() -> int:
     """Programs that are worth running at a time: the cores on CPU, else one."""
     if jax.default_backend() != "cpu":
@@ -135,30 +67,6 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _on_host(leaf):
-    """NumPy arrays index fast; random keys have no NumPy form and stay."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
-        return leaf
-    return np.asarray(leaf)
-
-
-def _batch_length(batched: Any) -> int:
-    lengths = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(batched)}
-    if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(
-            f"a batch must share one leading axis of at least 1, got {sorted(lengths)}"
-        )
-    return lengths.pop()
-
-
-def _balanced_size(m: int, batch_size: int, cores: int) -> int:
-    """Examples in a chunk, so that every core gets as many chunks as the others."""
-    num_chunks = -(-m // batch_size)
-    if m >= cores * _WORTH_A_CORE:
-        num_chunks = -(-num_chunks // cores) * cores
-    return -(-m // num_chunks)
 
 
 def example_keys(key: jax.Array, num_examples: int) -> jax.Array:

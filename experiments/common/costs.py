@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from r2et_jax import attacks, datasets, models
-from r2et_jax.batching import compile_chunked, example_keys
+from r2et_jax.attacks.chunked import compile_chunked
+from r2et_jax.batching import example_keys
 from r2et_jax.score import predicted_class
 from r2et_jax.threat import threat_model
 

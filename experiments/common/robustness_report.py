@@ -197,14 +197,16 @@ def _progress(store, common, here, budget, k, dataset):
 def _bars(store, common, chosen, main, budget, k):
     """P@k by method and data set under the main attack."""
     filters = {**chosen, "metric": "p@k", "attack": main, "epsilon": budget}
-    means, errors = [], []
-    for method in common.methods:
-        pairs = [
-            _mean(store, {**filters, "method": method, "dataset": dataset})
-            for dataset in common.datasets
-        ]
-        means.append([pair[0] for pair in pairs])
-        errors.append([pair[1] for pair in pairs])
+    values: dict[tuple[str, str], list[float]] = {}
+    for record in store.select(**filters):
+        key = record["method"], record["dataset"]
+        values.setdefault(key, []).append(number(record["value"]))
+    pairs = [
+        [_mean(values[method, dataset]) for dataset in common.datasets]
+        for method in common.methods
+    ]
+    means = [[pair[0] for pair in row] for row in pairs]
+    errors = [[pair[1] for pair in row] for row in pairs]
     return plots.bars(
         common.methods,
         np.array(means),
@@ -220,11 +222,15 @@ def _series(store, common, filters, axis, *, start=None):
 
     A number as `start` is the value at 0, where nothing has happened yet.
     """
+    found = store.select(**filters)
     series = {}
     for method in common.methods:
-        found = store.select(**{**filters, "method": method})
-        points = sorted({record[axis] for record in found})
-        pairs = [_mean(store, {**filters, "method": method, axis: p}) for p in points]
+        values: dict[float, list[float]] = {}
+        for record in found:
+            if record["method"] == method:
+                values.setdefault(record[axis], []).append(number(record["value"]))
+        points = sorted(values)
+        pairs = [_mean(values[point]) for point in points]
         if start is not None:
             points, pairs = [0.0, *points], [(start, 0.0), *pairs]
         series[method] = (
@@ -235,7 +241,6 @@ def _series(store, common, filters, axis, *, start=None):
     return series
 
 
-def _mean(store, filters):
-    values = [number(record["value"]) for record in store.select(**filters)]
+def _mean(values):
     mean, error = tables.mean_and_stderr(values)
     return mean, 0.0 if np.isnan(error) else error

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r2et_jax.attacks.chunked import compile_chunked
 from r2et_jax.attacks.descent import Attack
-from r2et_jax.batching import compile_chunked, example_keys, map_batched
+from r2et_jax.batching import example_keys, map_batched
 from r2et_jax.checks import check_count
 from r2et_jax.ranking import border_tie, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class

@@ -20,10 +20,10 @@ import optax
 from r2et_jax import saliency as saliency_lib
 from r2et_jax import score
 from r2et_jax.attacks import goals, optimizers
+from r2et_jax.attacks.chunked import compile_chunked
 from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
 from r2et_jax.attacks.registry import Model, named_attack
 from r2et_jax.attacks.runner import Best, attack_example
-from r2et_jax.batching import compile_chunked
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class

@@ -54,7 +54,8 @@ def test_config_holds_every_flag_resolved():
     assert common.config == {
         "attacks": (), "data_dir": "data", "datasets": ("adult",),
         "epsilon": (0.1, 1.0), "k": (8,), "methods": ("vanilla", "r2et"),
-        "output_dir": "results/robustness", "preset": "standard", "progress": True,
+        "models_dir": "results/models", "output_dir": "results/robustness",
+        "preset": "standard", "progress": True,
         "seeds": (0, 1, 2), "steps": 9,
     }  # fmt: skip
 
