@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r2et_jax import attacks, metrics, ranking, saliency, score
-from r2et_jax.checks import check_k
+from r2et_jax.checks import check_k, check_model
 from r2et_jax.threat import ThreatModel, threat_model
 from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
 
@@ -89,8 +89,8 @@ def audit(
       `Audit`; print it for a summary.
 
     Raises:
-      ValueError: for x of another shape, a value of x that is not finite, or k out of
-        range.
+      ValueError: for x of another shape, a value of x that is not finite, k out of
+        range, or a model that does not take such inputs to logits [C].
 
     Example:
       >>> from r2et_jax.models import MLP
@@ -108,6 +108,7 @@ def audit(
     if not np.isfinite(x).all():
         row, column = np.argwhere(~np.isfinite(x))[0]
         raise ValueError(f"x[{row}, {column}] is {x[row, column]}, not finite")
+    check_model(apply, params, x[0])
     threat = threat_model() if threat is None else threat
     members = attacks.default_ensemble(
         apply,

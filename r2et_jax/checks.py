@@ -65,3 +65,19 @@ def check_same_shape(name: str, array: Any, other_name: str, other: Any) -> None
             f"{name} and {other_name} must have the same shape, got {array.shape} and "
             f"{other.shape}"
         )
+
+
+def check_model(apply: Any, params: Any, x: Any) -> None:
+    """Raise unless `apply(params, x)` takes one input x to logits [C]; runs nothing."""
+    try:
+        logits = jax.eval_shape(apply, params, x)
+    except Exception as error:
+        raise ValueError(
+            f"the model does not take an input of shape {x.shape}: {error}"
+        ) from error
+    if getattr(logits, "ndim", None) != 1 or logits.shape[0] < 1:
+        raise ValueError(
+            "apply must take one input to logits of shape [C], got "
+            f"{getattr(logits, 'shape', type(logits).__name__)} for an input of shape "
+            f"{x.shape}"
+        )

@@ -11,7 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.common.fitting import attacked_model
-from r2et_jax import attacks, datasets, metrics, ranking, saliency, score, threat
+from r2et_jax import (
+    attacks,
+    checks,
+    datasets,
+    metrics,
+    ranking,
+    saliency,
+    score,
+    threat,
+)
 
 # Noise under which a ranking must stand, unless the input sits on a kink or a tie.
 GUARD_NOISE = 1e-6
@@ -53,6 +62,7 @@ class Evaluator:
 
     def clean(self, params: Any) -> list[dict[str, Any]]:
         """Metrics without an attack, and the guards against cheating."""
+        checks.check_model(self.model.apply, params, self.x[0])
         test = self.dataset.test
         out = _explain(self.model, self.k)(params, self.x, jax.random.key(0))
         maps, gradients, noisy = (np.asarray(value) for value in out)

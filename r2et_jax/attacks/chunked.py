@@ -30,8 +30,9 @@ def compile_chunked(fn: Callable[..., Any], *, batch_size: int) -> Callable[...,
       batch_size: examples in a chunk, at most.
 
     Returns:
-      `run(shared, batched) -> pytree of NumPy arrays`; it compiles once for each shape
-      of a chunk.
+      `run(shared, batched, *, chunk_size=None) -> pytree of NumPy arrays`; it compiles
+      once for each shape of a chunk. A given chunk_size, such as `balanced_size` of the
+      largest batch, keeps to one shape for batches of all lengths.
 
     Raises:
       ValueError: if batch_size < 1, or when called: the batch is empty or its lengths
@@ -46,11 +47,11 @@ def compile_chunked(fn: Callable[..., Any], *, batch_size: int) -> Callable[...,
     compiled = jax.jit(fn)
     warm: set[Any] = set()
 
-    def run(shared, batched, /):
+    def run(shared, batched, /, *, chunk_size=None):
         batched = jax.tree.map(_on_host, batched)
         m = _batch_length(batched)
         cores = num_cores()
-        size = _balanced_size(m, batch_size, cores)
+        size = balanced_size(m, batch_size) if chunk_size is None else chunk_size
 
         # Settings that were made in a `with` block hold in this thread alone.
         double, promotion = (
@@ -96,9 +97,9 @@ def _batch_length(batched: Any) -> int:
     return lengths.pop()
 
 
-def _balanced_size(m: int, batch_size: int, cores: int) -> int:
-    """Examples in a chunk, so that every core gets as many chunks as the others."""
-    num_chunks = -(-m // batch_size)
+def balanced_size(m: int, batch_size: int) -> int:
+    """Examples in a chunk, at most `batch_size`; every core gets as many chunks."""
+    num_chunks, cores = -(-m // batch_size), num_cores()
     if m >= cores * _WORTH_A_CORE:
         num_chunks = -(-num_chunks // cores) * cores
     return -(-m // num_chunks)

@@ -20,7 +20,7 @@ import optax
 from r2et_jax import saliency as saliency_lib
 from r2et_jax import score
 from r2et_jax.attacks import goals, optimizers
-from r2et_jax.attacks.chunked import compile_chunked
+from r2et_jax.attacks.chunked import balanced_size, compile_chunked
 from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
 from r2et_jax.attacks.registry import Model, named_attack
 from r2et_jax.attacks.runner import Best, attack_example
@@ -33,7 +33,7 @@ from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
 # Gradient evaluations for each input; the curve of P@k against them is flat by then
 # on the tabular networks (python -m experiments.evidence --claim=saturation).
 DEFAULT_BUDGET = 16_000
-DEFAULT_BATCH_SIZE = 512
+DEFAULT_BATCH_SIZE = 256
 _RESTARTS = 10
 _STEPS = 30
 
@@ -247,6 +247,8 @@ def compile_strongest(
     ) -> StrongestResult:
         x = np.asarray(x)
         m = x.shape[0]
+        # One shape for all rounds, however few inputs are left.
+        size = balanced_size(m, batch_size)
         clean, clean_map, clean_logits = judge(params, x, x)
         best = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
         same = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
@@ -269,6 +271,7 @@ def compile_strongest(
                     found, found_same, vanished = compiled[i](
                         (params, threat, round_key, member.settings),
                         (x[active], active.astype(np.uint32)),
+                        chunk_size=size,
                     )
                     winner[_keep_lower(best, found, active)] = i
                     _keep_lower(same, found_same, active)

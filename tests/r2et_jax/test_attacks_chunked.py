@@ -42,6 +42,9 @@ def test_it_compiles_once_for_each_shape_of_a_chunk(two_cores):
     assert shapes == [(50, 3)]
     run(1.0, x[:40])
     assert shapes == [(50, 3), (40, 3)]
+    out = run(1.0, x[:17], chunk_size=50)
+    assert out.shape == (17, 3)
+    assert shapes == [(50, 3), (40, 3)]
 
 
 def test_threads_keep_double_precision(two_cores):

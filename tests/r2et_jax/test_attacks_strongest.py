@@ -173,3 +173,20 @@ def test_the_default_ensemble_names_its_members_and_refuses_other_norms():
     assert sum(member.cost for member in drawn) <= attacks.DEFAULT_BUDGET
     with pytest.raises(ValueError, match="unknown norm 'l1'; known: l2, linf"):
         attacks.default_ensemble(net, lambda rho: net, k=K, norm="l1")
+
+
+def test_every_member_compiles_once_however_few_inputs_are_left():
+    traces = []
+
+    def build(temperature):
+        traces.append(None)
+        return descend(temperature)
+
+    member = attacks.Member("counted", build, (0.3,), 20, 5, 2, False)
+    run = attacks.compile_strongest([member], budget=40 * 5, batch_size=3)
+    x = inputs()
+    traces.clear()  # the judge builds one too
+    result = run(parameters(), x, threat_model("l2", 3.0), key=jax.random.key(0))
+    left = (result.curve > 0).sum(axis=1)
+    assert left[-1] < left[0]  # some inputs have dropped out
+    assert len(traces) == 1
