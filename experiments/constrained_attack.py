@@ -18,11 +18,10 @@ from experiments.common import (
     constrained,
     constrained_report,
     flags,
-    output,
     protocol,
-    records,
+    setup,
 )
-from experiments.common.fitting import LOGISTIC, Fitter
+from experiments.common.fitting import LOGISTIC
 from experiments.common.progress import track
 from r2et_jax import checks, datasets, metrics, objectives
 from r2et_jax.attacks.constrained import WEIGHTINGS
@@ -78,20 +77,10 @@ def main(argv):
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=(ATTACK,),
     )
-    for method in common.methods:
-        if method != LOGISTIC:
-            objectives.method(method)
     given = {name: _given(name, common.preset) for name in _LISTS}
     variants = _variants(given)
-    loaded = [datasets.load(name, data_dir=common.data_dir) for name in common.datasets]
-    for dataset in loaded:
-        datasets.validate(dataset)
-        for k in common.k:
-            checks.check_k(k, dataset.train.x.shape[1])
-    folder = output.prepare_output_dir(
-        common.output_dir, {**common.config, **given}, experiment=FLAGS.experiment
-    )
-    store = records.RecordStore(folder / "records.jsonl")
+    common = common._replace(config={**common.config, **given})
+    loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
     for dataset in loaded:
         for k in common.k:
             _measure_dataset(dataset, k, common, variants, store)
@@ -120,14 +109,7 @@ def _variants(given) -> list[constrained.Variant]:
 
 def _measure_dataset(dataset, k, common, variants, store):
     settings = protocol.PRESETS[common.preset]
-    fitter = Fitter(
-        dataset,
-        seeds=common.seeds,
-        protocol=settings,
-        k=k,
-        models_dir=common.models_dir,
-        progress=common.progress,
-    )
+    fitter = setup.fitter(dataset, k, common)
     x = dataset.test.x[: settings.num_test]
     main_tolerance = protocol.TOLERANCES.index(protocol.MAIN_TOLERANCE)
     for method in common.methods:
@@ -139,19 +121,16 @@ def _measure_dataset(dataset, k, common, variants, store):
             cells, description=f"{dataset.name} {method} attack", show=common.progress
         ):
             model, params = fitted.at(s, main_tolerance)
-            fields = {
-                "experiment": FLAGS.experiment,
-                "dataset": dataset.name,
-                "model": type(model).__name__.lower(),
-                "method": method,
-                "schedule": "pretrain",
-                "seed": common.seeds[s],
-                "fold": 0,
-                "attack": ATTACK,
-                "epsilon": epsilon,
-                "k": k,
-                "tolerance": protocol.MAIN_TOLERANCE,
-            }
+            fields = setup.model_fields(
+                FLAGS.experiment,
+                dataset,
+                model,
+                method=method,
+                seed=common.seeds[s],
+                k=k,
+                tolerance=protocol.MAIN_TOLERANCE,
+            )
+            fields |= {"attack": ATTACK, "epsilon": epsilon}
             if not store.has(**fields):
                 store.append(_cell(fields, model, params, x, variants))
 

@@ -21,12 +21,12 @@ from experiments.common import (
     output,
     protocol,
     records,
+    setup,
     tables,
 )
-from experiments.common.fitting import Fitter
 from experiments.common.progress import track
 from experiments.common.records import number
-from r2et_jax import checks, datasets, metrics, objectives, plots
+from r2et_jax import datasets, metrics, objectives, plots
 
 FLAGS = flags.define_common(
     "convergence",
@@ -75,17 +75,7 @@ def main(argv):
     )
     if common.epsilon:
         raise ValueError("--epsilon has no use here: the region is unbounded")
-    for method in common.methods:
-        objectives.method(method)
-    loaded = [datasets.load(name, data_dir=common.data_dir) for name in common.datasets]
-    for dataset in loaded:
-        datasets.validate(dataset)
-        for k in common.k:
-            checks.check_k(k, dataset.train.x.shape[1])
-    folder = output.prepare_output_dir(
-        common.output_dir, common.config, experiment=FLAGS.experiment
-    )
-    store = records.RecordStore(folder / "records.jsonl")
+    loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
     for dataset in loaded:
         for k in common.k:
             _measure_dataset(dataset, k, common, store)
@@ -94,14 +84,7 @@ def main(argv):
 
 
 def _measure_dataset(dataset, k, common, store):
-    fitter = Fitter(
-        dataset,
-        seeds=common.seeds,
-        protocol=protocol.PRESETS[common.preset],
-        k=k,
-        models_dir=common.models_dir,
-        progress=common.progress,
-    )
+    fitter = setup.fitter(dataset, k, common)
     for method in common.methods:
         fitted = fitter.fit(method)
         for s in track(
@@ -111,19 +94,16 @@ def _measure_dataset(dataset, k, common, store):
         ):
             tolerance = protocol.TOLERANCES.index(protocol.MAIN_TOLERANCE)
             model, params = fitted.at(s, tolerance)
-            cell = {
-                "experiment": FLAGS.experiment,
-                "dataset": dataset.name,
-                "model": type(model).__name__.lower(),
-                "method": method,
-                "schedule": "pretrain",
-                "seed": common.seeds[s],
-                "fold": 0,
-                "attack": convergence.ATTACK,
-                "epsilon": None,
-                "k": k,
-                "tolerance": protocol.MAIN_TOLERANCE,
-            }
+            cell = setup.model_fields(
+                FLAGS.experiment,
+                dataset,
+                model,
+                method=method,
+                seed=common.seeds[s],
+                k=k,
+                tolerance=protocol.MAIN_TOLERANCE,
+            )
+            cell |= {"attack": convergence.ATTACK, "epsilon": None}
             if not store.has(**cell):
                 effort = convergence.EFFORTS[common.preset]
                 x = dataset.test.x[: effort.num_inputs]

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.common import cli, flags, output, protocol, records
+from experiments.common import cli, flags, protocol, records, setup
 from experiments.common.evaluation import STRONGEST, Evaluator
-from experiments.common.fitting import LOGISTIC, Fitter
+from experiments.common.fitting import LOGISTIC
 from experiments.common.progress import track
 from experiments.common.robustness_report import summary, write_report
-from r2et_jax import attacks, checks, datasets, objectives
+from r2et_jax import attacks, datasets, objectives
 
 _METHODS = "vanilla,wd,sp,est_h,r2et_nh,r2et,r2et_mm_nh,r2et_mm"
 FLAGS = flags.define_common(
@@ -54,18 +54,7 @@ def main(argv):
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=(*attacks.NAMES, STRONGEST),
     )
-    for method in common.methods:
-        if method != LOGISTIC:
-            objectives.method(method)
-    loaded = [datasets.load(name, data_dir=common.data_dir) for name in common.datasets]
-    for dataset in loaded:
-        datasets.validate(dataset)
-        for k in common.k:
-            checks.check_k(k, dataset.train.x.shape[1])
-    folder = output.prepare_output_dir(
-        common.output_dir, common.config, experiment=FLAGS.experiment
-    )
-    store = records.RecordStore(folder / "records.jsonl")
+    loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
     for dataset in loaded:
         for k in common.k:
             _measure_dataset(dataset, k, common, store)
@@ -77,14 +66,7 @@ def main(argv):
 
 def _measure_dataset(dataset, k, common, store):
     settings = protocol.PRESETS[common.preset]
-    fitter = Fitter(
-        dataset,
-        seeds=common.seeds,
-        protocol=settings,
-        k=k,
-        models_dir=common.models_dir,
-        progress=common.progress,
-    )
+    fitter = setup.fitter(dataset, k, common)
     evaluators = {}
     for method in common.methods:
         fitted = fitter.fit(method)
@@ -105,17 +87,15 @@ def _measure_dataset(dataset, k, common, store):
                     num_test=settings.num_test,
                     strongest_budget=settings.strongest_budget,
                 )
-            fields = {
-                "experiment": FLAGS.experiment,
-                "dataset": dataset.name,
-                "model": type(model).__name__.lower(),
-                "method": method,
-                "schedule": "pretrain",
-                "seed": common.seeds[s],
-                "fold": 0,
-                "k": k,
-                "tolerance": protocol.TOLERANCES[t],
-            }
+            fields = setup.model_fields(
+                FLAGS.experiment,
+                dataset,
+                model,
+                method=method,
+                seed=common.seeds[s],
+                k=k,
+                tolerance=protocol.TOLERANCES[t],
+            )
             _measure_model(
                 fields, params, fitted.choices[s][t], evaluators[model], common, store
             )
