@@ -281,12 +281,12 @@ CLAIMS: dict[str, Claim] = {
     ),
     "convergence_rate": Claim(
         "in multi-objective descent every objective falls at each accepted step, and "
-        "the smallest direction falls as 1/√T",
+        "the smallest direction falls at least as fast as 1/√T",
         TABULAR,
         _convergence(
             claims_convergence.rate_holds,
-            "{rises:.0f} rises, {violations:.0f} violations of the bound; slope "
-            "{slope:.2f} in log–log; {reached:.0%} of the inputs at −.5 or critical",
+            "{rises:.0f} rises, {violations:.0f} violations of the bound; median "
+            "exponent {exponent:.2f}, {reached:.0%} of the inputs at −.5 or less",
         ),
     ),
     "larger_gap_needs_more_steps": Claim(

@@ -2,13 +2,21 @@
 
 import importlib
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from absl import flags as absl_flags
 from scipy import stats
 
-from experiments.common import claims_convergence, cli, convergence, protocol, records
+from experiments.common import (
+    claims,
+    claims_convergence,
+    cli,
+    convergence,
+    protocol,
+    records,
+)
 from r2et_jax import attacks
 from r2et_jax.attacks.multiobjective import ARMIJO, GAP_SHARE
 
@@ -172,13 +180,18 @@ def test_claims_tell_slow_and_unsound_descents():
 
 
 def test_claims_measure_models(experiment, tmp_path):
-    numbers = claims_convergence.convergence_numbers(
-        ("breast_cancer",),
+    common = SimpleNamespace(
+        datasets=("breast_cancer",),
         data_dir=tmp_path,
         models_dir=tmp_path / "models",
         preset="smoke",
         seeds=(0, 3),
-    )["breast_cancer"]
+        k=(8,),
+        progress=False,
+    )
+    (finding,) = claims.CLAIMS["convergence_rate"].measure(common)
+    assert "violations" in finding.text and finding.subject == "breast_cancer"
+    numbers = finding.numbers
     assert numbers["rises"] == numbers["violations"] == 0
     assert 0 <= numbers["censored"] <= 1
     assert {"exponent", "reached", "spearman_all", "steps_wide"} <= set(numbers)
