@@ -99,7 +99,10 @@ class CommonFlags(NamedTuple):
             for flag in values.flags_by_module_dict()[module]
             if values[flag.name] is flag
         }
-        resolved = {name: getattr(common, name) for name in own if name in LISTS}
+        # Named one by one: another experiment in this process may have redefined them.
+        for name in ("data_dir", "models_dir", "output_dir", "preset", "progress"):
+            own[name] = values[name].value
+        resolved = {name: getattr(common, name) for name in LISTS}
         return common._replace(config=dict(sorted({**own, **resolved}.items())))
 
 

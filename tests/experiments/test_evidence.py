@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,24 +48,18 @@ def test_a_mistake_is_one_line(arguments, expected, tmp_path):
 
 def test_a_claim_that_fails_is_said_to(monkeypatch, tmp_path):
     """The verdict comes from the numbers, and goes into the exit status."""
-    from absl import flags
-    from absl.testing import flagsaver
-
     from experiments import evidence
 
     finding = claims.Finding("adult", "measured .5", {"value": 0.5}, False)
     monkeypatch.setitem(
         claims.CLAIMS, "wrong", claims.Claim("all is well", (), lambda _: [finding])
     )
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["evidence"])
-    # Tests of one process share the flags, and what others gave them.
-    unset = dict.fromkeys(("datasets", "methods", "attacks", "k", "epsilon", "seeds"))
-    given = {"claim": "wrong", "list": False, "output_dir": str(tmp_path)}
-    with (
-        flagsaver.flagsaver(**unset, **given),
-        pytest.raises(SystemExit) as stop,
-    ):
+    # Tests of one process share absl's flags: these are left alone.
+    common = SimpleNamespace(datasets=("adult",), output_dir=tmp_path)
+    monkeypatch.setattr(evidence, "FLAGS", SimpleNamespace(read=lambda **_: common))
+    monkeypatch.setattr(evidence, "_CLAIM", SimpleNamespace(value="wrong"))
+    monkeypatch.setattr(evidence, "_LIST", SimpleNamespace(value=False))
+    with pytest.raises(SystemExit) as stop:
         evidence.main(["evidence"])
     assert stop.value.code == 2
     kept = json.loads((tmp_path / "wrong" / "findings.json").read_text())
