@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from r2et_jax.checks import check_count, check_positive, check_same_shape
 from r2et_jax.numerics import unit_sum
 from r2et_jax.ranking import (
-    at,
+    border,
     leading,
     mean_exponential_gap,
     mean_gap_scale,
@@ -143,9 +143,8 @@ def smooth_precision(*, temperature: float = 0.3) -> Goal:
         mask, top = reference
         n, k = values.shape[0], top.shape[0]
         values = unit_sum(values)
-        largest, _ = leading(values, k + 1)
-        border = 0.5 * (at(largest, k - 1) + at(largest, k))
-        soft = jax.nn.sigmoid((values - border) * (n / temperature))
+        middle = 0.5 * sum(border(values, k=k))
+        soft = jax.nn.sigmoid((values - middle) * (n / temperature))
         return 0.5 * (1 + jnp.sum(jnp.where(mask, soft, -soft)) / k)
 
     return Goal(prepare, value)

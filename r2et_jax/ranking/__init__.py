@@ -1,6 +1,8 @@
 """Top-k sets and the gaps between their features and the rest."""
 
 from r2et_jax.ranking.gaps import anchored_weights as anchored_weights
+from r2et_jax.ranking.gaps import border_features as border_features
+from r2et_jax.ranking.gaps import features_at as features_at
 from r2et_jax.ranking.gaps import mean_exponential_gap as mean_exponential_gap
 from r2et_jax.ranking.gaps import (
     mean_exponential_smallest as mean_exponential_smallest,
@@ -11,6 +13,7 @@ from r2et_jax.ranking.gaps import pairwise_gaps as pairwise_gaps
 from r2et_jax.ranking.gaps import smallest_pair_weights as smallest_pair_weights
 from r2et_jax.ranking.gaps import weighted_sum as weighted_sum
 from r2et_jax.ranking.topk import at as at
+from r2et_jax.ranking.topk import border as border
 from r2et_jax.ranking.topk import border_tie as border_tie
 from r2et_jax.ranking.topk import descending_order as descending_order
 from r2et_jax.ranking.topk import leading as leading

@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax.checks import check_count, check_k, check_positive
-from r2et_jax.ranking.topk import descending_order, leading_masks, top_k_mask
+from r2et_jax.ranking.topk import (
+    FEW_FEATURES,
+    descending_order,
+    leading,
+    leading_masks,
+    ranks,
+    top_k_mask,
+)
 from r2et_jax.types import Array
 
 
@@ -83,6 +90,62 @@ def smallest_pair_weights(reference: Array, *, k: int, k_prime: int) -> Array:
     inside = (top & ~strong).astype(reference.dtype)
     outside = (wider & ~top).astype(reference.dtype)
     return (inside - outside) / k_prime
+
+
+def border_features(reference: Array, *, k: int, k_prime: int) -> tuple[Array, Array]:
+    """The k′ pairs of R2ET-mm one by one: i-th weakest of T, i-th strongest outside.
+
+    Args:
+      reference: saliency map [n] that ranks the features.
+      k: size of the top set, in 1…n−1.
+      k_prime: number of pairs k′, in 1…min(k, n−k).
+
+    Returns:
+      Boolean masks [k′, n] of the inner and of the outer features, with one true entry
+      in each row; pairs from the border outwards. No derivative.
+
+    Raises:
+      ValueError: if k or k_prime is out of range.
+
+    Example:
+      >>> inner, outer = border_features(jnp.array([1.0, 4.0, 2.0]), k=1, k_prime=1)
+      >>> print(inner, outer)
+      [[False  True False]] [[False False  True]]
+    """
+    n = reference.shape[0]
+    check_k(k, n)
+    check_k_prime(k_prime, k=k, num_features=n)
+    inner = features_at(reference, first=k - k_prime, count=k_prime)
+    return jnp.flip(inner, axis=0), features_at(reference, first=k, count=k_prime)
+
+
+def features_at(reference: Array, *, first: int, count: int) -> Array:
+    """The features at some places of a ranking, the strongest first.
+
+    Masks in place of indices: gathers and full sorts are slow on CPU.
+
+    Args:
+      reference: saliency map [n] that ranks the features.
+      first: the first place, from 0.
+      count: number of places; first + count is at most n.
+
+    Returns:
+      Boolean masks [count, n] with one true entry in each row; no derivative.
+
+    Example:
+      >>> print(features_at(jnp.array([1.0, 4.0, 2.0]), first=1, count=1))
+      [[False False  True]]
+    """
+    if reference.shape[0] <= FEW_FEATURES:
+        places = ranks(reference)
+        wanted = jnp.arange(first, first + count, dtype=places.dtype)
+        return places[None, :] == wanted[:, None]
+    _, order = leading(reference, first + count)
+    # Not a slice, which would make XLA replace the partial sort by a full one.
+    place = jnp.arange(first + count)
+    chosen = place[None, :] == place[:count, None] + first
+    index = jnp.sum(jnp.where(chosen, order, 0), axis=1, dtype=order.dtype)
+    return jnp.arange(reference.shape[0], dtype=order.dtype)[None, :] == index[:, None]
 
 
 def anchored_weights(reference: Array, *, k: int, k_prime: int) -> Array:
@@ -176,12 +239,9 @@ def mean_exponential_smallest(
     """
     if isinstance(theta, (int, float)):
         check_positive("theta", theta)
-    check_k(k, values.shape[0])
-    check_k_prime(k_prime, k=k, num_features=values.shape[0])
-    order = descending_order(reference)
-    weakest = jnp.flip(order[k - k_prime : k])
-    strongest = order[k : k + k_prime]
-    return jnp.mean(jnp.exp(-(values[weakest] - values[strongest]) / theta))
+    inner, outer = border_features(reference, k=k, k_prime=k_prime)
+    gaps = jnp.sum(jnp.where(inner, values, jnp.where(outer, -values, 0)), axis=1)
+    return jnp.mean(jnp.exp(-gaps / theta))
 
 
 def mean_gap_scale(reference: Array, *, k: int) -> Array:
