@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from r2et_jax.models.activations import activation, surrogate_name
+from r2et_jax.models.slopes import OneHiddenLayer, slope_range
+from r2et_jax.types import Params
 
 
 class MLP(nn.Module):
@@ -53,6 +56,45 @@ class MLP(nn.Module):
             return self
         return self.clone(activation=name, rho=rho)
 
+    def layers(self, params: Params) -> OneHiddenLayer:
+        """The weights of a network with one hidden layer (or none) and one logit.
+
+        What bounds of its gradient need; `apply` is not called.
+
+        Raises:
+          ValueError: for another number of hidden layers or of logits.
+
+        Example:
+          >>> import jax, jax.numpy as jnp
+          >>> model = MLP()
+          >>> net = model.layers(model.init(jax.random.key(0), jnp.zeros(28)))
+          >>> net.weight.shape, net.out.shape, net.skip.shape
+          ((28, 32), (32,), (28,))
+        """
+        if len(self.hidden) > 1 or self.num_outputs != 1:
+            raise ValueError(
+                "layers needs a network with at most one hidden layer and one logit, "
+                f"got hidden = {tuple(self.hidden)} and num_outputs = "
+                f"{self.num_outputs}"
+            )
+        if not self.hidden:
+            return _affine(params["params"]["Dense_0"]["kernel"])
+        first, second = (params["params"][name] for name in ("Dense_0", "Dense_1"))
+        return OneHiddenLayer(
+            first["kernel"],
+            first["bias"],
+            second["kernel"][:, 0],
+            jnp.zeros_like(first["kernel"][:, 0]),
+            slope_range(self.activation, rho=self.rho),
+        )
+
+
+def _affine(kernel) -> OneHiddenLayer:
+    """An affine model with one logit: no hidden unit, the kernel [n, 1] as the skip."""
+    none = jnp.zeros((0,), kernel.dtype)
+    weight = jnp.zeros((kernel.shape[0], 0), kernel.dtype)
+    return OneHiddenLayer(weight, none, none, kernel[:, 0], slope_range("relu"))
+
 
 class SkipMLP(MLP):
     """z = aᵀx + MLP(x), with a zero at the start: the linear part has no curvature.
@@ -77,6 +119,13 @@ class SkipMLP(MLP):
         )
         return super().__call__(x) + skip(x)
 
+    def layers(self, params: Params) -> OneHiddenLayer:
+        """The weights of a network with at most one hidden layer, and its skip."""
+        network = super().layers(params)
+        return network._replace(
+            skip=network.skip + params["params"]["skip"]["kernel"][:, 0]
+        )
+
 
 class Linear(nn.Module):
     """Logistic regression: n → C logits."""
@@ -91,3 +140,11 @@ class Linear(nn.Module):
         """A linear model is smooth: itself."""
         del rho
         return self
+
+    def layers(self, params: Params) -> OneHiddenLayer:
+        """The weights of a model with one logit, see `MLP.layers`."""
+        if self.num_outputs != 1:
+            raise ValueError(
+                f"layers needs one logit, got num_outputs = {self.num_outputs}"
+            )
+        return _affine(params["params"]["Dense_0"]["kernel"])

@@ -1,10 +1,12 @@
 """Training objectives: cross-entropy and named penalties."""
 
 from r2et_jax.objectives import adversarial as adversarial
+from r2et_jax.objectives import certified as certified
 from r2et_jax.objectives import curvature_penalties as curvature_penalties
 from r2et_jax.objectives import gradient_penalties as gradient_penalties
 from r2et_jax.objectives import penalties as penalties
 from r2et_jax.objectives import ratios as ratios
+from r2et_jax.objectives import thickness as thickness
 from r2et_jax.objectives.linearity import is_piecewise_linear as is_piecewise_linear
 from r2et_jax.objectives.registry import DESCRIPTIONS as DESCRIPTIONS
 from r2et_jax.objectives.registry import METHODS as METHODS

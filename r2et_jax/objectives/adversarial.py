@@ -2,9 +2,9 @@
 
 Every factory returns a `Penalty`, see `objectives.penalties`. The attack has a few
 normalised steps inside the ball ‖δ‖₂ ≤ ε and begins at x, where its goals have a
-slope. It goes through a smooth surrogate of the model: in a piecewise-linear network
-with one logit the normalised map is piecewise constant, and the attack would not move.
-δ is a constant for differentiation.
+slope, or at random near it. It goes through a smooth surrogate of the model: in a
+piecewise-linear network with one logit the normalised map is piecewise constant, and
+the attack would not move. δ is a constant for differentiation.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from r2et_jax import ranking, saliency, score
 from r2et_jax.attacks import goals
-from r2et_jax.checks import check_count, check_k, check_positive
-from r2et_jax.numerics import magnitude, unit_sum
+from r2et_jax.checks import check_count, check_k, check_nonnegative, check_positive
+from r2et_jax.numerics import magnitude, unit_l2, unit_sum
 from r2et_jax.objectives.penalties import Penalty, ranked_maps
 from r2et_jax.objectives.perturb import ascend
 from r2et_jax.types import ApplyFn, Array
@@ -33,12 +33,14 @@ class InnerAttack(NamedTuple):
       epsilon: radius ε > 0 of the l2 ball, in units of x.
       num_steps: steps, at least 1.
       step_size: their length in units of ε.
+      start: length of δ at the start in units of ε, in [0, 1], in a random direction.
     """
 
     surrogate: ApplyFn
     epsilon: float = 1.0
     num_steps: int = 3
     step_size: float = 0.6
+    start: float = 0.0
 
 
 def perturbation(
@@ -53,8 +55,9 @@ def perturbation(
       k: size of the top set.
 
     Returns:
-      `fn(params, ranked, x, target, /) -> δ`, of x's shape; `ranked` is the clean map
-      [n] whose top-k set is attacked. x has one axis.
+      `fn(params, ranked, x, target, /, *, key=None) -> δ`, of x's shape; `ranked` is
+      the clean map [n] whose top-k set is attacked. x has one axis. The key is needed
+      for a random start alone.
 
     Raises:
       ValueError: for a goal that starts flat, or numbers out of range.
@@ -64,16 +67,25 @@ def perturbation(
     check_positive("epsilon", attack.epsilon)
     check_count("num_steps", attack.num_steps)
     check_positive("step_size", attack.step_size)
+    check_nonnegative("start", attack.start)
+    if attack.start > 1:
+        raise ValueError(f"start must be at most 1, the radius, got {attack.start}")
     explain = saliency.gradient(score.log_odds(attack.surrogate))
 
-    def find(params, ranked, x, target, /):
+    def find(params, ranked, x, target, /, *, key=None):
         check_k(k, x.size)
+        start = jnp.zeros_like(x)
+        if attack.start:
+            if key is None:
+                raise ValueError("an attack with a random start needs a key, got None")
+            direction = unit_l2(jax.random.normal(key, x.shape, x.dtype))
+            start = attack.start * attack.epsilon * direction
         params, x = jax.lax.stop_gradient((params, x))
         # The goals used here draw nothing.
         prepared = goal.prepare(ranked, k=k, key=None)
         return ascend(
             lambda delta: -goal.value(explain(params, x + delta, target), prepared),
-            jnp.zeros_like(x),
+            start,
             epsilon=attack.epsilon,
             num_steps=attack.num_steps,
             step_size=attack.step_size,
@@ -133,9 +145,12 @@ def adversarial_hinge(
 
     Args:
       apply: the model.
-      attack: how the inner attack moves.
+      attack: how the inner attack moves; a start of .3 and three steps of .6 suit it.
       k: size of the top set.
       margin: m > 0, in units of the mean saliency (ours).
+
+    Returns:
+      `penalty(params, reference, x, target, /, *, key=None)`; see `perturbation`.
 
     Raises:
       ValueError: if margin ≤ 0; when traced, for k out of range.
@@ -147,9 +162,9 @@ def adversarial_hinge(
     input_gradient = jax.grad(score.log_odds(apply), argnums=1)
     maps = ranked_maps(apply)
 
-    def penalty(params, reference, x, target, /):
+    def penalty(params, reference, x, target, /, *, key=None):
         ranked = maps(params, reference, x, target)[1]
-        delta = find(params, ranked, x, target)
+        delta = find(params, ranked, x, target, key=key)
         mask = ranking.top_k_mask(ranked, k=k)
         g = input_gradient(params, x + delta, target)
         values = x.size * unit_sum(magnitude(g))

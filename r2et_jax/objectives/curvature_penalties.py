@@ -49,6 +49,32 @@ def frobenius_curvature(apply: ApplyFn, *, chunk_size: int = 64) -> Penalty:
     return penalty
 
 
+def squared_curvature(apply: ApplyFn, *, num_samples: int = 4) -> Penalty:
+    """‖H‖_F² of the probability, the SQUARE, estimated without bias by Hutchinson.
+
+    mean ‖Hv‖² over random v with entries ±1. The root of the estimate, which would be
+    biased, is not taken: one weight means something else here than in Exact-H.
+
+    Args:
+      apply: the model.
+      num_samples: probes v of each example in each step.
+
+    Returns:
+      `penalty(params, reference, x, target, /, *, key)`.
+
+    Source: Hutchinson 1990, see `curvature.frobenius_norm_squared_hutchinson`.
+    """
+    estimate = curvature.frobenius_norm_squared_hutchinson(
+        score.probability(apply), num_samples=num_samples
+    )
+
+    def penalty(params, reference, x, target, /, *, key):
+        del reference
+        return estimate(params, x, target, key=key)
+
+    return penalty
+
+
 def spectral_curvature(apply: ApplyFn, *, num_steps: int = 8) -> Penalty:
     """|λ|_max(H) of the probability: SSR.
 

@@ -3,7 +3,8 @@
 Every factory returns `penalty(params, reference, x, target) -> scalar`, to be
 minimised. `reference` are the parameters of the model whose ranking and signs are
 kept: the model being trained itself where it is None. Ranks and signs are constants
-for differentiation.
+for differentiation. Some draw at random, and take a keyword `key` besides; some change
+in the course of training, and take a keyword `progress`.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax import ranking, score
-from r2et_jax.checks import check_in, check_k, check_positive
+from r2et_jax.checks import check_in, check_positive
 from r2et_jax.numerics import magnitude, safe_norm
 from r2et_jax.objectives.curvature_penalties import require_smooth
+from r2et_jax.objectives.linearity import is_piecewise_linear
 from r2et_jax.objectives.penalties import Penalty
-from r2et_jax.ranking.gaps import check_k_prime
 from r2et_jax.types import ApplyFn, Array
 
 KINDS = ("probability", "log_odds")
@@ -31,7 +31,8 @@ def pair_radii(
     The i-th weakest of the top-k set is paired with the i-th strongest outside. By the
     factor m the ratio is free of the score's scale. That of p = σ(u) comes from the
     log-odds u without p′ = σ(u)σ(−u), which cancels and would underflow:
-    ∇²p = p′(∇²u − tanh(u/2) ∇u∇uᵀ). One Hessian-vector product a pair.
+    ∇²p = p′(∇²u − tanh(u/2) ∇u∇uᵀ). One Hessian-vector product a pair, none where u is
+    piecewise linear.
 
     Args:
       apply: the model.
@@ -56,29 +57,27 @@ def pair_radii(
     gradient = jax.grad(log_odds, argnums=1)
 
     def radii(params, reference, x, target, /):
-        check_k(k, x.size)
-        check_k_prime(k_prime, k=k, num_features=x.size)
+        def explained(params, point):
+            return log_odds(params, point, target)
+
         g, tangent = jax.linearize(lambda point: gradient(params, point, target), x)
         ranked = g if reference is None else gradient(reference, x, target)
         ranked = jax.lax.stop_gradient(ranked)
-        order = ranking.descending_order(jnp.abs(ranked))
-        weakest = jnp.flip(order[k - k_prime : k])
-        strongest = order[k : k + k_prime]
+        inner, outer = ranking.border_features(jnp.abs(ranked), k=k, k_prime=k_prime)
         signs = jnp.sign(ranked)
-        features = jnp.arange(x.size, dtype=order.dtype)
+        values = signs * g
+        gaps = jnp.sum(jnp.where(inner, values, jnp.where(outer, -values, 0)), axis=1)
         bend = 0.0
         if kind == "probability":
-            bend = jnp.tanh(log_odds(params, x, target) / 2)
-
-        def unit(index):
-            return jnp.where(features == index, signs, 0)
-
-        def gap_and_slope(inside, outside):
-            pair = unit(inside) - unit(outside)
-            gap = pair @ g
-            return gap, safe_norm(tangent(pair) - bend * gap * g)
-
-        gaps, slopes = jax.vmap(gap_and_slope)(weakest, strongest)
+            bend = jnp.tanh(explained(params, x) / 2)
+        if is_piecewise_linear(explained, params, x):
+            slopes = magnitude(bend * gaps) * safe_norm(g)  # ∇²u = 0
+        else:
+            # ∂h/∂g of every pair: s_i at i and −s_j at j.
+            pairs = jnp.where(inner, signs, jnp.where(outer, -signs, 0))
+            slopes = jax.vmap(
+                lambda pair, gap: safe_norm(tangent(pair) - bend * gap * g)
+            )(pairs, gaps)
         speed = slopes + floor * jnp.mean(magnitude(g))
         return jnp.where(speed > 0, gaps / jnp.where(speed > 0, speed, 1), 0)
 

@@ -1,6 +1,8 @@
 """Losses against dense Hessians, brute force over pairs and differences, float64."""
 
+import doctest
 import functools
+import importlib
 from typing import NamedTuple
 
 import jax
@@ -225,6 +227,18 @@ def test_k_prime_is_k_unless_given():
         return loss(parameters(1), jnp.asarray(X), jnp.asarray(BINARY), jnp.ones(1))
 
     assert value(None) == value(2) != value(1)
+
+
+@pytest.mark.parametrize("module", ["linearity", "perturb", "registry"])
+def test_docstring_examples_run(module):
+    with jax.enable_x64(False):
+        found = importlib.import_module(f"r2et_jax.objectives.{module}")
+        result = doctest.testmod(found)
+    assert result.attempted > 0 and result.failed == 0
+
+
+def test_every_name_has_a_description():
+    assert set(objectives.DESCRIPTIONS) == set(objectives.NAMES)
 
 
 @pytest.mark.parametrize(

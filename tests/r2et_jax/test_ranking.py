@@ -241,6 +241,21 @@ def smallest_by_hand(reference, k, k_prime):
     return [(order[k - 1 - i], order[k + i]) for i in range(k_prime)]
 
 
+@pytest.mark.parametrize(
+    ("n", "k", "k_prime"), [(2, 1, 1), (28, 8, 4), (64, 40, 24), (65, 40, 25)]
+)
+def test_border_features_are_the_pairs_by_hand(n, k, k_prime):
+    """On both sides of the width from which on a partial sort takes over."""
+    rng = np.random.default_rng(n)
+    find = jax.jit(lambda values: ranking.border_features(values, k=k, k_prime=k_prime))
+    for levels in (3, 1000):  # many ties and few
+        reference = rng.integers(0, levels, n).astype(np.float32)
+        inner, outer = map(np.asarray, find(reference))
+        pairs = np.array(smallest_by_hand(reference, k, k_prime))
+        np.testing.assert_array_equal(inner, np.arange(n) == pairs[:, :1])
+        np.testing.assert_array_equal(outer, np.arange(n) == pairs[:, 1:])
+
+
 @pytest.mark.parametrize(("n", "k", "k_prime"), [(2, 1, 1), (7, 5, 2), (8, 4, 4)])
 def test_smallest_pairs_are_weakest_with_strongest(n, k, k_prime, float64):
     options = {"k": k, "k_prime": k_prime}
@@ -383,6 +398,10 @@ MASK = R > 3
             r"1…2 for k = 4 and 6 features, got k_prime = 3",
         ),
         (lambda: ranking.smallest_pair_weights(R, k=4, k_prime=0), "k_prime.*got 0"),
+        (
+            lambda: ranking.border_features(R, k=4, k_prime=3),
+            r"1…2 for k = 4 and 6 features, got k_prime = 3",
+        ),
         (
             lambda: ranking.mean_exponential_smallest(R, R, k=1, k_prime=2, theta=1.0),
             r"1…1 for k = 1 and 6 features, got k_prime = 2",

@@ -1,0 +1,7 @@
+"""Bounds on rankings that hold over a whole ball of inputs."""
+
+from r2et_jax.certificates.intervals import OneHiddenLayer as OneHiddenLayer
+from r2et_jax.certificates.intervals import gap_bounds as gap_bounds
+from r2et_jax.certificates.intervals import gradient_bounds as gradient_bounds
+from r2et_jax.certificates.intervals import slope_bounds as slope_bounds
+from r2et_jax.certificates.intervals import unit_reach as unit_reach

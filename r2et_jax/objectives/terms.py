@@ -1,0 +1,137 @@
+"""The named penalties that objectives are summed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from r2et_jax.objectives import (
+    adversarial,
+    certified,
+    curvature_penalties,
+    gradient_penalties,
+    penalties,
+    ratios,
+    thickness,
+)
+from r2et_jax.types import ApplyFn, Array
+
+
+class Setting(NamedTuple):
+    """What the penalties of one objective share.
+
+    Attributes:
+      k: size of the top set.
+      k_prime: pairs of the forms that take the smallest gaps.
+      surrogate: smooth stand-in of the model, for attacks inside a penalty.
+      epsilon: radius of perturbations inside a penalty, l2, in units of x.
+      layers: `layers(params)`, the weights of a network with one hidden layer, or None.
+    """
+
+    k: int
+    k_prime: int
+    surrogate: ApplyFn
+    epsilon: float
+    layers: certified.Layers | None = None
+
+
+class Term(NamedTuple):
+    """A named penalty.
+
+    Attributes:
+      build: `build(apply, setting) -> penalty` of one example, or None.
+      on_params: `on_params(params) -> scalar`, or None.
+      of_label: whether the penalty takes the label for its class; else the prediction.
+      random: whether it takes a keyword `key`.
+      ramped: whether it takes a keyword `progress`.
+      decay: whether it is decoupled weight decay: no part of the loss, its weight is
+        for the optimiser.
+    """
+
+    build: Callable[[ApplyFn, Setting], penalties.Penalty] | None = None
+    on_params: Callable[[Any], Array] | None = None
+    of_label: bool = False
+    random: bool = False
+    ramped: bool = False
+    decay: bool = False
+
+
+def _inner(setting: Setting) -> adversarial.InnerAttack:
+    return adversarial.InnerAttack(setting.surrogate, setting.epsilon)
+
+
+def _certified(apply: ApplyFn, setting: Setting) -> penalties.Penalty:
+    del apply
+    if setting.layers is None:
+        raise ValueError(
+            "cert_rank needs the weights of the network: pass layers=model.layers of "
+            "a model with one hidden layer, got layers=None"
+        )
+    return certified.certified_hinge(
+        setting.layers, k=setting.k, epsilon=setting.epsilon
+    )
+
+
+TERMS: dict[str, Term] = {
+    "l2": Term(on_params=penalties.squared_weights),
+    "decay": Term(decay=True),
+    "gap": Term(lambda apply, s: penalties.mean_gap(apply, k=s.k)),
+    "exp_gap": Term(lambda apply, s: penalties.exponential_gap(apply, k=s.k)),
+    "mm_gap": Term(
+        lambda apply, s: penalties.smallest_pairs(apply, k=s.k, k_prime=s.k_prime)
+    ),
+    "mm_exp_gap": Term(
+        lambda apply, s: penalties.exponential_smallest(apply, k=s.k, k_prime=s.k_prime)
+    ),
+    "anchored_gap": Term(
+        lambda apply, s: penalties.anchored_pairs(apply, k=s.k, k_prime=s.k_prime)
+    ),
+    "curvature": Term(lambda apply, s: penalties.directional_curvature(apply)),
+    "curvature_fd": Term(
+        lambda apply, s: penalties.directional_curvature(apply, tau=1e-1)
+    ),
+    "frobenius": Term(lambda apply, s: curvature_penalties.frobenius_curvature(apply)),
+    "frobenius_squared": Term(
+        lambda apply, s: curvature_penalties.squared_curvature(apply), random=True
+    ),
+    "spectral": Term(lambda apply, s: curvature_penalties.spectral_curvature(apply)),
+    "logit_curvature": Term(
+        lambda apply, s: curvature_penalties.relative_curvature(apply)
+    ),
+    "radius": Term(
+        lambda apply, s: ratios.mean_radius(apply, k=s.k, k_prime=s.k_prime)
+    ),
+    "radius_hinge": Term(
+        lambda apply, s: ratios.radius_hinge(
+            apply, k=s.k, k_prime=s.k_prime, margin=s.epsilon
+        )
+    ),
+    "cross_lipschitz": Term(lambda apply, s: gradient_penalties.cross_lipschitz(apply)),
+    "gradient_change": Term(
+        lambda apply, s: gradient_penalties.gradient_change(apply, step=s.epsilon),
+        of_label=True,
+    ),
+    "ig_change": Term(
+        lambda apply, s: gradient_penalties.attribution_change(
+            apply, epsilon=s.epsilon
+        ),
+        of_label=True,
+    ),
+    "adv_loss": Term(
+        lambda apply, s: adversarial.adversarial_loss(apply, _inner(s), k=s.k),
+        of_label=True,
+    ),
+    "adv_gap": Term(
+        lambda apply, s: adversarial.adversarial_gap(apply, _inner(s), k=s.k)
+    ),
+    "adv_hinge": Term(
+        lambda apply, s: adversarial.adversarial_hinge(
+            apply, _inner(s)._replace(start=0.3), k=s.k
+        ),
+        random=True,
+    ),
+    "thickness": Term(
+        lambda apply, s: thickness.negative_thickness(apply, k=s.k), random=True
+    ),
+    "certified_gap": Term(_certified, ramped=True),
+}

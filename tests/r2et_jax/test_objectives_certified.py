@@ -1,0 +1,194 @@
+"""The certified hinge against a bound by brute force over its box, float64."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r2et_jax import objectives
+from r2et_jax.models import MLP, SkipMLP
+from r2et_jax.objectives import certified
+
+N, H, K = 7, 4, 3
+RNG = np.random.default_rng(8)
+X = RNG.normal(size=N)
+RHO = 2.0
+MODEL = SkipMLP(hidden=(H,), activation="softplus", rho=RHO)
+
+
+def parameters(seed=0):
+    """As the model's, and as plain arrays."""
+    rng = np.random.default_rng(seed)
+    w, a, b = rng.normal(size=(N, H)), rng.normal(size=H), rng.normal(size=(H, 1))
+    skip = rng.normal(size=(N, 1))
+    return {
+        "params": {
+            "Dense_0": {"kernel": jnp.asarray(w), "bias": jnp.asarray(a)},
+            "Dense_1": {"kernel": jnp.asarray(b), "bias": jnp.zeros(1)},
+            "skip": {"kernel": jnp.asarray(skip)},
+        }
+    }
+
+
+def arrays(params):
+    layers = params["params"]
+    w, a = layers["Dense_0"]["kernel"], layers["Dense_0"]["bias"]
+    b, skip = layers["Dense_1"]["kernel"][:, 0], layers["skip"]["kernel"][:, 0]
+    return [np.asarray(leaf) for leaf in (w, a, b, skip)]
+
+
+def slope(u):
+    return 1 / (1 + np.exp(-RHO * u))
+
+
+def hinge_by_hand(params, radius, margin, num_border, ranking_params=None):
+    """Every corner of the box of slopes, every sign of the feature outside."""
+    w, a, b, skip = arrays(params)
+    g = w @ (b * slope(X @ w + a)) + skip
+    ranked = g
+    if ranking_params is not None:
+        rw, ra, rb, rskip = arrays(ranking_params)
+        ranked = rw @ (rb * slope(X @ rw + ra)) + rskip
+    order = np.argsort(-np.abs(ranked))
+    reach = radius * np.linalg.norm(w, axis=0)
+    ends = slope(X @ w + a - reach), slope(X @ w + a + reach)
+    corners = np.array(list(itertools.product(*zip(*ends, strict=True))))
+    slopes = corners * b @ w.T + skip  # [2^h, n]
+    hinges = []
+    for i in order[max(K - num_border, 0) : K]:
+        for j in order[K : K + num_border]:
+            least = min(
+                np.min(np.sign(ranked[i]) * slopes[:, i] - t * slopes[:, j])
+                for t in (1, -1)
+            )
+            hinges.append(max(margin - least / np.mean(np.abs(g)), 0))
+    return np.mean(hinges)
+
+
+@functools.cache
+def penalty(num_border=5, margin=0.6):
+    fn = certified.certified_hinge(
+        MODEL.layers, k=K, epsilon=0.5, margin=margin, num_border=num_border
+    )
+    return jax.jit(
+        lambda params, reference, progress: fn(
+            params, reference, jnp.asarray(X), 1, progress=progress
+        )
+    )
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.mark.parametrize("num_border", [1, 2, 5])
+@pytest.mark.parametrize("reference", [None, 1])
+def test_the_hinge_is_that_over_all_corners_of_the_box(num_border, reference):
+    params = parameters()
+    kept = None if reference is None else parameters(reference)
+    found = penalty(num_border)(params, kept, 1.0)
+    expected = hinge_by_hand(params, 0.5, 0.6, num_border, kept)
+    assert expected > 0.05
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_the_radius_grows_over_the_first_half():
+    params = parameters()
+    for progress, radius in ((0.0, 0.0), (0.2, 0.2), (0.5, 0.5), (0.8, 0.5), (1, 0.5)):
+        found = penalty()(params, None, jnp.float32(progress))
+        expected = hinge_by_hand(params, radius, 0.6, 5)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert penalty()(params, None, 0.0) < penalty()(params, None, 0.5)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.25, 1.0])
+def test_its_derivative_is_a_difference(progress):
+    params, direction = parameters(), parameters(3)
+
+    def at(t):
+        moved = jax.tree.map(lambda p, d: p + t * d, params, direction)
+        return penalty()(moved, None, progress)
+
+    found = jax.jit(jax.grad(lambda p: penalty()(p, None, progress)))(params)
+    found = sum(
+        np.vdot(a, b)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(direction), strict=True)
+    )
+    difference = (at(1e-6) - at(-1e-6)) / 2e-6
+    assert abs(difference) > 1e-2
+    np.testing.assert_allclose(found, difference, rtol=1e-6)
+
+
+def test_descent_certifies_the_border():
+    # From a network of which nothing is certified to one without a hinge left.
+    loss = jax.jit(jax.value_and_grad(lambda p: penalty(2, 0.4)(p, None, 1.0)))
+    params = parameters()
+    assert loss(params)[0] > 0.05
+    for _ in range(300):
+        value, slopes = loss(params)
+        if value == 0:
+            break
+        params = jax.tree.map(lambda p, g: p - 0.05 * g, params, slopes)
+    assert value == 0
+    w, a, b, skip = arrays(params)
+    g = w @ (b * slope(X @ w + a)) + skip
+    top = np.argsort(-np.abs(g))[:K]
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        delta = rng.normal(size=N)
+        moved = X + 0.5 * delta / np.linalg.norm(delta)
+        size = np.abs(w @ (b * slope(moved @ w + a)) + skip)
+        inside, outside = top[K - 2 :], np.argsort(-np.abs(g))[K : K + 2]
+        assert size[inside].min() > size[outside].max()
+
+
+def test_a_flat_network_has_the_full_hinge_and_a_finite_derivative():
+    params = jax.tree.map(jnp.zeros_like, parameters())
+    value, slopes = jax.value_and_grad(lambda p: penalty()(p, None, 1.0))(params)
+    np.testing.assert_allclose(value, 0.6)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
+
+
+def test_the_loss_passes_progress_on():
+    made = objectives.objective("cert_rank", MODEL.apply, k=K, layers=MODEL.layers)
+    data = jnp.asarray(X[None]), jnp.zeros(1, jnp.int32)
+
+    @jax.jit
+    def loss(progress, weight=1.0):
+        weights = jnp.full(1, weight)
+        return made.loss(parameters(), *data, weights, progress=progress)
+
+    # Margin and radius of `cert_rank` are 0.1 and 1.
+    for progress in (0.1, 1.0):
+        expected = hinge_by_hand(parameters(), min(2 * progress, 1), 0.1, 5)
+        found = loss(progress) - loss(progress, 0.0)
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert loss(0.1) < loss(1.0)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"epsilon": 0.0}, "epsilon must be positive"),
+        ({"margin": -1.0}, "margin must be positive"),
+        ({"num_border": 0}, "num_border must be"),
+    ],
+)
+def test_arguments_out_of_range_are_named(keywords, message):
+    with pytest.raises(ValueError, match=message):
+        certified.certified_hinge(MODEL.layers, k=K, **keywords)
+
+
+@pytest.mark.standard_promotion
+def test_a_network_without_bounds_is_refused():
+    deep = MLP(hidden=(4, 3), activation="softplus")
+    made = objectives.objective("cert_rank", deep.apply, k=K, layers=deep.layers)
+    params = jax.eval_shape(deep.init, jax.random.key(0), jnp.zeros(N))
+    data = jnp.asarray(X[None]), jnp.zeros(1, jnp.int32), jnp.ones(1)
+    with pytest.raises(ValueError, match="at most one hidden layer"):
+        jax.eval_shape(made.loss, params, *data)
