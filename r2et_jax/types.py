@@ -32,8 +32,21 @@ class SaliencyFn(Protocol):
 
 
 class LossFn(Protocol):
-    """A training loss of one batch, with the weights of its penalties as an array."""
+    """A training loss of one batch, with the weights of its penalties as an array.
+
+    reference: parameters of the model whose ranking is kept, or None for its own; key:
+    the batch's random key; progress: the share of the training done, in [0, 1].
+    """
 
     def __call__(
-        self, params: Params, x: Array, y: Array, weights: Array, /
+        self,
+        params: Params,
+        x: Array,
+        y: Array,
+        weights: Array,
+        /,
+        *,
+        reference: Params | None = None,
+        key: Array | None = None,
+        progress: Array | float = 1.0,
     ) -> Array: ...

@@ -1,4 +1,4 @@
-"""Training of one model, and of a whole grid of weights × seeds as one program."""
+"""Training of one model: its state, one step, and scanned epochs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import optax
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.types import Array, LossFn, Params
 
-REFERENCES = ("self", "previous_epoch", "initial")
+REFERENCES = ("self", "previous_epoch", "fixed")
 
 
 class TrainState(NamedTuple):
@@ -22,9 +22,10 @@ class TrainState(NamedTuple):
       params: parameters.
       optimizer_state: Optax state.
       reference: parameters of the model whose ranking is kept, or None.
-      key: random key of the run; the shuffle of an epoch depends on it and on the
-        epoch's number alone.
+      key: random key of the run; the shuffle and the draws of an epoch depend on it
+        and on the epoch's number alone.
       epoch: epochs done.
+      average: exponential moving average of the parameters, or None.
     """
 
     params: Params
@@ -32,6 +33,12 @@ class TrainState(NamedTuple):
     reference: Params | None
     key: Array
     epoch: Array
+    average: Params | None = None
+
+    @property
+    def best_params(self) -> Params:
+        """The averaged parameters where there are any, else the last ones."""
+        return self.params if self.average is None else self.average
 
 
 def init_state(
@@ -40,6 +47,8 @@ def init_state(
     *,
     key: Array,
     reference: str = "self",
+    reference_params: Params | None = None,
+    average: bool = False,
 ) -> TrainState:
     """The state before the first epoch.
 
@@ -48,37 +57,76 @@ def init_state(
       optimizer: Optax transformation.
       key: random key of the run.
       reference: the model whose ranking the penalties keep: "self" (the model being
-        trained), "previous_epoch" or "initial" (the parameters given here, such as a
-        vanilla model's).
+        trained), "previous_epoch" or "fixed" (such as a vanilla model).
+      reference_params: the parameters of the fixed reference; `params` by default.
+      average: whether the parameters are averaged too, see `train_epochs`.
 
     Raises:
       ValueError: for an unknown reference.
     """
     check_in("reference", reference, REFERENCES)
     kept = None if reference == "self" else params
+    if reference_params is not None:
+        if reference != "fixed":
+            raise ValueError(
+                "reference_params belong to reference='fixed', got "
+                f"reference={reference!r}"
+            )
+        kept = reference_params
     return TrainState(
-        params, optimizer.init(params), kept, key, jnp.zeros((), jnp.int32)
+        params,
+        optimizer.init(params),
+        kept,
+        key,
+        jnp.zeros((), jnp.int32),
+        params if average else None,
     )
 
 
 def train_step(
-    loss: LossFn, optimizer: optax.GradientTransformation
+    loss: LossFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    decay: Callable[[Array], Array] | None = None,
+    average_decay: float | None = None,
 ) -> Callable[..., TrainState]:
     """One step of the optimiser on one batch.
 
-    Returns:
-      `step(state, x [B, n], y [B], weights [W]) -> TrainState`.
-    """
+    Args:
+      loss: `loss(params, x, y, weights, *, reference, key, progress)`.
+      optimizer: Optax transformation.
+      decay: `decay(weights) -> coefficient` of decoupled weight decay, which the
+        optimiser takes as the extra argument `weight_decay` (see `training.adam`).
+      average_decay: d in [0, 1) of the average a ← d·a + (1 − d)·params, for states
+        that carry one.
 
-    def step(state, x, y, weights, /):
+    Returns:
+      `step(state, x [B, n], y [B], weights [W], /, *, key=None, progress=1.0) ->
+      TrainState`: key is the batch's, progress the share of the training done.
+    """
+    updater = optax.with_extra_args_support(optimizer)
+
+    def step(state, x, y, weights, /, *, key=None, progress=1.0):
         gradient = jax.grad(loss)(
-            state.params, x, y, weights, reference=state.reference
+            state.params,
+            x,
+            y,
+            weights,
+            reference=state.reference,
+            key=key,
+            progress=progress,
         )
-        updates, optimizer_state = optimizer.update(
-            gradient, state.optimizer_state, state.params
+        extra = {} if decay is None else {"weight_decay": decay(weights)}
+        updates, optimizer_state = updater.update(
+            gradient, state.optimizer_state, state.params, **extra
         )
         params = optax.apply_updates(state.params, updates)
-        return state._replace(params=params, optimizer_state=optimizer_state)
+        average = state.average
+        if average is not None:
+            average = optax.incremental_update(params, average, 1 - average_decay)
+        return state._replace(
+            params=params, optimizer_state=optimizer_state, average=average
+        )
 
     return step
 
@@ -90,6 +138,9 @@ def train_epochs(
     num_epochs: int,
     batch_size: int,
     reference: str = "self",
+    total_epochs: int | None = None,
+    decay: Callable[[Array], Array] | None = None,
+    average_decay: float | None = None,
 ) -> Callable[..., TrainState]:
     """Some epochs of training of one model, scanned; not compiled.
 
@@ -97,23 +148,31 @@ def train_epochs(
     is left out.
 
     Args:
-      loss: `loss(params, x, y, weights, *, reference)`.
+      loss: `loss(params, x, y, weights, *, reference, key, progress)`.
       optimizer: Optax transformation.
       num_epochs: epochs in one call, at least 1.
       batch_size: examples in a batch; at most the number of examples is used.
       reference: as in `init_state`.
+      total_epochs: epochs of the whole training, of which the loss is told the share
+        that is done; `num_epochs` by default.
+      decay: as in `train_step`.
+      average_decay: as in `train_step`; None trains without an average.
 
     Returns:
       `run(state, weights [W], x [m, n], y [m]) -> TrainState`.
 
     Raises:
-      ValueError: for counts below 1 or an unknown reference; when traced, for a state
-        of another reference.
+      ValueError: for counts below 1, an unknown reference or an average_decay outside
+        [0, 1); when traced, for a state of another reference or average.
     """
     check_count("num_epochs", num_epochs)
     check_count("batch_size", batch_size)
     check_in("reference", reference, REFERENCES)
-    step = train_step(loss, optimizer)
+    if average_decay is not None and not 0 <= average_decay < 1:
+        raise ValueError(f"average_decay must lie in [0, 1), got {average_decay!r}")
+    total = num_epochs if total_epochs is None else total_epochs
+    check_count("total_epochs", total)
+    step = train_step(loss, optimizer, decay=decay, average_decay=average_decay)
 
     def run(state, weights, x, y, /):
         if (state.reference is None) != (reference == "self"):
@@ -122,87 +181,40 @@ def train_epochs(
                 f"got one {'without' if state.reference is None else 'with'} reference "
                 "parameters"
             )
+        if (state.average is None) != (average_decay is None):
+            raise ValueError(
+                f"the state must come from init_state with average="
+                f"{average_decay is not None}, got one "
+                f"{'without' if state.average is None else 'with'} an average"
+            )
         size = min(batch_size, x.shape[0])
         num_batches = x.shape[0] // size
 
         def epoch(state, _):
             if reference == "previous_epoch":
                 state = state._replace(reference=state.params)
-            order = jax.random.permutation(
-                jax.random.fold_in(state.key, state.epoch), x.shape[0]
+            order_key, draw_key = jax.random.split(
+                jax.random.fold_in(state.key, state.epoch)
             )
+            order = jax.random.permutation(order_key, x.shape[0])
             batches = order[: num_batches * size].reshape(num_batches, size)
 
-            def batch(state, index):
-                return step(state, x[index], y[index], weights), None
+            def batch(state, indexed):
+                index, rows = indexed
+                done = state.epoch.astype(x.dtype) + index / num_batches
+                state = step(
+                    state,
+                    x[rows],
+                    y[rows],
+                    weights,
+                    key=jax.random.fold_in(draw_key, index),
+                    progress=jnp.minimum(done / total, 1),
+                )
+                return state, None
 
-            state, _ = jax.lax.scan(batch, state, batches)
+            state, _ = jax.lax.scan(batch, state, (jnp.arange(num_batches), batches))
             return state._replace(epoch=state.epoch + 1), None
 
         return jax.lax.scan(epoch, state, None, length=num_epochs)[0]
 
     return run
-
-
-def compile_grid(
-    loss: LossFn,
-    optimizer: optax.GradientTransformation,
-    *,
-    num_epochs: int,
-    batch_size: int,
-    reference: str = "self",
-) -> Callable[..., TrainState]:
-    """A grid of seeds × weights trained side by side as one compiled program.
-
-    Args:
-      loss, optimizer, num_epochs, batch_size, reference: as in `train_epochs`.
-
-    Returns:
-      `run(states, weights [W, p], x, y) -> states`, with states of leading axes
-      [S, W] (see `grid_states`). It compiles once for each shape.
-    """
-    one = train_epochs(
-        loss,
-        optimizer,
-        num_epochs=num_epochs,
-        batch_size=batch_size,
-        reference=reference,
-    )
-    # Models of one seed share its shuffles: key and epoch have no axis of weights.
-    axes = TrainState(0, 0, 0, None, None)
-    over_weights = jax.vmap(one, (axes, 0, None, None), axes)
-    over_seeds = jax.vmap(over_weights, (0, None, None, None))
-    return jax.jit(over_seeds)
-
-
-def grid_states(
-    params: Params,
-    optimizer: optax.GradientTransformation,
-    *,
-    keys: Array,
-    num_weights: int,
-    reference: str = "self",
-) -> TrainState:
-    """Initial states of a grid: each seed's parameters, repeated for every weight.
-
-    Args:
-      params: parameters with a leading axis of seeds [S, ...].
-      optimizer: Optax transformation.
-      keys: one random key a seed [S].
-      num_weights: W ≥ 1.
-      reference: as in `init_state`.
-
-    Returns:
-      `TrainState` with axes [S, W, ...]; key and epoch have the axis of seeds alone.
-    """
-    check_count("num_weights", num_weights)
-
-    def one(params, key):
-        state = init_state(params, optimizer, key=key, reference=reference)
-        carried = (state.params, state.optimizer_state, state.reference)
-        repeated = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (num_weights, *leaf.shape)), carried
-        )
-        return TrainState(*repeated, state.key, state.epoch)
-
-    return jax.vmap(one)(params, keys)

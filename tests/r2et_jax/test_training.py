@@ -49,13 +49,14 @@ def equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def grid(reference="self", *, num_epochs=3):
+def grid(reference="self", *, num_epochs=3, **options):
     return training.compile_grid(
         OBJECTIVE.loss,
         OPTIMIZER,
         num_epochs=num_epochs,
         batch_size=BATCH,
         reference=reference,
+        **options,
     )
 
 
@@ -81,11 +82,12 @@ def test_a_grid_trains_every_model_as_if_it_were_alone(reference):
         first = jax.tree.map(lambda leaf, s=s: leaf[s], initial())
         for w in (1, 2):
             params, state = first, OPTIMIZER.init(first)
-            kept = first if reference == "initial" else None
+            kept = first if reference == "fixed" else None
             for epoch in range(3):
                 if reference == "previous_epoch":
                     kept = params
-                order = jax.random.permutation(jax.random.fold_in(keys()[s], epoch), M)
+                order_key, _ = jax.random.split(jax.random.fold_in(keys()[s], epoch))
+                order = jax.random.permutation(order_key, M)
                 for rows in np.asarray(order)[:24].reshape(3, BATCH):
                     params, state = python_step(
                         params, state, x[rows], y[rows], GRID[w],
@@ -100,6 +102,10 @@ def test_runs_are_repeatable_and_may_be_cut_into_epochs():
     whole, run = grid(), grid(num_epochs=1)
     first = whole(start(), GRID, x, y)
     equal(whole(start(), GRID, x, y).params, first.params)
+    # Chunks of two models, the last one padded, train the same.
+    chunks = grid(max_models=2)(start(), GRID, x, y)
+    close(chunks.params, first.params)
+    assert chunks.epoch.tolist() == first.epoch.tolist() == [3, 3]
     states = start()
     for _ in range(3):
         states = run(states, GRID, x, y)
@@ -112,7 +118,7 @@ def test_runs_are_repeatable_and_may_be_cut_into_epochs():
 def recorder(num_examples, *, batch_size, num_epochs, key):
     """Order in which one model sees the examples: [epochs, batches, size]."""
 
-    def loss(params, x, y, weights, /, *, reference=None):
+    def loss(params, x, y, weights, /, *, reference=None, key=None, progress=1.0):
         # Its gradient writes 1 + index of the example into the next free place.
         free = jnp.cumsum(params == 0) <= x.shape[0]
         place = jnp.clip(jnp.cumsum((params == 0) & free) - 1, 0, x.shape[0] - 1)
@@ -188,7 +194,7 @@ def test_logistic_regression_reaches_its_optimum():
 def test_it_compiles_once_for_all_states_and_weights():
     traces = 0
 
-    def loss(params, x, y, weights, /, *, reference=None):
+    def loss(params, x, y, weights, /, *, reference=None, key=None, progress=1.0):
         nonlocal traces
         traces += 1
         return jnp.mean((x @ params - y) ** 2) + weights[0] * jnp.sum(params**2)
@@ -208,7 +214,7 @@ def test_it_compiles_once_for_all_states_and_weights():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: grid("vanilla"), "unknown reference 'vanilla'; known: initial, prev"),
+        (lambda: grid("vanilla"), "unknown reference 'vanilla'; known: fixed, prev"),
         (lambda: start("vanilla"), "unknown reference 'vanilla'"),
         (lambda: grid(num_epochs=0), "num_epochs must be an integer of at least 1"),
         (
@@ -227,7 +233,20 @@ def test_it_compiles_once_for_all_states_and_weights():
             lambda: grid("previous_epoch")(start("self"), GRID, *data()),
             "reference",
         ),
-        (lambda: grid("self")(start("initial"), GRID, *data()), "reference"),
+        (lambda: grid("self")(start("fixed"), GRID, *data()), "reference"),
+        (lambda: grid(max_models=0), "max_models must be an integer of at least 1"),
+        (lambda: grid(total_epochs=0), "total_epochs must be an integer of at least"),
+        (lambda: grid(average_decay=1.0), r"average_decay must lie in \[0, 1\), got 1"),
+        (
+            lambda: grid(average_decay=0.5)(start(), GRID, *data()),
+            "state must come from init_state with average=True",
+        ),
+        (
+            lambda: training.init_state(
+                PARAMS, OPTIMIZER, key=keys()[0], reference_params=PARAMS
+            ),
+            "reference_params belong to reference='fixed', got reference='self'",
+        ),
     ],
 )
 def test_static_mistakes_are_named(make, message):

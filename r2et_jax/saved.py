@@ -1,0 +1,79 @@
+"""A trained model in a folder: written in one call, and found again in one call."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+
+from r2et_jax import training
+from r2et_jax.models import registry
+from r2et_jax.types import Params
+
+_ARCHITECTURE = "architecture"
+
+
+class Saved(NamedTuple):
+    """A model as it was saved.
+
+    Attributes:
+      model: Flax module; `model.apply(params, x)` gives the logits.
+      params: its parameters, NumPy arrays.
+      description: JSON object, with the module's class and attributes under
+        "architecture".
+    """
+
+    model: nn.Module
+    params: Params
+    description: dict[str, Any]
+
+
+def save(
+    folder: str | os.PathLike[str],
+    model: nn.Module,
+    params: Params,
+    description: dict[str, Any] | None = None,
+) -> None:
+    """Write a model; it appears whole or not at all.
+
+    Args:
+      folder: where to write; a model that is there already is replaced.
+      model: one of `models.registry.MODELS`.
+      params: its parameters, arrays in nested dicts.
+      description: JSON object: configuration, choices, metrics.
+
+    Raises:
+      ValueError: for a model that cannot be described, or a description of another
+        architecture.
+    """
+    architecture = registry.describe(model)
+    told = (description or {}).get(_ARCHITECTURE, architecture)
+    if told != architecture:
+        raise ValueError(f"the description is of {told}, the model is {architecture}")
+    training.save_model(
+        folder, params, {**(description or {}), _ARCHITECTURE: architecture}
+    )
+
+
+def load(folder: str | os.PathLike[str]) -> Saved:
+    """Read what `save` wrote.
+
+    Raises:
+      FileNotFoundError: if the folder holds no saved model.
+      ValueError: if what is there cannot be read, or does not name its architecture.
+
+    Example:
+      >>> import tempfile, jax, numpy as np
+      >>> from r2et_jax.models import MLP
+      >>> model = MLP(hidden=(4,))
+      >>> folder = tempfile.mkdtemp()
+      >>> save(folder, model, model.init(jax.random.key(0), np.zeros(3)))
+      >>> model, params, description = load(folder)
+      >>> model.apply(params, np.ones(3)).shape
+      (1,)
+    """
+    params, description = training.load_model(folder)
+    if _ARCHITECTURE not in description:
+        raise ValueError(f"the model in {folder} does not name its architecture")
+    return Saved(registry.build(description[_ARCHITECTURE]), params, description)

@@ -1,0 +1,174 @@
+"""Training of a whole grid of seeds × penalty weights side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from r2et_jax.attacks.chunked import compile_chunked
+from r2et_jax.checks import check_count
+from r2et_jax.training.epochs import TrainState, init_state, train_epochs
+from r2et_jax.types import Array, LossFn, Params
+
+# Models of one seed that share a program on CPU: enough that the batch, which they
+# share, meets a wide matrix; few enough that every core gets a program of its own.
+_CPU_MODELS = 6
+
+
+def compile_grid(
+    loss: LossFn,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_epochs: int,
+    batch_size: int,
+    max_models: int | None = None,
+    **options: Any,
+) -> Callable[..., TrainState]:
+    """A grid of seeds × weights trained side by side by one compiled program.
+
+    The program trains some models of one seed, which share the seed's shuffles. On CPU
+    every core runs it on models of its own; elsewhere it takes all seeds at once.
+
+    Args:
+      loss, optimizer, num_epochs, batch_size: as in `train_epochs`.
+      max_models: models of a seed that are trained at once, where memory is short; by
+        default all of them, on CPU about 6.
+      options: further arguments of `train_epochs`.
+
+    Returns:
+      `run(states, weights [W, p], x, y) -> states`, with states of leading axes
+      [S, W] (see `grid_states`). It compiles once for each shape.
+
+    Raises:
+      ValueError: for max_models < 1, and as `train_epochs` does.
+    """
+    if max_models is not None:
+        check_count("max_models", max_models)
+    one = train_epochs(
+        loss, optimizer, num_epochs=num_epochs, batch_size=batch_size, **options
+    )
+    # Models of one seed share its shuffles: key and epoch have no axis of weights.
+    axes = TrainState(0, 0, 0, None, None, 0)
+    over_weights = jax.vmap(one, (axes, 0, None, None), axes)
+
+    def train(data, batched):
+        if batched[1].shape[0] == 1:  # no axis of length 1: XLA does worse with it
+            states, weights = jax.tree.map(lambda leaf: leaf[0], batched)
+            trained = over_weights(states, weights, *data)
+            trained = jax.tree.map(lambda leaf: leaf[None], trained)
+        else:
+            trained = jax.vmap(over_weights, (0, 0, None, None))(*batched, *data)
+        return trained._replace(key=None)
+
+    def chunked_run(size):
+        return compile_chunked(train, batch_size=size)
+
+    runs = {}
+
+    def run(states, weights, x, y, /):
+        num_seeds, num_weights = states.key.shape[0], weights.shape[0]
+        width = _width(num_weights, max_models)
+        per_seed = -(-num_weights // width)
+        pad = per_seed * width - num_weights
+
+        def split(leaf):
+            # [S, W, ...] -> [S · chunks, width, ...], the last models repeated.
+            leaf = jnp.asarray(leaf)
+            filler = jnp.repeat(leaf[:, -1:], pad, axis=1)
+            padded = jnp.concatenate([leaf, filler], axis=1)
+            return padded.reshape(num_seeds * per_seed, width, *leaf.shape[2:])
+
+        def join(leaf):
+            whole = leaf.reshape(num_seeds, per_seed * width, *leaf.shape[2:])
+            return whole[:, :num_weights]
+
+        def of_models(state, change):
+            parts = state.params, state.optimizer_state, state.reference, state.average
+            params, optimizer_state, reference, average = jax.tree.map(change, parts)
+            return state._replace(
+                params=params,
+                optimizer_state=optimizer_state,
+                reference=reference,
+                average=average,
+            )
+
+        tasks = of_models(states, split)._replace(
+            key=jnp.repeat(states.key, per_seed, axis=0),
+            epoch=jnp.repeat(jnp.asarray(states.epoch), per_seed, axis=0),
+        )
+        given = jnp.broadcast_to(weights, (num_seeds, *weights.shape))
+        # One task at a time on a core; an accelerator takes as many as may be.
+        whole = jax.default_backend() != "cpu" and max_models is None
+        size = num_seeds * per_seed if whole else 1
+        if size not in runs:
+            runs[size] = chunked_run(size)
+        done = runs[size]((x, y), (tasks, split(given)), chunk_size=size)
+        return of_models(done, join)._replace(
+            key=states.key, epoch=done.epoch[::per_seed]
+        )
+
+    return run
+
+
+def _width(num_weights: int, max_models: int | None) -> int:
+    """Models in a program: equal shares of the weights, none above the limit."""
+    limit = max_models
+    if limit is None:
+        limit = _CPU_MODELS if jax.default_backend() == "cpu" else num_weights
+    return -(-num_weights // -(-num_weights // limit))
+
+
+def grid_states(
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    *,
+    keys: Array,
+    num_weights: int,
+    reference: str = "self",
+    reference_params: Params | None = None,
+    average: bool = False,
+) -> TrainState:
+    """Initial states of a grid: each seed's parameters, repeated for every weight.
+
+    Args:
+      params: parameters with a leading axis of seeds [S, ...].
+      optimizer: Optax transformation.
+      keys: one random key a seed [S].
+      num_weights: W ≥ 1.
+      reference, average: as in `init_state`.
+      reference_params: as in `init_state`, with a leading axis of seeds.
+
+    Returns:
+      `TrainState` with axes [S, W, ...]; key and epoch have the axis of seeds alone.
+    """
+    check_count("num_weights", num_weights)
+
+    def one(params, key, reference_params):
+        state = init_state(
+            params,
+            optimizer,
+            key=key,
+            reference=reference,
+            reference_params=reference_params,
+            average=average,
+        )
+
+        def repeat(tree):
+            return jax.tree.map(
+                lambda leaf: jnp.broadcast_to(leaf, (num_weights, *leaf.shape)), tree
+            )
+
+        return TrainState(
+            repeat(state.params),
+            repeat(state.optimizer_state),
+            repeat(state.reference),
+            state.key,
+            state.epoch,
+            repeat(state.average),
+        )
+
+    return jax.vmap(one)(params, keys, reference_params)

@@ -1,0 +1,129 @@
+"""Modules to JSON and back, and models that a folder alone brings back."""
+
+import doctest
+import inspect
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r2et_jax import models, saved, training
+from r2et_jax.models import registry
+
+MODULES = [
+    models.Linear(num_outputs=3),
+    models.MLP(),
+    models.MLP(hidden=(4, 3), num_outputs=2, activation="softplus", rho=2.5),
+    models.SkipMLP(hidden=(), activation="tanh"),
+    models.MLP().surrogate(rho=3.0),
+    models.CNN(),
+    models.CNN().surrogate(rho=7.0),
+    models.GCN(num_nodes=5),
+    models.ResNet9(),
+    models.Siamese(encoder=models.CNN(num_outputs=8), centered=True),
+    models.Siamese(encoder=models.GCN(num_nodes=5)).surrogate(rho=4.0),
+]
+
+
+@pytest.mark.parametrize("module", [registry, saved])
+def test_docstring_examples_run(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0 and result.failed == 0
+
+
+def test_every_public_model_is_known():
+    public = {
+        name: value
+        for name, value in vars(models).items()
+        if inspect.isclass(value) and issubclass(value, nn.Module)
+    }
+    assert registry.MODELS == public
+    assert {type(module) for module in MODULES} == set(public.values())
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_module_comes_back_through_json(module):
+    description = registry.describe(module)
+    again = registry.build(json.loads(json.dumps(description)))
+    assert type(again) is type(module) and again == module
+    assert hash(again) == hash(module)
+    assert registry.describe(again) == description
+
+
+def test_the_description_names_every_attribute():
+    assert registry.describe(models.MLP(hidden=[np.int64(7)], rho=np.float32(2))) == {
+        "class": "MLP",
+        "hidden": [7],
+        "num_outputs": 1,
+        "activation": "leaky_relu",
+        "rho": 2.0,
+    }
+    nested = registry.describe(models.Siamese(encoder=models.MLP(hidden=(2,))))
+    assert nested["encoder"]["class"] == "MLP" and nested["encoder"]["hidden"] == [2]
+
+
+class Foreign(nn.Module):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: registry.describe(Foreign()), "unknown model 'Foreign'; known: CNN"),
+        (
+            lambda: registry.describe(type("MLP", (Foreign,), {})()),
+            "is not the model 'MLP'",
+        ),
+        (
+            lambda: registry.describe(models.MLP(hidden=(4, jnp.tanh))),
+            r"MLP\.hidden\[1\] must be a number, text, a module or a sequence",
+        ),
+        (lambda: registry.build({"hidden": [3]}), "needs an entry 'class'"),
+        (lambda: registry.build("MLP"), "needs an entry 'class'"),
+        (lambda: registry.build({"class": "Foreign"}), "unknown model 'Foreign'"),
+        (
+            lambda: registry.build({"class": "MLP", "width": 3}),
+            "unknown attribute of MLP 'width'; known: activation, hidden",
+        ),
+        (lambda: registry.build({"class": "MLP", "parent": None}), "'parent'"),
+        (lambda: registry.build({"class": "Siamese"}), "cannot build Siamese"),
+    ],
+)
+def test_mistakes_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_folder_brings_back_a_model(tmp_path):
+    model = models.SkipMLP(hidden=(4, 3), num_outputs=2, activation="gelu")
+    x = jnp.linspace(-1, 1, 5)
+    params = model.init(jax.random.key(2), x)
+    saved.save(tmp_path / "model", model, params, {"auc": 0.75})
+    found = saved.load(tmp_path / "model")
+    assert found.model == model
+    assert found.description["auc"] == 0.75
+    assert found.description["architecture"] == registry.describe(model)
+    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+    np.testing.assert_array_equal(
+        found.model.apply(found.params, x), model.apply(params, x)
+    )
+    # What was read may be written again.
+    saved.save(tmp_path / "again", *found)
+    assert saved.load(tmp_path / "again").description == found.description
+
+
+def test_mistakes_of_saved_models_are_named(tmp_path):
+    params = {"w": np.ones(2)}
+    with pytest.raises(ValueError, match="unknown model 'Foreign'"):
+        saved.save(tmp_path / "a", Foreign(), params)
+    other = {"architecture": registry.describe(models.MLP(hidden=(8,)))}
+    with pytest.raises(ValueError, match="the description is of .*the model is"):
+        saved.save(tmp_path / "a", models.MLP(), params, other)
+    with pytest.raises(FileNotFoundError, match="no saved model"):
+        saved.load(tmp_path / "a")
+    training.save_model(tmp_path / "a", params, {"auc": 0.5})
+    with pytest.raises(ValueError, match="does not name its architecture"):
+        saved.load(tmp_path / "a")
