@@ -10,14 +10,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.common import cli, flags, protocol, records, setup
-from experiments.common.evaluation import STRONGEST, Evaluator
+from absl import flags as absl_flags
+
+from experiments.common import cli, flags, protocol, records, setup, training_flags
+from experiments.common.evaluation import PER_INPUT, STRONGEST, Evaluator
 from experiments.common.fitting import LOGISTIC
 from experiments.common.progress import track
 from experiments.common.robustness_report import summary, write_report
 from r2et_jax import attacks, datasets, objectives
 
-_METHODS = "vanilla,wd,sp,est_h,r2et_nh,r2et,r2et_mm_nh,r2et_mm"
+# Attacks whose P@k of every input is kept, for comparisons between methods.
+_COMPARED = (STRONGEST, "er_surrogate")
+# What the search of a grid cost.
+_EFFORT = ("settings_tried", "settings_left", "train_seconds")
+_METHODS = ",".join([LOGISTIC, *objectives.NAMES, *protocol.SUMS])
+_MAIN = f"{LOGISTIC},vanilla,wd,sp,exact_h,r2et_nh,r2et,r2et_mm,skip+cert_rank"
 FLAGS = flags.define_common(
     "robustness",
     defaults={
@@ -28,8 +35,8 @@ FLAGS = flags.define_common(
         },
         "methods": {
             "smoke": f"{LOGISTIC},vanilla,wd,r2et_nh,r2et",
-            "standard": f"{LOGISTIC},{_METHODS}",
-            "paper": f"{LOGISTIC},{_METHODS}",
+            "standard": _METHODS,
+            "paper": _METHODS,
         },
         "attacks": {
             "smoke": f"er,er_surrogate,mse,random,{STRONGEST}",
@@ -45,6 +52,14 @@ FLAGS = flags.define_common(
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
 )
+training_flags.define_training()
+absl_flags.DEFINE_list(
+    "reference_methods",
+    None,
+    "methods that are also measured with one reference level of each category dropped "
+    f"(default: smoke none; standard, paper {_MAIN})",
+    allow_override=True,
+)
 
 
 def main(argv):
@@ -54,19 +69,40 @@ def main(argv):
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=(*attacks.NAMES, STRONGEST),
     )
+    reduced = _reference_methods(common)
+    asked = common.datasets
+    if reduced:
+        found = (name + datasets.REFERENCE_SUFFIX for name in asked)
+        more = tuple(n for n in found if n in datasets.names() and n not in asked)
+        common = common._replace(datasets=(*asked, *more))
+    config = {**common.config, "reference_methods": list(reduced)}
+    common = common._replace(config=config)
     loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
     for dataset in loaded:
+        methods = common.methods if dataset.name in asked else reduced
         for k in common.k:
-            _measure_dataset(dataset, k, common, store)
+            _measure_dataset(dataset, k, common._replace(methods=methods), store)
     written = write_report(folder, store, common)
     for k in common.k:
         print(summary(store, common, k))
     print("\n".join(map(str, [folder / "records.jsonl", *written])))
 
 
+def _reference_methods(common) -> tuple[str, ...]:
+    """Those of the flag, else the preset's that are measured at all."""
+    given = absl_flags.FLAGS["reference_methods"].value
+    if given is not None:
+        names = [name for name in given if name]
+        known = (*objectives.NAMES, LOGISTIC)
+        return flags.parse_names("reference_methods", names, known=known, sums=True)
+    if common.preset == "smoke":
+        return ()
+    return tuple(name for name in _MAIN.split(",") if name in common.methods)
+
+
 def _measure_dataset(dataset, k, common, store):
-    settings = protocol.PRESETS[common.preset]
     fitter = setup.fitter(dataset, k, common)
+    settings = fitter.protocol
     evaluators = {}
     for method in common.methods:
         fitted = fitter.fit(method)
@@ -95,25 +131,35 @@ def _measure_dataset(dataset, k, common, store):
                 seed=common.seeds[s],
                 k=k,
                 tolerance=protocol.TOLERANCES[t],
+                schedule=settings.schedule,
             )
             _measure_model(
-                fields, params, fitted.choices[s][t], evaluators[model], common, store
+                fields,
+                params,
+                fitted.choices[s][t],
+                evaluators[model],
+                common,
+                store,
+                settings.everywhere,
             )
 
 
-def _measure_model(fields, params, choice, evaluator, common, store):
+def _measure_model(fields, params, choice, evaluator, common, store, everywhere):
     clean = {**fields, "attack": "none", "epsilon": 0.0}
     if not store.has(**clean):
         found = [{**clean, **record} for record in evaluator.clean(params)]
         store.append([*found, *_choice_records(clean, choice)])
     same = records.number(store.select(**clean, metric="same")[0]["value"])
-    settings = protocol.PRESETS[common.preset]
     for name in common.attacks:
-        everywhere = name != STRONGEST or settings.strongest_everywhere
-        for epsilon in common.epsilon if everywhere else [max(common.epsilon)]:
+        largest = [max(common.epsilon)]
+        main = fields["tolerance"] == protocol.MAIN_TOLERANCE
+        whole = everywhere is None or (name in everywhere and main)
+        for epsilon in common.epsilon if whole else largest:
             cell = {**fields, "attack": name, "epsilon": epsilon}
             if not store.has(**cell):
                 found = evaluator.attacked(params, name, epsilon, same=same)
+                if name not in _COMPARED or epsilon != max(common.epsilon):
+                    found = [r for r in found if r["metric"] != PER_INPUT]
                 store.append([{**cell, **record} for record in found])
 
 
@@ -125,6 +171,7 @@ def _choice_records(cell: dict[str, Any], choice: dict[str, Any]):
         "valid_p@k": choice["valid_precision"],
         "num_admissible": choice["num_admissible"],
         "fallback": float(choice["fallback"]),
+        **{name: choice.get(name) for name in _EFFORT},
         **{f"weight_{term}": w for term, w in choice["weights"].items()},
     }
     return [

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.common.fitting import attacked_model
+from experiments.common.candidates import attacked_model
 from r2et_jax import attacks, ranking, saliency, score, threat
 from r2et_jax.attacks.constrained import constrained_attack
 from r2et_jax.batching import example_keys

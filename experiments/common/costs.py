@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from r2et_jax import attacks, datasets, models
 from r2et_jax.attacks.chunked import compile_chunked
@@ -26,7 +27,7 @@ SURROGATE_RHO = 2.0
 
 
 class Flops(NamedTuple):
-    """XLA's count for one call; loops are counted as one pass through their body."""
+    """XLA's count for one call; a loop whose length it decides itself counts once."""
 
     flops: float
     has_loop: bool
@@ -35,15 +36,50 @@ class Flops(NamedTuple):
 def count_flops(fn: Callable[..., Any], *args: Any) -> Flops:
     """Compile `fn` alone and return XLA's count of its floating-point operations.
 
+    XLA counts a loop's body once: loops of known length are unrolled first. Integer
+    operations count too, those of the random generator among them.
+
     Args:
       fn: function to compile.
       args: arrays or `jax.ShapeDtypeStruct`.
     """
-    compiled = jax.jit(fn).lower(*args).compile()
+    program = jax.make_jaxpr(fn)(*args)
+    flat = core.jaxpr_as_fun(_unrolled(program))
+    compiled = jax.jit(flat).lower(*jax.tree.leaves(args)).compile()
     analysis = compiled.cost_analysis()
     if isinstance(analysis, list):  # one entry for each partition in older releases
         analysis = analysis[0]
     return Flops(float(analysis["flops"]), " while(" in compiled.as_text())
+
+
+def _unrolled(program: Any) -> Any:
+    """The program with every scan in it unrolled, those in nested programs too."""
+    if isinstance(program, core.ClosedJaxpr):
+        return core.ClosedJaxpr(_unrolled(program.jaxpr), program.consts)
+    if type(program) is tuple:  # the branches of a condition
+        return tuple(map(_unrolled, program))
+    if not isinstance(program, core.Jaxpr):
+        return program
+
+    def equation(old):
+        params = {name: _unrolled(value) for name, value in old.params.items()}
+        if old.primitive.name == "scan":
+            params["unroll"] = max(params["length"], 1)
+        return old.replace(params=params)
+
+    return program.replace(eqns=[equation(old) for old in program.eqns])
+
+
+def flops_per_random_number(num_features: int, *, batch: int) -> float:
+    """XLA's count for one number of the generator that `counted_key` selects."""
+    keys = jax.random.split(counted_key(0), batch)
+    draw = jax.vmap(lambda key: jax.random.bits(key, (num_features,)))
+    return count_flops(draw, keys).flops / (batch * num_features)
+
+
+def counted_key(seed: int) -> jax.Array:
+    """A random key whose generator compiles without a loop, so that it is counted."""
+    return jax.random.key(seed, impl="unsafe_rbg")
 
 
 def interleaved(
@@ -155,7 +191,7 @@ def attack_step_flops(
             target = predicted_class(attack.apply(params, x))
             return attack.init(params, x, target, threat, key=key)
 
-        keys = example_keys(jax.random.key(0), batch)
+        keys = example_keys(counted_key(0), batch)
         return jax.vmap(one, out_axes=(axes, 0))(x, keys)
 
     context, state = jax.eval_shape(start, subject.params, x, threat)
@@ -201,9 +237,14 @@ def resident_growth(**settings: Any) -> tuple[int, int]:
       Growth of the resident set over the run, at most, and its peak since the
       process began, in bytes.
     """
+    return alone(_run_watched, **settings)
+
+
+def alone(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    """Call a function of a module in a fresh process, and return its result."""
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(_run_watched, **settings).result()
+        return pool.submit(fn, *args, **kwargs).result()
 
 
 def _run_watched(
@@ -230,11 +271,17 @@ def _run_watched(
     run(target.params, warm, threat, key=key)
     before = _resident()
     run(target.params, target.x, threat, key=key)
-    peak = _peak_resident()
+    peak = peak_resident()
     return peak - before, peak
 
 
-def _peak_resident() -> int:
+def peak_resident() -> int:
+    """Bytes of this process's resident set at its largest."""
+    status = Path("/proc/self/status")
+    if status.exists():  # the count of getrusage begins with the parent's
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
@@ -242,5 +289,5 @@ def _peak_resident() -> int:
 def _resident() -> int:
     status = Path("/proc/self/statm")
     if not status.exists():
-        return _peak_resident()
+        return peak_resident()
     return int(status.read_text().split()[1]) * resource.getpagesize()

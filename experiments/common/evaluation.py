@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common.fitting import attacked_model
+from experiments.common.candidates import attacked_model
 from r2et_jax import (
     attacks,
     checks,
@@ -27,6 +27,8 @@ GUARD_NOISE = 1e-6
 _TRACE_POINTS = 20
 # The ensemble, which is driven in rounds and has no entry in attacks.NAMES.
 STRONGEST = "strongest"
+# Metric whose record has the P@k of every input in its field `values`.
+PER_INPUT = "p@k_inputs"
 
 
 class Evaluator:
@@ -151,6 +153,7 @@ class Evaluator:
     def _outcome(self, precision, same_class, clean_logits, logits, same):
         """What every attack reports of the inputs that it found."""
         summary = _summary("p@k", precision)
+        each = {**summary, "metric": PER_INPUT, "values": _shares(precision)}
         changed = metrics.sensitivity(clean_logits, logits)
         shift = metrics.prediction_shift(clean_logits, logits)
         corrected = {**summary, "metric": "p@k+"}
@@ -160,6 +163,7 @@ class Evaluator:
             summary,
             _summary("p@k_same_class", same_class),
             corrected,
+            each,
             _cell("aauc", self._auc(logits), None, len(self.y)),
             _cell("cauc", self._auc(clean_logits), None, len(self.y)),
             _cell("sensitivity", changed.mean, changed.stderr, changed.n),
@@ -198,6 +202,11 @@ def _summary(metric: str, values: np.ndarray) -> dict[str, Any]:
     if summary.num_nonfinite:
         record["note"] = f"{int(summary.num_nonfinite)} inputs are not finite"
     return record
+
+
+def _shares(values: np.ndarray) -> list[float | None]:
+    """P@k of every input, short enough for a record; None where it has no meaning."""
+    return [round(v, 4) if np.isfinite(v) else None for v in np.asarray(values, float)]
 
 
 _pearson = jax.jit(jax.vmap(metrics.pearson))

@@ -6,7 +6,6 @@ any experiment finds what another one has trained.
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 import hashlib
 import json
@@ -16,12 +15,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments.common import protocol as protocols
+from experiments.common import search
+from experiments.common.candidates import Candidates
 from experiments.common.progress import track
-from r2et_jax import attacks, datasets, metrics, models, objectives, threat, training
-from r2et_jax.batching import num_cores
+from r2et_jax import datasets, metrics, models, objectives, training
 from r2et_jax.types import Params
 
 LOGISTIC = "logistic"
@@ -31,10 +30,9 @@ _NOT_TRAINING = (
     "paired",
     "num_test",
     "strongest_budget",
-    "strongest_everywhere",
+    "everywhere",
 )
 _PRETRAINED = "pretrained_"
-_VALID_ATTACK = "er_surrogate"
 
 
 class Fitted(NamedTuple):
@@ -42,22 +40,27 @@ class Fitted(NamedTuple):
 
     Attributes:
       model: the Flax module that the method trains.
-      fallback: the vanilla module, of the seeds without an admissible checkpoint.
       params: parameters with leading axes [seeds, tolerances].
+      fallback: the vanilla module, of the seeds without an admissible checkpoint.
+      fallback_params: its parameters, with a leading axis of seeds.
       choices: for each seed and tolerance: weights, epoch, validation AUC and P@k,
         the number of admissible candidates, and whether it fell back to vanilla.
+      folder: where the models are kept.
     """
 
     model: Any
-    fallback: Any
     params: Params
+    fallback: Any
+    fallback_params: Params
     choices: list[list[dict[str, Any]]]
+    folder: Path
 
     def at(self, seed: int, tolerance: int) -> tuple[Any, Params]:
         """Module and parameters of one seed and tolerance, by position."""
-        chosen = self.choices[seed][tolerance]
-        params = jax.tree.map(lambda leaf: leaf[seed, tolerance], self.params)
-        return self.fallback if chosen["fallback"] else self.model, params
+        if self.choices[seed][tolerance]["fallback"]:
+            vanilla = jax.tree.map(lambda leaf: leaf[seed], self.fallback_params)
+            return self.fallback, vanilla
+        return self.model, jax.tree.map(lambda leaf: leaf[seed, tolerance], self.params)
 
 
 class Fitter:
@@ -96,8 +99,9 @@ class Fitter:
         """The module that a method trains."""
         if method == LOGISTIC:
             return models.Linear()
-        smooth = objectives.method(method).smooth
-        return models.MLP(activation="softplus" if smooth else "leaky_relu")
+        found = objectives.method(method)
+        module = models.SkipMLP if found.skip else models.MLP
+        return module(activation="softplus" if found.smooth else "leaky_relu")
 
     def fit(self, method: str) -> Fitted:
         """The chosen models of a method, trained now or found."""
@@ -107,11 +111,19 @@ class Fitter:
             params, description = training.load_model(folder)
         except FileNotFoundError:
             fit = self._fit_logistic if method == LOGISTIC else self._fit_network
-            params, choices = fit(method)
+            params, choices = fit(method, folder, config)
             description = {"config": config, "choices": choices}
             training.save_model(folder, params, description)
+            self._checkpoints(folder, config).delete()
         vanilla = self.model("vanilla")
-        return Fitted(model, vanilla, params, description["choices"])
+        return Fitted(
+            model,
+            params,
+            vanilla,
+            self.pretrained("vanilla"),
+            description["choices"],
+            folder,
+        )
 
     def _folder(self, name: str) -> tuple[Path, dict[str, Any]]:
         trained = not name.startswith((LOGISTIC, _PRETRAINED))
@@ -134,12 +146,27 @@ class Fitter:
         }
         text = json.dumps(config, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return self.models_dir / self.dataset.name / f"{name}-{digest}", config
+        # As it comes back from JSON, to be compared with what was stored.
+        return self.models_dir / self.dataset.name / f"{name}-{digest}", json.loads(
+            text
+        )
 
-    def _fit_logistic(self, method: str):
+    @staticmethod
+    def _checkpoints(folder: Path, config: dict[str, Any]) -> training.Checkpoints:
+        return training.Checkpoints(folder / "training", config=config)
+
+    def _candidates(self, method: str) -> Candidates:
+        return Candidates(
+            self.dataset,
+            self.model(method),
+            k=self.k,
+            num_valid=self.protocol.num_valid,
+        )
+
+    def _fit_logistic(self, method: str, folder: Path, config: dict[str, Any]):
         from sklearn.linear_model import LogisticRegression
 
-        del method
+        del method, folder, config
         train, valid = self.dataset.train, self.dataset.valid
         fit = LogisticRegression(max_iter=2000).fit(train.x, train.y)
         one = {
@@ -165,210 +192,128 @@ class Fitter:
         }
         return params, [[choice] * shape[1] for _ in self.seeds]
 
-    def _fit_network(self, method: str):
-        start = self.pretrained(method)
+    def _fit_network(self, method: str, folder: Path, config: dict[str, Any]):
+        protocol = self.protocol
+        scratch = protocol.schedule == "scratch"
+        start = self._initial(method) if scratch else self.pretrained(method)
+        epochs = protocol.epochs + (protocol.pretrain_epochs if scratch else 0)
         vanilla = self.pretrained("vanilla")
-        reference_auc = self._auc(self.model("vanilla"), vanilla)
-        candidates, labels = self._retrain(method, start)
-        num_seeds, num_candidates = len(self.seeds), len(labels)
-        flat = jax.tree.map(
-            lambda leaf: leaf.reshape(num_seeds * num_candidates, *leaf.shape[2:]),
-            candidates,
+        fixed = protocol.reference == "vanilla"
+        grid = protocols.weight_grid(method, protocol)
+        plan, states = self._prepare(
+            method, start, grid, epochs, self.pretrained(method) if fixed else None
         )
-        model = self.model(method)
-        auc = self._auc(model, flat).reshape(num_seeds, num_candidates)
-        widest = max(protocols.TOLERANCES)
-        wanted = np.stack(
-            [
-                training.admissible(auc[s], reference_auc=r, tolerance=widest)
-                for s, r in enumerate(reference_auc)
-            ]
+        return search.search(
+            plan,
+            states,
+            self.x,
+            self.y,
+            candidates=self._candidates(method),
+            reference_auc=self._candidates("vanilla").auc(vanilla),
+            checkpoints=self._checkpoints(folder, config),
+            track=lambda blocks: track(
+                blocks,
+                description=f"{self.dataset.name} {method} train",
+                show=self.progress,
+            ),
         )
-        precision = np.full(auc.shape, np.nan)
-        rows = np.flatnonzero(wanted)
-        if rows.size:
-            chosen = jax.tree.map(lambda leaf: leaf[rows], flat)
-            precision[wanted] = self._precision(method, chosen)
-        return self._choose(
-            method, candidates, labels, auc, precision, reference_auc, vanilla
-        )
-
-    def _choose(
-        self, method, candidates, labels, auc, precision, reference_auc, vanilla
-    ):
-        picked, choices = [], []
-        for s, r in enumerate(reference_auc):
-            row, row_choices = [], []
-            for tolerance in protocols.TOLERANCES:
-                choice = training.select(
-                    auc[s], precision[s], reference_auc=r, tolerance=tolerance
-                )
-                fallback = choice.index is None
-                if fallback:
-                    label = {"weights": {}, "epoch": 0}
-                    row.append(jax.tree.map(lambda leaf, s=s: leaf[s], vanilla))
-                else:
-                    label = labels[choice.index]
-                    row.append(
-                        jax.tree.map(
-                            lambda leaf, s=s, i=choice.index: leaf[s, i], candidates
-                        )
-                    )
-                row_choices.append(
-                    {
-                        **label,
-                        "valid_auc": choice.auc if not fallback else float(r),
-                        "valid_precision": None if fallback else choice.precision,
-                        "num_admissible": choice.num_admissible,
-                        "fallback": fallback,
-                    }
-                )
-            picked.append(jax.tree.map(lambda *leaves: np.stack(leaves), *row))
-            choices.append(row_choices)
-        params = jax.tree.map(lambda *leaves: np.stack(leaves), *picked)
-        return params, choices
 
     @functools.lru_cache  # noqa: B019 - lives as long as one data set's fits
-    def _pretrained(self, smooth: bool) -> Params:
-        name = "sp" if smooth else "vanilla"
+    def _pretrained(self, smooth: bool, skip: bool) -> Params:
+        name = "skip" * skip + "+" * (skip and smooth) + "sp" * smooth or "vanilla"
         folder, config = self._folder(_PRETRAINED + name)
         try:
             return training.load_model(folder)[0]
         except FileNotFoundError:
             pass
-        model = self.model(name)
-        keys = self._keys("init")
-        params = jax.vmap(model.init, (0, None))(keys, self.x[0])
-        states = self._train(name, params, [()], self.protocol.pretrain_epochs, "pre")
-        params = jax.tree.map(lambda leaf: np.asarray(leaf[-1, :, 0]), states)
+        epochs = self.protocol.pretrain_epochs
+        plan, states = self._prepare(name, self._initial(name), [()], epochs, None)
+        checkpoints = self._checkpoints(folder, config)
+        restored = checkpoints.restore(states)
+        if restored is not None:
+            states = restored.state
+        done = 0 if restored is None else restored.epoch
+        for block in track(
+            range(done, plan.num_blocks),
+            description=f"{self.dataset.name} {name} pretrain",
+            show=self.progress,
+        ):
+            states = plan.run(states, jnp.zeros((1, 0)), self.x, self.y)
+            checkpoints.save(block + 1, states)
+        params = jax.tree.map(lambda leaf: np.asarray(leaf[:, 0]), states.params)
         training.save_model(folder, params, {"config": config})
+        checkpoints.delete()
         return params
 
     def pretrained(self, method: str) -> Params:
         """Vanilla parameters [seeds] from which a method is retrained."""
-        return self._pretrained(objectives.method(method).smooth)
+        found = objectives.method(method)
+        return self._pretrained(found.smooth, found.skip)
 
-    def _keys(self, purpose: str):
-        offset = {"init": 0, "pre": 1, "re": 2}[purpose]
+    def _initial(self, method: str) -> Params:
+        """Random parameters [seeds]."""
+        init = self.model(method).init
+        return jax.vmap(init, (0, None))(self._keys(0), self.x[0])
+
+    def _keys(self, purpose: int):
+        """A key for each seed: 0 for initialisation, 1 for training."""
         return jnp.stack(
-            [jax.random.fold_in(jax.random.key(seed), offset) for seed in self.seeds]
+            [jax.random.fold_in(jax.random.key(seed), purpose) for seed in self.seeds]
         )
 
-    def _train(self, method, params, grid, epochs, purpose):
-        """Checkpoints [E, S, W, ...] of a grid, the start included as the first."""
+    def _prepare(self, method, params, grid, epochs, reference_params):
+        """The plan of a search and the states with which it begins."""
         model, protocol = self.model(method), self.protocol
-        optimizer = optax.adam(protocol.learning_rate)
+        block = min(protocol.eval_every, epochs)
+        if epochs % block:
+            raise ValueError(f"{epochs} epochs are no multiple of eval_every = {block}")
+        size = min(protocol.batch_size, len(self.x))
+        optimizer = training.adam(
+            protocol.learning_rate,
+            schedule=protocol.learning_rate_schedule,
+            num_steps=epochs * (len(self.x) // size),
+            clip_norm=protocol.clip_norm,
+        )
         objective = objectives.objective(
             method,
             model.apply,
             k=self.k,
             k_prime=protocols.default_k_prime(self.k, self.x.shape[1]),
             surrogate=model.surrogate(rho=protocols.SURROGATE_RHO).apply,
+            layers=model.layers,
         )
-        block = min(protocol.eval_every, epochs)
-        if epochs % block:
-            raise ValueError(f"{epochs} epochs are no multiple of eval_every = {block}")
+        # Nothing is ranked without a penalty: no second copy of the parameters.
+        reference = protocol.reference if objective.terms else "self"
+        reference = "fixed" if reference == "vanilla" else reference
+        averaged = protocol.average_decay is not None
         run = training.compile_grid(
             objective.loss,
             optimizer,
             num_epochs=block,
             batch_size=protocol.batch_size,
+            reference=reference,
+            total_epochs=epochs,
+            decay=objective.decay,
+            average_decay=protocol.average_decay,
+            max_models=protocol.max_models,
         )
         states = training.grid_states(
-            params, optimizer, keys=self._keys(purpose), num_weights=len(grid)
+            params,
+            optimizer,
+            keys=self._keys(1),
+            num_weights=len(grid),
+            reference=reference,
+            reference_params=reference_params if reference == "fixed" else None,
+            average=averaged,
         )
-        weights = jnp.asarray(grid, jnp.float32).reshape(len(grid), -1)
-        saved = [jax.tree.map(np.asarray, states.params)]
-        description = f"{self.dataset.name} {method} {purpose}train"
-        for _ in track(
-            range(epochs // block), description=description, show=self.progress
-        ):
-            states = run(states, weights, self.x, self.y)
-            saved.append(jax.tree.map(np.asarray, states.params))
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *saved)
-
-    def _retrain(self, method, start):
-        grid = protocols.weight_grid(method, self.protocol)
-        terms = objectives.method(method).terms
-        saved = self._train(method, start, grid, self.protocol.epochs, "re")
-        num_saved = jax.tree.leaves(saved)[0].shape[0]
-        block = min(self.protocol.eval_every, self.protocol.epochs)
-        labels = [{"weights": {}, "epoch": 0}]
-        labels += [
-            {"weights": dict(zip(terms, weights, strict=True)), "epoch": e * block}
-            for e in range(1, num_saved)
-            for weights in grid
-        ]
-
-        def candidates(leaf):
-            # [E, S, W, ...] -> [S, 1 + (E − 1)W, ...]; the start is one candidate.
-            first = leaf[0, :, :1]
-            rest = np.moveaxis(leaf[1:], 0, 1)
-            rest = rest.reshape(rest.shape[0], -1, *leaf.shape[3:])
-            return np.concatenate([first, rest], axis=1)
-
-        return jax.tree.map(candidates, saved), labels
-
-    def _auc(self, model, params) -> np.ndarray:
-        """Validation AUC of models [c]."""
-        return np.asarray(
-            _validation_auc(model)(
-                params,
-                jnp.asarray(self.dataset.valid.x),
-                jnp.asarray(self.dataset.valid.y),
-            )
+        plan = search.Plan(
+            run,
+            grid,
+            objective.terms,
+            epochs // block,
+            block,
+            protocol.pruning,
+            protocols.TOLERANCES,
+            with_start=protocol.schedule == "pretrain",
         )
-
-    def _precision(self, method, params) -> np.ndarray:
-        """Validation P@k of models [c] under the selection attack."""
-        x = jnp.asarray(self.dataset.valid.x[: self.protocol.num_valid])
-        run = validation_precision(self.model(method), self.k)
-        num = jax.tree.leaves(params)[0].shape[0]
-
-        def precision(c):
-            return float(run(jax.tree.map(lambda leaf: leaf[c], params), x))
-
-        # The first one compiles; then every core measures a candidate of its own.
-        first = precision(0)
-        with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
-            rest = track(
-                pool.map(precision, range(1, num)),
-                description=f"{self.dataset.name} {method} select",
-                show=self.progress,
-                total=num - 1,
-            )
-            return np.array([first, *rest])
-
-
-@functools.lru_cache
-def _validation_auc(model):
-    def one(params, x, y):
-        return metrics.roc_auc_ranked(y, model.apply(params, x)[:, 0])
-
-    return jax.jit(lambda params, x, y: jax.lax.map(lambda p: one(p, x, y), params))
-
-
-def attacked_model(model) -> attacks.Model:
-    """A module and its smooth stand-in, as attacks want them."""
-    return attacks.Model(
-        model.apply, model.surrogate(rho=protocols.SURROGATE_RHO).apply
-    )
-
-
-@functools.lru_cache
-def validation_precision(model, k: int):
-    """Compiled mean P@k of the selection attack: `run(params, x) -> scalar`.
-
-    It is er_surrogate at l2 ≤ 1, the attack that selection uses for every method.
-    """
-    named = attacks.named_attack(_VALID_ATTACK, attacked_model(model), k=k)
-    run = attacks.attack_batch(
-        named.attack, num_steps=named.num_steps, track_every=named.track_every
-    )
-    budget = threat.threat_model("l2", 1.0)
-
-    def precision(params, x):
-        result = run(params, x, budget, key=jax.random.key(0))
-        return jnp.nanmean(result.best.precision)
-
-    return jax.jit(precision)
+        return plan, states

@@ -23,7 +23,18 @@ class Protocol(NamedTuple):
       num_valid: validation inputs under the selection attack, at most.
       num_test: test inputs under attack, at most.
       strongest_budget: gradient evaluations of `strongest` for each input.
-      strongest_everywhere: whether it runs at every budget ε, or the largest alone.
+      everywhere: attacks that run at every budget ε, the others at the largest alone;
+        None for all.
+      pruning: pairs (share of the epochs, share of a grid's settings that go on), the
+        same for every method; empty trains all settings to the end.
+      schedule: `pretrain` begins with vanilla parameters; `scratch` with random ones,
+        and trains for as many epochs in all.
+      reference: the model whose ranking the penalties keep: `self`, `previous_epoch`
+        or `vanilla`.
+      learning_rate_schedule: `constant` or `cosine`.
+      clip_norm: largest norm of a gradient, or None.
+      average_decay: decay of the average of the parameters, step by step, or None.
+      max_models: models of a seed that train at once, or None for the library's choice.
     """
 
     pretrain_epochs: int
@@ -36,8 +47,22 @@ class Protocol(NamedTuple):
     num_valid: int
     num_test: int
     strongest_budget: int
-    strongest_everywhere: bool
+    everywhere: tuple[str, ...] | None
+    pruning: tuple[tuple[float, float], ...] = ()
+    schedule: str = "pretrain"
+    reference: str = "self"
+    learning_rate_schedule: str = "constant"
+    clip_norm: float | None = None
+    average_decay: float | None = None
+    max_models: int | None = None
 
+
+# Sums of methods that stand in the full table.
+SUMS = ("wd+r2et_nh", "r2et_nh+logit_h", "skip+cert_rank")
+SCHEDULES = ("pretrain", "scratch")
+REFERENCES = ("self", "previous_epoch", "vanilla")
+# Half of the settings go on after a fifth of the epochs, a quarter after two fifths.
+HALVING = ((0.2, 0.5), (0.4, 0.25))
 
 # Validation AUC that a chosen checkpoint may give up against the vanilla model.
 TOLERANCES = (0.01, 0.003)
@@ -50,14 +75,18 @@ TABULAR_K = 8
 # Every tuned method tries twelve settings: equal effort. Methods with two penalties
 # take every combination of _PAIRED: four of a ranking term, three of any other.
 _GRID = {
-    "l2": (1e-4, 3e-4, 6e-4, 1e-3, 2e-3, 3e-3, 5e-3, 7e-3, 1e-2, 1.5e-2, 2e-2, 3e-2),
+    "l2": (3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 7e-3, 1e-2, 1.5e-2, 2e-2, 3e-2, 4.5e-2, 6e-2),
     "gap": (0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0),
     "exp_gap": (0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0, 2.0, 3.0, 6.0, 10.0),
-    "mm_gap": (0.03, 0.06, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0),
+    "mm_gap": (0.06, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0),
     "curvature": (0.003, 0.006, 0.01, 0.02, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0, 2.0),
     "radius": (3e-4, 1e-3, 2e-3, 3e-3, 6e-3, 0.01, 0.02, 0.03, 0.06, 0.1, 0.15, 0.2),
     "adv_hinge": (1e-3, 2e-3, 3e-3, 6e-3, 0.01, 0.02, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6),
     "adv_loss": (0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0, 2.0, 3.0, 6.0, 10.0),
+    "decay": (0.06, 0.1, 0.2, 0.3, 0.45, 0.6, 1.0, 1.5, 2.0, 3.0, 4.5, 6.0),
+    "frobenius_squared": (3e-3, 0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1, 3, 10, 30),
+    "certified_gap": (0.01, 0.02, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6, 1, 2),
+    "thickness": (0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 6.0, 10.0),
 }
 _GRID |= {
     "curvature_fd": _GRID["curvature"],
@@ -76,11 +105,15 @@ _PAIRED = {
     "l2": (1e-3, 3e-3, 1e-2),
     "gap": (1.0, 2.0, 3.0, 6.0),
     "exp_gap": (0.1, 0.3, 0.6, 1.0),
-    "mm_gap": (0.1, 0.3, 0.6, 1.0),
+    "mm_gap": (0.3, 0.6, 1.0, 2.0),
     "curvature": (0.01, 0.03, 0.1),
     "radius": (0.003, 0.01, 0.03, 0.1),
     "adv_hinge": (0.003, 0.01, 0.03, 0.1),
     "adv_loss": (0.1, 0.3, 1.0),
+    "decay": (0.1, 0.3, 1.0),
+    "frobenius_squared": (0.1, 1.0, 10.0),
+    "certified_gap": (0.03, 0.1, 0.3, 1.0),
+    "thickness": (0.1, 0.3, 1.0, 3.0),
 }
 _PAIRED |= {
     "curvature_fd": _PAIRED["curvature"],
@@ -108,12 +141,12 @@ PRESETS = {
         num_valid=50,
         num_test=50,
         strongest_budget=4200,
-        strongest_everywhere=False,
+        everywhere=("er_surrogate",),
     ),
     "standard": Protocol(
-        pretrain_epochs=60,
-        epochs=60,
-        eval_every=6,
+        pretrain_epochs=40,
+        epochs=40,
+        eval_every=4,
         batch_size=256,
         learning_rate=1e-3,
         grid=_GRID,
@@ -121,7 +154,8 @@ PRESETS = {
         num_valid=500,
         num_test=500,
         strongest_budget=4200,
-        strongest_everywhere=False,
+        everywhere=("er_surrogate",),
+        pruning=HALVING,
     ),
     "paper": Protocol(
         pretrain_epochs=300,
@@ -134,7 +168,7 @@ PRESETS = {
         num_valid=500,
         num_test=1000,
         strongest_budget=16_000,
-        strongest_everywhere=True,
+        everywhere=None,
     ),
 }
 

@@ -25,7 +25,7 @@ REQUIRED = (
 )  # fmt: skip
 # Fields by which records are found without a search through all of them.
 _INDEXED = ("dataset", "method", "seed", "attack", "epsilon")
-MEASURED = frozenset({"value", "stderr", "n", "note", "cell_left"})
+MEASURED = frozenset({"value", "stderr", "n", "note", "cell_left", "values"})
 
 
 class RecordStore:
@@ -95,7 +95,8 @@ class RecordStore:
 
         Args:
           records: flat objects with at least the fields `REQUIRED`; values are text,
-            numbers, booleans or None (NumPy and JAX scalars are converted). `seed`,
+            numbers, booleans or None (NumPy and JAX scalars are converted), but for
+            `values`, the list of finite numbers or None behind a mean. `seed`,
             `fold`, `epsilon`, `k`, `stderr` may be None where they mean nothing; a
             `value` may be None with a `note`. NaN and infinities become None and are
             named in `note`.
@@ -170,6 +171,9 @@ def _checked(record: Mapping[str, Any]) -> Record:
     for key, value in record.items():
         if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
             value = value.item()
+        if key == "values":
+            result[key] = _checked_values(value)
+            continue
         if not isinstance(value, (str, int, float, bool, type(None))):
             raise ValueError(
                 f"a record is flat: {key} must be text, a number, a boolean or None, "
@@ -189,6 +193,20 @@ def _checked(record: Mapping[str, Any]) -> Record:
     if notes:
         result["note"] = "; ".join(notes)
     return result
+
+
+def _checked_values(values: Any) -> list[float | None]:
+    """The numbers behind a mean, a number that is not finite as None."""
+    if not isinstance(values, list):
+        raise ValueError(f"values must be a list of numbers or None, got {values!r}")
+    for value in values:
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, float))
+        ):
+            raise ValueError(
+                f"values must be a list of numbers or None, got {value!r} in it"
+            )
+    return [None if v is None or not math.isfinite(v) else v for v in values]
 
 
 def _parse(path: Path) -> tuple[list[Record], bool]:

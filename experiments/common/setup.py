@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments.common import output, protocol
+from experiments.common import output
 from experiments.common.fitting import LOGISTIC, Fitter
 from experiments.common.flags import Common
 from experiments.common.records import RecordStore
+from experiments.common.training_flags import read_protocol
 from r2et_jax import checks, datasets, objectives
 
 
@@ -44,7 +45,7 @@ def fitter(dataset: datasets.Dataset, k: int, common: Common) -> Fitter:
     return Fitter(
         dataset,
         seeds=common.seeds,
-        protocol=protocol.PRESETS[common.preset],
+        protocol=read_protocol(common.preset),
         k=k,
         models_dir=common.models_dir,
         progress=common.progress,
@@ -60,6 +61,7 @@ def model_fields(
     seed: int,
     k: int,
     tolerance: float,
+    schedule: str = "pretrain",
 ) -> dict[str, Any]:
     """The fields that the records of one trained model share."""
     return {
@@ -67,7 +69,7 @@ def model_fields(
         "dataset": dataset.name,
         "model": type(model).__name__.lower(),
         "method": method,
-        "schedule": "pretrain",
+        "schedule": schedule,
         "seed": seed,
         "fold": 0,
         "k": k,

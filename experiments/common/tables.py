@@ -111,8 +111,20 @@ def pivot(
     return Table(tuple(rows), order, tuple(columns), cells)
 
 
-def to_markdown(table: Table, *, notes: Sequence[str] = ()) -> str:
-    """Return a Markdown table; below it, how its errors arise, and then the notes."""
+def to_markdown(
+    table: Table,
+    *,
+    notes: Sequence[str] = (),
+    marks: Mapping[tuple[tuple, str], str] | None = None,
+) -> str:
+    """Return a Markdown table; below it, how its errors arise, and then the notes.
+
+    Args:
+      table: see `pivot`.
+      notes: further lines below it.
+      marks: (row, name of a column) -> a mark that is written behind this cell.
+    """
+    marks = marks or {}
     heads = [*table.keys, *(column.name for column in table.columns)]
     text = [
         _shown_row(heads),
@@ -121,7 +133,10 @@ def to_markdown(table: Table, *, notes: Sequence[str] = ()) -> str:
     bold = _bold(table)
     for r, key in enumerate(table.rows):
         shown = [
-            _shown(cell, column.format, (r, c) in bold)
+            _marked(
+                _shown(cell, column.format, (r, c) in bold),
+                marks.get((key, column.name), ""),
+            )
             for c, (cell, column) in enumerate(
                 zip(table.cells[r], table.columns, strict=True)
             )
@@ -185,7 +200,12 @@ def write_table(
 
 
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and its standard error, s/√n with n−1 in s; NaN for one value."""
+    """Return the mean and its standard error, s/√n with n−1 in s.
+
+    The error of a single value is NaN, and so are both if a value is not finite.
+    """
+    if not all(map(math.isfinite, values)):
+        return math.nan, math.nan
     if len(values) == 1:
         return values[0], math.nan
     error = statistics.stdev(values) / math.sqrt(len(values))
@@ -250,7 +270,13 @@ def _shown(cell: Cell | None, spec: str, bold: bool) -> str:
         return f"nan ({cell.nonfinite}/{cell.runs})"
     text = format(cell.mean, spec)
     text = f"**{text}**" if bold else text
-    return text if math.isnan(cell.stderr) else f"{text} ± {format(cell.stderr, spec)}"
+    if math.isnan(cell.stderr):
+        return text
+    return f"{text} ± {format(cell.stderr, spec.lstrip('+'))}"
+
+
+def _marked(text: str, mark: str) -> str:
+    return f"{text} {mark}" if mark else text
 
 
 def _shown_row(items: Sequence[str]) -> str:

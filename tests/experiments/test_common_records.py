@@ -169,3 +169,15 @@ def test_select_by_value_and_by_any_of_several():
     assert len(select(records, attack="er", seed=(0, 2))) == 2
     assert len(select(records, seed={1})) == 2
     assert select(records, explainer=None) == []
+
+
+def test_the_values_behind_a_mean_are_kept_and_do_not_name_the_record(tmp_path):
+    store = RecordStore(tmp_path / "records.jsonl")
+    store.append(record(values=[1, 0.5, None, float("nan")]))
+    again = RecordStore(tmp_path / "records.jsonl")
+    assert again.select()[0]["values"] == [1, 0.5, None, None]
+    with pytest.raises(ValueError, match="was recorded before"):
+        again.append(record(values=[0.0]))
+    for wrong in ("1 2", [True], ["a"], [[1.0]]):
+        with pytest.raises(ValueError, match="values must be a list of numbers"):
+            again.append(record(seed=9, values=wrong))

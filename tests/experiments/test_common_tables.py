@@ -7,6 +7,7 @@ import pytest
 
 from experiments.common.tables import (
     ColumnSpec,
+    mean_and_stderr,
     pivot,
     to_csv,
     to_markdown,
@@ -150,3 +151,28 @@ def test_mixing_budgets_by_accident_is_refused():
 def test_no_records_give_an_empty_table():
     text = to_markdown(pivot([], columns=[P_AT_K]))
     assert text == "| dataset | method | P@8 |\n| --- | --- | ---: |\n"
+
+
+def test_marks_stand_behind_their_cells():
+    records = [record(m, s, 0.5) for m in ("a", "b") for s in range(2)]
+    table = pivot(records, columns=[P_AT_K._replace(best=None)])
+    text = to_markdown(
+        table, marks={(("adult", "b"), "P@8"): "▲", (("x",), "P@8"): "?"}
+    )
+    assert text.splitlines()[2:4] == [
+        "| adult | a | 0.500 ± 0.000 |",
+        "| adult | b | 0.500 ± 0.000 ▲ |",
+    ]
+
+
+def test_signed_means_have_errors_without_a_sign():
+    records = [record("a", s, v) for s, v in enumerate((0.25, 0.75))]
+    text = to_markdown(pivot(records, columns=[ColumnSpec("d", {}, "+.2f")]))
+    assert "| +0.50 ± 0.25 |" in text
+
+
+def test_mean_and_error_of_what_is_not_finite_are_nan():
+    assert all(map(math.isnan, mean_and_stderr([0.5, math.nan, math.nan])))
+    assert all(map(math.isnan, mean_and_stderr([math.inf])))
+    mean, error = mean_and_stderr([0.5])
+    assert mean == 0.5 and math.isnan(error)

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments.common import claims
+from experiments.common import claims, claims_curvature
+from r2et_jax.objectives import curvature_penalties
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,3 +65,63 @@ def test_a_claim_that_fails_is_said_to(monkeypatch, tmp_path):
     assert stop.value.code == 2
     kept = json.loads((tmp_path / "wrong" / "findings.json").read_text())
     assert kept["findings"][0]["holds"] is False
+
+
+@pytest.mark.parametrize(
+    ("activation", "hidden", "num_outputs"),
+    [("leaky_relu", (6, 5), 3), ("softplus", (6,), 1)],
+)
+def test_curvature_penalties_agree_with_the_dense_hessian(
+    activation, hidden, num_outputs
+):
+    errors = claims_curvature.dense_errors(
+        activation, hidden, num_outputs, num_features=5, num_inputs=4
+    )
+    assert set(errors) == {"exact_h", "ssr"}
+    assert 0 <= max(errors.values()) <= claims_curvature.TOLERANCE
+
+
+def test_a_wrong_curvature_penalty_is_found(monkeypatch):
+    """One Lanczos step is an estimate from below, and the error says so."""
+    right = curvature_penalties.spectral_curvature
+    monkeypatch.setattr(
+        curvature_penalties,
+        "spectral_curvature",
+        lambda apply, num_steps: right(apply, num_steps=1),
+    )
+    errors = claims_curvature.dense_errors(
+        "softplus", (6,), 1, num_features=5, num_inputs=4
+    )
+    assert errors["exact_h"] <= claims_curvature.TOLERANCE < 1e-3 < errors["ssr"]
+
+
+@pytest.mark.parametrize("name", ["exact_h", "ssr"])
+def test_memory_of_a_penalty_is_measured_in_a_process_of_its_own(name):
+    found = claims_curvature.memory(
+        name, num_features=70, hidden=(4,), num_outputs=3, batch=2
+    )
+    # An interpreter with JAX in it, and no more than a small network beside it.
+    assert 50 * 2**20 < found["peak_bytes"] < claims_curvature.MEMORY_LIMIT
+    assert found["dense_bytes"] == 2 * 70**2 * 4
+    assert found["value"] > 0 and found["slope"] > 0
+
+
+def test_findings_on_curvature_state_value_and_target(monkeypatch):
+    shape = {"num_features": 6, "hidden": (4,), "num_outputs": 1}
+    measured = {"peak_bytes": 5.0, "value": 0.1, "slope": 0.2}
+    asked = []
+
+    def memory(name, **options):
+        asked.append((name, options))
+        return measured
+
+    monkeypatch.setattr(claims_curvature, "WIDE", shape)
+    monkeypatch.setattr(claims_curvature, "memory", memory)
+    for limit, holds in ((6, True), (4, False)):
+        monkeypatch.setattr(claims_curvature, "MEMORY_LIMIT", limit)
+        asked.clear()
+        findings = list(claims.CLAIMS["curvature_memory"].measure(None))
+        assert asked == [("exact_h", shape), ("ssr", shape)]
+        for finding in findings:
+            assert finding.numbers["value"] == 5 and finding.numbers["target"] == limit
+            assert finding.holds is holds

@@ -116,6 +116,55 @@ def test_front_rings_the_pareto_points():
     png(figure)
 
 
+def test_dots_have_a_row_each_from_the_top():
+    means = np.linspace(0.9, 0.1, 30)
+    labels = [f"method {i}" for i in range(30)]
+    figure = plots.dots(
+        labels,
+        means,
+        means / 20,
+        hollow=means / 2,
+        groups=["ours" if i % 3 else "baseline" for i in range(30)],
+        kinds=["R2ET", "baseline", "ours"],
+        name="P@8",
+        hollow_name="same",
+    )
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == labels
+    bottom, top = axes.get_ylim()
+    assert top < 0 < 29 < bottom  # the first row is on top
+    drawn = {}
+    for container in axes.containers:
+        line = container.lines[0]
+        assert container.has_xerr
+        drawn |= dict(zip(line.get_ydata(), line.get_xdata(), strict=True))
+    assert drawn == dict(enumerate(means))
+    open_marks = {}
+    for line in axes.lines:
+        if line.get_markerfacecolor() == "white" and len(line.get_xdata()):
+            open_marks |= dict(zip(line.get_ydata(), line.get_xdata(), strict=True))
+    assert open_marks == dict(enumerate(means / 2))
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(legend) == ["P@8", "baseline", "ours", "same"]
+    # A kind keeps its colour where another one is missing.
+    alone = plots.dots(
+        ["a"], [0.5], groups=["ours"], kinds=["R2ET", "baseline", "ours"]
+    )
+    colours = {c.get_label(): c.lines[0].get_color() for c in axes.containers}
+    assert alone.axes[0].containers[0].lines[0].get_color() == colours["ours"]
+    assert colours["ours"] != colours["baseline"]
+    assert figure.get_figheight() > 2 * alone.get_figheight()
+    png(figure)
+
+
+def test_plain_dots_need_no_legend_and_count_what_is_hidden():
+    figure = plots.dots(["a", "b"], [0.5, np.nan], hollow=[0.1, np.inf])
+    assert not figure.legends
+    assert figure.get_supxlabel() == "2 points are not finite and not shown"
+    assert not figure.axes[0].containers[0].has_xerr
+    png(figure)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -131,6 +180,12 @@ def test_front_rings_the_pareto_points():
         (lambda: plots.curves({"a": ([1], [1], None)}, xscale="ln"), "unknown xscale"),
         (lambda: plots.scatter({"a": (1, 2, 3)}), "'a' must be"),
         (lambda: plots.scatter({"a": (1, [1, 2])}), "same length"),
+        (lambda: plots.dots([], []), "labels must hold at least one"),
+        (lambda: plots.dots(["a"], [1, 2]), r"means must be \[labels\] = \(1,\), got"),
+        (lambda: plots.dots(["a"], [1], hollow=[[1]]), r"hollow must be \[labels\]"),
+        (lambda: plots.dots(["a"], [1], [1, 2]), "stderrs must have the shape"),
+        (lambda: plots.dots(["a"], [1], groups=["x", "y"]), "groups must hold 1"),
+        (lambda: plots.dots(["a"], [1], groups=["x"], kinds=["y"]), "unknown group"),
         (lambda: plots.front({}), "points must hold"),
         (lambda: plots.pareto_mask(np.ones((3, 2)), maximize=(True,)), "d = 1"),
     ],

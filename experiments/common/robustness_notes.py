@@ -1,0 +1,162 @@
+"""A note on each method of the robustness experiment, written from its numbers."""
+
+from __future__ import annotations
+
+import math
+
+from experiments.common import protocol
+from experiments.common.fitting import LOGISTIC
+from experiments.common.output import PRESENTATION
+from experiments.common.robustness_results import (
+    LEADING,
+    Results,
+    family,
+    leading_attack,
+    paired_difference,
+    show,
+    split_references,
+)
+from r2et_jax import objectives
+
+_TOLERANCE = protocol.MAIN_TOLERANCE
+
+
+def notes(results: Results) -> str:
+    """Accuracy, explanation, robustness, cost and command of each method."""
+    common, k = results.common, results.k
+    datasets = next(filter(None, split_references(common.datasets)))
+    text = (
+        f"# What each method does, k = {k}\n\n"
+        f"On {', '.join(datasets)}; checkpoints with validation AUC within "
+        f"{_TOLERANCE} of vanilla's; attacks of l2 budget ε = {max(common.epsilon):g}. "
+        "Mean ± standard error over seeds; a difference is the method minus vanilla, "
+        "paired by seed, and counts as clear beyond two standard errors. Each command "
+        "repeats one method alone beside vanilla.\n"
+    )
+    return text + "".join(
+        f"\n{_note(results, datasets, method)}" for method in common.methods
+    )
+
+
+def describe(method: str) -> str:
+    """What a method is; the parts of a sum joined."""
+    if method == LOGISTIC:
+        return "logistic regression, whose ranking cannot change"
+    return "; plus ".join(objectives.DESCRIPTIONS[part] for part in method.split("+"))
+
+
+def command(results: Results, method: str) -> str:
+    """The command that trains and attacks this method alone, beside vanilla."""
+    common = results.common
+    names = ",".join(dict.fromkeys(["vanilla", method]))
+    whole, reference = split_references(common.datasets)
+    if not whole:
+        whole, reference = reference, ()
+    again = any(method in results.measured(d, _TOLERANCE) for d in reference)
+    flags = {
+        "datasets": whole, "methods": [names],
+        "reference_methods": [names] if again else [], "attacks": common.attacks,
+        "k": common.k, "epsilon": [f"{e:g}" for e in common.epsilon],
+        "seeds": common.seeds, "preset": [common.preset],
+    }  # fmt: skip
+    for name, value in common.config.items():
+        if name not in {*flags, *PRESENTATION, "data_dir"} and value is not None:
+            flags[name] = value if isinstance(value, (list, tuple)) else [value]
+    flags["output_dir"] = [f"results/robustness_{method}"]
+    shown = [f"--{name}={','.join(map(str, items))}" for name, items in flags.items()]
+    return " ".join(["python -m experiments.robustness", *shown])
+
+
+def _note(results, datasets, method):
+    common, k = results.common, results.k
+    attacked = [name for name in LEADING if name in common.attacks]
+    attacked = attacked or [leading_attack(common.attacks)]
+    clean = {"attack": "none"}
+    sentences = [
+        _against(results, datasets, method, "AUC", "auc", clean),
+        *(
+            _against(results, datasets, method, f"P@{k} under {name}", "p@k",
+                     {"attack": name, "epsilon": max(common.epsilon)})
+            for name in attacked
+        ),
+    ]  # fmt: skip
+    corrected = {"attack": attacked[0], "epsilon": max(common.epsilon)}
+    level = [
+        _level(results, datasets, method, f"P@{k}⁺ under {attacked[0]}", "p@k+",
+               corrected),
+        _level(results, datasets, method, "Same", "same", clean),
+        _level(results, datasets, method, "Null", "null", clean),
+    ]  # fmt: skip
+    lines = [
+        *sentences,
+        " ".join(filter(None, level)),
+        _cost(results, datasets, method),
+    ]
+    body = "".join(f"- {line}\n" for line in lines if line)
+    return (
+        f"## {method}\n\n{describe(method)[:1].upper()}{describe(method)[1:]} "
+        f"({family(method)}).\n\n{body}\n```\n{command(results, method)}\n```\n"
+    )
+
+
+def _against(results, datasets, method, name, metric, where):
+    """A quantity as a difference from vanilla, or as it is for vanilla itself."""
+    where = {"tolerance": _TOLERANCE, **where}
+    if method == "vanilla" or "vanilla" not in results.common.methods:
+        return _level(results, datasets, method, name, metric, where)
+    parts, up, down, known = [], 0, 0, 0
+    for dataset in datasets:
+        pair = paired_difference(
+            results.seeds(dataset, method, metric, **where),
+            results.seeds(dataset, "vanilla", metric, **where),
+        )
+        if pair is None or math.isnan(pair[0]):
+            continue
+        mean, error = pair
+        value = results.mean(dataset, method, metric, **where)
+        parts.append(f"{dataset} {show(pair)} (to {value:.3f})")
+        clear = not math.isnan(error) and abs(mean) > 2 * error
+        known += not math.isnan(error)
+        up += clear and mean > 0
+        down += clear and mean < 0
+    if not parts:
+        return ""
+    text = f"{name} against vanilla: {', '.join(parts)}"
+    counts = [("higher", up), ("lower", down)]
+    clear = [f"clearly {word} on {n} of {known}" for word, n in counts if n]
+    if known:
+        text += "; " + (", ".join(clear) or "no clear difference")
+    return text + "."
+
+
+def _level(results, datasets, method, name, metric, where):
+    where = {"tolerance": _TOLERANCE, **where}
+    parts = []
+    for dataset in datasets:
+        values = results.seeds(dataset, method, metric, **where)
+        pair = paired_difference(values, dict.fromkeys(values, 0.0))
+        if pair is not None:
+            parts.append(f"{dataset} {show(pair, '.3f')}")
+    return f"{name}: {', '.join(parts)}." if parts else ""
+
+
+def _cost(results, datasets, method):
+    """Time of training over vanilla's where both are known, else by itself."""
+
+    def seconds(dataset, name, metric="train_seconds"):
+        return results.mean(dataset, name, metric, tolerance=_TOLERANCE)
+
+    ratios, times = [], []
+    for dataset in datasets:
+        own = seconds(dataset, method)
+        ratio = seconds(dataset, method, "train_ratio")
+        if math.isnan(ratio):
+            ratio = own / seconds(dataset, "vanilla")
+        if not math.isnan(ratio):
+            ratios.append(f"{dataset} {ratio:.2f} ×")
+        if not math.isnan(own):
+            times.append(f"{dataset} {1e3 * own:.3g} ms")
+    if ratios and method != "vanilla":
+        text = "Time of training over vanilla's, for each epoch of one model"
+        return f"{text}: {', '.join(ratios)}."
+    return f"Training, each epoch of one model: {', '.join(times)}." if times else ""

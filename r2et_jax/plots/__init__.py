@@ -1,0 +1,13 @@
+"""Figures of results: each function returns a Matplotlib figure and shows none.
+
+No pyplot and no global state: save one with `figure.savefig(path)`. The colours are
+those of Okabe and Ito (2008), told apart by colour-blind readers; lines, markers and
+hatches differ too. What is not finite cannot be drawn and is counted below the axes.
+"""
+
+from r2et_jax.plots._bars import bars as bars
+from r2et_jax.plots._curves import curves as curves
+from r2et_jax.plots._dots import dots as dots
+from r2et_jax.plots._points import front as front
+from r2et_jax.plots._points import pareto_mask as pareto_mask
+from r2et_jax.plots._points import scatter as scatter
