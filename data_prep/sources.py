@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import zipfile
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases"
+_MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist"
+_BRAIN_IMAGES = "https://github.com/linmengsysu/BrainImageDataset"
 
 
 class Source(NamedTuple):
@@ -19,18 +22,23 @@ class Source(NamedTuple):
       file: the file's name, in the folder of raw files as well.
       url: its official address.
       sha256: of the file; of the member's content where there is a member, since the
-        same content is found in archives packed anew.
+        same content is found in archives packed anew. None where none is known: then
+        nothing is compared.
       licence: under which terms it is published.
       citation: whom to name.
-      member: base name of the one file that is read from a .zip; None for a plain file.
+      member: base name of the one file that is read from a .zip, or the content of a
+        .gz; None for a plain file. In the folder of raw files it may lie unpacked.
+      direct: False if url is a page that offers the file, which is then fetched by
+        hand.
     """
 
     file: str
     url: str
-    sha256: str
+    sha256: str | None
     licence: str
     citation: str
     member: str | None = None
+    direct: bool = True
 
 
 _ADULT = {
@@ -75,6 +83,83 @@ SOURCES: dict[str, tuple[Source, ...]] = {
             "Recidivism Algorithm, ProPublica 2016",
         ),
     ),
+    "mnist": tuple(
+        Source(
+            file=f"{member}.gz",
+            url=f"{_MNIST}/{member}.gz",
+            sha256=sha256,
+            licence="CC BY-SA 3.0",
+            citation="LeCun, Cortes and Burges, The MNIST Database of Handwritten "
+            "Digits, 1998",
+            member=member,
+        )
+        for member, sha256 in (
+            (
+                "train-images-idx3-ubyte",
+                "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            ),
+            (
+                "train-labels-idx1-ubyte",
+                "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            ),
+            (
+                "t10k-images-idx3-ubyte",
+                "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            ),
+            (
+                "t10k-labels-idx1-ubyte",
+                "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            ),
+        )
+    ),
+    "cifar10": (
+        Source(
+            file="cifar-10-python.tar.gz",
+            url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+            licence="published without a named licence",
+            citation="Krizhevsky, Learning Multiple Layers of Features from Tiny "
+            "Images, 2009",
+        ),
+    ),
+    "adhd": (
+        Source(
+            file="Brain.zip",
+            url="https://raw.githubusercontent.com/TrustAGI-Lab/graph_datasets/master/"
+            "Graph_Repository/Brain.zip",
+            sha256="fd93b8b9eec7f00a928a1a799cd5a9ca802d716b3b06f8a553319373738a7926",
+            licence="published without a named licence",
+            citation="Pan, Wu, Zhu, Long and Zhang, Task Sensitive Feature Exploration "
+            "and Learning for Multi-Task Graph Classification, IEEE TCYB 2017",
+            member="KKI.nel",
+        ),
+    ),
+    "hiv": tuple(
+        Source(
+            file=f"HIV_fMRI_fold_{fold}",
+            url=_BRAIN_IMAGES,
+            sha256=sha256,
+            licence="published without a named licence",
+            citation="BrainImageDataset, github.com/linmengsysu",
+            direct=False,
+        )
+        for fold, sha256 in (
+            (1, "e88a09c471e8fdbe57bd245ec395caddbd41374cd7dd4da87cb58af8226a85b5"),
+            (2, "60be1e003bf8e20b58bc28533de23725e2d230b7a5feb59455bdb8957cab9672"),
+            (3, "f4dacf169ecc9b5c982f59c24eb02d93d788e522af759f26c632b8f17291a145"),
+        )
+    ),
+    "bp": tuple(
+        Source(
+            file=f"BP_fMRI_fold_{fold}",
+            url=_BRAIN_IMAGES,
+            sha256=None,
+            licence="published without a named licence",
+            citation="BrainImageDataset, github.com/linmengsysu",
+            direct=False,
+        )
+        for fold in (1, 2, 3)
+    ),
 }
 
 
@@ -91,18 +176,28 @@ def fetch(source: Source, *, raw_dir: Path | None, cache_dir: Path) -> bytes:
       The content: of the member, where the source is an archive.
 
     Raises:
-      FileNotFoundError: the file is not in raw_dir.
+      FileNotFoundError: the file is not in raw_dir, or must be fetched by hand.
       OSError: the download failed.
       ValueError: a wrong checksum, or an archive that is incomplete.
     """
     if raw_dir is not None:
         path = raw_dir / source.file
+        if source.member is not None and not path.is_file():
+            unpacked = raw_dir / source.member
+            if unpacked.is_file():
+                return _compared(source, unpacked.read_bytes(), str(unpacked))
         if not path.is_file():
+            advice = "; leave --raw_dir out to download it" if source.direct else ""
             raise FileNotFoundError(
                 f"no file {source.file} in {raw_dir}, expected it there (from "
-                f"{source.url}); leave --raw_dir out to download it"
+                f"{source.url}){advice}"
             )
         return read_checked(source, path)
+    if not source.direct:
+        raise FileNotFoundError(
+            f"{source.file} is not downloaded: fetch it by hand from {source.url} and "
+            "name its folder with --raw_dir"
+        )
     path = cache_dir / source.file
     if path.is_file():
         try:
@@ -122,10 +217,15 @@ def read_checked(source: Source, path: Path) -> bytes:
     content = path.read_bytes()
     what = str(path)
     if source.member is not None:
-        content = _member(path, content, source.member)
+        unpack = _gunzip if source.file.endswith(".gz") else _member
+        content = unpack(path, content, source.member)
         what = f"{source.member} in {path}"
+    return _compared(source, content, what)
+
+
+def _compared(source: Source, content: bytes, what: str) -> bytes:
     digest = hashlib.sha256(content).hexdigest()
-    if digest != source.sha256:
+    if source.sha256 is not None and digest != source.sha256:
         raise ValueError(
             f"wrong SHA-256 of {what}: got {digest}, expected {source.sha256}"
         )
@@ -145,6 +245,15 @@ def _member(path: Path, archive: bytes, member: str) -> bytes:
         raise ValueError(
             f"{path} is not a complete zip archive ({error}), expected one that holds "
             f"{member}"
+        ) from error
+
+
+def _gunzip(path: Path, archive: bytes, member: str) -> bytes:
+    try:
+        return gzip.decompress(archive)
+    except (zlib.error, EOFError, OSError) as error:
+        raise ValueError(
+            f"{path} is not a complete gzip file ({error}), expected {member} in it"
         ) from error
 
 

@@ -151,9 +151,9 @@ def integrated_gradients(
     def saliency(params, x, target, /):
         times = (jnp.arange(num_points, dtype=x.dtype) + 0.5) / num_points
         step = x - baseline
-        grads = jax.vmap(
-            lambda t: input_gradient(params, baseline + t * step, target)
-        )(times)
+        grads = jax.vmap(lambda t: input_gradient(params, baseline + t * step, target))(
+            times
+        )
         attributions = step * jnp.mean(grads, axis=0)
         if signed:
             return _finish(attributions, False, channel_axis)

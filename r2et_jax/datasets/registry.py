@@ -7,33 +7,69 @@ from pathlib import Path
 from r2et_jax.checks import check_in
 from r2et_jax.datasets.bundled import breast_cancer
 from r2et_jax.datasets.containers import Dataset
+from r2et_jax.datasets.digits import digits
+from r2et_jax.datasets.images import load_images_npz
+from r2et_jax.datasets.pair_files import load_pairs_npz
+from r2et_jax.datasets.pairs import PairDataset
+from r2et_jax.datasets.planted import planted
 from r2et_jax.datasets.reference import drop_reference
 from r2et_jax.datasets.tabular import load_npz
 
 _BUNDLED = {"breast_cancer": breast_cancer}
 _PREPARED = ("adult", "bank", "compas")
-_SUFFIX = "_ref"
+REFERENCE_SUFFIX = "_ref"
+_BUNDLED_PAIRS = {"digits": digits, "planted": planted}
+# Prepared by the module of the same name in data_prep.
+_PAIRS = {"mnist": "images", "adhd": "brain_graphs", "hiv": "brain_graphs",
+          "bp": "brain_graphs"}  # fmt: skip
+_IMAGES = {"cifar10": "images"}
+
+_NAMES = {
+    "tabular": (
+        *_BUNDLED,
+        *_PREPARED,
+        *(name + REFERENCE_SUFFIX for name in _PREPARED),
+    ),
+    "pairs": (*_BUNDLED_PAIRS, *_PAIRS),
+    "images": tuple(_IMAGES),
+}
 
 
-def names() -> tuple[str, ...]:
-    """All names that `load` knows."""
-    return (*_BUNDLED, *_PREPARED, *(name + _SUFFIX for name in _PREPARED))
+def names(kind: str = "tabular") -> tuple[str, ...]:
+    """The names of one kind that `load` knows.
+
+    Args:
+      kind: "tabular", "pairs" (of images or graphs) or "images" (single ones).
+
+    Returns:
+      The names.
+
+    Raises:
+      ValueError: an unknown kind.
+    """
+    check_in("kind", kind, _NAMES)
+    return _NAMES[kind]
 
 
-def load(name: str, *, data_dir: str | Path = "data") -> Dataset:
+def load(
+    name: str, *, data_dir: str | Path = "data", fold: int = 0
+) -> Dataset | PairDataset:
     """Load a data set by name.
 
     Args:
-      name: breast_cancer (bundled, seed 0), or adult, bank, compas (prepared files),
-        or one of the latter with "_ref": one reference level of each one-hot group
-        dropped (`drop_reference`).
+      name: tabular: breast_cancer (bundled, seed 0), or adult, bank, compas (prepared
+        files), or one of the latter with "_ref": one reference level of each one-hot
+        group dropped (`drop_reference`). Pairs: digits, planted (bundled, seed 0), or
+        mnist, adhd, hiv, bp (prepared files). Single images: cifar10 (a prepared
+        file).
       data_dir: the folder of the prepared .npz files.
+      fold: of the cross-validation of graphs, 0 … 4; 0 for all others.
 
     Returns:
-      A validated `Dataset`.
+      A validated `Dataset`, or for pairs a validated `PairDataset`.
 
     Raises:
-      ValueError: an unknown name, or a file that is not sound.
+      ValueError: an unknown name or fold, or a file that is not sound.
       FileNotFoundError: the file is not there; the message tells the command that
         prepares it.
 
@@ -42,15 +78,28 @@ def load(name: str, *, data_dir: str | Path = "data") -> Dataset:
       >>> load("breast_cancer").name
       'breast_cancer'
     """
-    check_in("dataset", name, names())
+    check_in("dataset", name, [known for kind in _NAMES.values() for known in kind])
+    if name in _BUNDLED_PAIRS:
+        return _BUNDLED_PAIRS[name]().fold(fold)
+    if name in _PAIRS:
+        path = _file(name, data_dir, _PAIRS[name])
+        return load_pairs_npz(path, fold=fold)
+    if fold != 0:
+        raise ValueError(f"{name}: has no folds, expected fold 0, got {fold!r}")
     if name in _BUNDLED:
         return _BUNDLED[name]()
-    base = name.removesuffix(_SUFFIX)
+    if name in _IMAGES:
+        return load_images_npz(_file(name, data_dir, _IMAGES[name]))
+    base = name.removesuffix(REFERENCE_SUFFIX)
+    dataset = load_npz(_file(base, data_dir, "tabular"))
+    return dataset if name == base else drop_reference(dataset)
+
+
+def _file(base: str, data_dir: str | Path, module: str) -> Path:
     path = Path(data_dir) / f"{base}.npz"
     if not path.is_file():
         raise FileNotFoundError(
-            f"no data set file {path}: prepare it with python -m data_prep.tabular "
+            f"no data set file {path}: prepare it with python -m data_prep.{module} "
             f"--datasets={base} --data_dir={data_dir}"
         )
-    dataset = load_npz(path)
-    return dataset if name == base else drop_reference(dataset)
+    return path

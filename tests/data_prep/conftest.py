@@ -1,6 +1,8 @@
 """Raw files for the tests, and data sets prepared from them once."""
 
+import io
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,42 @@ def prepared(raw_dir, tmp_path_factory):
     for name in tabular.TABLES:
         tabular.prepare(name, raw_dir=raw_dir, data_dir=folder, seed=0)
     return folder
+
+
+class Calls:
+    """Pickles to a call of any function, which runs when a careless reader reads it."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+class _Python2Pickler(pickle._Pickler):
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_text(self, text):
+        data = text.encode("latin1") if isinstance(text, str) else text
+        self.write(pickle.BINSTRING + len(data).to_bytes(4, "little") + data)
+        self.memoize(text)
+
+    dispatch[str] = dispatch[bytes] = save_text
+
+
+@pytest.fixture(scope="session")
+def calls():
+    """The class of payloads: calls(os.system, "touch file")."""
+    return Calls
+
+
+@pytest.fixture(scope="session")
+def python2_pickle():
+    """What Python 2 writes at protocol 2, where text and bytes are one type."""
+
+    def dumps(value):
+        out = io.BytesIO()
+        _Python2Pickler(out, protocol=2).dump(value)
+        return out.getvalue()
+
+    return dumps
