@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from absl import flags as absl_flags
 
-from experiments.common import cli, evaluation, fitting, protocol, records
+from experiments.common import (
+    candidates,
+    cli,
+    evaluation,
+    fitting,
+    protocol,
+    records,
+)
 from r2et_jax import datasets, training
 
 METHODS, ATTACKS, EPSILON = (
@@ -80,6 +87,18 @@ def lines(folder):
     return [json.loads(line) for line in text.splitlines()]
 
 
+def untimed(folder):
+    """The records but for the seconds, which no run repeats."""
+    return [
+        {
+            k: v
+            for k, v in line.items()
+            if line["metric"] != "train_seconds" or k != "value"
+        }
+        for line in lines(folder)
+    ]
+
+
 def test_a_run_leaves_records_tables_and_figures(finished):
     assert set(contents(finished)) == {
         "config.json",
@@ -87,7 +106,10 @@ def test_a_run_leaves_records_tables_and_figures(finished):
         "table.md",
         "table.csv",
         "table_tolerance_0.003.csv",
-        "p_at_k_by_method.png",
+        "comparisons.csv",
+        "comparisons.md",
+        "notes.md",
+        "p_at_k_by_method_breast_cancer.png",
         "p_at_k_by_epsilon_breast_cancer.png",
         "p_at_k_by_iteration_er_surrogate_breast_cancer.png",
     }
@@ -109,8 +131,16 @@ def test_every_cell_was_measured_and_the_numbers_make_sense(finished):
                 (auc,) = store.select(**model, metric="auc", attack="none")
                 assert 0.5 < auc["value"] <= 1 and auc["k"] == 8
                 found = store.select(**model, metric="p@k", attack="er_surrogate")
-                assert [record["epsilon"] for record in found] == [0.5, 1.0]
-                assert [record["n"] for record in found] == [12, 12]
+                # The second tolerance is attacked at the largest budget alone.
+                main = tolerance == protocol.MAIN_TOLERANCE
+                budgets = [0.5, 1.0] if main else [1.0]
+                assert [record["epsilon"] for record in found] == budgets
+                assert [record["n"] for record in found] == [12] * len(budgets)
+                (each,) = store.select(
+                    **model, metric="p@k_inputs", attack="er_surrogate"
+                )
+                assert each["epsilon"] == 1.0 and len(each["values"]) == 12
+                assert np.mean(each["values"]) == pytest.approx(each["value"], abs=1e-4)
                 for record in found:
                     assert 0 <= record["value"] <= 1
                     if method == "logistic":
@@ -211,13 +241,13 @@ def test_an_interrupted_run_resumes(finished, run, tmp_path, monkeypatch, capsys
         assert caught.value.code == 130
         assert "resumes" in capsys.readouterr().err
 
-    interrupted(fitting.Fitter, "_choose", 0)
+    interrupted(candidates.Candidates, "precision", 3)
     interrupted(evaluation.Evaluator, "attacked", 1)
-    interrupted(evaluation.Evaluator, "attacked", 12)
+    interrupted(evaluation.Evaluator, "attacked", 2)
     run(folder)
-    assert lines(folder) == lines(finished)
+    assert untimed(folder) == untimed(finished)
     assert contents(folder).keys() == contents(finished).keys()
-    for name in ("table.md", "table.csv", "records.jsonl"):
+    for name in ("table.md", "table.csv", "comparisons.csv"):
         assert (folder / name).read_bytes() == (finished / name).read_bytes()
 
 
