@@ -8,11 +8,17 @@ the explanations of test inputs and writes records, a table and figures.
 
 from __future__ import annotations
 
-from typing import Any
-
 from absl import flags as absl_flags
 
-from experiments.common import cli, flags, protocol, records, setup, training_flags
+from experiments.common import (
+    cli,
+    flags,
+    protocol,
+    records,
+    setup,
+    trained,
+    training_flags,
+)
 from experiments.common.evaluation import PER_INPUT, STRONGEST, Evaluator
 from experiments.common.fitting import LOGISTIC
 from experiments.common.progress import track
@@ -21,8 +27,6 @@ from r2et_jax import attacks, datasets, objectives
 
 # Attacks whose P@k of every input is kept, for comparisons between methods.
 _COMPARED = (STRONGEST, "er_surrogate")
-# What the search of a grid cost.
-_EFFORT = ("settings_tried", "settings_left", "train_seconds")
 _METHODS = ",".join([LOGISTIC, *objectives.NAMES, *protocol.SUMS])
 _MAIN = f"{LOGISTIC},vanilla,wd,sp,exact_h,r2et_nh,r2et,r2et_mm,skip+cert_rank"
 FLAGS = flags.define_common(
@@ -148,7 +152,7 @@ def _measure_model(fields, params, choice, evaluator, common, store, everywhere)
     clean = {**fields, "attack": "none", "epsilon": 0.0}
     if not store.has(**clean):
         found = [{**clean, **record} for record in evaluator.clean(params)]
-        store.append([*found, *_choice_records(clean, choice)])
+        store.append([*found, *trained.choice_records(clean, choice)])
     same = records.number(store.select(**clean, metric="same")[0]["value"])
     for name in common.attacks:
         largest = [max(common.epsilon)]
@@ -161,24 +165,6 @@ def _measure_model(fields, params, choice, evaluator, common, store, everywhere)
                 if name not in _COMPARED or epsilon != max(common.epsilon):
                     found = [r for r in found if r["metric"] != PER_INPUT]
                 store.append([{**cell, **record} for record in found])
-
-
-def _choice_records(cell: dict[str, Any], choice: dict[str, Any]):
-    """What selection chose, as records."""
-    chosen = {
-        "epoch": choice["epoch"],
-        "valid_auc": choice["valid_auc"],
-        "valid_p@k": choice["valid_precision"],
-        "num_admissible": choice["num_admissible"],
-        "fallback": float(choice["fallback"]),
-        **{name: choice.get(name) for name in _EFFORT},
-        **{f"weight_{term}": w for term, w in choice["weights"].items()},
-    }
-    return [
-        {**cell, "metric": name, "value": float(value), "stderr": None, "n": 1}
-        for name, value in chosen.items()
-        if value is not None
-    ]
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ class Fitted(NamedTuple):
       choices: for each seed and tolerance: weights, epoch, validation AUC and P@k,
         the number of admissible candidates, and whether it fell back to vanilla.
       folder: where the models are kept.
+      config: all that the models depend on, as JSON.
     """
 
     model: Any
@@ -54,6 +55,7 @@ class Fitted(NamedTuple):
     fallback_params: Params
     choices: list[list[dict[str, Any]]]
     folder: Path
+    config: dict[str, Any]
 
     def at(self, seed: int, tolerance: int) -> tuple[Any, Params]:
         """Module and parameters of one seed and tolerance, by position."""
@@ -115,6 +117,8 @@ class Fitter:
             description = {"config": config, "choices": choices}
             training.save_model(folder, params, description)
             self._checkpoints(folder, config).delete()
+        if description["config"] != config:
+            raise ValueError(f"the model in {folder} is of another configuration")
         vanilla = self.model("vanilla")
         return Fitted(
             model,
@@ -123,6 +127,7 @@ class Fitter:
             self.pretrained("vanilla"),
             description["choices"],
             folder,
+            config,
         )
 
     def _folder(self, name: str) -> tuple[Path, dict[str, Any]]:

@@ -213,7 +213,9 @@ def _best_settings(progress, plan, alive, reference_auc, block, keep):
                     auc, precision, reference_auc=reference, tolerance=tolerance
                 )
                 reached.append(-1.0 if choice.index is None else choice.precision)
-        scores.append((np.mean(reached), np.mean(progress.auc[:, columns[-1]])))
+        present = np.mean(progress.auc[:, columns[-1]])
+        # NaN, of a setting that diverged, would leave the order to chance.
+        scores.append((np.mean(reached), -np.inf if np.isnan(present) else present))
     order = sorted(range(len(alive)), key=lambda i: scores[i], reverse=True)
     return sorted(order[: math.ceil(keep * num_settings)])
 

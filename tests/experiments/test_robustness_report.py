@@ -299,12 +299,11 @@ def test_notes_tell_differences_from_vanilla(report):
 @pytest.mark.parametrize(
     ("measured", "expected"),
     [
-        ({("r2et", "train_ratio"): 2.5}, "over vanilla's, for each epoch of one model: "
-         "adult 2.50 ×."),
-        ({("r2et", "train_seconds"): 0.5, ("vanilla", "train_seconds"): 0.25},
-         "over vanilla's, for each epoch of one model: adult 2.00 ×."),
         ({("r2et", "train_seconds"): 0.5}, "Training, each epoch of one model: adult "
          "500 ms."),
+        ({("r2et", "train_seconds"): 0.004, ("r2et", "settings_tried"): 12},
+         "Training, each epoch of one model, 12 settings side by side: adult 4 ms."),
+        ({("r2et", "settings_tried"): 12}, ""),
     ],
 )  # fmt: skip
 def test_notes_tell_the_cost_as_far_as_it_was_measured(measured, expected):
@@ -315,8 +314,8 @@ def test_notes_tell_the_cost_as_far_as_it_was_measured(measured, expected):
     for (method, metric), value in measured.items():
         store.append({**first, "method": method, "metric": metric, "value": value})
     text = robustness_notes.notes(Results(store, settings(), k=8))
-    assert text.split("## r2et\n")[1].split("```")[0].count(expected) == 1
-    assert text.count("raining") == len(measured)
+    assert expected in text.split("## r2et\n")[1].split("```")[0]
+    assert text.count("Training,") == bool(expected)
 
 
 def test_the_command_repeats_the_flags_of_the_run():

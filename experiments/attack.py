@@ -1,0 +1,212 @@
+"""Attacks on the explanations of saved models, each named by its folder.
+
+Measures the models that `python -m experiments.train` has written, or any other with
+one logit that `r2et_jax.saved.save` has, on test inputs of the data set on which they
+were trained: P@k under every attack at every budget, and the guards against cheating.
+
+    python -m experiments.attack --model=results/train/models/adult-r2et-seed0-\
+tolerance0.01 --attacks=er,er_surrogate,strongest --epsilon=1
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags as absl_flags
+
+from experiments.common import cli, flags, output, protocol, setup, tables, trained
+from experiments.common.evaluation import STRONGEST, Evaluator
+from experiments.common.progress import track
+from experiments.common.records import RecordStore, number
+from r2et_jax import attacks, checks, datasets, training
+from r2et_jax.types import Params
+
+FLAGS = flags.define_common(
+    "attack",
+    defaults={
+        "datasets": "",
+        "attacks": f"er,er_surrogate,{STRONGEST}",
+        "epsilon": "1",
+    },
+)
+absl_flags.DEFINE_list(
+    "model", None, "folders of saved models, comma-separated", allow_override=True
+)
+
+
+class Subject(NamedTuple):
+    """A model under attack.
+
+    Attributes:
+      dataset: the data whose test inputs are attacked.
+      model: the Flax module.
+      params: its parameters.
+      k: sizes of the top set.
+      fields: what its records say of it, k aside.
+    """
+
+    dataset: datasets.Dataset
+    model: Any
+    params: Params
+    k: tuple[int, ...]
+    fields: dict[str, Any]
+
+
+def main(argv):
+    del argv
+    common = FLAGS.read(datasets=datasets.names(), attacks=(*attacks.NAMES, STRONGEST))
+    for name in ("methods", "seeds"):
+        if getattr(common, name):
+            raise ValueError(f"--{name} has no use here: --model names the models")
+    subjects = _subjects(common)
+    folder = output.prepare_output_dir(
+        common.output_dir, common.config, experiment=FLAGS.experiment
+    )
+    store = RecordStore(folder / "records.jsonl")
+    evaluators: dict[Any, Evaluator] = {}
+    for subject in subjects:
+        for k in subject.k:
+            _measure(subject, k, evaluators, common, store)
+    written = _write_report(folder, store, subjects, common)
+    print("\n".join(map(str, [store.path, *written])))
+
+
+def _subjects(common) -> list[Subject]:
+    """The models with their data, all of them checked before any is attacked."""
+    given = absl_flags.FLAGS["model"].value
+    if not given:
+        raise ValueError("--model must name the folder of at least one saved model")
+    folders = flags.parse_names("model", given)
+    if len(common.datasets) > 1:
+        raise ValueError(
+            f"--datasets takes one name here, got {','.join(common.datasets)}"
+        )
+    loaded: dict[str, datasets.Dataset] = {}
+    found = []
+    for folder in map(Path, folders):
+        model = trained.read(folder)
+        told = model.description
+        name = common.datasets[0] if common.datasets else told.get("dataset")
+        if name is None:
+            raise ValueError(
+                f"the model in {folder} does not name its data set: give --datasets"
+            )
+        if name not in loaded:
+            checks.check_in("dataset", name, datasets.names())
+            loaded[name] = datasets.load(name, data_dir=common.data_dir)
+        dataset = loaded[name]
+        if name == told.get("dataset"):
+            trained.check_data(told, dataset, folder=folder)
+        trained.check_takes(model, dataset, folder=folder)
+        sizes = common.k or tuple(filter(None, [told.get("k")]))
+        if not sizes:
+            raise ValueError(f"the model in {folder} does not name its k: give --k")
+        for k in sizes:
+            checks.check_k(k, dataset.train.x.shape[1])
+        fields = {
+            # A model from elsewhere is known by its folder.
+            "method": told.get("method", folder.resolve().name),
+            "seed": told.get("seed"),
+            "tolerance": told.get("tolerance"),
+            "schedule": told.get("schedule"),
+            "trained_on": told.get("dataset"),
+            "params_sha256": training.params_sha256(model.params),
+        }
+        found.append(Subject(dataset, model.model, model.params, sizes, fields))
+    return found
+
+
+def _measure(subject, k, evaluators, common, store):
+    """All records of one model and k that are not there yet."""
+    dataset, model, params = subject.dataset, subject.model, subject.params
+    if (dataset.name, model, k) not in evaluators:
+        preset = protocol.PRESETS[common.preset]
+        evaluators[dataset.name, model, k] = Evaluator(
+            dataset,
+            model,
+            k=k,
+            num_test=preset.num_test,
+            strongest_budget=preset.strongest_budget,
+        )
+    evaluator = evaluators[dataset.name, model, k]
+    fields = _fields(subject, k)
+    clean = {**fields, "attack": "none", "epsilon": 0.0}
+    if not store.has(**clean):
+        store.append([{**clean, **record} for record in evaluator.clean(params)])
+    same = number(store.select(**clean, metric="same")[0]["value"])
+    cells = [(name, epsilon) for name in common.attacks for epsilon in common.epsilon]
+    for name, epsilon in track(
+        cells,
+        description=f"{dataset.name} {fields['method']} attack",
+        show=common.progress,
+    ):
+        cell = {**fields, "attack": name, "epsilon": epsilon}
+        if not store.has(**cell):
+            found = evaluator.attacked(params, name, epsilon, same=same)
+            store.append([{**cell, **record} for record in found])
+
+
+def _fields(subject: Subject, k: int) -> dict[str, Any]:
+    told = dict(subject.fields)
+    own = {name: told.pop(name) for name in ("method", "seed", "tolerance", "schedule")}
+    return {
+        **setup.model_fields(
+            FLAGS.experiment, subject.dataset, subject.model, k=k, **own
+        ),
+        **told,
+    }
+
+
+def _write_report(folder, store, subjects, common) -> list[Path]:
+    """Write and print a table for every k; returns the paths."""
+    sizes = sorted({k for subject in subjects for k in subject.k})
+    written = []
+    for k in sizes:
+        cells = []
+        for subject in subjects:
+            fields = _fields(subject, k)
+            # Two folders may hold one model.
+            if k in subject.k and fields not in cells:
+                cells.append(fields)
+        found = [
+            {**record, "params": record["params_sha256"][:8]}
+            for fields in cells
+            for record in store.select(**fields)
+        ]
+        main = _columns(common, k)
+        table = tables.pivot(
+            found,
+            rows=("dataset", "method", "seed", "tolerance", "params"),
+            columns=[*main, *_of_attacks("changed", "sensitivity", common)],
+        )
+        name = f"table_k{k}" if len(sizes) > 1 else "table"
+        tables.write_table(folder, table, name=name)
+        written += [folder / f"{name}.md", folder / f"{name}.csv"]
+        shown = [row[: len(main)] for row in table.cells]
+        print(tables.to_text(table._replace(columns=tuple(main), cells=shown)), end="")
+    return written
+
+
+def _columns(common, k: int) -> list[tables.ColumnSpec]:
+    spec = tables.ColumnSpec
+    return [
+        spec("AUC", {"metric": "auc", "attack": "none"}),
+        spec("same", {"metric": "same", "attack": "none"}),
+        *_of_attacks(f"P@{k}", "p@k", common),
+    ]
+
+
+def _of_attacks(heading, metric, common):
+    return [
+        tables.ColumnSpec(
+            f"{heading} {name} ε={epsilon:g}",
+            {"metric": metric, "attack": name, "epsilon": epsilon},
+        )
+        for name in common.attacks
+        for epsilon in common.epsilon
+    ]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,181 @@
+"""Training of the named methods, each chosen model saved in a folder of its own.
+
+Trains by the one protocol (a grid of penalty weights, pruning, selection on validation
+data) and writes every chosen model into OUTPUT_DIR/models, from where
+`r2et_jax.saved.load(folder)` and `python -m experiments.attack` read it. Killed at any
+moment, the same command goes on and ends with the same parameters, bit by bit.
+
+    python -m experiments.train --datasets=adult --methods=r2et --seeds=0
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from absl import flags as absl_flags
+
+from experiments.common import (
+    cli,
+    flags,
+    protocol,
+    setup,
+    tables,
+    trained,
+    training_flags,
+)
+from experiments.common.fitting import LOGISTIC, Fitter
+from r2et_jax import datasets, metrics, objectives
+
+FLAGS = flags.define_common(
+    "train",
+    defaults={
+        "datasets": {
+            "smoke": "breast_cancer",
+            "standard": "adult",
+            "paper": "adult",
+        },
+        "methods": "r2et",
+        "k": str(protocol.TABULAR_K),
+        "seeds": "0",
+    },
+)
+training_flags.define_training()
+absl_flags.DEFINE_list(
+    "weights",
+    None,
+    "penalty weights of the one method that is trained, one for each of its penalties, "
+    "in place of a grid",
+    allow_override=True,
+)
+
+
+def main(argv):
+    del argv
+    common = FLAGS.read(
+        datasets=datasets.names(), methods=(*objectives.NAMES, LOGISTIC)
+    )
+    for name in ("attacks", "epsilon"):
+        if getattr(common, name):
+            raise ValueError(f"--{name} has no use here: see experiments.attack")
+    settings = _settings(common)
+    loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
+    saved = []
+    for dataset in loaded:
+        for k in common.k:
+            fitter = Fitter(
+                dataset,
+                seeds=common.seeds,
+                protocol=settings,
+                k=k,
+                models_dir=common.models_dir,
+                progress=common.progress,
+            )
+            for method in common.methods:
+                saved += _train(fitter, method, common, folder, store)
+    for k in common.k:
+        table = tables.pivot(
+            store.select(k=k),
+            rows=("dataset", "method", "seed", "tolerance"),
+            columns=_columns(k),
+        )
+        suffix = f"_k{k}" if len(common.k) > 1 else ""
+        tables.write_table(folder, table, name=f"table{suffix}")
+        print(tables.to_text(table), end="")
+    print("\n".join(map(str, saved)))
+
+
+def _settings(common) -> protocol.Protocol:
+    """The protocol, with the one setting of --weights where it is given."""
+    settings = training_flags.read_protocol(common.preset)
+    given = absl_flags.FLAGS["weights"].value
+    if given is None:
+        return settings
+    if len(common.methods) != 1:
+        raise ValueError(
+            "--weights is for one method, got --methods=" + ",".join(common.methods)
+        )
+    (method,) = common.methods
+    terms = () if method == LOGISTIC else objectives.method(method).terms
+    # One by one: two penalties may have the same weight.
+    weights = [flags.parse_floats("weights", [item])[0] for item in given]
+    if not terms or len(weights) != len(terms):
+        raise ValueError(
+            f"{method} takes {len(terms)} penalty weights ({', '.join(terms) or 'none'}"
+            f"), got --weights={','.join(given)}"
+        )
+    grid = {term: (weight,) for term, weight in zip(terms, weights, strict=True)}
+    return settings._replace(**{"grid" if len(terms) == 1 else "paired": grid})
+
+
+def _train(fitter, method, common, folder, store):
+    """Train one method and save its models; returns their folders."""
+    fitted = fitter.fit(method)
+    found = []
+    for s, seed in enumerate(common.seeds):
+        for t, tolerance in enumerate(protocol.TOLERANCES):
+            model, params = fitted.at(s, t)
+            choice = fitted.choices[s][t]
+            fields = setup.model_fields(
+                FLAGS.experiment,
+                fitter.dataset,
+                model,
+                method=method,
+                seed=seed,
+                k=fitter.k,
+                tolerance=tolerance,
+                schedule=fitter.protocol.schedule,
+            )
+            cell = {**fields, "attack": "none", "epsilon": 0.0}
+            auc = _auc(model, params, fitter.dataset)
+            description = {
+                **trained.describe_data(fitter.dataset),
+                **{n: fields[n] for n in ("method", "schedule", "seed", "tolerance")},
+                "k": fitter.k,
+                "choice": choice,
+                "auc": auc,
+                "training": fitted.config,
+            }
+            name = f"{fitter.dataset.name}-{method}-seed{seed}-tolerance{tolerance}"
+            name += f"-k{fitter.k}" if len(common.k) > 1 else ""
+            found.append(folder / "models" / name)
+            sha256 = trained.write(found[-1], model, params, description)
+            if store.has(**cell):
+                _check_same(store, cell, sha256)
+                continue
+            cell["params_sha256"] = sha256
+            record = {"metric": "auc", "value": auc, "stderr": None}
+            record["n"] = len(fitter.dataset.test.y)
+            store.append([{**cell, **record}, *trained.choice_records(cell, choice)])
+    return found
+
+
+def _check_same(store, cell, sha256):
+    """Raise if the records are of other parameters than those at hand."""
+    (record,) = store.select(**cell, metric="auc")
+    if record["params_sha256"] != sha256:
+        raise ValueError(
+            f"{store.path} is of other parameters of {cell['method']}, seed "
+            f"{cell['seed']} (SHA-256 {record['params_sha256'][:12]}…, now "
+            f"{sha256[:12]}…): trained on another machine, or by other software? "
+            "Choose another --output_dir"
+        )
+
+
+def _auc(model, params, dataset) -> float:
+    logits = np.asarray(model.apply(params, dataset.test.x))[:, 0]
+    return float(metrics.roc_auc(dataset.test.y, logits))
+
+
+def _columns(k):
+    spec = tables.ColumnSpec
+    return [
+        spec("AUC", {"metric": "auc"}),
+        spec("valid AUC", {"metric": "valid_auc"}),
+        spec(f"valid P@{k}", {"metric": "valid_p@k"}),
+        spec("epoch", {"metric": "epoch"}, format=".0f"),
+        spec("fallback", {"metric": "fallback"}, format=".0f"),
+        spec("s/epoch", {"metric": "train_seconds"}, format=".2g"),
+    ]
+
+
+if __name__ == "__main__":
+    cli.run(main)
