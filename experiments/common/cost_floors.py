@@ -151,13 +151,19 @@ def _fixed(passes: float) -> Callable[[Network], float]:
 def _certified(network: Network) -> float:
     """FLOPs on the border pairs that `cert_rank` bounds, for every hidden unit.
 
-    A pair has two signs, each with difference, magnitude and sum, and as many in
-    reverse; a border feature its row's products with the middles and the half widths
-    of the slopes, 3, twice as many in reverse.
+    Forward, a pair takes a difference, a magnitude and a sum for both signs of the
+    feature outside, 6; a border feature the product of its weights with the slopes'
+    middles, 2, and half widths, 1.
+
+    In reverse only the larger of a pair's two spreads has a cotangent: the sign, its
+    product with that, and a sum for each of the two features, 4. A border feature: the
+    cotangents of its weights by the middle and by the half width, added, 3; its part in
+    those of the middles, 2, and of the half widths, 2; the sum into the weight that it
+    was picked from, 1.
     """
     inside = min(_BORDER, network.k)
     outside = min(_BORDER, network.num_features - network.k)
-    each = 2 * 6 * inside * outside + 9 * (inside + outside)
+    each = (6 + 4) * inside * outside + (3 + 8) * (inside + outside)
     return each * sum(network.hidden)
 
 

@@ -1,7 +1,12 @@
 """Bounds on rankings that hold over a whole ball of inputs."""
 
+from r2et_jax.certificates.counting import Certificate as Certificate
+from r2et_jax.certificates.counting import certified_radius as certified_radius
+from r2et_jax.certificates.counting import ranking_certificate as ranking_certificate
 from r2et_jax.certificates.intervals import OneHiddenLayer as OneHiddenLayer
+from r2et_jax.certificates.intervals import feature_gap_bounds as feature_gap_bounds
 from r2et_jax.certificates.intervals import gap_bounds as gap_bounds
 from r2et_jax.certificates.intervals import gradient_bounds as gradient_bounds
+from r2et_jax.certificates.intervals import preactivations as preactivations
 from r2et_jax.certificates.intervals import slope_bounds as slope_bounds
 from r2et_jax.certificates.intervals import unit_reach as unit_reach

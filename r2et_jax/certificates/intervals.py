@@ -6,7 +6,8 @@ z(x) = bᵀφ(Wᵀx + a) + skipᵀx has ∇z = W(b ⊙ φ′(Wᵀx + a)) + skip.
 the box of these intervals. Kinked activations are served too. For two classes the
 log-odds are ±z, whose |∇| is the same.
 
-Bounds hold up to rounding, and are differentiable in the weights.
+Bounds hold up to rounding, and are differentiable in the weights; those of gaps in
+reverse mode.
 """
 
 from __future__ import annotations
@@ -68,6 +69,12 @@ def unit_reach(network: OneHiddenLayer, /, *, norm: str = "l2") -> Array:
     return jax.vmap(_DUAL[norm], 1)(network.weight)
 
 
+def preactivations(network: OneHiddenLayer, x: Array, /) -> Array:
+    """Wᵀx + a [h] at an input x [n]."""
+    check_ndim("x", x, 1)
+    return x @ network.weight + network.bias
+
+
 def slope_bounds(
     network: OneHiddenLayer, x: Array, reach: Array, /
 ) -> tuple[Array, Array]:
@@ -82,8 +89,7 @@ def slope_bounds(
     Returns:
       Bounds [h], [h].
     """
-    check_ndim("x", x, 1)
-    center = x @ network.weight + network.bias
+    center = preactivations(network, x)
     return network.slopes(center - reach, center + reach)
 
 
@@ -129,27 +135,122 @@ def gap_bounds(
       outside: row j [q, n] is 1 at feature j and 0 elsewhere.
 
     Returns:
-      Bounds [p, q], with O(pqh) operations.
+      Bounds [p, q], with O(pqh) operations after products of the rows with the weights;
+      `feature_gap_bounds` does without these.
 
     Raises:
       ValueError: for a selection without two axes.
     """
     check_ndim("inside", inside, 2)
     check_ndim("outside", outside, 2)
-    middle, half = _center(network, slopes)
-    rows_in, rows_out = inside @ network.weight, outside @ network.weight
-    mean_in = (rows_in @ middle + inside @ network.skip)[:, None]
-    mean_out = (rows_out @ middle + outside @ network.skip)[None, :]
+    picked = jnp.concatenate([inside, outside])
+    signs = jnp.ones(inside.shape[0], network.weight.dtype)
+    return _row_gaps(
+        picked @ network.weight,
+        picked @ network.skip,
+        _center(network, slopes),
+        signs,
+    )
 
-    # Sums as products with ones: XLA's reductions along the last axis are slow on CPU.
-    ones = jnp.ones(network.bias.shape, half.dtype)
 
-    def spread(sign):
-        own, other = (rows_in * half)[:, None], (rows_out * half)[None]
-        return magnitude(own - sign * other) @ ones
+def feature_gap_bounds(
+    network: OneHiddenLayer,
+    slopes: tuple[Array, Array],
+    features: Array,
+    signs: Array,
+    /,
+) -> Array:
+    """`gap_bounds` of the first p of some features against the others, by index.
 
-    same, opposite = spread(1), spread(-1)
-    return mean_in - jnp.maximum(mean_out + same, opposite - mean_out)
+    Args:
+      network: the network.
+      slopes: what `slope_bounds` returned.
+      features: indices [p + q] in 0…n−1, which is not checked.
+      signs: s_i of the first p of them [p].
+
+    Returns:
+      Bounds [p, q], with O(pqh) operations.
+
+    Raises:
+      ValueError: for features or signs of other than one axis, or more signs than
+        features.
+
+    Example:
+      >>> from r2et_jax.models import MLP
+      >>> model = MLP(hidden=(3,))
+      >>> net = model.layers(model.init(jax.random.key(0), jnp.zeros(5)))
+      >>> slopes = slope_bounds(net, jnp.ones(5), 0.1 * unit_reach(net))
+      >>> feature_gap_bounds(net, slopes, jnp.array([4, 0, 2]), jnp.ones(1)).shape
+      (1, 2)
+    """
+    check_ndim("features", features, 1)
+    check_ndim("signs", signs, 1)
+    if signs.shape[0] > features.shape[0]:
+        raise ValueError(
+            f"there are {signs.shape[0]} signs for {features.shape[0]} features: "
+            "expected at most one for each"
+        )
+    rows, skips = (
+        leaf.at[features].get(mode="promise_in_bounds")
+        for leaf in (network.weight, network.skip)
+    )
+    return _row_gaps(rows, skips, _center(network, slopes), signs)
+
+
+def _row_gaps(
+    rows: Array, skips: Array, center: tuple[Array, Array], signs: Array
+) -> Array:
+    """Bounds for the first rows of W against the others [p, q].
+
+    With u = s_i t the spread of a pair is Σ_h r_h |W_ih − u W_jh|, without signs.
+    """
+    count = signs.shape[0]
+    middle, half = center
+    means = rows @ middle + skips
+    inside, outside = means[:count], means[count:]
+    return (signs * inside)[:, None] - _larger_side(
+        rows, half, signs[:, None] * outside[None, :]
+    )
+
+
+@jax.custom_vjp
+def _larger_side(rows: Array, half: Array, means: Array) -> Array:
+    """max over u = ±1 of u·mean_ij + Σ_h r_h |W_ih − u W_jh| [p, q].
+
+    Automatic differentiation goes back through both sides; the smaller one has no part
+    in the derivative.
+    """
+    return jnp.maximum(*_sides(rows, half, means))
+
+
+def _sides(rows, half, means):
+    own, other = rows[: means.shape[0], None], rows[None, means.shape[0] :]
+    same = means + jnp.abs(own - other) @ half
+    opposite = jnp.abs(own + other) @ half - means
+    return same, opposite
+
+
+def _larger_side_forward(rows, half, means):
+    same, opposite = _sides(rows, half, means)
+    return jnp.maximum(same, opposite), (rows, half, jnp.sign(same - opposite))
+
+
+def _larger_side_reverse(kept, cotangents):
+    rows, half, sides = kept
+    p, q = sides.shape
+    signed = cotangents * sides
+    # Of equal sides either will do for the rows; a mean then has the derivative 0.
+    sides = jnp.where(sides == 0, jnp.ones_like(sides), sides)[..., None]
+    above = rows[:p, None] > sides * rows[None, p:]
+    own, other = cotangents[..., None], cotangents[..., None] * sides
+    own, other = jnp.where(above, own, -own), jnp.where(above, -other, other)
+    # Sums written out: XLA's reductions over these axes are far slower on CPU.
+    slopes = [sum(own[:, j] for j in range(q)), sum(other[i] for i in range(p))]
+    slopes = jnp.concatenate(slopes)
+    return slopes * half, jnp.sum(slopes * rows, axis=0), signed
+
+
+_larger_side.defvjp(_larger_side_forward, _larger_side_reverse)
 
 
 def _center(
@@ -157,5 +258,5 @@ def _center(
 ) -> tuple[Array, Array]:
     """Middle and half width of b ⊙ φ′ [h], [h]."""
     low, high = slopes
-    middle = network.out * (low + high) / 2
-    return middle, magnitude(network.out) * (high - low) / 2
+    share = network.out / 2  # halved here, once for all inputs
+    return share * (low + high), magnitude(share) * (high - low)

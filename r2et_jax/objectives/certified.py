@@ -54,32 +54,33 @@ def certified_hinge(
     check_positive("margin", margin)
     check_count("num_border", num_border)
 
-    def gradient(params, x):
-        network = layers(params)
-        at_x = certificates.slope_bounds(network, x, jnp.zeros_like(network.bias))
-        # Both bounds are the gradient, but for a pre-activation at a kink.
-        return certificates.gradient_bounds(network, at_x)[0]
+    def gradient(network, center):
+        # Both ends of the interval are φ′ itself, but for a unit at a kink.
+        smallest, _ = network.slopes(center, center)
+        return network.weight @ (network.out * smallest) + network.skip
 
     def penalty(params, reference, x, target, /, *, progress):
         del target  # |∇u| of the two classes is the same
         check_k(k, x.size)
-        g = gradient(params, x)
-        ranked = g if reference is None else gradient(reference, x)
+        network = layers(params)
+        center = certificates.preactivations(network, x)
+        ranked = g = gradient(network, center)
+        if reference is not None:
+            kept = layers(reference)
+            ranked = gradient(kept, certificates.preactivations(kept, x))
         ranked = jax.lax.stop_gradient(ranked)
         places = ranking.ranks(jnp.abs(ranked))
+        index = jnp.arange(x.size, dtype=places.dtype)
+        order = jnp.zeros_like(places).at[places]
+        order = order.set(index, unique_indices=True, mode="promise_in_bounds")
+        border = order[max(k - num_border, 0) : k + num_border]
+        inside = border[: min(num_border, k)]
+        signs = jnp.sign(ranked.at[inside].get(mode="promise_in_bounds"))
 
-        def selection(first, count):
-            wanted = jnp.arange(first, first + count, dtype=places.dtype)
-            return (places[None, :] == wanted[:, None]).astype(x.dtype)
-
-        weakest = min(num_border, k)
-        inside = selection(k - weakest, weakest) * jnp.sign(ranked)
-        outside = selection(k, min(num_border, x.size - k))
-        network = layers(params)
         share = jnp.minimum(2 * jnp.asarray(progress).astype(x.dtype), 1)
         reach = epsilon * share * certificates.unit_reach(network)
-        slopes = certificates.slope_bounds(network, x, reach)
-        gaps = certificates.gap_bounds(network, slopes, inside, outside)
+        slopes = network.slopes(center - reach, center + reach)
+        gaps = certificates.feature_gap_bounds(network, slopes, border, signs)
         scale = jnp.mean(magnitude(g))
         relative = jnp.where(scale > 0, gaps / jnp.where(scale > 0, scale, 1), 0)
         return jnp.mean(jax.nn.relu(margin - relative))

@@ -88,18 +88,8 @@ def test_flops_of_a_training_step():
     assert 1 < flops["r2et"].flops / vanilla <= 8
 
 
-FAR_ABOVE = {
-    "cert_rank": pytest.mark.xfail(
-        strict=True, reason="picks the rows of border features by products"
-    )
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=FAR_ABOVE.get(n, ())) for n in objectives.NAMES],
-)
+@pytest.mark.parametrize("name", objectives.NAMES)
 def test_no_method_takes_far_more_flops_than_its_floor(name):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(256, NUM_FEATURES)), jnp.float32)
@@ -132,6 +122,9 @@ def test_a_floor_is_the_sum_of_its_passes():
     more = cost_floors.floor("cl", deep._replace(skip=True)).passes
     less = cost_floors.floor("cl", deep._replace(skip=True, num_logits=2)).passes
     assert more - less == pytest.approx(3, abs=0.05)
+    # 2 × 5 border pairs and 7 border features, for each of 70 hidden units.
+    certified = cost_floors.floor("cert_rank", deep._replace(k=2))
+    assert certified.flops == ranked.flops + 70 * (10 * 10 + 11 * 7)
     noisy = cost_floors.floor("hutchinson_h", deep._replace(number=7.0))
     assert noisy.extra == 7 * 4 * 50
 

@@ -157,6 +157,36 @@ def test_derivatives_of_the_bounds_are_differences(name):
     np.testing.assert_allclose(total(0.0)[1], difference, rtol=1e-6)
 
 
+def test_features_by_index_have_the_bounds_and_derivatives_of_rows():
+    signs = jnp.array([1.0, -1.0, 1.0])
+    features = jnp.array(INSIDE + OUTSIDE)
+    inside = jnp.eye(N)[features[:3]] * signs[:, None]
+    outside = jnp.eye(N)[features[3:]]
+
+    def bounds(by_index, weight, radius, flat=1.0):
+        net = network("softplus")._replace(weight=weight)
+        net = net._replace(out=flat * net.out, skip=flat * net.skip)
+        reach = radius * certificates.unit_reach(net)
+        slopes = certificates.slope_bounds(net, jnp.asarray(X), reach)
+        if by_index:
+            return certificates.feature_gap_bounds(net, slopes, features, signs)
+        return certificates.gap_bounds(net, slopes, inside, outside)
+
+    weight = jnp.asarray(WEIGHT)
+    mixed = jnp.cos(jnp.arange(9.0)).reshape(3, 3)
+    for radius in (0.0, 0.3):
+        (found, pull), (expected, pull_rows) = (
+            jax.vjp(functools.partial(bounds, by_index, radius=radius), weight)
+            for by_index in (True, False)
+        )
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        np.testing.assert_allclose(pull(mixed)[0], pull_rows(mixed)[0], atol=1e-12)
+    # All sides of all pairs equal.
+    zeros, pull = jax.vjp(functools.partial(bounds, True, radius=0.3, flat=0.0), weight)
+    np.testing.assert_array_equal(zeros, 0)
+    np.testing.assert_array_equal(pull(mixed)[0], 0)
+
+
 @pytest.mark.parametrize("name", activations.NAMES)
 def test_slopes_over_an_interval_are_those_of_a_fine_scan(name):
     rng = np.random.default_rng(1)
@@ -239,6 +269,12 @@ def test_docstring_examples_run(module):
                 network("tanh"), (jnp.ones(H), jnp.ones(H)), jnp.ones(N), jnp.ones(N)
             ),
             "inside must have 2 axes",
+        ),
+        (
+            lambda: certificates.feature_gap_bounds(
+                network("tanh"), (jnp.ones(H), jnp.ones(H)), jnp.arange(2), jnp.ones(3)
+            ),
+            "3 signs for 2 features",
         ),
     ],
 )
