@@ -22,12 +22,13 @@ from r2et_jax.types import Array
 NORMS = ("l2", "linf")
 GROUP_RULES = ("free", "simplex", "frozen")
 PREDICTION_RULES = ("free", "same_class", "penalized")
+ABSENT_RULES = ("free", "frozen")
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["epsilon", "lower", "upper", "movable", "penalty"],
-    meta_fields=["norm", "groups", "prediction"],
+    meta_fields=["norm", "groups", "prediction", "absent"],
 )
 @dataclasses.dataclass(frozen=True)
 class ThreatModel:
@@ -44,6 +45,7 @@ class ThreatModel:
       groups: one-hot groups that stay on their simplex, as tuples of indices.
       prediction: "free", "same_class" (x′ counts only where the predicted class
         stays) or "penalized" (the attack's objective pays for changing it).
+      absent: "free", or "frozen": features that are zero at the clean input stay so.
     """
 
     epsilon: Array
@@ -54,6 +56,7 @@ class ThreatModel:
     norm: str
     groups: tuple[tuple[int, ...], ...]
     prediction: str
+    absent: str = "free"
 
 
 def threat_model(
@@ -65,6 +68,7 @@ def threat_model(
     frozen: Sequence[int] = (),
     groups: Sequence[Sequence[int]] = (),
     group_rule: str = "free",
+    absent: str = "free",
     prediction: str = "free",
     penalty: float = 1.0,
     num_features: int | None = None,
@@ -80,6 +84,8 @@ def threat_model(
       groups: one-hot groups, as sequences of indices.
       group_rule: "free" treats the groups as real numbers, "simplex" keeps each one
         nonnegative with its clean sum, "frozen" forbids to change them.
+      absent: "frozen" keeps at zero what is exactly zero at the clean input, as the
+        absent edges of a sparse graph, whose upper triangle is x.
       prediction: "free", "same_class" or "penalized", see `ThreatModel`.
       penalty: weight ≥ 0 under "penalized".
       num_features: n, needed where `frozen` or frozen groups are given; the indices
@@ -90,7 +96,8 @@ def threat_model(
 
     Raises:
       ValueError: for an unknown name, a negative budget, indices outside 0…n−1,
-        groups that are empty, overlap or are half frozen, or lower > upper.
+        groups that are empty, overlap or are half frozen (as simplices of one-hot
+        groups are by `absent`), or lower > upper.
 
     Example:
       >>> threat = threat_model("l2", 0.5, lower=0.0, upper=1.0)
@@ -100,6 +107,7 @@ def threat_model(
     check_in("norm", norm, NORMS)
     check_in("group rule", group_rule, GROUP_RULES)
     check_in("prediction rule", prediction, PREDICTION_RULES)
+    check_in("rule for absent features", absent, ABSENT_RULES)
     check_nonnegative("epsilon", epsilon)
     check_nonnegative("penalty", penalty)
     members = tuple(tuple(int(i) for i in group) for group in groups)
@@ -118,6 +126,11 @@ def threat_model(
                 f"the one-hot group {group} is half frozen: freeze all of it or none"
             )
     kept = tuple(group for group in kept if not fixed & set(group))
+    if kept and absent == "frozen":
+        raise ValueError(
+            "absent='frozen' would freeze all of a one-hot group but one: choose "
+            "group_rule 'frozen', got 'simplex'"
+        )
     last = "n−1" if num_features is None else num_features - 1
     wrong = [i for i in sorted(fixed | set(flat)) if i < 0]
     if num_features is not None:
@@ -144,6 +157,7 @@ def threat_model(
         norm=norm,
         groups=kept,
         prediction=prediction,
+        absent=absent,
     )
 
 
@@ -152,6 +166,19 @@ def with_epsilon(threat: ThreatModel, epsilon: float) -> ThreatModel:
     check_nonnegative("epsilon", epsilon)
     dtype = threat.epsilon.dtype
     return dataclasses.replace(threat, epsilon=jnp.asarray(epsilon, dtype))
+
+
+def movable_features(threat: ThreatModel, clean: Array) -> Array | None:
+    """Which features may change around a clean input: boolean [n], or None for all.
+
+    Args:
+      threat: the threat model.
+      clean: x [n]; under `absent="frozen"` its zeros may not change.
+    """
+    if threat.absent == "free":
+        return threat.movable
+    present = clean != 0
+    return present if threat.movable is None else threat.movable & present
 
 
 def distance(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
@@ -183,7 +210,7 @@ def project(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
     Returns:
       Admissible x′ [n].
     """
-    threat = _as_dtype(threat, clean.dtype)
+    threat = _at(threat, clean)
     if threat.movable is not None:
         perturbed = jnp.where(threat.movable, perturbed, clean)
     center = _center(threat, clean)
@@ -218,14 +245,15 @@ def _num_halvings(dtype) -> int:
     return jnp.finfo(dtype).nmant + 7
 
 
-def _as_dtype(threat: ThreatModel, dtype) -> ThreatModel:
-    """The threat model with its numbers in the float type of the input."""
+def _at(threat: ThreatModel, clean: Array) -> ThreatModel:
+    """The threat model at one input: in its float type, with what may move there."""
     cast = {
-        name: getattr(threat, name).astype(dtype)
+        name: getattr(threat, name).astype(clean.dtype)
         for name in ("epsilon", "lower", "upper")
         if getattr(threat, name) is not None
     }
-    return dataclasses.replace(threat, **cast)
+    movable = movable_features(threat, clean)
+    return dataclasses.replace(threat, **cast, movable=movable, absent="free")
 
 
 def _is_constrained(threat: ThreatModel) -> bool:
@@ -307,7 +335,7 @@ def contains(
     The admissible set is that of `project`: around a clean input that violates the
     box or a simplex, the ball is taken around the moved point.
     """
-    threat = _as_dtype(threat, clean.dtype)
+    threat = _at(threat, clean)
     movable = True if threat.movable is None else threat.movable
     length = distance(threat, perturbed, _center(threat, clean))
     inside = length <= threat.epsilon + tolerance
@@ -332,7 +360,7 @@ def sample(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
 
     The ball is that of the movable features.
     """
-    threat = _as_dtype(threat, clean.dtype)
+    threat = _at(threat, clean)
     if threat.norm == "linf":
         unit = jax.random.uniform(key, clean.shape, clean.dtype, -1, 1)
     else:
@@ -350,7 +378,7 @@ def sample_boundary(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
 
     The ball is that of the movable features. For l∞ it is one of its corners.
     """
-    threat = _as_dtype(threat, clean.dtype)
+    threat = _at(threat, clean)
     if threat.norm == "linf":
         unit = jax.random.rademacher(key, clean.shape, clean.dtype)
     else:

@@ -150,8 +150,10 @@ def constrained_attack(
       learning_rate: η > 0 of `gda` and `hedge`; may be traced.
       weights: λ [1 + predictions] to begin with, or of `fixed`; nonnegative, divided
         by its sum. Default: uniform. May be traced.
-      predictions: models whose prediction should stay, each `(params, x) -> logits`.
-        Default: `(apply,)`.
+      predictions: models whose prediction should stay, each `(params, x) -> logits`
+        called as `apply` is, with the example's context where it has one. Default:
+        `(apply,)`. For pairs see the example. One that does not depend on x, as the
+        class of the second input, has the divergence 0 and no part in the mixture.
       attack_saliency: explanation that the goal sees and that is differentiated.
         Default: `saliency`.
       random_start: distance from x at which the attack starts, as a share of the
@@ -167,6 +169,18 @@ def constrained_attack(
       ValueError: for an unknown rule, numbers out of range, weights that do not fit
         the objectives, no or too many predictions, a threat model under which the
         objective pays for the prediction a second time.
+
+    Example:
+      The pair, its first input and its second one, of a model of pairs:
+
+      >>> from r2et_jax import attacks, models
+      >>> siamese = models.Siamese(models.MLP(hidden=(6,), num_outputs=4))
+      >>> single = models.class_apply(siamese)
+      >>> predictions = (
+      ...     models.pair_apply(siamese),
+      ...     attacks.without_context(single),
+      ...     attacks.of_context(single),
+      ... )
 
     Source: R2ET (arXiv 2212.14106), the constrained attacks of the appendix.
     """

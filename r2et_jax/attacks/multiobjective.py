@@ -250,7 +250,8 @@ def multiobjective_attack(
         last, x, threat = state.optimizer_state, state.perturbed, context.threat
         mask = context.reference.mask
         stopped = last.converged | last.stalled
-        movable = True if threat.movable is None else threat.movable.ravel()
+        movable = threat_lib.movable_features(threat, context.clean)
+        movable = True if movable is None else movable.ravel()
         penalty = threat.penalty.astype(x.dtype)
         constraint = constraint_of(threat.prediction)
 

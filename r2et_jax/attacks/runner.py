@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r2et_jax.attacks.chunked import compile_chunked
+from r2et_jax.attacks.context import in_context
 from r2et_jax.attacks.descent import Attack
 from r2et_jax.batching import example_keys, map_batched
 from r2et_jax.checks import check_count
@@ -97,7 +98,8 @@ def attack_example(
 
     Args:
       attack: see `attacks.descent`.
-      params: parameters of the model.
+      params: parameters of the model, with the example's context where it has one:
+        the first argument of `attack.apply`.
       x: clean input [n].
       target: the class that the model predicts there, an index.
       threat: the threat model.
@@ -194,17 +196,18 @@ def attack_batch(
       batch_size: inputs that are attacked at a time; bounds the memory.
 
     Returns:
-      `run(params, x [m, n], threat, *, key) -> AttackResult` with leading axis m.
-      Each input's target is the class that the model predicts for it, and its key
-      depends on its index alone.
+      `run(params, x [m, n], threat, *, key, context=None) -> AttackResult` with
+      leading axis m. Each input's target is the class that the model predicts for it,
+      and its key depends on its index alone. With a context, a pytree of arrays
+      [m, ...], the model of example i is called with (params, context_i).
     """
 
     one = _one_input(attack, num_steps=num_steps, track_every=track_every)
 
-    def run(params, x, threat, /, *, key):
+    def run(params, x, threat, /, *, key, context=None):
         keys = example_keys(key, x.shape[0])
         each = functools.partial(one, params, threat)
-        return map_batched(each, (x, keys), batch_size=batch_size)
+        return map_batched(each, (x, keys, context), batch_size=batch_size)
 
     return run
 
@@ -223,9 +226,11 @@ def compile_attack(
       batch_size: inputs that are attacked at a time; bounds the memory.
 
     Returns:
-      `run(params, x [m, n], threat, *, key) -> AttackResult` of NumPy arrays with
-      leading axis m. It compiles once for each shape of a chunk, so that other
-      parameters, budgets and keys of the same shapes cost no compilation.
+      `run(params, x [m, n], threat, *, key, context=None) -> AttackResult` of NumPy
+      arrays with leading axis m. It compiles once for each shape of a chunk, so that
+      other parameters, budgets, keys and contexts of the same shapes cost no
+      compilation. The context is that of `attack_batch`, such as the partners [m, n]
+      of a model of pairs.
 
     Example:
       >>> run = compile_attack(attack, num_steps=200)  # doctest: +SKIP
@@ -236,20 +241,23 @@ def compile_attack(
 
     def chunk(shared, batched):
         params, threat, key = shared
-        x, index = batched
+        x, index, context = batched
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-        return jax.vmap(one, (None, None, 0, 0))(params, threat, x, keys)
+        each = jax.vmap(one, (None, None, 0, 0, 0))
+        return each(params, threat, x, keys, context)
 
     run_chunks = compile_chunked(chunk, batch_size=batch_size)
 
-    def run(params, x, threat, /, *, key):
-        return run_chunks((params, threat, key), (x, np.arange(x.shape[0])))
+    def run(params, x, threat, /, *, key, context=None):
+        index = np.arange(x.shape[0])
+        return run_chunks((params, threat, key), (x, index, context))
 
     return run
 
 
 def _one_input(attack, *, num_steps, track_every):
-    def one(params, threat, x, key):
+    def one(params, threat, x, key, context):
+        params = in_context(params, context)
         target = predicted_class(attack.apply(params, x))
         return attack_example(
             attack,

@@ -21,6 +21,7 @@ from r2et_jax import saliency as saliency_lib
 from r2et_jax import score
 from r2et_jax.attacks import goals, optimizers
 from r2et_jax.attacks.chunked import balanced_size, compile_chunked
+from r2et_jax.attacks.context import in_context
 from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
 from r2et_jax.attacks.registry import Model, named_attack
 from r2et_jax.attacks.runner import Best, attack_example
@@ -216,7 +217,8 @@ def compile_strongest(
       batch_size: inputs that are attacked at a time.
 
     Returns:
-      `run(params, x [m, n], threat, *, key) -> StrongestResult` on the host.
+      `run(params, x [m, n], threat, *, key, context=None) -> StrongestResult` on the
+      host; the context, a pytree of arrays [m, ...], is that of `attack_batch`.
 
     Raises:
       ValueError: for repeated names, a batch_size below 1, or a budget that no member
@@ -243,13 +245,19 @@ def compile_strongest(
     judge = _compile_judge(members[0].build(*members[0].settings), batch_size)
 
     def run(
-        params: Params, x: Array, threat: ThreatModel, /, *, key: Array
+        params: Params,
+        x: Array,
+        threat: ThreatModel,
+        /,
+        *,
+        key: Array,
+        context: Any = None,
     ) -> StrongestResult:
-        x = np.asarray(x)
+        x, context = np.asarray(x), jax.tree.map(np.asarray, context)
         m = x.shape[0]
         # One shape for all rounds, however few inputs are left.
         size = balanced_size(m, batch_size)
-        clean, clean_map, clean_logits = judge(params, x, x)
+        clean, clean_map, clean_logits = judge(params, x, x, context)
         best = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
         same = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
         member_precision = np.ones((len(members), m), clean.dtype)
@@ -268,9 +276,10 @@ def compile_strongest(
                 active = np.flatnonzero(same.precision > 0)
                 round_key = jax.random.fold_in(jax.random.fold_in(key, i), stage)
                 if active.size:
+                    own = jax.tree.map(lambda leaf, rows=active: leaf[rows], context)
                     found, found_same, vanished = compiled[i](
                         (params, threat, round_key, member.settings),
-                        (x[active], active.astype(np.uint32)),
+                        (x[active], active.astype(np.uint32), own),
                         chunk_size=size,
                     )
                     winner[_keep_lower(best, found, active)] = i
@@ -286,7 +295,7 @@ def compile_strongest(
             stage += 1
             if not ran or not np.any(same.precision > 0):
                 break
-        _, best_map, best_logits = judge(params, x, best.perturbed)
+        _, best_map, best_logits = judge(params, x, best.perturbed, context)
         curve = np.stack(curve)
         left = curve < 1
         shift = class_probabilities(best_logits) - class_probabilities(clean_logits)
@@ -324,9 +333,10 @@ def _keep_lower(best: Best, found: Best, rows: np.ndarray) -> np.ndarray:
 
 
 def _compile_judge(attack: Attack, batch_size: int):
-    """`run(params, clean, x) -> (P@k, map, logits)` of inputs x [m, n]."""
+    """`run(params, clean, x, context) -> (P@k, map, logits)` of inputs x [m, n]."""
 
-    def one(params, clean, x):
+    def one(params, clean, x, context):
+        params = in_context(params, context)
         target = predicted_class(attack.apply(params, clean))
         before = attack.saliency(params, clean, target).ravel()
         values = attack.saliency(params, x, target)
@@ -335,21 +345,21 @@ def _compile_judge(attack: Attack, batch_size: int):
         return overlap, values, attack.apply(params, x)
 
     def chunk(params, batched):
-        return jax.vmap(one, (None, 0, 0))(params, *batched)
+        return jax.vmap(one, (None, 0, 0, 0))(params, *batched)
 
     run = compile_chunked(chunk, batch_size=batch_size)
-    return lambda params, clean, x: run(params, (clean, x))
+    return lambda params, *batched: run(params, batched)
 
 
 def _compile_family(build, num_steps, track_every, num_restarts, *, batch_size):
-    """`run((params, threat, key, settings), (x [m, n], index [m]))`.
+    """`run((params, threat, key, settings), (x [m, n], index [m], context))`.
 
     It returns the best inputs under the prediction rule and with the class kept, and
     the number of steps whose gradient vanished.
     """
 
-    def one(params, x, index, threat, key, settings):
-        attack = build(*settings)
+    def one(params, x, index, context, threat, key, settings):
+        attack, params = build(*settings), in_context(params, context)
         target = predicted_class(attack.apply(params, x))
 
         def restart(carry, key):
@@ -376,7 +386,7 @@ def _compile_family(build, num_steps, track_every, num_restarts, *, batch_size):
 
     def chunk(shared, batched):
         params, threat, key, settings = shared
-        each = jax.vmap(one, (None, 0, 0, None, None, None))
+        each = jax.vmap(one, (None, 0, 0, 0, None, None, None))
         return each(params, *batched, threat, key, settings)
 
     return compile_chunked(chunk, batch_size=batch_size)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from r2et_jax import curvature, ranking, score
 from r2et_jax.numerics import magnitude, unit_sum
+from r2et_jax.objectives.context import InContext
 from r2et_jax.types import ApplyFn, Array
 
 Penalty = Callable[..., Array]
@@ -139,6 +140,10 @@ def directional_curvature(apply: ApplyFn, *, tau: float | None = None) -> Penalt
 
 
 def squared_weights(params) -> Array:
-    """½‖W‖² over all weight matrices, without the biases: coupled L2."""
+    """½‖W‖² over all weight matrices, without the biases: coupled L2.
+
+    Of parameters in a context (`InContext`), those of the network alone.
+    """
+    params = params.params if isinstance(params, InContext) else params
     leaves = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim >= 2]
     return 0.5 * sum(jnp.sum(leaf**2) for leaf in leaves)

@@ -159,11 +159,14 @@ def train_epochs(
       average_decay: as in `train_step`; None trains without an average.
 
     Returns:
-      `run(state, weights [W], x [m, n], y [m]) -> TrainState`.
+      `run(state, weights [W], x [m, n], y [m]) -> TrainState`. x may be a pytree of
+      arrays [m, ...], such as (x, context) of `objectives.with_context`: the loss gets
+      the batch's rows of each.
 
     Raises:
       ValueError: for counts below 1, an unknown reference or an average_decay outside
-        [0, 1); when traced, for a state of another reference or average.
+        [0, 1); when traced, for a state of another reference or average, or for x and
+        y of different lengths.
     """
     check_count("num_epochs", num_epochs)
     check_count("batch_size", batch_size)
@@ -187,8 +190,9 @@ def train_epochs(
                 f"{average_decay is not None}, got one "
                 f"{'without' if state.average is None else 'with'} an average"
             )
-        size = min(batch_size, x.shape[0])
-        num_batches = x.shape[0] // size
+        m, dtype = _form_of(x, y)
+        size = min(batch_size, m)
+        num_batches = m // size
 
         def epoch(state, _):
             if reference == "previous_epoch":
@@ -196,15 +200,15 @@ def train_epochs(
             order_key, draw_key = jax.random.split(
                 jax.random.fold_in(state.key, state.epoch)
             )
-            order = jax.random.permutation(order_key, x.shape[0])
+            order = jax.random.permutation(order_key, m)
             batches = order[: num_batches * size].reshape(num_batches, size)
 
             def batch(state, indexed):
                 index, rows = indexed
-                done = state.epoch.astype(x.dtype) + index / num_batches
+                done = state.epoch.astype(dtype) + index / num_batches
                 state = step(
                     state,
-                    x[rows],
+                    jax.tree.map(lambda leaf: leaf[rows], x),
                     y[rows],
                     weights,
                     key=jax.random.fold_in(draw_key, index),
@@ -218,3 +222,16 @@ def train_epochs(
         return jax.lax.scan(epoch, state, None, length=num_epochs)[0]
 
     return run
+
+
+def _form_of(x: Any, y: Array) -> tuple[int, Any]:
+    """How many examples there are, and the float type of their inputs."""
+    leaves = jax.tree.leaves(x)
+    lengths = {leaf.shape[0] for leaf in (*leaves, y)}
+    if len(lengths) != 1:
+        # Rows beyond the end of an array would be its last one.
+        raise ValueError(
+            f"x and y must hold as many examples each, got {sorted(lengths)}"
+        )
+    kinds = [leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return lengths.pop(), kinds[0] if kinds else jnp.result_type(float)
