@@ -86,6 +86,7 @@ def main(argv):
         methods = common.methods if dataset.name in asked else reduced
         for k in common.k:
             _measure_dataset(dataset, k, common._replace(methods=methods), store)
+            setup.free_programs()
     written = write_report(folder, store, common)
     for k in common.k:
         print(summary(store, common, k))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
-from experiments.common import output
+import jax
+
+from experiments.common import candidates, evaluation, output
 from experiments.common.fitting import LOGISTIC, Fitter
 from experiments.common.flags import Common
 from experiments.common.records import RecordStore
@@ -50,6 +53,20 @@ def fitter(dataset: datasets.Dataset, k: int, common: Common) -> Fitter:
         models_dir=common.models_dir,
         progress=common.progress,
     )
+
+
+def free_programs() -> None:
+    """Forget all compiled programs, of a data set that is done.
+
+    Each holds memory maps, of which a process has a limited number (65,530 on Linux by
+    default): some hundred methods and data sets in one process would exceed it.
+    """
+    for module in (candidates, evaluation):
+        for value in vars(module).values():
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
+    jax.clear_caches()
+    gc.collect()
 
 
 def model_fields(

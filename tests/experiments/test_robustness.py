@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from absl import flags as absl_flags
@@ -18,8 +19,9 @@ from experiments.common import (
     fitting,
     protocol,
     records,
+    setup,
 )
-from r2et_jax import datasets, training
+from r2et_jax import datasets, models, training
 
 METHODS, ATTACKS, EPSILON = (
     ("logistic", "vanilla", "r2et_nh"),
@@ -339,3 +341,26 @@ def test_the_command_fails_with_status_1_and_one_line(tmp_path):
     assert done.returncode == 1 and not done.stdout
     assert done.stderr.startswith("error: no data set file")
     assert done.stderr.count("\n") == 1 and not folder.exists()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="Linux alone")
+def test_a_data_set_that_is_done_leaves_no_compiled_programs(finished, robustness):
+    def num_maps():
+        with open("/proc/self/maps") as file:
+            return sum(1 for _ in file)
+
+    def measure():
+        dataset, model = datasets.load("breast_cancer"), models.MLP(hidden=(3,))
+        params = model.init(jax.random.key(0), dataset.train.x[0])
+        evaluator = evaluation.Evaluator(dataset, model, k=4, num_test=4)
+        evaluator.clean(params)
+        evaluator.attacked(params, "er_surrogate", 0.5, same=0.3)
+
+    measure()
+    setup.free_programs()
+    before = num_maps()
+    measure()
+    during = num_maps()
+    setup.free_programs()
+    assert evaluation._attack.cache_info().currsize == 0
+    assert num_maps() - before < 0.2 * (during - before)
