@@ -1,5 +1,8 @@
 """Bounds on rankings that hold over a whole ball of inputs."""
 
+from r2et_jax.certificates.counting import Certificate as Certificate
+from r2et_jax.certificates.counting import certified_radius as certified_radius
+from r2et_jax.certificates.counting import ranking_certificate as ranking_certificate
 from r2et_jax.certificates.intervals import OneHiddenLayer as OneHiddenLayer
 from r2et_jax.certificates.intervals import feature_gap_bounds as feature_gap_bounds
 from r2et_jax.certificates.intervals import gap_bounds as gap_bounds

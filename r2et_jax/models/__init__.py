@@ -9,6 +9,7 @@ from r2et_jax.models.gcn import adjacency as adjacency
 from r2et_jax.models.gcn import edge_list as edge_list
 from r2et_jax.models.gcn import sparse_graph as sparse_graph
 from r2et_jax.models.gcn import upper_triangle as upper_triangle
+from r2et_jax.models.lines import slope_lines as slope_lines
 from r2et_jax.models.mlp import MLP as MLP
 from r2et_jax.models.mlp import Linear as Linear
 from r2et_jax.models.mlp import SkipMLP as SkipMLP

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from r2et_jax.models.activations import activation, surrogate_name
+from r2et_jax.models.lines import slope_lines
 from r2et_jax.models.slopes import OneHiddenLayer, slope_range
 from r2et_jax.types import Params
 
@@ -86,6 +87,7 @@ class MLP(nn.Module):
             second["kernel"][:, 0],
             jnp.zeros_like(first["kernel"][:, 0]),
             slope_range(self.activation, rho=self.rho),
+            slope_lines(self.activation, rho=self.rho),
         )
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from r2et_jax.checks import check_in
 from r2et_jax.models.activations import LEAKY_SLOPE, NAMES, activation
+from r2et_jax.models.lines import SlopeLines
 from r2et_jax.types import Array
 
 # slopes(low, high) -> the smallest and the largest derivative between them.
@@ -34,6 +35,7 @@ class OneHiddenLayer(NamedTuple):
       skip: weights [n] of the linear part, zeros if there is none.
       slopes: `slopes(low, high) -> (smallest, largest)` φ′ over intervals of
         pre-activations, elementwise; see `slope_range`.
+      lines: parallel lines around φ′ over intervals, or None; see `slope_lines`.
     """
 
     weight: Array
@@ -41,6 +43,7 @@ class OneHiddenLayer(NamedTuple):
     out: Array
     skip: Array
     slopes: SlopeRange
+    lines: SlopeLines | None = None
 
 
 def slope_range(name: str, *, rho: float = 5.0) -> SlopeRange:

@@ -1,0 +1,178 @@
+"""Certified and attacked P@k against the budget: what of the robustness is provable.
+
+Trains methods (or finds their models), bounds the P@k of every test input from below
+over the whole ball, and attacks the same inputs and the same map with the strongest
+attack at the same budget. Certified > attacked would disprove the bound; such inputs
+are counted.
+
+    python -m experiments.certify --datasets=adult --methods=vanilla,sp,skip+cert_rank
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.common import certify_report, cli, flags, protocol, setup
+from experiments.common.evaluation import PER_INPUT, STRONGEST, strongest
+from experiments.common.fitting import LOGISTIC
+from experiments.common.progress import track
+from r2et_jax import certificates, datasets, metrics, objectives, threat
+from r2et_jax.batching import map_batched
+
+# Inputs that are certified at a time: their pairs stay within the cache.
+_BATCH_SIZE = 8
+# Of shares of k that are multiples of 1/k.
+_ROUNDING = 1e-4
+FLAGS = flags.define_common(
+    "certify",
+    defaults={
+        "datasets": {
+            "smoke": "breast_cancer",
+            "standard": "adult,bank,compas",
+            "paper": "adult,bank,compas",
+        },
+        "methods": {
+            "smoke": "vanilla,skip+cert_rank",
+            "standard": "vanilla,sp,wd,cert_rank,skip+cert_rank",
+            "paper": "logistic,vanilla,sp,wd,r2et,r2et_nh,cert_rank,skip+cert_rank",
+        },
+        "attacks": STRONGEST,
+        "k": str(protocol.TABULAR_K),
+        "epsilon": ".1,.25,.5,1",
+        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
+    },
+)
+
+
+def main(argv):
+    del argv
+    common = FLAGS.read(
+        datasets=datasets.names(),
+        methods=(*objectives.NAMES, LOGISTIC),
+        attacks=(STRONGEST,),
+    )
+    loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
+    for dataset in loaded:
+        for k in common.k:
+            _measure_dataset(dataset, k, common, store)
+    for path in certify_report.write_report(folder, store, common):
+        print(path)
+
+
+def _measure_dataset(dataset, k, common, store):
+    settings = protocol.PRESETS[common.preset]
+    fitter = setup.fitter(dataset, k, common)
+    fitted = {method: fitter.fit(method) for method in common.methods}
+    tolerance = protocol.TOLERANCES.index(protocol.MAIN_TOLERANCE)
+    x = dataset.test.x[: settings.num_test]
+    # Seed by seed, so that what was measured before a kill compares all methods.
+    cells = [(s, method) for s in range(len(common.seeds)) for method in common.methods]
+    for s, method in track(
+        cells, description=f"{dataset.name} certify", show=common.progress
+    ):
+        model, params = fitted[method].at(s, tolerance)
+        fields = setup.model_fields(
+            FLAGS.experiment,
+            dataset,
+            model,
+            method=method,
+            seed=common.seeds[s],
+            k=k,
+            tolerance=protocol.MAIN_TOLERANCE,
+        )
+        clean = {**fields, "attack": "none", "epsilon": None}
+        if not store.has(**clean):
+            store.append({**clean, **_clean(model, params, dataset.test)})
+        for epsilon in common.epsilon:
+            cell = {**fields, "attack": STRONGEST, "epsilon": epsilon}
+            if not store.has(**cell):
+                found = measure(
+                    model,
+                    params,
+                    x,
+                    k=k,
+                    epsilon=epsilon,
+                    budget=settings.strongest_budget,
+                )
+                store.append([{**cell, **record} for record in found])
+
+
+def _clean(model, params, split) -> dict[str, Any]:
+    logits = np.asarray(model.apply(params, split.x))[:, 0]
+    value = float(metrics.roc_auc(split.y, logits))
+    return {"metric": "auc", "value": value, "stderr": None, "n": len(split.y)}
+
+
+def measure(
+    model: Any, params: Any, x: np.ndarray, *, k: int, epsilon: float, budget: int
+) -> list[dict[str, Any]]:
+    """The records of one model at one budget: metric, value, stderr, n.
+
+    Args:
+      model: the Flax module.
+      params: its parameters.
+      x: inputs [m, n].
+      k: size of the top set.
+      epsilon: budget of the l2 ball.
+      budget: gradient evaluations of the attack for each input.
+    """
+    ball = threat.threat_model("l2", epsilon)
+    certified = np.asarray(certify(model, k)(params, x, ball))
+    run = strongest(model, k, budget)
+    attacked = run(params, x, ball, key=jax.random.key(0)).best.precision
+    # An input without an explanation has a P@k of NaN, which nothing is above.
+    above = certified > attacked + _ROUNDING
+    return [
+        _summary("certified_p@k", certified),
+        _summary("certified_share", certified > 1 - _ROUNDING),
+        _summary("p@k", attacked),
+        _summary("attacked_share", attacked > 1 - _ROUNDING),
+        _summary("gap", attacked - certified),
+        {
+            "metric": "violations",
+            "value": int(above.sum()),
+            "stderr": None,
+            "n": len(x),
+        },
+        _each("certified_" + PER_INPUT, certified),
+        _each(PER_INPUT, attacked),
+    ]
+
+
+@functools.lru_cache
+def certify(model: Any, k: int):
+    """The compiled certificate on a module: `run(params, x [m, n], threat) -> [m]`."""
+    one = certificates.ranking_certificate(model.layers, k=k)
+
+    def run(params, x, ball):
+        return map_batched(
+            lambda x: one(params, x, ball).precision, (x,), batch_size=_BATCH_SIZE
+        )
+
+    return jax.jit(run)
+
+
+def _summary(metric: str, values) -> dict[str, Any]:
+    summary = metrics.mean_and_stderr(np.asarray(values, np.float64))
+    record = {
+        "metric": metric,
+        "value": float(summary.mean),
+        "stderr": float(summary.stderr),
+        "n": int(summary.n),
+    }
+    if summary.num_nonfinite:
+        record["note"] = f"{int(summary.num_nonfinite)} inputs are not finite"
+    return record
+
+
+def _each(metric: str, values) -> dict[str, Any]:
+    shares = [round(float(v), 4) if np.isfinite(v) else None for v in values]
+    return {**_summary(metric, values), "values": shares}
+
+
+if __name__ == "__main__":
+    cli.run(main)

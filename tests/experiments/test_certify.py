@@ -1,0 +1,134 @@
+"""The certify experiment from flags to figure, and what its report counts."""
+
+import importlib
+import json
+
+import jax
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+
+from experiments.common import certify_report, cli, protocol, records
+from r2et_jax import models, threat
+
+TINY = protocol.PRESETS["smoke"]._replace(
+    pretrain_epochs=4,
+    epochs=2,
+    eval_every=1,
+    num_valid=10,
+    num_test=20,
+    strongest_budget=1300,
+)
+METHODS = ("vanilla", "sp", "logistic")
+BUDGETS = (0.05, 0.5)
+
+
+@pytest.fixture
+def experiment(monkeypatch):
+    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.delenv("R2ET_DEBUG", raising=False)
+    # Anew, since the common flags belong to the experiment imported last.
+    return importlib.reload(importlib.import_module("experiments.certify"))
+
+
+def call(experiment, folder, *arguments):
+    values = absl_flags.FLAGS
+    values.unparse_flags()
+    for name in experiment.flags.LISTS:
+        values[name].unparse()
+    common = ("--preset=smoke", "--noprogress", "--seeds=0,3", "--epsilon=.05,.5")
+    common += (f"--methods={','.join(METHODS)}",)
+    folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
+    rest = values(["certify", *common, *folders, *arguments])
+    cli.guarded(experiment.main)(rest)
+
+
+def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
+    call(experiment, tmp_path)
+    path = tmp_path / "records.jsonl"
+    text = path.read_text()
+    found = [json.loads(line) for line in text.splitlines()]
+    assert all(set(records.REQUIRED) <= set(record) for record in found)
+    value = {
+        (r["method"], r["seed"], r["epsilon"], r["metric"]): r["value"] for r in found
+    }
+    each = {
+        (r["method"], r["seed"], r["epsilon"], r["metric"]): r["values"]
+        for r in found
+        if "values" in r
+    }
+    for method in METHODS:
+        for seed in (0, 3):
+            assert 0.5 < value[method, seed, None, "auc"] <= 1
+            for epsilon in BUDGETS:
+                cell = method, seed, epsilon
+                certified = np.array(each[*cell, "certified_p@k_inputs"])
+                attacked = np.array(each[*cell, "p@k_inputs"])
+                assert len(certified) == len(attacked) == 20
+                assert np.all(certified <= attacked)
+                assert value[*cell, "violations"] == 0
+                np.testing.assert_allclose(
+                    value[*cell, "certified_p@k"], certified.mean(), atol=1e-4
+                )
+                np.testing.assert_allclose(
+                    value[*cell, "gap"], (attacked - certified).mean(), atol=2e-4
+                )
+                assert value[*cell, "certified_share"] == np.mean(certified == 1)
+                assert value[*cell, "attacked_share"] == np.mean(attacked == 1)
+            small, large = (
+                value[method, seed, epsilon, "certified_p@k"] for epsilon in BUDGETS
+            )
+            assert large < small or method == "logistic"
+    assert value["logistic", 0, 0.5, "certified_p@k"] == 1
+    assert 0 < value["sp", 0, 0.05, "certified_p@k"] < 1
+    for name in ("table.md", "table.csv", "config.json"):
+        assert (tmp_path / name).stat().st_size > 100
+    assert "at 0 of 240 inputs" in (tmp_path / "table.md").read_text()
+    assert (tmp_path / "certified_breast_cancer.png").stat().st_size > 1000
+    monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
+    call(experiment, tmp_path)
+    assert path.read_text() == text
+
+
+def test_a_certificate_above_the_attack_is_counted(experiment, monkeypatch):
+    model = models.MLP(hidden=(8,))
+    x = np.random.default_rng(0).normal(size=(6, 10)).astype(np.float32)
+    params = model.init(jax.random.key(1), x[0])
+    one = np.ones(6)
+    monkeypatch.setattr(experiment, "certify", lambda *_: lambda *_: one)
+    found = experiment.measure(model, params, x, k=3, epsilon=3.0, budget=1300)
+    value = {record["metric"]: record for record in found}
+    lowered = sum(share < 1 for share in value["p@k_inputs"]["values"])
+    assert value["violations"]["value"] == lowered > 0
+    assert certify_report.num_violations(found) == (lowered, 6)
+
+
+def test_what_is_compiled_is_the_certificate_of_each_input(experiment):
+    model = models.SkipMLP(hidden=(8,), activation="softplus")
+    x = np.random.default_rng(0).normal(size=(19, 10)).astype(np.float32)
+    params = model.init(jax.random.key(1), x[0])
+    run = experiment.certify(model, 3)
+    ball = threat.threat_model("l2", 0.1)
+    together = np.asarray(run(params, x, ball))
+    assert set(np.round(3 * together, 5)) <= {0, 1, 2, 3} and np.ptp(together) > 0
+    alone = [float(run(params, row[None], ball)[0]) for row in x[[0, 9, 18]]]
+    np.testing.assert_array_equal(together[[0, 9, 18]], np.float32(alone))
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--attacks=er", "er"),
+        ("--epsilon=-1", "epsilon"),
+        ("--k=30", "30"),
+        ("--methods=skp", "skp"),
+    ],
+)
+def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call(experiment, tmp_path / "out", flag)
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
