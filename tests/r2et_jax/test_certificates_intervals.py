@@ -14,7 +14,7 @@ from r2et_jax.certificates import intervals
 from r2et_jax.models import activations
 
 N, H, NUM_DRAWS = 6, 5, 4000
-SMOOTH = tuple(set(activations.NAMES) - set(activations.PIECEWISE_LINEAR))
+SMOOTH = sorted(set(activations.NAMES) - set(activations.PIECEWISE_LINEAR))
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=N)
 WEIGHT, BIAS = RNG.normal(size=(N, H)), RNG.normal(size=H)
