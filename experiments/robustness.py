@@ -79,8 +79,9 @@ def main(argv):
         found = (name + datasets.REFERENCE_SUFFIX for name in asked)
         more = tuple(n for n in found if n in datasets.names() and n not in asked)
         common = common._replace(datasets=(*asked, *more))
-    config = {**common.config, "reference_methods": list(reduced)}
-    common = common._replace(config=config)
+    config = {**common.config, **training_flags.given_flags()}
+    config["reference_methods"] = list(reduced)
+    common = common._replace(config=dict(sorted(config.items())))
     loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
     for dataset in loaded:
         methods = common.methods if dataset.name in asked else reduced

@@ -12,7 +12,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 @pytest.mark.standard_promotion
 def test_the_examples_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)  # noqa: S102
@@ -22,6 +22,8 @@ def test_the_examples_run(capsys):
     # What is kept of the top set, feature by feature, is what P@k counts.
     np.testing.assert_allclose(report.kept.mean(axis=1), report.precision, atol=1e-6)
     assert int(state.epoch) == 5
+    expected = names["model"].apply(state.params, names["data"].test.x[0])
+    np.testing.assert_array_equal(names["logits"], expected)
 
 
 def test_the_modules_in_the_map_exist():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from absl import flags as absl_flags
 
 from experiments.common import protocol as protocols
@@ -9,6 +11,15 @@ from r2et_jax import training
 from r2et_jax.checks import check_positive
 
 absl_flags.disclaim_key_flags()
+
+_NAMES = (
+    "schedule",
+    "reference",
+    "learning_rate_schedule",
+    "clip_norm",
+    "average_decay",
+    "prune",
+)
 
 
 def define_training(flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -> None:
@@ -54,6 +65,16 @@ def define_training(flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -> No
         "preset)",
         **keywords,
     )
+
+
+def given_flags(
+    flag_values: absl_flags.FlagValues = absl_flags.FLAGS,
+) -> dict[str, Any]:
+    """The flags' values, for the configuration of an experiment that defined them.
+
+    By name, since another experiment in this process may have defined them anew.
+    """
+    return {name: flag_values[name].value for name in _NAMES}
 
 
 def read_protocol(

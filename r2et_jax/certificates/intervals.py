@@ -208,9 +208,11 @@ def _row_gaps(
     middle, half = center
     means = rows @ middle + skips
     inside, outside = means[:count], means[count:]
-    return (signs * inside)[:, None] - _larger_side(
-        rows, half, signs[:, None] * outside[None, :]
-    )
+    means = signs[:, None] * outside[None, :]
+    # One dtype: the written-out derivative casts nothing back.
+    dtype = jnp.result_type(rows, half, means)
+    sides = _larger_side(*(part.astype(dtype) for part in (rows, half, means)))
+    return (signs * inside)[:, None] - sides
 
 
 @jax.custom_vjp
