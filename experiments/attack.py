@@ -29,6 +29,7 @@ FLAGS = flags.define_common(
         "attacks": f"er,er_surrogate,{STRONGEST}",
         "epsilon": "1",
     },
+    own=("model",),
 )
 absl_flags.DEFINE_list(
     "model", None, "folders of saved models, comma-separated", allow_override=True

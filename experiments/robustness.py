@@ -55,6 +55,7 @@ FLAGS = flags.define_common(
         },
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
+    own=training_flags.NAMES,
 )
 training_flags.define_training()
 absl_flags.DEFINE_list(
@@ -79,9 +80,9 @@ def main(argv):
         found = (name + datasets.REFERENCE_SUFFIX for name in asked)
         more = tuple(n for n in found if n in datasets.names() and n not in asked)
         common = common._replace(datasets=(*asked, *more))
-    config = {**common.config, **training_flags.given_flags()}
-    config["reference_methods"] = list(reduced)
-    common = common._replace(config=dict(sorted(config.items())))
+    common = common._replace(
+        config={**common.config, "reference_methods": list(reduced)}
+    )
     loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
     for dataset in loaded:
         methods = common.methods if dataset.name in asked else reduced

@@ -37,6 +37,7 @@ FLAGS = flags.define_common(
         "k": str(protocol.TABULAR_K),
         "seeds": "0",
     },
+    own=(*training_flags.NAMES, "weights"),
 )
 training_flags.define_training()
 absl_flags.DEFINE_list(
@@ -56,9 +57,6 @@ def main(argv):
     for name in ("attacks", "epsilon"):
         if getattr(common, name):
             raise ValueError(f"--{name} has no use here: see experiments.attack")
-    config = {**common.config, **training_flags.given_flags()}
-    config["weights"] = absl_flags.FLAGS["weights"].value
-    common = common._replace(config=dict(sorted(config.items())))
     settings = _settings(common)
     loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
     saved = []

@@ -25,6 +25,7 @@ LISTS = {
     "epsilon": "budgets of the attacks, in the units of the model's input",
     "seeds": "seed numbers, such as 0,1,2",
 }
+_SINGLE = ("data_dir", "models_dir", "output_dir", "preset", "progress")
 
 
 class Common(NamedTuple):
@@ -49,6 +50,7 @@ class CommonFlags(NamedTuple):
 
     experiment: str
     defaults: Mapping[str, Default]
+    own: tuple[str, ...]
     flag_values: absl_flags.FlagValues
 
     def read(
@@ -93,15 +95,8 @@ class CommonFlags(NamedTuple):
             progress=values["progress"].value,
             config={},
         )
-        module = values.find_module_defining_flag("preset")
-        own = {
-            flag.name: flag.value
-            for flag in values.flags_by_module_dict()[module]
-            if values[flag.name] is flag
-        }
-        # Named one by one: another experiment in this process may have redefined them.
-        for name in ("data_dir", "models_dir", "output_dir", "preset", "progress"):
-            own[name] = values[name].value
+        # By name, since other experiments in this process have defined flags as well.
+        own = {name: values[name].value for name in (*_SINGLE, *self.own)}
         resolved = {name: getattr(common, name) for name in LISTS}
         return common._replace(config=dict(sorted({**own, **resolved}.items())))
 
@@ -110,19 +105,21 @@ def define_common(
     experiment: str,
     *,
     defaults: Mapping[str, Default],
+    own: Sequence[str] = (),
     flag_values: absl_flags.FlagValues = absl_flags.FLAGS,
 ) -> CommonFlags:
     """Define the common flags for an experiment's binary.
 
     May be called by several modules of one process (tests, notebooks): the last call
     wins. An experiment's own flags should be defined with `allow_override=True` for the
-    same reason; they enter `Common.config` by themselves.
+    same reason.
 
     Args:
       experiment: its name; the default of --output_dir is results/<experiment>.
       defaults: list flag -> default as it would be typed ("adult,bank"), or a mapping
         from each preset to one. A list without a default is empty: the experiment's
         own choice, such as a k for each data set.
+      own: names of the experiment's own flags, for `Common.config`.
       flag_values: where to define them.
 
     Example:
@@ -173,7 +170,7 @@ def define_common(
         **keywords,
     )
     absl_flags.DEFINE_bool("progress", True, "show a progress bar", **keywords)
-    return CommonFlags(experiment, dict(defaults), flag_values)
+    return CommonFlags(experiment, dict(defaults), tuple(own), flag_values)
 
 
 def by_preset(value: Any | Mapping[str, Any], preset: str) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from absl import flags as absl_flags
 
 from experiments.common import protocol as protocols
@@ -12,7 +10,7 @@ from r2et_jax.checks import check_positive
 
 absl_flags.disclaim_key_flags()
 
-_NAMES = (
+NAMES = (
     "schedule",
     "reference",
     "learning_rate_schedule",
@@ -65,16 +63,6 @@ def define_training(flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -> No
         "preset)",
         **keywords,
     )
-
-
-def given_flags(
-    flag_values: absl_flags.FlagValues = absl_flags.FLAGS,
-) -> dict[str, Any]:
-    """The flags' values, for the configuration of an experiment that defined them.
-
-    By name, since another experiment in this process may have defined them anew.
-    """
-    return {name: flag_values[name].value for name in _NAMES}
 
 
 def read_protocol(

@@ -20,8 +20,11 @@ KNOWN = dict(
 
 def read(*arguments, known=KNOWN):
     values = absl_flags.FlagValues()
-    common = flags.define_common("robustness", defaults=DEFAULTS, flag_values=values)
+    common = flags.define_common(
+        "robustness", defaults=DEFAULTS, own=("steps",), flag_values=values
+    )
     absl_flags.DEFINE_integer("steps", 7, "own flag", flag_values=values)
+    absl_flags.DEFINE_integer("other", 1, "of another experiment", flag_values=values)
     values(["binary", *arguments])
     return common.read(**known)
 

@@ -54,10 +54,7 @@ def tiny(monkeypatch):
 
 @pytest.fixture(scope="module")
 def binary():
-    # Anew, since the common flags belong to the experiment imported last; and without
-    # what an experiment before it has left, which a process of its own does not have.
-    if "reference_methods" in absl_flags.FLAGS:
-        delattr(absl_flags.FLAGS, "reference_methods")
+    # Anew, since the common flags belong to the experiment imported last.
     return importlib.reload(importlib.import_module("experiments.train"))
 
 
