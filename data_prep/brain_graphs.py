@@ -42,6 +42,7 @@ from data_prep.graph_table import GraphTable, checked, distinct
 from data_prep.sources import SOURCES, Source, fetch
 from r2et_jax.checks import check_in
 from r2et_jax.datasets import PairTable, fold_pairs, save_pairs_npz, upper_triangle
+from r2et_jax.datasets.npz import read_arrays
 from r2et_jax.datasets.pair_files import load_table
 
 NAMES = ("adhd", "bp", "hiv")
@@ -115,14 +116,7 @@ def read(
 
 def read_own(path: Path) -> tuple[GraphTable, dict[str, Any]]:
     """Return the graphs of a user's .npz file, and where they come from."""
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (zipfile.BadZipFile, EOFError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a complete .npz file ({error})") from error
-    for key in ("adjacency", "labels"):
-        if key not in arrays:
-            raise ValueError(f"{path}: array {key!r} is missing, expected it")
+    arrays = read_arrays(path, ("adjacency", "labels"), optional=("regions",))
     adjacency = arrays["adjacency"]
     if not np.issubdtype(adjacency.dtype, np.number) or np.iscomplexobj(adjacency):
         raise ValueError(

@@ -19,6 +19,7 @@ import numpy as np
 from experiments.common import certify_report, cli, flags, protocol, setup
 from experiments.common.evaluation import PER_INPUT, STRONGEST, strongest
 from experiments.common.fitting import LOGISTIC
+from experiments.common.measured import each, measured, summary
 from experiments.common.progress import track
 from r2et_jax import certificates, datasets, metrics, objectives, threat
 from r2et_jax.batching import map_batched
@@ -56,9 +57,8 @@ def main(argv):
         attacks=(STRONGEST,),
     )
     loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
-    for dataset in loaded:
-        for k in common.k:
-            _measure_dataset(dataset, k, common, store)
+    for dataset, k in setup.in_turn(loaded, common):
+        _measure_dataset(dataset, k, common, store)
     for path in certify_report.write_report(folder, store, common):
         print(path)
 
@@ -103,8 +103,7 @@ def _measure_dataset(dataset, k, common, store):
 
 def _clean(model, params, split) -> dict[str, Any]:
     logits = np.asarray(model.apply(params, split.x))[:, 0]
-    value = float(metrics.roc_auc(split.y, logits))
-    return {"metric": "auc", "value": value, "stderr": None, "n": len(split.y)}
+    return measured("auc", metrics.roc_auc(split.y, logits), None, len(split.y))
 
 
 def measure(
@@ -127,19 +126,14 @@ def measure(
     # An input without an explanation has a P@k of NaN, which nothing is above.
     above = certified > attacked + _ROUNDING
     return [
-        _summary("certified_p@k", certified),
-        _summary("certified_share", certified > 1 - _ROUNDING),
-        _summary("p@k", attacked),
-        _summary("attacked_share", attacked > 1 - _ROUNDING),
-        _summary("gap", attacked - certified),
-        {
-            "metric": "violations",
-            "value": int(above.sum()),
-            "stderr": None,
-            "n": len(x),
-        },
-        _each("certified_" + PER_INPUT, certified),
-        _each(PER_INPUT, attacked),
+        summary("certified_p@k", certified),
+        summary("certified_share", certified > 1 - _ROUNDING),
+        summary("p@k", attacked),
+        summary("attacked_share", attacked > 1 - _ROUNDING),
+        summary("gap", attacked - certified),
+        measured("violations", above.sum(), None, len(x)),
+        each("certified_" + PER_INPUT, certified),
+        each(PER_INPUT, attacked),
     ]
 
 
@@ -154,24 +148,6 @@ def certify(model: Any, k: int):
         )
 
     return jax.jit(run)
-
-
-def _summary(metric: str, values) -> dict[str, Any]:
-    summary = metrics.mean_and_stderr(np.asarray(values, np.float64))
-    record = {
-        "metric": metric,
-        "value": float(summary.mean),
-        "stderr": float(summary.stderr),
-        "n": int(summary.n),
-    }
-    if summary.num_nonfinite:
-        record["note"] = f"{int(summary.num_nonfinite)} inputs are not finite"
-    return record
-
-
-def _each(metric: str, values) -> dict[str, Any]:
-    shares = [round(float(v), 4) if np.isfinite(v) else None for v in values]
-    return {**_summary(metric, values), "values": shares}
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from experiments.common import (
     setup,
 )
 from experiments.common.fitting import LOGISTIC
+from experiments.common.measured import summary
 from experiments.common.progress import track
-from r2et_jax import checks, datasets, metrics, objectives
+from r2et_jax import checks, datasets, objectives
 from r2et_jax.attacks.constrained import WEIGHTINGS
 
 ATTACK = "constrained"
@@ -81,9 +82,8 @@ def main(argv):
     variants = _variants(given)
     common = common._replace(config={**common.config, **given})
     loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
-    for dataset in loaded:
-        for k in common.k:
-            _measure_dataset(dataset, k, common, variants, store)
+    for dataset, k in setup.in_turn(loaded, common):
+        _measure_dataset(dataset, k, common, variants, store)
     for path in constrained_report.write_report(folder, store, common):
         print(path)
 
@@ -157,18 +157,18 @@ def _measured(trajectory, base):
     best = np.argmin(filled, axis=1)
     kept = np.min(np.where(changed, 1.0, precision), axis=1)
     found = [
-        _summary("p@k_last", precision[:, -1]),
-        _summary("sensitivity_last", changed[:, -1]),
-        _summary("p@k", precision[rows, best]),
-        _summary("sensitivity", changed[rows, best]),
-        _summary("p@k_same_class", kept),
-        _summary("objective_ranking", trajectory.goal),
-        _summary("objective_prediction", trajectory.scaled),
-        _summary("kl", trajectory.divergence[:, -1]),
-        _summary("ranking_weight_last", trajectory.ranking_weight),
-        _summary("difference", constrained.difference(trajectory, base)),
-        _summary("length", np.linalg.norm(trajectory.delta, axis=1)),
-        _summary("nonfinite", trajectory.num_nonfinite),
+        summary("p@k_last", precision[:, -1]),
+        summary("sensitivity_last", changed[:, -1]),
+        summary("p@k", precision[rows, best]),
+        summary("sensitivity", changed[rows, best]),
+        summary("p@k_same_class", kept),
+        summary("objective_ranking", trajectory.goal),
+        summary("objective_prediction", trajectory.scaled),
+        summary("kl", trajectory.divergence[:, -1]),
+        summary("ranking_weight_last", trajectory.ranking_weight),
+        summary("difference", constrained.difference(trajectory, base)),
+        summary("length", np.linalg.norm(trajectory.delta, axis=1)),
+        summary("nonfinite", trajectory.num_nonfinite),
     ]
     for t in range(trajectory.precision.shape[1]):
         step = {"step": t * constrained.TRACK_EVERY}
@@ -176,21 +176,8 @@ def _measured(trajectory, base):
             ("p@k_trace", trajectory.precision[:, t]),
             ("sensitivity_trace", trajectory.changed[:, t]),
         ):
-            found.append({**_summary(metric, values), **step})
+            found.append({**summary(metric, values), **step})
     return found
-
-
-def _summary(metric: str, values) -> dict:
-    summary = metrics.mean_and_stderr(np.asarray(values, np.float64))
-    record = {
-        "metric": metric,
-        "value": float(summary.mean),
-        "stderr": float(summary.stderr),
-        "n": int(summary.n),
-    }
-    if summary.num_nonfinite:
-        record["note"] = f"{int(summary.num_nonfinite)} inputs are not finite"
-    return record
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from experiments.common import (
     setup,
     tables,
 )
+from experiments.common.measured import measured, summary
 from experiments.common.progress import track
 from experiments.common.records import number
-from r2et_jax import datasets, metrics, objectives, plots
+from r2et_jax import datasets, objectives, plots
 
 FLAGS = flags.define_common(
     "convergence",
@@ -76,9 +77,8 @@ def main(argv):
     if common.epsilon:
         raise ValueError("--epsilon has no use here: the region is unbounded")
     loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
-    for dataset in loaded:
-        for k in common.k:
-            _measure_dataset(dataset, k, common, store)
+    for dataset, k in setup.in_turn(loaded, common):
+        _measure_dataset(dataset, k, common, store)
     for path in write_report(folder, store, common):
         print(path)
 
@@ -134,51 +134,42 @@ def measure(
     m = len(x)
     moved = found.exponent[np.isfinite(found.exponent)]
     cells = [
-        _cell("rate_exponent", _median(moved), None, moved.size),
-        _summary("rate_reached", found.exponent <= -0.5),
-        _cell("bound_violations", found.num_violations, None, m),
-        _cell("rises", rises, None, m),
-        _cell("uncertified", result.num_uncertified.sum(), None, m),
-        _summary("critical", result.converged),
-        _summary("stalled", result.stalled),
-        _summary("class_changed", counted.class_changed),
-        _summary("initial_gap", gaps),
-        _summary("steps_to_flip", np.where(steps > 0, steps, np.nan)),
-        _summary("censored", steps == 0),
-        _cell("gap_steps_pearson", related.pearson, None, related.n),
-        _cell("gap_steps_spearman", related.spearman, None, related.n),
-        _cell("gap_steps_pearson_log", related.pearson_log, None, related.n),
-        _cell("gap_steps_spearman_all", related.spearman_all, None, m),
+        measured("rate_exponent", _median(moved), None, moved.size),
+        summary("rate_reached", found.exponent <= -0.5),
+        measured("bound_violations", found.num_violations, None, m),
+        measured("rises", rises, None, m),
+        measured("uncertified", result.num_uncertified.sum(), None, m),
+        summary("critical", result.converged),
+        summary("stalled", result.stalled),
+        summary("class_changed", counted.class_changed),
+        summary("initial_gap", gaps),
+        summary("steps_to_flip", np.where(steps > 0, steps, np.nan)),
+        summary("censored", steps == 0),
+        measured("gap_steps_pearson", related.pearson, None, related.n),
+        measured("gap_steps_spearman", related.spearman, None, related.n),
+        measured("gap_steps_pearson_log", related.pearson_log, None, related.n),
+        measured("gap_steps_spearman_all", related.spearman_all, None, m),
     ]
     for t in _points(effort.rate_steps):
         at = {"iteration": t}
         lowest, bound = found.lowest[:, t - 1], found.bound[:, t - 1]
         gap = result.trace.duality_gap[:, t - 1]
         cells += [
-            {**_cell("direction_norm", np.median(lowest), None, m), **at},
-            {**_cell("direction_norm_largest", lowest.max(), None, m), **at},
-            {**_cell("direction_norm_bound", np.median(bound), None, m), **at},
-            {**_cell("duality_gap", np.median(gap), None, m), **at},
+            {**measured("direction_norm", np.median(lowest), None, m), **at},
+            {**measured("direction_norm_largest", lowest.max(), None, m), **at},
+            {**measured("direction_norm_bound", np.median(bound), None, m), **at},
+            {**measured("duality_gap", np.median(gap), None, m), **at},
         ]
     lowest_precision = np.fmin.accumulate(counted.trace.precision, axis=1)
     for t in _points(effort.flip_steps):
-        trace = _summary("p@k_trace", lowest_precision[:, t - 1])
+        trace = summary("p@k_trace", lowest_precision[:, t - 1])
         cells.append({**trace, "iteration": t})
     for i in range(m):
-        cell = _cell("steps", steps[i] or np.nan, None, 1)
+        cell = measured("steps", steps[i] or np.nan, None, 1)
         if not steps[i]:
             cell["note"] = "censored"
         cells.append({**cell, "input": i, "initial_gap": float(gaps[i])})
     return cells
-
-
-def _cell(metric, value, stderr, n) -> dict[str, Any]:
-    return {"metric": metric, "value": float(value), "stderr": stderr, "n": int(n)}
-
-
-def _summary(metric, values) -> dict[str, Any]:
-    summary = metrics.mean_and_stderr(np.asarray(values, np.float64))
-    return _cell(metric, summary.mean, float(summary.stderr), summary.n)
 
 
 def _median(values):

@@ -60,18 +60,17 @@ def main(argv):
     settings = _settings(common)
     loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
     saved = []
-    for dataset in loaded:
-        for k in common.k:
-            fitter = Fitter(
-                dataset,
-                seeds=common.seeds,
-                protocol=settings,
-                k=k,
-                models_dir=common.models_dir,
-                progress=common.progress,
-            )
-            for method in common.methods:
-                saved += _train(fitter, method, common, folder, store)
+    for dataset, k in setup.in_turn(loaded, common):
+        fitter = Fitter(
+            dataset,
+            seeds=common.seeds,
+            protocol=settings,
+            k=k,
+            models_dir=common.models_dir,
+            progress=common.progress,
+        )
+        for method in common.methods:
+            saved += _train(fitter, method, common, folder, store)
     for k in common.k:
         table = tables.pivot(
             store.select(k=k),

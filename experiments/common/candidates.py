@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common import protocol as protocols
+from experiments.common.problems import TABULAR, Problem, View, problem
 from r2et_jax import attacks, datasets, metrics, threat
 from r2et_jax.batching import num_cores
 from r2et_jax.types import Params
@@ -22,25 +22,32 @@ class Candidates:
     """Measures candidates of one architecture on one data set's validation split.
 
     Args:
-      dataset: the data.
+      dataset: the data, or its `Problem`.
       model: the Flax module.
       k: size of the top set.
       num_valid: validation inputs under attack, at most.
     """
 
     def __init__(
-        self, dataset: datasets.Dataset, model: Any, *, k: int, num_valid: int
+        self,
+        dataset: datasets.Dataset | datasets.PairDataset | Problem,
+        model: Any,
+        *,
+        k: int,
+        num_valid: int,
     ):
+        self.problem = problem(dataset)
         self.model = model
         self.k = k
-        self.x = jnp.asarray(dataset.valid.x)
-        self.y = jnp.asarray(dataset.valid.y)
+        self.x, self.partner, y = self.problem.inputs("valid")
+        self.y = jnp.asarray(y)
         self.num_valid = num_valid
 
     def auc(self, params: Params) -> np.ndarray:
         """Validation AUC of models with any leading axes."""
         shape, flat = _flatten(params, self._ndim(params))
-        return np.asarray(_auc(self.model)(flat, self.x, self.y)).reshape(shape)
+        run = _auc(self.model, self.problem.view)
+        return np.asarray(run(flat, self.x, self.partner, self.y)).reshape(shape)
 
     def precision(self, params: Params, wanted: np.ndarray) -> np.ndarray:
         """Mean P@k of the wanted models under the selection attack; NaN of others.
@@ -51,10 +58,15 @@ class Candidates:
         """
         _, flat = _flatten(params, wanted.ndim)
         found = np.full(wanted.size, np.nan)
-        x, run = self.x[: self.num_valid], validation_precision(self.model, self.k)
+        run = validation_precision(self.model, self.k, self.problem.view)
+        x, partner = jax.tree.map(
+            lambda leaf: leaf[: self.num_valid], (self.x, self.partner)
+        )
+        budget = self.problem.budget(self.problem.selection_epsilon)
 
         def one(c):
-            return float(run(jax.tree.map(lambda leaf: leaf[c], flat), x))
+            params = jax.tree.map(lambda leaf: leaf[c], flat)
+            return float(run(params, x, partner, budget))
 
         rows = np.flatnonzero(wanted)
         if rows.size:
@@ -66,7 +78,7 @@ class Candidates:
 
     def _ndim(self, params: Params) -> int:
         """Number of leading axes, from what the module itself would have."""
-        own = jax.eval_shape(self.model.init, jax.random.key(0), self.x[0])
+        own = jax.eval_shape(self.model.init, jax.random.key(0), self.problem.sample)
         return jax.tree.leaves(params)[0].ndim - jax.tree.leaves(own)[0].ndim
 
 
@@ -78,34 +90,44 @@ def _flatten(params: Params, ndim: int) -> tuple[tuple[int, ...], Params]:
 
 
 @functools.lru_cache
-def _auc(model):
-    def one(params, x, y):
-        return metrics.roc_auc_ranked(y, model.apply(params, x)[:, 0])
+def _auc(model, view: View):
+    def run(params, x, partner, y):
+        def one(params):
+            return metrics.roc_auc_ranked(y, view.logits(model, params, x, partner))
 
-    return jax.jit(lambda params, x, y: jax.lax.map(lambda p: one(p, x, y), params))
+        return jax.lax.map(one, params)
+
+    return jax.jit(run)
 
 
-def attacked_model(model) -> attacks.Model:
+def attacked_model(model, view: View = TABULAR) -> attacks.Model:
     """A module and its smooth stand-in, as attacks want them."""
-    return attacks.Model(
-        model.apply, model.surrogate(rho=protocols.SURROGATE_RHO).apply
-    )
+    return view.attacked(model)
 
 
 @functools.lru_cache
-def validation_precision(model, k: int):
-    """Compiled mean P@k of the selection attack: `run(params, x) -> scalar`.
+def validation_precision(model, k: int, view: View = TABULAR):
+    """Compiled mean P@k of the selection attack: `run(params, x, partner, budget)`.
 
-    It is er_surrogate at l2 ≤ 1, the attack that selection uses for every method.
+    It is er_surrogate, the attack that selection uses for every method; at l2 ≤ 1 for
+    tables.
     """
-    named = attacks.named_attack(_ATTACK, attacked_model(model), k=k)
-    run = attacks.attack_batch(
-        named.attack, num_steps=named.num_steps, track_every=named.track_every
+    named = attacks.named_attack(
+        _ATTACK,
+        attacked_model(model, view),
+        k=k,
+        **view.attack_options,
     )
-    budget = threat.threat_model("l2", 1.0)
+    run = attacks.attack_batch(
+        named.attack,
+        num_steps=named.num_steps,
+        track_every=named.track_every,
+        **view.batching,
+    )
 
-    def precision(params, x):
-        result = run(params, x, budget, key=jax.random.key(0))
+    def precision(params, x, partner, budget: threat.ThreatModel):
+        context = view.context(model, params, partner)
+        result = run(params, x, budget, key=jax.random.key(0), context=context)
         return jnp.nanmean(result.best.precision)
 
     return jax.jit(precision)

@@ -222,7 +222,7 @@ def _compare_cell(results, cell, baseline):
 
 
 def _inputs(results, cell, method) -> dict[int, list[float]]:
-    """Seed -> P@k of each test input at the largest budget."""
+    """Seed -> P@k of each test input at the largest budget, fold after fold."""
     dataset, tolerance, attack = cell
     found = results.get(
         dataset,
@@ -232,4 +232,7 @@ def _inputs(results, cell, method) -> dict[int, list[float]]:
         attack=attack,
         epsilon=max(results.common.epsilon),
     )
-    return {r["seed"]: [number(v) for v in r["values"]] for r in found}
+    values: dict[int, list[float]] = {}
+    for record in sorted(found, key=lambda record: record["fold"] or 0):
+        values.setdefault(record["seed"], []).extend(map(number, record["values"]))
+    return values

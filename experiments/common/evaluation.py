@@ -11,16 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.common.candidates import attacked_model
+from experiments.common.linear_graphs import linear_graph_auc
+from experiments.common.measured import each, measured, summary
+from experiments.common.problems import TABULAR, Problem, View, problem
 from r2et_jax import (
     attacks,
     checks,
     datasets,
     metrics,
     ranking,
-    saliency,
     score,
-    threat,
 )
+from r2et_jax.attacks.context import in_context
 
 # Noise under which a ranking must stand, unless the input sits on a kink or a tie.
 GUARD_NOISE = 1e-6
@@ -38,7 +40,7 @@ class Evaluator:
     choose the same checkpoint.
 
     Args:
-      dataset: the data.
+      dataset: the data, or its `Problem`.
       model: the Flax module.
       k: size of the top set.
       num_test: test inputs under attack, at most.
@@ -47,46 +49,67 @@ class Evaluator:
 
     def __init__(
         self,
-        dataset: datasets.Dataset,
+        dataset: datasets.Dataset | datasets.PairDataset | Problem,
         model: Any,
         *,
         k: int,
         num_test: int,
         strongest_budget: int = attacks.DEFAULT_BUDGET,
     ):
-        self.dataset = dataset
+        self.problem = problem(dataset)
+        self.view = self.problem.view
         self.model = model
         self.k = k
-        self.x = jnp.asarray(dataset.test.x[:num_test])
-        self.y = np.asarray(dataset.test.y[:num_test])
+        self.x, self.partner, self.y = self.problem.inputs("test", num_test)
         self.strongest_budget = strongest_budget
         self._measured: dict[Any, list[dict[str, Any]]] = {}
 
     def clean(self, params: Any) -> list[dict[str, Any]]:
         """Metrics without an attack, and the guards against cheating."""
-        checks.check_model(self.model.apply, params, self.x[0])
-        test = self.dataset.test
-        out = _explain(self.model, self.k)(params, self.x, jax.random.key(0))
+        context = self._context(params)
+        first = jax.tree.map(lambda leaf: leaf[0], context)
+        checks.check_model(
+            self.view.apply(self.model), in_context(params, first), self.x[0]
+        )
+        run = _explain(self.model, self.k, self.view)
+        out = run(params, self.x, context, jax.random.key(0))
         maps, gradients, noisy = (np.asarray(value) for value in out)
-        logits = np.asarray(self.model.apply(params, test.x))[:, 0]
-        null = metrics.null_share(gradients, self.dataset.train.x)
+        test = self.problem.inputs("test")
+        logits = self._logits(params, test)
+        null = metrics.null_share(gradients, self.problem.train_inputs())
         same = float(metrics.mean_topk_overlap(jnp.asarray(maps), k=self.k))
         n = len(self.x)
         found = [
-            _cell("auc", metrics.roc_auc(test.y, logits), None, len(test.y)),
-            _cell("same", same, None, n),
-            _cell("null", null.mean, null.stderr, null.n),
-            _cell("linear_r2", metrics.linear_r2(test.x, logits), None, len(test.y)),
-            _cell("tied", float(np.mean(_ties(maps, self.k))), None, n),
+            measured("auc", metrics.roc_auc(test.y, logits), None, len(test.y)),
+            measured("same", same, None, n),
+            measured("null", null.mean, null.stderr, null.n),
+            measured("tied", float(np.mean(_ties(maps, self.k))), None, n),
         ]
-        guard = _summary("p@k", noisy)
+        if not self.view.paired:
+            # A pair's logit is a function of both inputs.
+            r2 = metrics.linear_r2(test.x, logits)
+            found.append(measured("linear_r2", r2, None, len(test.y)))
+        if self.view.kind == "image":
+            found.append(self._background(maps))
+        if self.view.kind == "graph":
+            # With few graphs, the first question is whether anything was learnt.
+            train = self.problem.inputs("train")
+            auc = metrics.roc_auc(train.y, self._logits(params, train))
+            found.append(measured("train_auc", auc, None, len(train.y)))
+            linear, single = linear_graph_auc(self.problem.dataset)
+            found += [
+                measured("linear_auc", linear, None, len(test.y)),
+                measured("linear_class_auc", single, None, len(test.y)),
+                *self._truth(maps),
+            ]
+        guard = summary("p@k", noisy)
         guard.update(attack="noise", epsilon=GUARD_NOISE)
         return [*found, guard]
 
     def attacked(
         self, params: Any, name: str, epsilon: float, *, same: float
     ) -> list[dict[str, Any]]:
-        """Metrics under one attack within l2 ≤ epsilon.
+        """Metrics under one attack at a budget of the data's threat model.
 
         Args:
           params: parameters.
@@ -101,9 +124,8 @@ class Evaluator:
         return self._measured[cell]
 
     def _single(self, params, name, epsilon, same):
-        budget = threat.threat_model("l2", epsilon)
-        run = _attack(self.model, name, self.k)
-        result = run(params, self.x, budget, key=jax.random.key(0))
+        run = _attack(self.model, name, self.k, self.view)
+        result = self._run(run, params, epsilon)
         manipulated = result.manipulation_epoch > 0
         epochs = result.manipulation_epoch[manipulated]
         found = [
@@ -114,21 +136,21 @@ class Evaluator:
                 result.best_logits,
                 same,
             ),
-            _summary("p@k_last", result.last_precision),
-            _summary("sensitivity_last", result.last_class_changed.astype(float)),
-            _summary("vanished", (result.vanished == 1).astype(float)),
-            _summary("manipulated", manipulated.astype(float)),
-            _summary("manipulation_epoch", epochs) if epochs.size else None,
+            summary("p@k_last", result.last_precision),
+            summary("sensitivity_last", result.last_class_changed.astype(float)),
+            summary("vanished", (result.vanished == 1).astype(float)),
+            summary("manipulated", manipulated.astype(float)),
+            summary("manipulation_epoch", epochs) if epochs.size else None,
             *_agreement(result.clean_map, result.best_map),
+            *self._truth(result.best_map),
             *self._trace(result),
         ]
         return [record for record in found if record is not None]
 
     def _strongest(self, params, name, epsilon, same):
         del name
-        run = strongest(self.model, self.k, self.strongest_budget)
-        budget = threat.threat_model("l2", epsilon)
-        result = run(params, self.x, budget, key=jax.random.key(0))
+        run = strongest(self.model, self.k, self.strongest_budget, self.view)
+        result = self._run(run, params, epsilon)
         found = self._outcome(
             result.best.precision,
             result.best_same_class.precision,
@@ -138,36 +160,59 @@ class Evaluator:
         )
         left = result.manipulation_budget[result.manipulation_budget > 0]
         found += [
-            _summary("vanished", (result.vanished == 1).astype(float)),
-            _summary("manipulated", (result.manipulation_budget > 0).astype(float)),
-            _summary("manipulation_budget", left) if left.size else None,
+            summary("vanished", (result.vanished == 1).astype(float)),
+            summary("manipulated", (result.manipulation_budget > 0).astype(float)),
+            summary("manipulation_budget", left) if left.size else None,
             *_agreement(result.clean_map, result.best_map),
+            *self._truth(result.best_map),
         ]
         found = [record for record in found if record is not None]
         curve = [
-            {**_summary("p@k_curve", values), "evaluations": int(spent)}
+            {**summary("p@k_curve", values), "evaluations": int(spent)}
             for spent, values in zip(result.curve_budget, result.curve, strict=True)
         ]
         return [*found, *curve]
 
+    def _run(self, run, params, epsilon):
+        budget, context = self.problem.budget(epsilon), self._context(params)
+        return run(params, self.x, budget, key=jax.random.key(0), context=context)
+
+    def _logits(self, params, inputs) -> np.ndarray:
+        run = _logits(self.model, self.view)
+        return np.asarray(run(params, inputs.x, inputs.partner))
+
+    def _context(self, params):
+        return self.view.context(self.model, params, self.partner)
+
+    def _background(self, maps) -> dict[str, Any]:
+        shares = metrics.background_share(maps, self.x, k=self.k)
+        return measured("bg", shares.mean, shares.stderr, shares.n)
+
+    def _truth(self, maps) -> list[dict[str, Any]]:
+        """Precision of the top-k against the truth, where it is known."""
+        truth = self.problem.truth
+        if truth is None:
+            return []
+        found = metrics.truth_precision(maps, truth, k=self.k)
+        return [measured("truth_precision", found.mean, found.stderr, found.n)]
+
     def _outcome(self, precision, same_class, clean_logits, logits, same):
         """What every attack reports of the inputs that it found."""
-        summary = _summary("p@k", precision)
-        each = {**summary, "metric": PER_INPUT, "values": _shares(precision)}
+        main = summary("p@k", precision)
         changed = metrics.sensitivity(clean_logits, logits)
         shift = metrics.prediction_shift(clean_logits, logits)
-        corrected = {**summary, "metric": "p@k+"}
-        corrected["value"] = float(metrics.chance_corrected(summary["value"], same))
-        corrected["stderr"] = summary["stderr"] / (1 - same) if same < 1 else None
+        corrected = {**main, "metric": "p@k+"}
+        corrected["value"] = float(metrics.chance_corrected(main["value"], same))
+        corrected["stderr"] = main["stderr"] / (1 - same) if same < 1 else None
         return [
-            summary,
-            _summary("p@k_same_class", same_class),
+            main,
+            summary("p@k_same_class", same_class),
             corrected,
-            each,
-            _cell("aauc", self._auc(logits), None, len(self.y)),
-            _cell("cauc", self._auc(clean_logits), None, len(self.y)),
-            _cell("sensitivity", changed.mean, changed.stderr, changed.n),
-            _cell("prediction_change", shift.mean, shift.stderr, shift.n),
+            each(PER_INPUT, precision),
+            measured("aauc", self._auc(logits), None, len(self.y)),
+            measured("cauc", self._auc(clean_logits), None, len(self.y)),
+            measured("sensitivity", changed.mean, changed.stderr, changed.n),
+            measured("prediction_change", shift.mean, shift.stderr, shift.n),
         ]
 
     def _auc(self, logits) -> float:
@@ -179,7 +224,7 @@ class Evaluator:
         stride = max(1, num_tracked // _TRACE_POINTS)
         lowest = np.fmin.accumulate(result.precision, axis=1)
         return [
-            {**_summary("p@k_trace", lowest[:, t]), "step_share": (t + 1) / num_tracked}
+            {**summary("p@k_trace", lowest[:, t]), "step_share": (t + 1) / num_tracked}
             for t in range(stride - 1, num_tracked, stride)
         ]
 
@@ -189,26 +234,6 @@ def _digest(params: Any) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def _cell(metric, value, stderr, n) -> dict[str, Any]:
-    record = {"metric": metric, "value": float(value), "stderr": stderr, "n": int(n)}
-    if stderr is not None:
-        record["stderr"] = float(stderr)
-    return record
-
-
-def _summary(metric: str, values: np.ndarray) -> dict[str, Any]:
-    summary = metrics.mean_and_stderr(np.asarray(values, np.float64))
-    record = _cell(metric, summary.mean, summary.stderr, summary.n)
-    if summary.num_nonfinite:
-        record["note"] = f"{int(summary.num_nonfinite)} inputs are not finite"
-    return record
-
-
-def _shares(values: np.ndarray) -> list[float | None]:
-    """P@k of every input, short enough for a record; None where it has no meaning."""
-    return [round(v, 4) if np.isfinite(v) else None for v in np.asarray(values, float)]
-
-
 _pearson = jax.jit(jax.vmap(metrics.pearson))
 _mse = jax.jit(jax.vmap(metrics.mse))
 
@@ -216,7 +241,7 @@ _mse = jax.jit(jax.vmap(metrics.mse))
 def _agreement(clean_maps, maps) -> list[dict[str, Any]]:
     """Correlation and distance of the explanations before and after."""
     pair = jnp.asarray(clean_maps), jnp.asarray(maps)
-    return [_summary("pcc", _pearson(*pair)), _summary("mse", _mse(*pair))]
+    return [summary("pcc", _pearson(*pair)), summary("mse", _mse(*pair))]
 
 
 def _ties(maps: np.ndarray, k: int) -> np.ndarray:
@@ -225,14 +250,23 @@ def _ties(maps: np.ndarray, k: int) -> np.ndarray:
 
 
 @functools.lru_cache
-def _explain(model, k: int):
+def _logits(model, view: View):
+    if not view.paired:
+        return functools.partial(view.logits, model)
+    return jax.jit(functools.partial(view.logits, model))
+
+
+@functools.lru_cache
+def _explain(model, k: int, view: View):
     """Compiled maps, raw gradients, and P@k under noise of norm GUARD_NOISE."""
-    explained = score.log_odds(model.apply)
-    explain = saliency.gradient(explained)
+    apply = view.apply(model)
+    explained = score.log_odds(apply)
+    explain = view.explainer(explained)
     raw = jax.grad(explained, argnums=1)
 
-    def one(params, x, key):
-        target = score.predicted_class(model.apply(params, x))
+    def one(params, x, context, key):
+        params = in_context(params, context)
+        target = score.predicted_class(apply(params, x))
         clean = explain(params, x, target)
         noise = jax.random.normal(key, x.shape, x.dtype)
         noise = GUARD_NOISE * noise / jnp.linalg.norm(noise)
@@ -241,24 +275,36 @@ def _explain(model, k: int):
         overlap = ranking.top_k_overlap(mask, noisy, k=k)
         return clean, raw(params, x, target), overlap
 
-    def run(params, x, key):
-        return jax.vmap(one, (None, 0, 0))(params, x, jax.random.split(key, len(x)))
+    def run(params, x, context, key):
+        keys = jax.random.split(key, len(x))
+        return jax.vmap(one, (None, 0, 0, 0))(params, x, context, keys)
 
     return jax.jit(run)
 
 
 @functools.lru_cache
-def _attack(model, name: str, k: int):
-    named = attacks.named_attack(name, attacked_model(model), k=k)
+def _attack(model, name: str, k: int, view: View):
+    named = attacks.named_attack(
+        name,
+        attacked_model(model, view),
+        k=k,
+        **view.attack_options,
+    )
     return attacks.compile_attack(
-        named.attack, num_steps=named.num_steps, track_every=named.track_every
+        named.attack,
+        num_steps=named.num_steps,
+        track_every=named.track_every,
+        **view.batching,
     )
 
 
 @functools.lru_cache
-def strongest(model, k: int, budget: int):
-    """The compiled ensemble on a module: `run(params, x, threat, *, key)`."""
+def strongest(model, k: int, budget: int, view: View = TABULAR):
+    """The compiled ensemble on a module: `run(params, x, threat, *, key, context)`."""
     members = attacks.default_ensemble(
-        model.apply, lambda rho: model.surrogate(rho=rho).apply, k=k
+        view.apply(model),
+        lambda rho: view.smoothed(model, rho),
+        k=k,
+        **view.attack_options,
     )
-    return attacks.compile_strongest(members, budget=budget)
+    return attacks.compile_strongest(members, budget=budget, **view.batching)

@@ -19,11 +19,11 @@ import numpy as np
 from experiments.common import protocol as protocols
 from experiments.common import search
 from experiments.common.candidates import Candidates
+from experiments.common.problems import LOGISTIC, Problem, problem
 from experiments.common.progress import track
-from r2et_jax import datasets, metrics, models, objectives, training
+from r2et_jax import datasets, metrics, objectives, training
 from r2et_jax.types import Params
 
-LOGISTIC = "logistic"
 # Settings that a fitted model does not depend on; its own grid is recorded instead.
 _NOT_TRAINING = (
     "grid",
@@ -69,7 +69,7 @@ class Fitter:
     """Fits methods on one data set, each of them once.
 
     Args:
-      dataset: the data.
+      dataset: the data, or its `Problem`.
       seeds: seeds of initialisation and shuffling.
       protocol: how much is trained.
       k: size of the top set.
@@ -79,7 +79,7 @@ class Fitter:
 
     def __init__(
         self,
-        dataset: datasets.Dataset,
+        dataset: datasets.Dataset | datasets.PairDataset | Problem,
         *,
         seeds: tuple[int, ...],
         protocol: protocols.Protocol,
@@ -87,23 +87,18 @@ class Fitter:
         models_dir: Path,
         progress: bool,
     ):
-        self.dataset = dataset
+        self.problem = problem(dataset)
+        self.dataset = self.problem.dataset
         self.seeds = seeds
         self.protocol = protocol
         self.k = k
         self.models_dir = models_dir
         self.progress = progress
-        self.x = jnp.asarray(dataset.train.x)
-        self.y = jnp.asarray(dataset.train.y)
-        self.fingerprint = datasets.fingerprint(dataset)
+        self.x, self.y = self.problem.training(protocol.num_train)
 
     def model(self, method: str) -> Any:
         """The module that a method trains."""
-        if method == LOGISTIC:
-            return models.Linear()
-        found = objectives.method(method)
-        module = models.SkipMLP if found.skip else models.MLP
-        return module(activation="softplus" if found.smooth else "leaky_relu")
+        return self.problem.model(method)
 
     def fit(self, method: str) -> Fitted:
         """The chosen models of a method, trained now or found."""
@@ -135,26 +130,26 @@ class Fitter:
         grid = protocols.weight_grid(name, self.protocol) if trained else None
         config = {
             "method": name,
-            "dataset": self.dataset.name,
-            "data_sha256": self.fingerprint,
+            "dataset": self.problem.name,
+            "data_sha256": self.problem.fingerprint,
             "seeds": self.seeds,
             "k": self.k,
-            "k_prime": protocols.default_k_prime(self.k, self.x.shape[1]),
+            "k_prime": protocols.default_k_prime(self.k, self.problem.num_features),
             "protocol": {
                 name: value
                 for name, value in self.protocol._asdict().items()
-                if name not in _NOT_TRAINING
+                if name not in _NOT_TRAINING and (name, value) != ("num_train", None)
             },
             "grid": grid,
             "tolerances": protocols.TOLERANCES,
-            "surrogate_rho": protocols.SURROGATE_RHO,
+            "surrogate_rho": self.problem.view.rho,
+            **self.problem.config(name.removeprefix(_PRETRAINED)),
         }
         text = json.dumps(config, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         # As it comes back from JSON, to be compared with what was stored.
-        return self.models_dir / self.dataset.name / f"{name}-{digest}", json.loads(
-            text
-        )
+        folder = self.models_dir / self.problem.name / f"{name}-{digest}"
+        return folder, json.loads(text)
 
     @staticmethod
     def _checkpoints(folder: Path, config: dict[str, Any]) -> training.Checkpoints:
@@ -162,7 +157,7 @@ class Fitter:
 
     def _candidates(self, method: str) -> Candidates:
         return Candidates(
-            self.dataset,
+            self.problem,
             self.model(method),
             k=self.k,
             num_valid=self.protocol.num_valid,
@@ -218,7 +213,7 @@ class Fitter:
             checkpoints=self._checkpoints(folder, config),
             track=lambda blocks: track(
                 blocks,
-                description=f"{self.dataset.name} {method} train",
+                description=f"{self.problem.name} {method} train",
                 show=self.progress,
             ),
         )
@@ -240,7 +235,7 @@ class Fitter:
         done = 0 if restored is None else restored.epoch
         for block in track(
             range(done, plan.num_blocks),
-            description=f"{self.dataset.name} {name} pretrain",
+            description=f"{self.problem.name} {name} pretrain",
             show=self.progress,
         ):
             states = plan.run(states, jnp.zeros((1, 0)), self.x, self.y)
@@ -257,8 +252,9 @@ class Fitter:
 
     def _initial(self, method: str) -> Params:
         """Random parameters [seeds]."""
-        init = self.model(method).init
-        return jax.vmap(init, (0, None))(self._keys(0), self.x[0])
+        model = self.model(method)
+        init = jax.vmap(model.init, (0, None))
+        return self.problem.settle(model, init(self._keys(0), self.problem.sample))
 
     def _keys(self, purpose: int):
         """A key for each seed: 0 for initialisation, 1 for training."""
@@ -272,21 +268,14 @@ class Fitter:
         block = min(protocol.eval_every, epochs)
         if epochs % block:
             raise ValueError(f"{epochs} epochs are no multiple of eval_every = {block}")
-        size = min(protocol.batch_size, len(self.x))
+        size = min(protocol.batch_size, len(self.y))
         optimizer = training.adam(
             protocol.learning_rate,
             schedule=protocol.learning_rate_schedule,
-            num_steps=epochs * (len(self.x) // size),
+            num_steps=epochs * (len(self.y) // size),
             clip_norm=protocol.clip_norm,
         )
-        objective = objectives.objective(
-            method,
-            model.apply,
-            k=self.k,
-            k_prime=protocols.default_k_prime(self.k, self.x.shape[1]),
-            surrogate=model.surrogate(rho=protocols.SURROGATE_RHO).apply,
-            layers=model.layers,
-        )
+        objective = self.problem.objective(method, model, k=self.k)
         # Nothing is ranked without a penalty: no second copy of the parameters.
         reference = protocol.reference if objective.terms else "self"
         reference = "fixed" if reference == "vanilla" else reference
@@ -311,8 +300,17 @@ class Fitter:
             reference_params=reference_params if reference == "fixed" else None,
             average=averaged,
         )
+
+        def block_run(states, weights, x, y):
+            states = run(states, weights, x, y)
+            average = states.average
+            if averaged:
+                average = self.problem.settle(model, average)
+            params = self.problem.settle(model, states.params)
+            return states._replace(params=params, average=average)
+
         plan = search.Plan(
-            run,
+            block_run,
             grid,
             objective.terms,
             epochs // block,

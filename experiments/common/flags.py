@@ -43,6 +43,9 @@ class Common(NamedTuple):
     preset: str
     progress: bool
     config: dict[str, Any]  # every flag of the experiment, for prepare_output_dir
+    norm: str = "l2"  # of the attacks' budgets
+    kind: str = "tabular"  # of the data: tabular, image or graph
+    num_steps: int | None = None  # of the published attacks, where it is not theirs
 
 
 class CommonFlags(NamedTuple):

@@ -35,6 +35,7 @@ class Protocol(NamedTuple):
       clip_norm: largest norm of a gradient, or None.
       average_decay: decay of the average of the parameters, step by step, or None.
       max_models: models of a seed that train at once, or None for the library's choice.
+      num_train: training examples that are used, the first ones, or None for all.
     """
 
     pretrain_epochs: int
@@ -55,6 +56,7 @@ class Protocol(NamedTuple):
     clip_norm: float | None = None
     average_decay: float | None = None
     max_models: int | None = None
+    num_train: int | None = None
 
 
 # Sums of methods that stand in the full table.

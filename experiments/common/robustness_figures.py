@@ -44,7 +44,7 @@ def write_figures(folder: Path, results: Results, suffix: str) -> list[Path]:
         if attack is not None:
             figure = plots.curves(
                 _series(results, dataset, chosen, attack, "p@k", "epsilon"),
-                xlabel="l2 budget ε",
+                xlabel=f"{common.norm} budget ε",
                 ylabel=f"P@{results.k}",
                 title=f"{dataset}: P@{results.k} under {attack}",
             )

@@ -28,7 +28,8 @@ def notes(results: Results) -> str:
     text = (
         f"# What each method does, k = {k}\n\n"
         f"On {', '.join(datasets)}; checkpoints with validation AUC within "
-        f"{_TOLERANCE} of vanilla's; attacks of l2 budget ε = {max(common.epsilon):g}. "
+        f"{_TOLERANCE} of vanilla's; attacks of {common.norm} budget ε = "
+        f"{max(common.epsilon):g}. "
         "Mean ± standard error over seeds; a difference is the method minus vanilla, "
         "paired by seed, and counts as clear beyond two standard errors. Each command "
         "repeats one method alone beside vanilla.\n"
@@ -60,6 +61,8 @@ def command(results: Results, method: str) -> str:
         "seeds": common.seeds, "preset": [common.preset],
     }  # fmt: skip
     for name, value in common.config.items():
+        if isinstance(value, dict):
+            continue  # what the data sets chose for themselves
         if name not in {*flags, *PRESENTATION, "data_dir"} and value is not None:
             flags[name] = value if isinstance(value, (list, tuple)) else [value]
     flags["output_dir"] = [f"results/robustness_{method}"]

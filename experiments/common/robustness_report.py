@@ -17,14 +17,22 @@ from experiments.common.robustness_figures import write_figures
 from experiments.common.robustness_results import Results
 
 
-def write_report(folder: Path, store: RecordStore, common) -> list[Path]:
+def write_report(
+    folder: Path, store: RecordStore, common, *, part: str = ""
+) -> list[Path]:
     """Write all that a reader sees, for every k; returns the paths.
 
     The attack that leads is strongest, else er_surrogate, else the last one named.
+
+    Args:
+      folder: where to.
+      store: the records.
+      common: the flags of the run, or of the part of it that is reported.
+      part: name of that part, which the files' names then have.
     """
     written = []
     for k in common.k:
-        suffix = f"_k{k}" if len(common.k) > 1 else ""
+        suffix = (f"_{part}" if part else "") + (f"_k{k}" if len(common.k) > 1 else "")
         results = Results(store, common, k=k)
         compared = comparisons.compare_all(results, protocol.TOLERANCES)
         texts = {

@@ -26,6 +26,13 @@ READING = (
     "null: share of the squared gradient along directions in which the training data "
     "are constant; large values fix the ranking at unchanged predictions.",
     "R² lin: R² of the best linear fit of the logit; near 1 the network is given up.",
+    "train AUC: of training pairs; near 0.5 nothing was learnt, and robustness says "
+    "nothing.",
+    "AUC linear: of the same pairs by logistic regression on the weights of the edges "
+    "of single graphs.",
+    "truth: share of the top-k edges in which the classes truly differ, at first and "
+    "under attack; known where the data were generated.",
+    "bg: share of the top-k features on pixels that are zero, the background.",
     "P@k noise: P@k under random noise of norm 1e-6; below 1 the clean inputs sit on "
     "kinks or ties.",
     "AUC: of clean test data. aAUC: of the attacked inputs. changed: share of inputs "
@@ -37,6 +44,12 @@ READING = (
     "The CSV files also hold what was selected: penalty weights, epoch, validation "
     "AUC and P@k.",
 )
+# What an attack changes, by the kind of data.
+INPUTS = {
+    "tabular": "standardised inputs",
+    "image": "pixels between 0 and 1, which stay there",
+    "graph": "the weights of edges, within their legal values",
+}
 _DESCRIPTIONS = {
     **attacks.DESCRIPTIONS,
     STRONGEST: "the lowest of an ensemble of goals, surrogates and restarts, input by "
@@ -49,8 +62,8 @@ SAME = 0.95
 NULL_ABOVE = 0.1
 
 
-def columns(common, k: int) -> list[tables.ColumnSpec]:
-    """The columns that are shown."""
+def columns(common, k: int, *, truth: bool = False) -> list[tables.ColumnSpec]:
+    """The columns that are shown; with `truth`, how much of it explanations find."""
     clean = {"attack": "none"}
     main, budget = leading_attack(common.attacks), max(common.epsilon)
     attacked = {"attack": main, "epsilon": budget}
@@ -69,7 +82,12 @@ def columns(common, k: int) -> list[tables.ColumnSpec]:
         spec(f"P@{k}, class kept", {"metric": "p@k_same_class", **attacked}),
         spec("same", {"metric": "same", **clean}),
         spec("null", {"metric": "null", **clean}),
-        spec("R² lin", {"metric": "linear_r2", **clean}),
+        *_of_the_kind(common, clean),
+        *(
+            spec(name, {"metric": "truth_precision", **where})
+            for name, where in (("truth", clean), (f"truth {main}", attacked))
+            if truth
+        ),
         spec(f"P@{k} noise", {"metric": "p@k", "attack": "noise"}),
         spec("aAUC", {"metric": "aauc", **attacked}),
         spec("changed", {"metric": "sensitivity", **attacked}),
@@ -77,9 +95,45 @@ def columns(common, k: int) -> list[tables.ColumnSpec]:
     ]
 
 
+def _of_the_kind(common, clean) -> list[tables.ColumnSpec]:
+    """Guards that not all kinds of data have."""
+    names = {
+        "tabular": [("R² lin", "linear_r2")],
+        "image": [("bg", "bg")],
+        "graph": [("train AUC", "train_auc"), ("AUC linear", "linear_auc")],
+    }
+    return [
+        tables.ColumnSpec(name, {"metric": metric, **clean})
+        for name, metric in names[common.kind]
+    ]
+
+
+def _reading(common) -> list[str]:
+    """What is worth saying of the columns that there are."""
+    kinds = {
+        "R² lin:": "tabular",
+        "logistic:": "tabular",
+        "bg:": "image",
+        "train AUC:": "graph",
+        "AUC linear:": "graph",
+        "truth:": "graph",
+    }
+    return [
+        line
+        for line in READING
+        if all(
+            common.kind == kind
+            for start, kind in kinds.items()
+            if line.startswith(start)
+        )
+    ]
+
+
 def table(results: Results, datasets, tolerance: float, *, selection: bool = False):
     """The table of some data sets; `selection` adds what was selected, for the CSV."""
-    shown = columns(results.common, results.k)
+    # Of the data sets of one table, some may have no truth.
+    truth = bool(results.table_records(datasets, tolerance, ["truth_precision"]))
+    shown = columns(results.common, results.k, truth=truth)
     if selection:
         chosen = ["epoch", "valid_auc", "valid_p@k", "settings_tried", "settings_left"]
         chosen += [m for m in results.metrics(tolerance) if m.startswith("weight_")]
@@ -101,7 +155,8 @@ def markdown(results: Results, compared: comparisons.Comparisons) -> str:
         marks = comparisons.marks(compared, tolerance, k)
         parts.append(
             f"## Top-{k} robustness, validation AUC within {tolerance} of vanilla's\n\n"
-            f"l2 budget ε = {max(common.epsilon):g} on standardised inputs.\n"
+            f"{common.norm} budget ε = {max(common.epsilon):g} on "
+            f"{INPUTS[common.kind]}.\n"
         )
         for datasets in (whole, reference):
             if not datasets:
@@ -112,12 +167,16 @@ def markdown(results: Results, compared: comparisons.Comparisons) -> str:
                 tables.to_markdown(table(results, datasets, tolerance), marks=marks)
             )
     parts.append("## How to read the tables\n")
-    parts.append(_bullets([*comparisons.notes(compared, k), *READING]))
+    parts.append(_bullets([*comparisons.notes(compared, k), *_reading(common)]))
     parts.append(cheats(results))
     parts.append("## Attacks\n")
-    parts.append(
-        _bullets(f"`{name}`: {_DESCRIPTIONS[name]}" for name in common.attacks)
-    )
+    lines = [f"`{name}`: {_DESCRIPTIONS[name]}" for name in common.attacks]
+    if common.num_steps:
+        lines.append(
+            f"here `er`, `mse` and `er_surrogate` take {common.num_steps} steps, which "
+            "are so much longer"
+        )
+    parts.append(_bullets(lines))
     return "\n".join(parts)
 
 
@@ -128,10 +187,13 @@ def cheats(results: Results) -> str:
     lines = []
     for dataset in common.datasets:
         vanilla = results.mean(dataset, "vanilla", "null", tolerance=tolerance)
+        lines.append(f"- {dataset}")
+        if common.kind == "tabular":
+            lines.append(
+                f"  - nearly linear, R² lin ≥ {LINEAR_R2}: "
+                + _beyond(results, dataset, "linear_r2", LINEAR_R2)
+            )
         lines += [
-            f"- {dataset}",
-            f"  - nearly linear, R² lin ≥ {LINEAR_R2}: "
-            + _beyond(results, dataset, "linear_r2", LINEAR_R2),
             f"  - nearly one ranking for all inputs, same ≥ {SAME}: "
             + _beyond(results, dataset, "same", SAME),
         ]
@@ -209,8 +271,8 @@ def summary(results: Results) -> str:
         )
         blocks.append(tables.to_text(_sorted(block, main)))
     return (
-        f"P@{k} under attack, l2 ≤ {budget:g}, best first; mean ± standard error over "
-        "seeds\nsame: overlap between different inputs; P@"
+        f"P@{k} under attack, {common.norm} ≤ {budget:g}, best first; mean ± standard "
+        "error over seeds\nsame: overlap between different inputs; P@"
         f"{k}⁺: {main}, corrected for it\n\n" + "\n".join(blocks)
     )
 

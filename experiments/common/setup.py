@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gc
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from experiments.common import candidates, evaluation, output
+from experiments.common import candidates, evaluation, output, problems
 from experiments.common.fitting import LOGISTIC, Fitter
 from experiments.common.flags import Common
+from experiments.common.problems import Problem, problem
 from experiments.common.records import RecordStore
-from experiments.common.training_flags import read_protocol
 from r2et_jax import checks, datasets, objectives
 
 
@@ -29,30 +31,70 @@ def open_run(
         set, a folder that holds another configuration's records.
       FileNotFoundError: data that were not prepared.
     """
+    loaded = load(common)
+    for dataset in loaded:
+        for k in common.k:
+            checks.check_k(k, dataset.train.x.shape[1])
+    return loaded, *open_folder(common, experiment=experiment)
+
+
+def load(
+    common: Common, *, folds: tuple[int, ...] = (0,)
+) -> list[datasets.Dataset | datasets.PairDataset]:
+    """Load the data sets, graphs once for each fold, and check them and the methods.
+
+    Raises:
+      ValueError: sums of methods that clash, unsound data, an unknown fold.
+      FileNotFoundError: data that were not prepared.
+    """
     for method in common.methods:
         if method != LOGISTIC:
             objectives.method(method)
-    loaded = [datasets.load(name, data_dir=common.data_dir) for name in common.datasets]
+    loaded = []
+    for name in common.datasets:
+        dataset = datasets.load(name, data_dir=common.data_dir)
+        if getattr(dataset, "kind", None) == "graph":
+            found = [
+                datasets.load(name, data_dir=common.data_dir, fold=fold)
+                for fold in folds
+            ]
+        else:
+            found = [dataset]
+        loaded += found
     for dataset in loaded:
         datasets.validate(dataset)
-        for k in common.k:
-            checks.check_k(k, dataset.train.x.shape[1])
+    return loaded
+
+
+def open_folder(common: Common, *, experiment: str) -> tuple[Path, RecordStore]:
+    """The output folder of a configuration, and the records in it so far."""
     folder = output.prepare_output_dir(
         common.output_dir, common.config, experiment=experiment
     )
-    return loaded, folder, RecordStore(folder / "records.jsonl")
+    return folder, RecordStore(folder / "records.jsonl")
 
 
-def fitter(dataset: datasets.Dataset, k: int, common: Common) -> Fitter:
+def fitter(dataset: datasets.Dataset | Problem, k: int, common: Common) -> Fitter:
     """The fitter of a run's preset, seeds and folder of models."""
+    found = problem(dataset)
     return Fitter(
-        dataset,
+        found,
         seeds=common.seeds,
-        protocol=read_protocol(common.preset),
+        protocol=found.protocol(common.preset),
         k=k,
         models_dir=common.models_dir,
         progress=common.progress,
     )
+
+
+def in_turn(
+    loaded: Iterable[datasets.Dataset], common: Common
+) -> Iterator[tuple[datasets.Dataset, int]]:
+    """Every data set with every k; the programs of one are gone before the next."""
+    for i, run in enumerate(itertools.product(loaded, common.k)):
+        if i:
+            free_programs()
+        yield run
 
 
 def free_programs() -> None:
@@ -61,7 +103,7 @@ def free_programs() -> None:
     Each holds memory maps, of which a process has a limited number (65,530 on Linux by
     default): some hundred methods and data sets in one process would exceed it.
     """
-    for module in (candidates, evaluation):
+    for module in (candidates, evaluation, problems):
         for value in vars(module).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()
@@ -71,7 +113,7 @@ def free_programs() -> None:
 
 def model_fields(
     experiment: str,
-    dataset: datasets.Dataset,
+    dataset: datasets.Dataset | Problem,
     model: Any,
     *,
     method: str,
@@ -81,14 +123,15 @@ def model_fields(
     schedule: str = "pretrain",
 ) -> dict[str, Any]:
     """The fields that the records of one trained model share."""
+    found = problem(dataset)
     return {
         "experiment": experiment,
-        "dataset": dataset.name,
-        "model": type(model).__name__.lower(),
+        "dataset": found.name,
+        "model": found.architecture(model),
         "method": method,
         "schedule": schedule,
         "seed": seed,
-        "fold": 0,
+        "fold": found.fold,
         "k": k,
         "tolerance": tolerance,
     }

@@ -68,7 +68,15 @@ def define_training(flag_values: absl_flags.FlagValues = absl_flags.FLAGS) -> No
 def read_protocol(
     preset: str, flag_values: absl_flags.FlagValues = absl_flags.FLAGS
 ) -> protocols.Protocol:
-    """The preset's protocol with what the flags change.
+    """The preset's protocol with what the flags change, see `change`."""
+    return change(protocols.PRESETS[preset], flag_values)
+
+
+def change(
+    protocol: protocols.Protocol,
+    flag_values: absl_flags.FlagValues = absl_flags.FLAGS,
+) -> protocols.Protocol:
+    """A protocol with what the flags change.
 
     Raises:
       ValueError: for numbers out of range.
@@ -86,7 +94,7 @@ def read_protocol(
     if prune is not None:
         changes["pruning"] = protocols.HALVING if prune else ()
     settled = {name: value for name, value in changes.items() if value is not None}
-    return protocols.PRESETS[preset]._replace(**settled)
+    return protocol._replace(**settled)
 
 
 def _given(name, flag_values):

@@ -9,7 +9,7 @@ from r2et_jax import saliency as saliency_lib
 from r2et_jax import score
 from r2et_jax.attacks import goals, optimizers
 from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
-from r2et_jax.checks import check_in
+from r2et_jax.checks import check_count, check_in
 from r2et_jax.threat import NORMS
 from r2et_jax.types import ApplyFn, SaliencyFn
 
@@ -35,47 +35,49 @@ class Model(NamedTuple):
     surrogate: ApplyFn
 
 
-def _published(goal, *, segment_points=1, num_steps=1000, step_size=1e-3):
-    def build(model: Model, explainer, k, norm):
+def _published(goal, *, segment_points=1, num_steps=1000):
+    def build(model: Model, explainer, k, norm, steps):
+        steps = num_steps if steps is None else steps
         return Protocol(
             gradient_attack(
                 model.apply,
                 explainer(score.log_odds(model.apply)),
                 goal(k),
                 k=k,
-                optimizer=optimizers.steepest(norm, step_size),
+                optimizer=optimizers.steepest(norm, 1 / steps),
                 attack_saliency=explainer(
                     score.probability(model.apply), normalize=False
                 ),
                 segment_points=segment_points,
             ),
-            num_steps,
+            steps,
             10,
         )
 
     return build
 
 
-def _through_surrogate(goal, *, num_steps=200, step_size=1e-2):
-    def build(model: Model, explainer, k, norm):
+def _through_surrogate(goal, *, num_steps=200):
+    def build(model: Model, explainer, k, norm, steps):
+        steps = num_steps if steps is None else steps
         return Protocol(
             gradient_attack(
                 model.apply,
                 explainer(score.log_odds(model.apply)),
                 goal(k),
                 k=k,
-                optimizer=optimizers.steepest(norm, step_size),
+                optimizer=optimizers.steepest(norm, 2 / steps),
                 attack_saliency=explainer(score.log_odds(model.surrogate)),
             ),
-            num_steps,
+            steps,
             10,
         )
 
     return build
 
 
-def _random(model: Model, explainer, k, norm):
-    del norm
+def _random(model: Model, explainer, k, norm, steps):
+    del norm, steps
     attack = random_search(model.apply, explainer(score.log_odds(model.apply)), k=k)
     return Protocol(attack, 300, 1)
 
@@ -83,7 +85,7 @@ def _random(model: Model, explainer, k, norm):
 _ATTACKS: dict[str, Callable[..., Protocol]] = {
     "er": _published(lambda k: goals.mean_gap()),
     "er_segment": _published(
-        lambda k: goals.mean_gap(), segment_points=10, num_steps=100, step_size=1e-2
+        lambda k: goals.mean_gap(), segment_points=10, num_steps=100
     ),
     "er_surrogate": _through_surrogate(lambda k: goals.mean_gap()),
     "mse": _published(lambda k: goals.mse()),
@@ -109,6 +111,7 @@ def named_attack(
     k: int,
     norm: str = "l2",
     explainer: Callable[..., SaliencyFn] = saliency_lib.gradient,
+    num_steps: int | None = None,
 ) -> Protocol:
     """The attack of that name on a model's explanation.
 
@@ -122,13 +125,17 @@ def named_attack(
       norm: norm of the threat model, "l2" or "linf"; it sets the direction of a step.
       explainer: factory of the explanation under attack, called with a score and
         `normalize=`.
+      num_steps: steps in place of those in `DESCRIPTIONS`; the sum of their lengths
+        stays, once or twice the budget. Random directions stay 300.
 
     Returns:
       `Protocol`.
 
     Raises:
-      ValueError: for an unknown attack or norm, with the known ones.
+      ValueError: for an unknown attack or norm, with the known ones, or num_steps < 1.
     """
+    if num_steps is not None:
+        check_count("num_steps", num_steps)
     check_in("attack", name, NAMES)
     check_in("norm", norm, NORMS)
-    return _ATTACKS[name](model, explainer, k, norm)
+    return _ATTACKS[name](model, explainer, k, norm, num_steps)

@@ -116,6 +116,7 @@ def default_ensemble(
     k: int,
     norm: str = "l2",
     explainer: Callable[..., SaliencyFn] = saliency_lib.gradient,
+    num_steps: int | None = None,
 ) -> tuple[Member, ...]:
     """The published attacks, and short runs on sharp surrogates from random starts.
 
@@ -130,6 +131,7 @@ def default_ensemble(
       k: size of the top set.
       norm: norm of the threat model, "l2" or "linf": it sets the steepest step.
       explainer: factory of the explanation, called with a score and `normalize=`.
+      num_steps: of the published attacks, as in `named_attack`.
 
     Returns:
       Members, those that draw nothing first.
@@ -165,7 +167,12 @@ def default_ensemble(
     members = []
     for name in ("er", "er_surrogate"):
         named = named_attack(
-            name, Model(apply, smoothed(3.0)), k=k, norm=norm, explainer=explainer
+            name,
+            Model(apply, smoothed(3.0)),
+            k=k,
+            norm=norm,
+            explainer=explainer,
+            num_steps=num_steps,
         )
         build = functools.partial(lambda attack: attack, named.attack)
         members.append(

@@ -4,6 +4,9 @@ from r2et_jax.curvature.lanczos import Eigenvalue as Eigenvalue
 from r2et_jax.curvature.lanczos import largest_eigenvalue as largest_eigenvalue
 from r2et_jax.curvature.lanczos import spectral_norm as spectral_norm
 from r2et_jax.curvature.logit_space import OUTPUT_KINDS as OUTPUT_KINDS
+from r2et_jax.curvature.logit_space import (
+    composite_spectral_norm as composite_spectral_norm,
+)
 from r2et_jax.curvature.logit_space import output_hessian as output_hessian
 from r2et_jax.curvature.logit_space import (
     piecewise_linear_spectral_norm as piecewise_linear_spectral_norm,

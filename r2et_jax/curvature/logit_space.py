@@ -146,17 +146,48 @@ def piecewise_linear_spectral_norm(
     """
     check_in("kind", kind, OUTPUT_KINDS)
 
+    def middle(params, logits, target):
+        del params
+        return output_hessian(kind, logits, target)
+
+    return composite_spectral_norm(apply, middle)
+
+
+def composite_spectral_norm(
+    inner: ApplyFn, middle: Callable[..., Array]
+) -> Callable[..., Array]:
+    """Largest |eigenvalue| of Jᵀ M J for a piecewise-linear inner map of few values.
+
+    As `piecewise_linear_spectral_norm`, for a score s(e(x)) with e piecewise linear,
+    J = ∂e/∂x [d, n] and M = ∇_e² s: an embedding with a smooth head, such as a Siamese
+    network's.
+
+    Args:
+      inner: `inner(params, x, /) -> e [d]`.
+      middle: `middle(params, e, target) -> M [d, d]`, symmetric.
+
+    Returns:
+      `fn(params, x, target, /) -> scalar ≥ 0`; x of any shape.
+
+    Example:
+      >>> square = lambda params, e, target: 2 * jnp.eye(2)  # of s = ‖e‖²
+      >>> norm = composite_spectral_norm(lambda params, x: params @ x, square)
+      >>> float(norm(jnp.diag(jnp.array([1.0, 3.0])), jnp.zeros(2), 0))
+      18.0
+    """
+
     def norm(params, x, target, /):
         frozen_params, frozen_x = jax.lax.stop_gradient((params, x))
-        logits, pull = jax.vjp(lambda point: apply(frozen_params, point), frozen_x)
-        middle = output_hessian(kind, logits, target)
+        values, pull = jax.vjp(lambda point: inner(frozen_params, point), frozen_x)
         rows = jax.vmap(lambda cotangent: pull(cotangent)[0])(
-            jnp.eye(logits.size, dtype=logits.dtype)
+            jnp.eye(values.size, dtype=values.dtype)
         )
-        u = _top_eigenvector(rows.reshape(logits.size, x.size), middle)
+        u = _top_eigenvector(
+            rows.reshape(values.size, x.size), middle(frozen_params, values, target)
+        )
         u = jax.lax.stop_gradient(u).reshape(x.shape)
-        logits, along = jax.jvp(lambda point: apply(params, point), (x,), (u,))
-        quotient = along @ output_hessian(kind, logits, target) @ along
+        values, along = jax.jvp(lambda point: inner(params, point), (x,), (u,))
+        quotient = along @ middle(params, values, target) @ along
         # Not jnp.abs, whose derivative at 0 is 1 in JAX.
         return quotient * jax.lax.stop_gradient(jnp.sign(quotient))
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from r2et_jax.datasets.containers import SPLITS, Dataset, Split, validate
+from r2et_jax.datasets.npz import read_arrays, read_meta
 
 FORMAT_VERSION = 1
 _KEYS = ("images", "y", *SPLITS, "meta")
@@ -33,24 +31,8 @@ def load_images_npz(path: str | Path) -> Dataset:
       ValueError: not such a file, another format version, or unsound content.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no data set file {path}")
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in _KEYS if key in file}
-    except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a complete .npz file ({error})") from error
-    missing = [key for key in _KEYS if key not in arrays]
-    if missing:
-        raise ValueError(
-            f"{path}: array {missing[0]!r} is missing, expected {', '.join(_KEYS)}"
-        )
-    meta = json.loads(str(arrays["meta"]))
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: format version {meta.get('format_version')!r}, expected "
-            f"{FORMAT_VERSION}: prepare the file again"
-        )
+    arrays = read_arrays(path, _KEYS)
+    meta = read_meta(path, arrays, FORMAT_VERSION)
     images, y = arrays["images"], arrays["y"].astype(np.int32)
     rows = np.concatenate([arrays[name] for name in SPLITS])
     if not np.array_equal(np.sort(rows), np.arange(len(images))):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from r2et_jax.datasets.npz import read_arrays, read_meta
 from r2et_jax.datasets.pairs import PairDataset, PairTable
 
 FORMAT_VERSION = 1
@@ -84,15 +83,8 @@ def load_table(path: str | Path) -> PairTable:
       ValueError: not such a file, or another format version.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no data set file {path}")
-    arrays = _read(path)
-    meta = json.loads(str(arrays["meta"]))
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: format version {meta.get('format_version')!r}, expected "
-            f"{FORMAT_VERSION}: prepare the file again"
-        )
+    arrays = read_arrays(path, _KEYS)
+    meta = read_meta(path, arrays, FORMAT_VERSION)
     pairs = arrays["pairs"]
     if pairs.ndim != 2 or pairs.shape[1] != 4:
         raise ValueError(f"{path}: pairs must have shape [p, 4], got {pairs.shape}")
@@ -132,18 +124,3 @@ def load_pairs_npz(path: str | Path, *, fold: int = 0) -> PairDataset:
 
 def _scaled(inputs: np.ndarray, scale: int) -> np.ndarray:
     return inputs.astype(np.float32) / np.float32(scale)
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        # As for tabular files: opened here, and a bare array is a TypeError.
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in _KEYS if key in file}
-    except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a complete .npz file ({error})") from error
-    missing = [key for key in _KEYS if key not in arrays]
-    if missing:
-        raise ValueError(
-            f"{path}: array {missing[0]!r} is missing, expected {', '.join(_KEYS)}"
-        )
-    return arrays

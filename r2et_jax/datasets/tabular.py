@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from r2et_jax.datasets.containers import (
     check_labels,
     validate,
 )
+from r2et_jax.datasets.npz import read_arrays, read_meta
 from r2et_jax.datasets.splitting import FRACTIONS, stratified_split
 
 FORMAT_VERSION = 1
@@ -46,15 +44,8 @@ def load_npz(path: str | Path) -> Dataset:
         (see `validate`).
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no data set file {path}")
-    arrays = _read(path)
-    meta = json.loads(str(arrays["meta"]))
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path}: format version {meta.get('format_version')!r}, expected "
-            f"{FORMAT_VERSION}: prepare the file again"
-        )
+    arrays = read_arrays(path, _KEYS)
+    meta = read_meta(path, arrays, FORMAT_VERSION)
     rows = np.concatenate([arrays[name] for name in SPLITS])
     if not np.array_equal(np.sort(rows), np.arange(arrays["x"].shape[0])):
         raise ValueError(
@@ -81,22 +72,6 @@ def load_npz(path: str | Path) -> Dataset:
     )
     validate(dataset)
     return dataset
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    try:
-        # Opened here, since np.load leaves a truncated file open. A .npy file gives
-        # a bare array, which is no context: TypeError.
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in _KEYS if key in file}
-    except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a complete .npz file ({error})") from error
-    missing = [key for key in _KEYS if key not in arrays]
-    if missing:
-        raise ValueError(
-            f"{path}: array {missing[0]!r} is missing, expected {', '.join(_KEYS)}"
-        )
-    return arrays
 
 
 def from_arrays(

@@ -12,6 +12,7 @@ from r2et_jax.metrics.classification import prediction_shift as prediction_shift
 from r2et_jax.metrics.classification import roc_auc as roc_auc
 from r2et_jax.metrics.classification import roc_auc_ranked as roc_auc_ranked
 from r2et_jax.metrics.classification import sensitivity as sensitivity
+from r2et_jax.metrics.ground_truth import truth_precision as truth_precision
 from r2et_jax.metrics.guards import NullShare as NullShare
 from r2et_jax.metrics.guards import background_share as background_share
 from r2et_jax.metrics.guards import linear_r2 as linear_r2

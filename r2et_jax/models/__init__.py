@@ -4,6 +4,7 @@ from r2et_jax.models.activations import activation as activation
 from r2et_jax.models.activations import leaky_softplus as leaky_softplus
 from r2et_jax.models.activations import scaled_softplus as scaled_softplus
 from r2et_jax.models.cnn import CNN as CNN
+from r2et_jax.models.convolution import Conv as Conv
 from r2et_jax.models.gcn import GCN as GCN
 from r2et_jax.models.gcn import adjacency as adjacency
 from r2et_jax.models.gcn import edge_list as edge_list
@@ -20,6 +21,7 @@ from r2et_jax.models.resnet import ResNet9 as ResNet9
 from r2et_jax.models.siamese import Siamese as Siamese
 from r2et_jax.models.siamese import class_apply as class_apply
 from r2et_jax.models.siamese import pair_apply as pair_apply
+from r2et_jax.models.siamese import pair_split as pair_split
 from r2et_jax.models.siamese import recenter as recenter
 from r2et_jax.models.slopes import OneHiddenLayer as OneHiddenLayer
 from r2et_jax.models.slopes import slope_range as slope_range

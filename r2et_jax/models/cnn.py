@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 
 from r2et_jax.models.activations import activation
+from r2et_jax.models.convolution import Conv
 from r2et_jax.models.pooling import as_image, pool, smooth_clone
 
 
@@ -49,9 +50,9 @@ class CNN(nn.Module):
     def __call__(self, x):
         act = activation(self.activation, rho=self.rho)
         x = as_image(x, self.shape)
-        x = act(nn.Conv(8, (5, 5), padding="VALID")(x))
+        x = act(Conv(8, (5, 5))(x))
         x = pool(x, self.pooling, window=2, rho=self.rho)
-        x = act(nn.Conv(16, (3, 3), padding="VALID")(x))
+        x = act(Conv(16, (3, 3))(x))
         x = pool(x, self.pooling, window=3, rho=self.rho).reshape(-1)
         for width in self.hidden:
             x = act(nn.Dense(width)(x))

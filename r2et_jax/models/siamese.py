@@ -120,6 +120,31 @@ def pair_apply(model: Siamese, *, embedded: bool = False) -> ApplyFn:
     return apply
 
 
+def pair_split(model: Siamese) -> tuple[ApplyFn, ApplyFn]:
+    """`pair_apply` in two parts: the first input's embedding, and its comparison.
+
+    With an encoder of ReLU and max pooling the first part is piecewise linear.
+
+    Args:
+      model: the model of pairs.
+
+    Returns:
+      `inner((params, partner), x) -> e [d]` and `outer((params, partner), e) ->
+      logits [1]`.
+    """
+
+    def inner(context, x, /):
+        params, _ = context
+        return model.apply(params, x, method="embed")
+
+    def outer(context, first, /):
+        params, partner = context
+        second = model.apply(params, partner, method="embed")
+        return model.apply(params, first, second, method="compare")
+
+    return inner, outer
+
+
 def class_apply(model: Siamese) -> ApplyFn:
     """The classifier of single inputs, `apply(params, x) -> logits [C]`."""
 

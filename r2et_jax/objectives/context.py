@@ -49,7 +49,7 @@ def with_context(loss: LossFn) -> LossFn:
       >>> plain = objectives.objective("r2et_nh", models.pair_apply(model), k=2).loss
       >>> loss = with_context(plain)
       >>> x = pairs[:, 0], pairs[:, 1]
-      >>> jax.jit(loss)(params, x, jnp.array([1, 0, 1]), jnp.array([0.1])).shape
+      >>> loss(params, x, jnp.array([1, 0, 1]), jnp.array([0.1])).shape
       ()
     """
 

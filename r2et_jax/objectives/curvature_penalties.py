@@ -6,6 +6,9 @@ that the reference has no part in them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -13,10 +16,38 @@ from r2et_jax import curvature, score
 from r2et_jax.numerics import safe_norm
 from r2et_jax.objectives.linearity import is_piecewise_linear
 from r2et_jax.objectives.penalties import Penalty
-from r2et_jax.types import ApplyFn
+from r2et_jax.types import ApplyFn, Array
 
 
-def frobenius_curvature(apply: ApplyFn, *, chunk_size: int = 64) -> Penalty:
+class Split(NamedTuple):
+    """A model as outer ∘ inner, with few values between a wide input and the logits.
+
+    Attributes:
+      inner: `inner(params, x) -> e [d]`, such as a pair's embedding of its first input.
+      outer: `outer(params, e) -> logits [C]`.
+    """
+
+    inner: ApplyFn
+    outer: ApplyFn
+
+
+def _between(
+    apply: ApplyFn, split: Split | None
+) -> tuple[ApplyFn, Callable[..., Array]]:
+    """The inner map, and `middle(params, e, target)`, ∇² of p_c in its values."""
+    if split is None:
+
+        def of_logits(params, logits, target):
+            del params
+            return curvature.output_hessian("probability", logits, target)
+
+        return apply, of_logits
+    return split.inner, jax.hessian(score.probability(split.outer), argnums=1)
+
+
+def frobenius_curvature(
+    apply: ApplyFn, *, split: Split | None = None, chunk_size: int = 64
+) -> Penalty:
     """‖H‖_F of the probability, exact: Exact-H.
 
     With n Hessian-vector products; for a piecewise-linear network with C logits, where
@@ -24,25 +55,28 @@ def frobenius_curvature(apply: ApplyFn, *, chunk_size: int = 64) -> Penalty:
 
       ‖H‖_F² = tr(G M G M),  G = J Jᵀ,
 
-    with C reverse passes.
+    with C reverse passes. Of a network that is piecewise linear up to d values e, and
+    smooth after them, likewise, with J = ∂e/∂x and M = ∇_e² p_c.
 
     Args:
       apply: the model.
+      split: the same model in two parts; the whole network by default.
       chunk_size: products that are held at once, see `curvature.frobenius_norm`.
 
     Source: R2ET (arXiv 2212.14106), Exact-H; Dombrowski et al. 2022.
     """
     dense = curvature.frobenius_norm(score.probability(apply), chunk_size=chunk_size)
+    inner, middle_of = _between(apply, split)
 
     def penalty(params, reference, x, target, /):
         del reference
-        if not is_piecewise_linear(apply, params, x):
+        if not is_piecewise_linear(inner, params, x):
             return dense(params, x, target)
-        logits, pull = jax.vjp(lambda point: apply(params, point), x)
-        middle = curvature.output_hessian("probability", logits, target)
+        values, pull = jax.vjp(lambda point: inner(params, point), x)
+        middle = middle_of(params, values, target)
         rows = jax.vmap(lambda cotangent: pull(cotangent)[0])(
-            jnp.eye(logits.size, dtype=logits.dtype)
-        ).reshape(logits.size, x.size)
+            jnp.eye(values.size, dtype=values.dtype)
+        ).reshape(values.size, x.size)
         product = rows @ rows.T @ middle
         return curvature.safe_sqrt(jnp.sum(product * product.T))
 
@@ -75,24 +109,29 @@ def squared_curvature(apply: ApplyFn, *, num_samples: int = 4) -> Penalty:
     return penalty
 
 
-def spectral_curvature(apply: ApplyFn, *, num_steps: int = 8) -> Penalty:
+def spectral_curvature(
+    apply: ApplyFn, *, split: Split | None = None, num_steps: int = 8
+) -> Penalty:
     """|λ|_max(H) of the probability: SSR.
 
-    Exact for a piecewise-linear network, from its logits' C × C matrix; else by
-    Lanczos from a fixed generic start, an estimate from below.
+    Exact for a piecewise-linear network, from its logits' C × C matrix, and for one
+    that is piecewise linear up to d values, from a d × d matrix; else by Lanczos from a
+    fixed generic start, an estimate from below.
 
     Args:
       apply: the model.
+      split: the same model in two parts; the whole network by default.
       num_steps: Lanczos steps for a smooth network.
 
     Source: Wang et al., Smoothed geometry for robust attribution, 2020 (SSR).
     """
-    exact = curvature.piecewise_linear_spectral_norm(apply, kind="probability")
+    inner, middle_of = _between(apply, split)
+    exact = curvature.composite_spectral_norm(inner, middle_of)
     lanczos = curvature.spectral_norm(score.probability(apply), num_steps=num_steps)
 
     def penalty(params, reference, x, target, /):
         del reference
-        if is_piecewise_linear(apply, params, x):
+        if is_piecewise_linear(inner, params, x):
             return exact(params, x, target)
         return lanczos(params, x, target, key=jax.random.key(0))
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from r2et_jax.checks import check_in, check_positive
 from r2et_jax.objectives.certified import Layers
+from r2et_jax.objectives.curvature_penalties import Split
 from r2et_jax.objectives.terms import TERMS, Setting
 from r2et_jax.score import cross_entropy, predicted_class
 from r2et_jax.types import ApplyFn, Array, LossFn
@@ -148,6 +149,7 @@ def objective(
     surrogate: ApplyFn | None = None,
     epsilon: float = 1.0,
     layers: Layers | None = None,
+    split: tuple[ApplyFn, ApplyFn] | None = None,
 ) -> Objective:
     """Cross-entropy plus the penalties of a method, as means over the batch.
 
@@ -163,6 +165,8 @@ def objective(
         the step of `cure`, the margin of `ratio_hinge`; 1 suits standardised columns.
       layers: `layers(params)`, the weights of a network with one hidden layer and one
         logit, as `models.MLP.layers`; for `cert_rank` alone.
+      split: the model as `(inner, outer)`, as `models.pair_split` gives it; with a
+        piecewise-linear inner part `exact_h` and `ssr` have a closed form.
 
     Returns:
       `Objective`. Its loss takes one weight for each of `terms`, as an array, so that
@@ -192,6 +196,7 @@ def objective(
         apply if surrogate is None else surrogate,
         epsilon,
         layers,
+        None if split is None else Split(*split),
     )
     parts = [TERMS[term] for term in terms]
     built = [part.build(apply, setting) if part.build else None for part in parts]

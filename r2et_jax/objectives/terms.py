@@ -26,6 +26,7 @@ class Setting(NamedTuple):
       surrogate: smooth stand-in of the model, for attacks inside a penalty.
       epsilon: radius of perturbations inside a penalty, l2, in units of x.
       layers: `layers(params)`, the weights of a network with one hidden layer, or None.
+      split: the model in two parts, the inner piecewise linear or not, or None.
     """
 
     k: int
@@ -33,6 +34,7 @@ class Setting(NamedTuple):
     surrogate: ApplyFn
     epsilon: float
     layers: certified.Layers | None = None
+    split: curvature_penalties.Split | None = None
 
 
 class Term(NamedTuple):
@@ -90,11 +92,15 @@ TERMS: dict[str, Term] = {
     "curvature_fd": Term(
         lambda apply, s: penalties.directional_curvature(apply, tau=1e-1)
     ),
-    "frobenius": Term(lambda apply, s: curvature_penalties.frobenius_curvature(apply)),
+    "frobenius": Term(
+        lambda apply, s: curvature_penalties.frobenius_curvature(apply, split=s.split)
+    ),
     "frobenius_squared": Term(
         lambda apply, s: curvature_penalties.squared_curvature(apply), random=True
     ),
-    "spectral": Term(lambda apply, s: curvature_penalties.spectral_curvature(apply)),
+    "spectral": Term(
+        lambda apply, s: curvature_penalties.spectral_curvature(apply, split=s.split)
+    ),
     "logit_curvature": Term(
         lambda apply, s: curvature_penalties.relative_curvature(apply)
     ),

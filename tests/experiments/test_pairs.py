@@ -1,0 +1,228 @@
+"""Pairs of images and graphs through training, selection, attacks and tables."""
+
+import importlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+
+from experiments.common import cli, fitting, pair_protocol, problems, records
+from r2et_jax import datasets, models, objectives, saliency, score
+
+TINY = {
+    "pretrain_epochs": 2, "epochs": 1, "eval_every": 1, "learning_rate": 5e-3,
+    "num_valid": 4, "num_test": 6, "num_train": 320,
+}  # fmt: skip
+ARGUMENTS = (
+    "--preset=smoke", "--noprogress", "--attacks=er_surrogate", "--seeds=0",
+    "--datasets=digits,planted", "--methods=vanilla,r2et_nh",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def robustness():
+    # Anew, since the common flags belong to the experiment imported last.
+    return importlib.reload(importlib.import_module("experiments.robustness"))
+
+
+def call(robustness, folder, *arguments):
+    values = absl_flags.FLAGS
+    values.unparse_flags()
+    for name in robustness.flags.LISTS:
+        values[name].unparse()
+    folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
+    rest = values(["robustness", *ARGUMENTS, *folders, *arguments])
+    cli.guarded(robustness.main)(rest)
+
+
+@pytest.fixture(scope="module")
+def planted():
+    return problems.problem(datasets.load("planted"))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return problems.problem(datasets.load("digits"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, robustness):
+    """The folder of a run of two kinds of pairs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in ("image", "graph"):
+            patch.setitem(pair_protocol._CHANGES, ("smoke", kind), TINY)
+        patch.delenv("R2ET_DEBUG", raising=False)
+        folder = tmp_path_factory.mktemp("pairs")
+        call(robustness, folder)
+    return folder
+
+
+def test_each_data_set_has_its_own_size_budget_and_guards(finished):
+    store = records.RecordStore(finished / "records.jsonl")
+    expected = {
+        "digits": (8, [0.1, 0.2], "siamese_mlp", {"bg", "same", "null"}),
+        "planted": (50, [0.01, 0.02], "siamese_gcn", {"same", "null", "train_auc"}),
+    }
+    for dataset, (k, budgets, model, guards) in expected.items():
+        for method in ("vanilla", "r2et_nh"):
+            found = store.select(
+                dataset=dataset, method=method, tolerance=0.01, attack="er_surrogate"
+            )
+            main = [r for r in found if r["metric"] == "p@k"]
+            assert [r["epsilon"] for r in main] == budgets
+            assert {(r["k"], r["model"], r["fold"], r["n"]) for r in main} == {
+                (k, model, 0, 6)
+            }
+            assert all(0 <= r["value"] < 1 for r in main)
+            (cauc,) = (
+                r for r in found if r["metric"] == "cauc" and r["epsilon"] == budgets[1]
+            )
+            assert 0 <= cauc["value"] <= 1
+            clean = store.select(dataset=dataset, method=method, attack="none")
+            names = {r["metric"] for r in clean}
+            assert guards <= names and "linear_r2" not in names
+            assert ("bg" in names) == (dataset == "digits")
+            for record in clean:
+                if record["metric"] in guards:
+                    assert 0 <= record["value"] <= 1
+            noise = store.select(dataset=dataset, method=method, attack="noise")
+            assert all(r["value"] > 0.95 for r in noise)
+    config = json.loads((finished / "config.json").read_text())
+    assert config["flags"]["by_dataset"]["planted"]["k"] == [50]
+    assert not {"folds", "pooling"} & config["flags"].keys()  # as they were not given
+
+
+def test_reports_stand_apart_and_together(finished):
+    names = {path.name for path in finished.iterdir()}
+    for part in ("digits", "planted"):
+        assert {f"table_{part}.md", f"table_{part}.csv", f"notes_{part}.md"} <= names
+    text = (finished / "table.md").read_text()
+    assert "l2 budget ε = 0.2 on pixels" in text
+    assert "linf budget ε = 0.02 on the weights of edges" in text
+    assert "R² lin" not in text and "bg" in (finished / "table_digits.md").read_text()
+    assert "bg" not in (finished / "table_planted.csv").read_text()
+
+
+def test_a_second_run_changes_nothing(finished, robustness, monkeypatch):
+    def train(*arguments, **keywords):
+        raise AssertionError("trained again")
+
+    for kind in ("image", "graph"):
+        monkeypatch.setitem(pair_protocol._CHANGES, ("smoke", kind), TINY)
+    monkeypatch.setattr(fitting.Fitter, "_fit_network", train)
+    before = (finished / "records.jsonl").read_bytes()
+    call(robustness, finished)
+    assert (finished / "records.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("method", ["logistic", "skip", "wd+cert_rank"])
+def test_methods_of_tables_are_refused(digits, method):
+    with pytest.raises(ValueError, match=r"is for tabular data: digits holds pairs"):
+        digits.model(method)
+
+
+def test_an_unsuitable_method_ends_before_any_work(robustness, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        call(robustness, tmp_path, "--methods=cert_rank", "--datasets=planted")
+    assert "cert_rank is for tabular data" in capsys.readouterr().err
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_graph_is_trained_by_the_gradient_times_input_that_is_explained(planted):
+    """∇_f of the logit at x ⊙ f, f = 1, is g ⊙ x, the map that attacks change."""
+    model = planted.model("sp")
+    params = jax.jit(model.init)(jax.random.key(0), planted.sample)
+    (factors, (partners, x)), _ = planted.training(3)
+    assert np.all(np.asarray(factors) == 1)
+    scaled = problems._in_factors(model)
+    slope = jax.jit(
+        jax.grad(lambda f, partner, x: scaled((params, (partner, x)), f)[0])
+    )
+    apply = models.pair_apply(model)
+    explain = jax.jit(
+        saliency.gradient_times_input(score.log_odds(apply), normalize=False)
+    )
+    assert planted.view.explainer is saliency.gradient_times_input
+    for i in range(3):
+        np.testing.assert_allclose(
+            np.abs(slope(factors[i], partners[i], x[i])),
+            explain((params, partners[i]), x[i], 1),
+            rtol=1e-4,
+            atol=1e-6,
+        )
+
+
+def test_the_loss_of_vanilla_is_the_cross_entropy_of_the_pairs(planted, digits):
+    for found in (planted, digits):
+        model = found.model("vanilla")
+        params = jax.jit(model.init)(jax.random.key(1), found.sample)
+        x, y = found.training(8)
+        built = found.objective("vanilla", model, k=found.k)
+        value = jax.jit(built.loss)(params, x, y, jnp.zeros(0))
+        train = found.dataset.train
+        pairs = jnp.stack([train.x[:8], train.partner[:8]], axis=1)
+        z = jax.jit(jax.vmap(model.apply, (None, 0)))(params, pairs)[:, 0]
+        sign = np.where(train.y[:8] == 1, 1.0, -1.0)
+        expected = np.mean(np.log1p(np.exp(-sign * np.asarray(z, np.float64))))
+        np.testing.assert_allclose(value, expected, rtol=1e-4)
+
+
+def test_graphs_settle_at_the_mean_embedding_of_their_training_graphs(planted):
+    model = planted.model("vanilla")
+    init = jax.jit(jax.vmap(model.init, (0, None)))
+    params = init(jax.random.split(jax.random.key(0), 2), planted.sample)
+    settled = planted.settle(model, params)
+    train = planted.dataset.train
+    used = sorted({*train.first.tolist(), *train.second.tolist()})
+    embed = jax.jit(
+        jax.vmap(lambda one, x: model.apply(one, x, method="embed"), (None, 0))
+    )
+    for s in range(2):
+        one = jax.tree.map(lambda leaf, s=s: leaf[s], settled)
+        mean = np.mean(embed(one, jnp.asarray(train.inputs[used])), axis=0)
+        np.testing.assert_allclose(mean, 0, atol=1e-4)
+    # A grid of settings has one more axis.
+    twice = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], 3, axis=1), params)
+    again = planted.settle(model, twice)
+    np.testing.assert_allclose(
+        again["center"]["mean"][:, 2], settled["center"]["mean"], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_attacks_stay_among_legal_inputs_and_absent_edges_stay_absent(planted, digits):
+    budget = digits.budget(0.1)
+    assert budget.norm == "l2" and float(budget.upper[0]) == 1
+    assert planted.budget(0.02).absent == "free"
+    dataset = planted.dataset._replace(meta={**planted.dataset.meta, "sparse": True})
+    budget = problems.problem(dataset).budget(0.02)
+    assert (budget.norm, budget.absent) == ("linf", "frozen")
+
+
+def test_folds_have_models_of_their_own(tmp_path):
+    fitters = [
+        fitting.Fitter(
+            datasets.load("planted", fold=fold),
+            seeds=(0,),
+            protocol=pair_protocol.protocol("smoke", "graph", 435),
+            k=50,
+            models_dir=tmp_path,
+            progress=False,
+        )
+        for fold in (0, 1)
+    ]
+    folders, configs = zip(*(f._folder("vanilla") for f in fitters), strict=True)
+    assert folders[0] != folders[1]
+    assert [config["fold"] for config in configs] == [0, 1]
+
+
+def test_weights_of_mean_gaps_grow_with_the_number_of_features():
+    small, large = (pair_protocol.protocol("standard", "image", n) for n in (64, 784))
+    ratio = np.divide(large.grid["gap"], small.grid["gap"])
+    np.testing.assert_allclose(ratio, 784 / 64, rtol=0.05)
+    assert small.grid["curvature"] == large.grid["curvature"]
+    terms = objectives.method("r2et").terms
+    assert np.prod([len(small.paired[term]) for term in terms]) == 4
+    assert {len(weights) for weights in small.grid.values()} == {4}
