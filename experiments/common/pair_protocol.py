@@ -23,7 +23,7 @@ _TABULAR_FEATURES = 32
 # Four weights on images, and two beside another penalty: curvature in units of pixels.
 _CURVATURE = (0.03, 0.3, 3.0, 30.0), (0.3, 3.0)
 _OF_IMAGES = {
-    "l2": ((0.02, 0.06, 0.15, 0.4), (0.06, 0.2)),
+    "l2": ((0.1, 0.3, 1.0, 3.0), (0.1, 0.4)),
     "curvature": _CURVATURE,
     "curvature_fd": _CURVATURE,
     "frobenius": _CURVATURE,
