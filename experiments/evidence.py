@@ -39,7 +39,7 @@ def main(argv):
         raise ValueError("name a claim with --claim=NAME; --list shows them")
     checks.check_in("claim", _CLAIM.value, claims.CLAIMS)
     claim = claims.CLAIMS[_CLAIM.value]
-    common = FLAGS.read(datasets=datasets.names())
+    common = FLAGS.read(datasets=(*datasets.names(), *datasets.names("pairs")))
     if not common.datasets:
         common = common._replace(datasets=claim.datasets)
     print(f"claim: {claim.statement}")

@@ -317,18 +317,27 @@ class PairProblem(TabularProblem):
         return train.inputs[np.unique([train.first, train.second])]
 
     def objective(self, method: str, model: Any, *, k: int) -> objectives.Objective:
-        wrap = _in_factors if self._is_graph else models.pair_apply
         built = objectives.objective(
             method,
-            wrap(model),
+            self.trained(model),
             k=k,
             k_prime=protocols.default_k_prime(k, self.num_features),
-            surrogate=wrap(model.surrogate(rho=self.view.rho)),
+            surrogate=self.trained(model.surrogate(rho=self.view.rho)),
             epsilon=self.radius,
-            # A graph's normalisation is not piecewise linear in its edges.
-            split=None if self._is_graph else models.pair_split(model),
+            split=self.split(model),
         )
         return built._replace(loss=objectives.with_context(built.loss))
+
+    def trained(self, model: models.Siamese) -> ApplyFn:
+        """The model as a function of what `training` returns."""
+        return (_in_factors if self._is_graph else models.pair_apply)(model)
+
+    def split(self, model: models.Siamese) -> tuple[ApplyFn, ApplyFn] | None:
+        """The model in two parts, of which the inner may be piecewise linear.
+
+        A graph's normalisation is not piecewise linear in its edges.
+        """
+        return None if self._is_graph else models.pair_split(model)
 
     def settle(self, model: Any, params: Params) -> Params:
         """With the centre of the embeddings at the training graphs' mean."""
