@@ -120,11 +120,14 @@ def main(argv):
     folder, store = setup.open_folder(
         common._replace(config=config), experiment=FLAGS.experiment
     )
-    for i, (found, own) in enumerate(parts):
+    last = None
+    for found, own in parts:
         methods = own.methods if found.name in asked else reduced
         for k in own.k:
-            if i:
+            # The folds of one data set share their programs.
+            if last not in (None, (found.name, k)):
                 setup.free_programs()
+            last = found.name, k
             _measure_dataset(found, k, own._replace(methods=methods), store)
     written = _report(parts, folder, store)
     print("\n".join(map(str, [folder / "records.jsonl", *written])))

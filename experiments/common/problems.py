@@ -248,6 +248,8 @@ class PairProblem(TabularProblem):
             return protocols.TABULAR_K
         if not self._is_graph:
             return _MOST_FEATURES
+        if self.truth is not None:
+            return int(self.truth.sum())
         edges = np.count_nonzero(self.dataset.train.inputs, axis=1)
         few = int(np.quantile(edges, _FEW_EDGES))
         return max(1, min(_MOST_FEATURES, few // 2))

@@ -81,7 +81,6 @@ def columns(common, k: int, *, truth: bool = False) -> list[tables.ColumnSpec]:
         spec(f"P@{k}⁺ {main}", {"metric": "p@k+", **attacked}, best="max"),
         spec(f"P@{k}, class kept", {"metric": "p@k_same_class", **attacked}),
         spec("same", {"metric": "same", **clean}),
-        spec("null", {"metric": "null", **clean}),
         *_of_the_kind(common, clean),
         *(
             spec(name, {"metric": "truth_precision", **where})
@@ -98,8 +97,8 @@ def columns(common, k: int, *, truth: bool = False) -> list[tables.ColumnSpec]:
 def _of_the_kind(common, clean) -> list[tables.ColumnSpec]:
     """Guards that not all kinds of data have."""
     names = {
-        "tabular": [("R² lin", "linear_r2")],
-        "image": [("bg", "bg")],
+        "tabular": [("null", "null"), ("R² lin", "linear_r2")],
+        "image": [("null", "null"), ("bg", "bg")],
         "graph": [("train AUC", "train_auc"), ("AUC linear", "linear_auc")],
     }
     return [
@@ -111,22 +110,16 @@ def _of_the_kind(common, clean) -> list[tables.ColumnSpec]:
 def _reading(common) -> list[str]:
     """What is worth saying of the columns that there are."""
     kinds = {
-        "R² lin:": "tabular",
-        "logistic:": "tabular",
-        "bg:": "image",
-        "train AUC:": "graph",
-        "AUC linear:": "graph",
-        "truth:": "graph",
+        "null:": ("tabular", "image"),
+        "R² lin:": ("tabular",),
+        "logistic:": ("tabular",),
+        "bg:": ("image",),
+        "train AUC:": ("graph",),
+        "AUC linear:": ("graph",),
+        "truth:": ("graph",),
     }
-    return [
-        line
-        for line in READING
-        if all(
-            common.kind == kind
-            for start, kind in kinds.items()
-            if line.startswith(start)
-        )
-    ]
+    hidden = tuple(start for start, among in kinds.items() if common.kind not in among)
+    return [line for line in READING if not line.startswith(hidden)]
 
 
 def table(results: Results, datasets, tolerance: float, *, selection: bool = False):
@@ -197,7 +190,7 @@ def cheats(results: Results) -> str:
             f"  - nearly one ranking for all inputs, same ≥ {SAME}: "
             + _beyond(results, dataset, "same", SAME),
         ]
-        if vanilla == vanilla:
+        if vanilla == vanilla and common.kind != "graph":
             lines.append(
                 f"  - null directions, null ≥ vanilla's {vanilla:.3f} + {NULL_ABOVE}: "
                 + _beyond(results, dataset, "null", vanilla + NULL_ABOVE)

@@ -64,7 +64,7 @@ def test_each_data_set_has_its_own_size_budget_and_guards(finished):
     store = records.RecordStore(finished / "records.jsonl")
     expected = {
         "digits": (8, [0.1, 0.2], "siamese_mlp", {"bg", "same", "null"}),
-        "planted": (50, [0.01, 0.02], "siamese_gcn", {"same", "null", "train_auc"}),
+        "planted": (10, [0.01, 0.02], "siamese_gcn", {"same", "null", "train_auc"}),
     }
     for dataset, (k, budgets, model, guards) in expected.items():
         for method in ("vanilla", "r2et_nh"):
@@ -91,7 +91,7 @@ def test_each_data_set_has_its_own_size_budget_and_guards(finished):
             noise = store.select(dataset=dataset, method=method, attack="noise")
             assert all(r["value"] > 0.95 for r in noise)
     config = json.loads((finished / "config.json").read_text())
-    assert config["flags"]["by_dataset"]["planted"]["k"] == [50]
+    assert config["flags"]["by_dataset"]["planted"]["k"] == [10]
     assert not {"folds", "pooling"} & config["flags"].keys()  # as they were not given
 
 
