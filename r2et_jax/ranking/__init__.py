@@ -12,6 +12,10 @@ from r2et_jax.ranking.gaps import mean_gap_weights as mean_gap_weights
 from r2et_jax.ranking.gaps import pairwise_gaps as pairwise_gaps
 from r2et_jax.ranking.gaps import smallest_pair_weights as smallest_pair_weights
 from r2et_jax.ranking.gaps import weighted_sum as weighted_sum
+from r2et_jax.ranking.thickness import Thickness as Thickness
+from r2et_jax.ranking.thickness import mean_thickness as mean_thickness
+from r2et_jax.ranking.thickness import ordered_share as ordered_share
+from r2et_jax.ranking.thickness import pair_thickness as pair_thickness
 from r2et_jax.ranking.topk import at as at
 from r2et_jax.ranking.topk import border as border
 from r2et_jax.ranking.topk import border_tie as border_tie
