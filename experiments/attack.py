@@ -3,9 +3,13 @@
 Measures the models that `python -m experiments.train` has written, or any other with
 one logit that `r2et_jax.saved.save` has, on test inputs of the data set on which they
 were trained: P@k under every attack at every budget, and the guards against cheating.
+Models of pairs are attacked in their data set's norm, at its own budgets where
+--epsilon is not given.
 
     python -m experiments.attack --model=results/train/models/adult-r2et-seed0-\
 tolerance0.01 --attacks=er,er_surrogate,strongest --epsilon=1
+    python -m experiments.attack --model=results/train/models/hiv-r2et_nh-seed0-\
+tolerance0.01-fold0
 """
 
 from __future__ import annotations
@@ -15,10 +19,11 @@ from typing import Any, NamedTuple
 
 from absl import flags as absl_flags
 
-from experiments.common import cli, flags, output, protocol, setup, tables, trained
+from experiments.common import cli, flags, parts, setup, tables, trained
 from experiments.common.evaluation import STRONGEST, Evaluator
+from experiments.common.problems import Problem, problem
 from experiments.common.progress import track
-from experiments.common.records import RecordStore, number
+from experiments.common.records import number
 from r2et_jax import attacks, checks, datasets, training
 from r2et_jax.types import Params
 
@@ -40,37 +45,50 @@ class Subject(NamedTuple):
     """A model under attack.
 
     Attributes:
-      dataset: the data whose test inputs are attacked.
+      data: whose test inputs are attacked.
       model: the Flax module.
       params: its parameters.
       k: sizes of the top set.
+      epsilon: budgets.
       fields: what its records say of it, k aside.
     """
 
-    dataset: datasets.Dataset
+    data: Problem
     model: Any
     params: Params
     k: tuple[int, ...]
+    epsilon: tuple[float, ...]
     fields: dict[str, Any]
 
 
 def main(argv):
     del argv
-    common = FLAGS.read(datasets=datasets.names(), attacks=(*attacks.NAMES, STRONGEST))
+    common = FLAGS.read(
+        datasets=_known(),
+        attacks=(*attacks.NAMES, STRONGEST),
+    )
     for name in ("methods", "seeds"):
         if getattr(common, name):
             raise ValueError(f"--{name} has no use here: --model names the models")
     subjects = _subjects(common)
-    folder = output.prepare_output_dir(
-        common.output_dir, common.config, experiment=FLAGS.experiment
+    chosen = [
+        parts.Part(subject.data, common._replace(epsilon=subject.epsilon))
+        for subject in subjects
+    ]
+    config = parts.with_choices(common.config, chosen, ("epsilon",))
+    folder, store = setup.open_folder(
+        common._replace(config=config), experiment=FLAGS.experiment
     )
-    store = RecordStore(folder / "records.jsonl")
     evaluators: dict[Any, Evaluator] = {}
     for subject in subjects:
         for k in subject.k:
             _measure(subject, k, evaluators, common, store)
     written = _write_report(folder, store, subjects, common)
     print("\n".join(map(str, [store.path, *written])))
+
+
+def _known() -> tuple[str, ...]:
+    return *datasets.names(), *datasets.names("pairs")
 
 
 def _subjects(common) -> list[Subject]:
@@ -83,8 +101,8 @@ def _subjects(common) -> list[Subject]:
         raise ValueError(
             f"--datasets takes one name here, got {','.join(common.datasets)}"
         )
-    loaded: dict[str, datasets.Dataset] = {}
-    found = []
+    loaded: dict[tuple[str, int], Problem] = {}
+    subjects = []
     for folder in map(Path, folders):
         model = trained.read(folder)
         told = model.description
@@ -93,18 +111,25 @@ def _subjects(common) -> list[Subject]:
             raise ValueError(
                 f"the model in {folder} does not name its data set: give --datasets"
             )
-        if name not in loaded:
-            checks.check_in("dataset", name, datasets.names())
-            loaded[name] = datasets.load(name, data_dir=common.data_dir)
-        dataset = loaded[name]
-        if name == told.get("dataset"):
-            trained.check_data(told, dataset, folder=folder)
-        trained.check_takes(model, dataset, folder=folder)
-        sizes = common.k or tuple(filter(None, [told.get("k")]))
+        own = name == told.get("dataset")
+        fold = told.get("fold", 0) if own else 0
+        if (name, fold) not in loaded:
+            checks.check_in("dataset", name, _known())
+            part = {"fold": fold} if fold else {}
+            found = datasets.load(name, data_dir=common.data_dir, **part)
+            loaded[name, fold] = problem(found)
+        data = loaded[name, fold]
+        if own:
+            trained.check_data(told, data, folder=folder)
+        trained.check_takes(model, data, folder=folder)
+        sizes = common.k or tuple(filter(None, [told.get("k", data.k)]))
         if not sizes:
             raise ValueError(f"the model in {folder} does not name its k: give --k")
-        for k in sizes:
-            checks.check_k(k, dataset.train.x.shape[1])
+        chosen = parts.choose(
+            data,
+            common._replace(k=sizes),
+            **({"epsilon": data.epsilon[common.preset]} if data.view.paired else {}),
+        )
         fields = {
             # A model from elsewhere is known by its folder.
             "method": told.get("method", folder.resolve().name),
@@ -114,32 +139,35 @@ def _subjects(common) -> list[Subject]:
             "trained_on": told.get("dataset"),
             "params_sha256": training.params_sha256(model.params),
         }
-        found.append(Subject(dataset, model.model, model.params, sizes, fields))
-    return found
+        subjects.append(
+            Subject(data, model.model, model.params, sizes, chosen.own.epsilon, fields)
+        )
+    return subjects
 
 
 def _measure(subject, k, evaluators, common, store):
     """All records of one model and k that are not there yet."""
-    dataset, model, params = subject.dataset, subject.model, subject.params
-    if (dataset.name, model, k) not in evaluators:
-        preset = protocol.PRESETS[common.preset]
-        evaluators[dataset.name, model, k] = Evaluator(
-            dataset,
+    data, model, params = subject.data, subject.model, subject.params
+    cell = data.name, data.fold, model, k
+    if cell not in evaluators:
+        settings = data.protocol(common.preset)
+        evaluators[cell] = Evaluator(
+            data,
             model,
             k=k,
-            num_test=preset.num_test,
-            strongest_budget=preset.strongest_budget,
+            num_test=settings.num_test,
+            strongest_budget=settings.strongest_budget,
         )
-    evaluator = evaluators[dataset.name, model, k]
+    evaluator = evaluators[cell]
     fields = _fields(subject, k)
     clean = {**fields, "attack": "none", "epsilon": 0.0}
     if not store.has(**clean):
         store.append([{**clean, **record} for record in evaluator.clean(params)])
     same = number(store.select(**clean, metric="same")[0]["value"])
-    cells = [(name, epsilon) for name in common.attacks for epsilon in common.epsilon]
+    cells = [(name, epsilon) for name in common.attacks for epsilon in subject.epsilon]
     for name, epsilon in track(
         cells,
-        description=f"{dataset.name} {fields['method']} attack",
+        description=f"{data.name} {fields['method']} attack",
         show=common.progress,
     ):
         cell = {**fields, "attack": name, "epsilon": epsilon}
@@ -152,9 +180,7 @@ def _fields(subject: Subject, k: int) -> dict[str, Any]:
     told = dict(subject.fields)
     own = {name: told.pop(name) for name in ("method", "seed", "tolerance", "schedule")}
     return {
-        **setup.model_fields(
-            FLAGS.experiment, subject.dataset, subject.model, k=k, **own
-        ),
+        **setup.model_fields(FLAGS.experiment, subject.data, subject.model, k=k, **own),
         **told,
     }
 
@@ -163,12 +189,17 @@ def _write_report(folder, store, subjects, common) -> list[Path]:
     """Write and print a table for every k; returns the paths."""
     sizes = sorted({k for subject in subjects for k in subject.k})
     written = []
+    folds = any(subject.data.view.kind == "graph" for subject in subjects)
+    keys = "dataset", *["fold"] * folds, "method", "seed", "tolerance", "params"
     for k in sizes:
+        here = [subject for subject in subjects if k in subject.k]
+        epsilon = tuple(dict.fromkeys(e for subject in here for e in subject.epsilon))
+        common = common._replace(epsilon=epsilon)
         cells = []
-        for subject in subjects:
+        for subject in here:
             fields = _fields(subject, k)
             # Two folders may hold one model.
-            if k in subject.k and fields not in cells:
+            if fields not in cells:
                 cells.append(fields)
         found = [
             {**record, "params": record["params_sha256"][:8]}
@@ -178,7 +209,7 @@ def _write_report(folder, store, subjects, common) -> list[Path]:
         main = _columns(common, k)
         table = tables.pivot(
             found,
-            rows=("dataset", "method", "seed", "tolerance", "params"),
+            rows=keys,
             columns=[*main, *_of_attacks("changed", "sensitivity", common)],
         )
         name = f"table_k{k}" if len(sizes) > 1 else "table"

@@ -5,7 +5,16 @@ predicted class. Every model is attacked by every weighting of the two objective
 P@k and sensitivity (the share of inputs whose predicted class changed) are those of
 one and the same perturbed input.
 
+Of pairs of images or graphs the Siamese network's prediction should stay, and the class
+of each single input; the partner is not moved, so that its class stays by itself, and
+its part of the constraint is 0 and left out. Sensitivity is the share of inputs of
+which any of the predictions changed. The classifier of single inputs, at which training
+on pairs never looks, is fitted to the embeddings of the training inputs before the
+attacks. k and seeds are by default the data set's own, ε the largest of its budgets;
+graphs are those of fold 0.
+
     python -m experiments.constrained_attack --datasets=adult,bank,compas
+    python -m experiments.constrained_attack --datasets=mnist
 """
 
 from __future__ import annotations
@@ -18,16 +27,21 @@ from experiments.common import (
     constrained,
     constrained_report,
     flags,
+    parts,
     protocol,
     setup,
+    trained,
 )
 from experiments.common.fitting import LOGISTIC
-from experiments.common.measured import summary
+from experiments.common.measured import measured, summary
+from experiments.common.problems import Problem, problem
 from experiments.common.progress import track
 from r2et_jax import checks, datasets, objectives
 from r2et_jax.attacks.constrained import WEIGHTINGS
 
 ATTACK = "constrained"
+# Flags whose default is a data set's own choice for pairs.
+_OWN = ("k", "epsilon", "seeds")
 FLAGS = flags.define_common(
     "constrained_attack",
     defaults={
@@ -74,18 +88,37 @@ for _name, (_meaning, _default) in _LISTS.items():
 def main(argv):
     del argv
     common = FLAGS.read(
-        datasets=datasets.names(),
+        datasets=(*datasets.names(), *datasets.names("pairs")),
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=(ATTACK,),
     )
     given = {name: _given(name, common.preset) for name in _LISTS}
     variants = _variants(given)
     common = common._replace(config={**common.config, **given})
-    loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
-    for dataset, k in setup.in_turn(loaded, common):
-        _measure_dataset(dataset, k, common, variants, store)
-    for path in constrained_report.write_report(folder, store, common):
+    chosen = [_own_choices(problem(data), common) for data in setup.load(common)]
+    config = parts.with_choices(common.config, chosen, _OWN)
+    folder, store = setup.open_folder(
+        common._replace(config=config), experiment=FLAGS.experiment
+    )
+    for found, own, k in parts.in_turn(chosen):
+        _measure_dataset(found, k, own, variants, store)
+    written, _ = parts.write_reports(
+        folder, store, chosen, _OWN, constrained_report.write_report
+    )
+    for path in written:
         print(path)
+
+
+def _own_choices(found: Problem, common) -> parts.Part:
+    if not found.view.paired:
+        return parts.choose(found, common)
+    return parts.choose(
+        found,
+        common,
+        k=(found.k,),
+        epsilon=(max(found.epsilon[common.preset]),),
+        seeds=found.seeds(common.preset, common.seeds),
+    )
 
 
 def _given(name: str, preset: str) -> list[str]:
@@ -107,10 +140,8 @@ def _variants(given) -> list[constrained.Variant]:
     return constrained.variants(names, rates, weights)
 
 
-def _measure_dataset(dataset, k, common, variants, store):
-    settings = protocol.PRESETS[common.preset]
-    fitter = setup.fitter(dataset, k, common)
-    x = dataset.test.x[: settings.num_test]
+def _measure_dataset(found, k, common, variants, store):
+    fitter = setup.fitter(found, k, common)
     main_tolerance = protocol.TOLERANCES.index(protocol.MAIN_TOLERANCE)
     for method in common.methods:
         fitted = fitter.fit(method)
@@ -118,12 +149,12 @@ def _measure_dataset(dataset, k, common, variants, store):
             (s, epsilon) for s in range(len(common.seeds)) for epsilon in common.epsilon
         ]
         for s, epsilon in track(
-            cells, description=f"{dataset.name} {method} attack", show=common.progress
+            cells, description=f"{found.name} {method} attack", show=common.progress
         ):
             model, params = fitted.at(s, main_tolerance)
             fields = setup.model_fields(
                 FLAGS.experiment,
-                dataset,
+                found,
                 model,
                 method=method,
                 seed=common.seeds[s],
@@ -132,24 +163,41 @@ def _measure_dataset(dataset, k, common, variants, store):
             )
             fields |= {"attack": ATTACK, "epsilon": epsilon}
             if not store.has(**fields):
-                store.append(_cell(fields, model, params, x, variants))
+                num_test = fitter.protocol.num_test
+                store.append(_cell(fields, found, model, params, num_test, variants))
 
 
-def _cell(fields, model, params, x, variants):
+def _cell(fields, data, model, params, num_test, variants):
     """The records of one model at one budget, for all variants."""
+    x, partner, _ = data.inputs("test", num_test)
     found, base = [], None
+    if data.view.paired:
+        model, params = trained.with_classifier(data, model, params)
     for variant in variants:
         trajectory = constrained.run(
-            model, params, x, variant, k=fields["k"], epsilon=fields["epsilon"]
+            model,
+            params,
+            x,
+            variant,
+            k=fields["k"],
+            epsilon=fields["epsilon"],
+            data=data,
+            partner=partner,
         )
         base = trajectory if base is None else base
         cell = {**fields, **variant._asdict()}
-        found += [{**cell, **record} for record in _measured(trajectory, base)]
+        records = _measured(trajectory, base, data.view)
+        found += [{**cell, **record} for record in records]
+    if data.view.paired:
+        share, n = trained.class_accuracy(data, model, params)
+        record = measured(constrained_report.ACCURACY, share, None, n)
+        found.append({**fields, **variants[0]._asdict(), **record})
     return found
 
 
-def _measured(trajectory, base):
+def _measured(trajectory, base, view):
     """Records of one attack; the metrics' names are those of the other experiments."""
+    norm = view.norm
     rows = np.arange(len(trajectory.precision))
     # The first iterate is the random start, no work of the attack's.
     precision, changed = trajectory.precision[:, 1:], trajectory.changed[:, 1:]
@@ -166,10 +214,17 @@ def _measured(trajectory, base):
         summary("objective_prediction", trajectory.scaled),
         summary("kl", trajectory.divergence[:, -1]),
         summary("ranking_weight_last", trajectory.ranking_weight),
-        summary("difference", constrained.difference(trajectory, base)),
-        summary("length", np.linalg.norm(trajectory.delta, axis=1)),
+        summary("difference", constrained.difference(trajectory, base, norm=norm)),
+        summary("length", constrained.lengths(trajectory.delta, norm=norm)),
         summary("nonfinite", trajectory.num_nonfinite),
     ]
+    if view.paired:
+        changes, divergences = trajectory.changed_parts, trajectory.divergence_parts
+        found += [
+            summary("sensitivity_pair_last", changes[:, 0]),
+            summary("sensitivity_class_last", changes[:, 1]),
+            summary("kl_class", divergences[:, 1]),
+        ]
     for t in range(trajectory.precision.shape[1]):
         step = {"step": t * constrained.TRACK_EVERY}
         for metric, values in (

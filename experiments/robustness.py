@@ -15,6 +15,7 @@ from absl import flags as absl_flags
 from experiments.common import (
     cli,
     flags,
+    parts,
     protocol,
     records,
     setup,
@@ -23,19 +24,16 @@ from experiments.common import (
 )
 from experiments.common.evaluation import PER_INPUT, STRONGEST, Evaluator
 from experiments.common.fitting import LOGISTIC
-from experiments.common.output import write_text_atomic
 from experiments.common.problems import POOLINGS, Problem, problem
 from experiments.common.progress import track
 from experiments.common.robustness_report import summary, write_report
-from r2et_jax import attacks, checks, datasets, objectives
+from r2et_jax import attacks, datasets, objectives
 
 # Attacks whose P@k of every input is kept, for comparisons between methods.
 _COMPARED = (STRONGEST, "er_surrogate")
 # Flags whose default is a data set's own choice for pairs.
 _OWN = ("methods", "k", "epsilon", "seeds")
 _OF_PAIRS = ("folds", "pooling")
-# What the report says of a data set's attacks.
-_OF_VIEW = ("kind", "norm", "num_steps")
 _METHODS = ",".join([LOGISTIC, *objectives.NAMES, *protocol.SUMS])
 _MAIN = f"{LOGISTIC},vanilla,wd,sp,exact_h,r2et_nh,r2et,r2et_mm,skip+cert_rank"
 FLAGS = flags.define_common(
@@ -106,30 +104,21 @@ def main(argv):
     config = {**common.config, "reference_methods": list(reduced)}
     # What is of no account for tables must not tell their runs apart.
     config = {n: v for n, v in config.items() if n not in _OF_PAIRS or v is not None}
-    parts = [
-        (found, _own_choices(found, common._replace(config=config)))
+    chosen = [
+        _own_choices(found, common._replace(config=config))
         for found in _problems(common)
     ]
-    chosen = {
-        found.name: {name: list(getattr(own, name)) for name in _OWN}
-        for found, own in parts
-        if found.view.paired
-    }
-    if chosen:
-        config["by_dataset"] = chosen
     folder, store = setup.open_folder(
-        common._replace(config=config), experiment=FLAGS.experiment
+        common._replace(config=parts.with_choices(config, chosen, _OWN)),
+        experiment=FLAGS.experiment,
     )
-    last = None
-    for found, own in parts:
+    for found, own, k in parts.in_turn(chosen):
         methods = own.methods if found.name in asked else reduced
+        _measure_dataset(found, k, own._replace(methods=methods), store)
+    written, groups = parts.write_reports(folder, store, chosen, _OWN, write_report)
+    for own in groups:
         for k in own.k:
-            # The folds of one data set share their programs.
-            if last not in (None, (found.name, k)):
-                setup.free_programs()
-            last = found.name, k
-            _measure_dataset(found, k, own._replace(methods=methods), store)
-    written = _report(parts, folder, store)
+            print(summary(store, own, k))
     print("\n".join(map(str, [folder / "records.jsonl", *written])))
 
 
@@ -142,55 +131,17 @@ def _problems(common) -> list[Problem]:
     return [problem(dataset, pooling=pooling) for dataset in loaded]
 
 
-def _own_choices(found: Problem, common):
-    """The flags for one data set: what was not given is its own choice.
-
-    Raises:
-      ValueError: k out of range, or a method that does not train such networks.
-    """
-    if found.view.paired:
-        own = {
-            "methods": found.methods(common.preset, common.methods),
-            "k": (found.k,),
-            "epsilon": found.epsilon[common.preset],
-            "seeds": found.seeds(common.preset, common.seeds),
-        }
-        given = [name for name in _OWN if absl_flags.FLAGS[name].value is not None]
-        for name in given:
-            del own[name]
-        view = {name: getattr(found.view, name) for name in _OF_VIEW}
-        common = common._replace(datasets=(found.name,), **own, **view)
-        for method in common.methods:
-            found.check_method(method)
-    for k in common.k:
-        checks.check_k(k, found.num_features)
-    return common
-
-
-def _report(parts, folder, store):
-    """Write and print the results, apart for data sets of other settings."""
-    groups = {}
-    for found, own in parts:
-        same = own.kind, own.norm, *(getattr(own, name) for name in _OWN)
-        names, _ = groups.setdefault(same, ([], own))
-        if found.name not in names:
-            names.append(found.name)
-    written, text = [], []
-    for names, own in groups.values():
-        own = own._replace(datasets=tuple(names))
-        name = "tabular" if own.kind == "tabular" else "_".join(names)
-        several = len(groups) > 1
-        written += write_report(folder, store, own, part=name if several else "")
-        for k in own.k:
-            print(summary(store, own, k))
-            if several:
-                file = f"table_{name}" + (f"_k{k}" if len(own.k) > 1 else "") + ".md"
-                content = (folder / file).read_text(encoding="utf-8")
-                text.append(f"# {', '.join(names)}, k = {k}\n\n{content}")
-    if text:
-        written.append(folder / "table.md")
-        write_text_atomic(written[-1], "\n".join(text))
-    return written
+def _own_choices(found: Problem, common) -> parts.Part:
+    if not found.view.paired:
+        return parts.choose(found, common)
+    return parts.choose(
+        found,
+        common,
+        methods=found.methods(common.preset, common.methods),
+        k=(found.k,),
+        epsilon=found.epsilon[common.preset],
+        seeds=found.seeds(common.preset, common.seeds),
+    )
 
 
 def _reference_methods(common) -> tuple[str, ...]:

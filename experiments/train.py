@@ -6,16 +6,23 @@ data) and writes every chosen model into OUTPUT_DIR/models, from where
 moment, the same command goes on and ends with the same parameters, bit by bit.
 
     python -m experiments.train --datasets=adult --methods=r2et --seeds=0
+    python -m experiments.train --datasets=mnist --methods=r2et_nh
+    python -m experiments.train --datasets=hiv --methods=r2et_nh --fold=1
+
+Pairs of images or graphs train Siamese networks; their k is the data set's own where
+--k is not given.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 from absl import flags as absl_flags
 
 from experiments.common import (
     cli,
     flags,
+    parts,
     protocol,
     setup,
     tables,
@@ -23,7 +30,8 @@ from experiments.common import (
     training_flags,
 )
 from experiments.common.fitting import LOGISTIC, Fitter
-from r2et_jax import datasets, metrics, objectives
+from experiments.common.problems import POOLINGS, Problem, problem
+from r2et_jax import datasets, objectives
 
 FLAGS = flags.define_common(
     "train",
@@ -47,48 +55,98 @@ absl_flags.DEFINE_list(
     "in place of a grid",
     allow_override=True,
 )
+absl_flags.DEFINE_integer(
+    "fold",
+    0,
+    "part of the cross-validation of graphs that is the test part",
+    allow_override=True,
+)
+absl_flags.DEFINE_enum(
+    "pooling",
+    None,
+    POOLINGS,
+    "of the convolutional network for images (default: max)",
+    allow_override=True,
+)
 
 
 def main(argv):
     del argv
     common = FLAGS.read(
-        datasets=datasets.names(), methods=(*objectives.NAMES, LOGISTIC)
+        datasets=(*datasets.names(), *datasets.names("pairs")),
+        methods=(*objectives.NAMES, LOGISTIC),
     )
     for name in ("attacks", "epsilon"):
         if getattr(common, name):
             raise ValueError(f"--{name} has no use here: see experiments.attack")
-    settings = _settings(common)
-    loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
+    weights = _weights(common)
+    chosen = [_own_choices(found, common) for found in _problems(common)]
+    settings = {
+        found.name: found.protocol(own.preset)._replace(**weights)
+        for found, own in chosen
+    }
+    config = _config(common, chosen)
+    folder, store = setup.open_folder(
+        common._replace(config=config), experiment=FLAGS.experiment
+    )
     saved = []
-    for dataset, k in setup.in_turn(loaded, common):
+    for found, own, k in parts.in_turn(chosen):
         fitter = Fitter(
-            dataset,
-            seeds=common.seeds,
-            protocol=settings,
+            found,
+            seeds=own.seeds,
+            protocol=settings[found.name],
             k=k,
-            models_dir=common.models_dir,
-            progress=common.progress,
+            models_dir=own.models_dir,
+            progress=own.progress,
         )
-        for method in common.methods:
-            saved += _train(fitter, method, common, folder, store)
-    for k in common.k:
+        for method in own.methods:
+            saved += _train(fitter, method, own, folder, store)
+    sizes = tuple(dict.fromkeys(k for _, own in chosen for k in own.k))
+    for k in sizes:
         table = tables.pivot(
             store.select(k=k),
             rows=("dataset", "method", "seed", "tolerance"),
             columns=_columns(k),
         )
-        suffix = f"_k{k}" if len(common.k) > 1 else ""
+        suffix = f"_k{k}" if len(sizes) > 1 else ""
         tables.write_table(folder, table, name=f"table{suffix}")
         print(tables.to_text(table), end="")
     print("\n".join(map(str, saved)))
 
 
-def _settings(common) -> protocol.Protocol:
-    """The protocol, with the one setting of --weights where it is given."""
-    settings = training_flags.read_protocol(common.preset)
+def _problems(common) -> list[Problem]:
+    fold = absl_flags.FLAGS["fold"].value
+    loaded = setup.load(common, folds=(fold,))
+    pooling = absl_flags.FLAGS["pooling"].value or POOLINGS[0]
+    found = [problem(dataset, pooling=pooling) for dataset in loaded]
+    if fold and not any(one.view.kind == "graph" for one in found):
+        raise ValueError(
+            f"--fold is for graphs, {','.join(common.datasets)} has none: got "
+            f"--fold={fold}"
+        )
+    return found
+
+
+def _own_choices(found: Problem, common) -> parts.Part:
+    own = {"k": (found.k,)} if found.view.paired else {}
+    return parts.choose(found, common, **own)
+
+
+def _config(common, chosen):
+    """Every flag that is of account: what is for pairs does not tell tables apart."""
+    config = parts.with_choices(common.config, chosen, ("k",))
+    kinds = {found.view.kind for found, _ in chosen}
+    for name, kind in (("fold", "graph"), ("pooling", "image")):
+        if kind in kinds:
+            config = {**config, name: absl_flags.FLAGS[name].value}
+    return config
+
+
+def _weights(common) -> dict[str, Any]:
+    """What the one setting of --weights changes in a protocol, where it is given."""
     given = absl_flags.FLAGS["weights"].value
     if given is None:
-        return settings
+        return {}
     if len(common.methods) != 1:
         raise ValueError(
             "--weights is for one method, got --methods=" + ",".join(common.methods)
@@ -103,11 +161,12 @@ def _settings(common) -> protocol.Protocol:
             f"), got --weights={','.join(given)}"
         )
     grid = {term: (weight,) for term, weight in zip(terms, weights, strict=True)}
-    return settings._replace(**{"grid" if len(terms) == 1 else "paired": grid})
+    return {"grid" if len(terms) == 1 else "paired": grid}
 
 
 def _train(fitter, method, common, folder, store):
     """Train one method and save its models; returns their folders."""
+    data = fitter.problem
     fitted = fitter.fit(method)
     found = []
     for s, seed in enumerate(common.seeds):
@@ -116,7 +175,7 @@ def _train(fitter, method, common, folder, store):
             choice = fitted.choices[s][t]
             fields = setup.model_fields(
                 FLAGS.experiment,
-                fitter.dataset,
+                data,
                 model,
                 method=method,
                 seed=seed,
@@ -125,16 +184,17 @@ def _train(fitter, method, common, folder, store):
                 schedule=fitter.protocol.schedule,
             )
             cell = {**fields, "attack": "none", "epsilon": 0.0}
-            auc = _auc(model, params, fitter.dataset)
+            auc = trained.test_auc(data, model, params)
             description = {
-                **trained.describe_data(fitter.dataset),
+                **trained.describe_data(data),
                 **{n: fields[n] for n in ("method", "schedule", "seed", "tolerance")},
                 "k": fitter.k,
                 "choice": choice,
                 "auc": auc,
                 "training": fitted.config,
             }
-            name = f"{fitter.dataset.name}-{method}-seed{seed}-tolerance{tolerance}"
+            name = f"{data.name}-{method}-seed{seed}-tolerance{tolerance}"
+            name += f"-fold{data.fold}" if data.view.kind == "graph" else ""
             name += f"-k{fitter.k}" if len(common.k) > 1 else ""
             found.append(folder / "models" / name)
             sha256 = trained.write(found[-1], model, params, description)
@@ -143,7 +203,7 @@ def _train(fitter, method, common, folder, store):
                 continue
             cell["params_sha256"] = sha256
             record = {"metric": "auc", "value": auc, "stderr": None}
-            record["n"] = len(fitter.dataset.test.y)
+            record["n"] = len(data.dataset.test.y)
             store.append([{**cell, **record}, *trained.choice_records(cell, choice)])
     return found
 
@@ -158,11 +218,6 @@ def _check_same(store, cell, sha256):
             f"{sha256[:12]}…): trained on another machine, or by other software? "
             "Choose another --output_dir"
         )
-
-
-def _auc(model, params, dataset) -> float:
-    logits = np.asarray(model.apply(params, dataset.test.x))[:, 0]
-    return float(metrics.roc_auc(dataset.test.y, logits))
 
 
 def _columns(k):

@@ -1,4 +1,11 @@
-"""Runs constrained attacks on one model and keeps P@k and sensitivity step by step."""
+"""Runs constrained attacks on one model and keeps P@k and sensitivity step by step.
+
+A network of one input keeps its prediction. Of a Siamese network three predictions
+should stay: that of the pair, the class of the first input and the class of the second.
+The first input alone is explained and attacked, so that the class of the second, its
+partner, cannot change and its divergence is 0 throughout: the pair and the first input
+are what a constraint can act on.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.common.candidates import attacked_model
-from r2et_jax import attacks, ranking, saliency, score, threat
+from experiments.common.problems import TABULAR, Problem, View
+from r2et_jax import attacks, models, ranking, score, threat
 from r2et_jax.attacks.constrained import constrained_attack
-from r2et_jax.batching import example_keys
+from r2et_jax.attacks.context import in_context
+from r2et_jax.batching import example_keys, map_batched
 
 NUM_STEPS = 200
 TRACK_EVERY = 5
@@ -52,13 +60,17 @@ class Trajectory(NamedTuple):
     """What a constrained attack did to inputs [m], at the T + 1 tracked iterates.
 
     The first iterate is the random start. P@k and the change of class are of the same
-    input everywhere.
+    input everywhere. Of the P predictions that should stay, the first is the model's.
 
     Attributes:
       precision: P@k [m, T + 1].
-      changed: whether the predicted class is another one [m, T + 1].
-      divergence: KL(p(x) ‖ p(x′)) in nats [m, T + 1].
-      scaled: the same over the smallest one that can change the class [m].
+      changed: whether any of the predicted classes is another one [m, T + 1].
+      divergence: KL(p(x) ‖ p(x′)) of the model in nats [m, T + 1].
+      scaled: the largest of the divergences, each over the smallest one that can change
+        its class, at the last iterate [m].
+      changed_parts: whether each of the predicted classes is another one at the last
+        iterate [m, P].
+      divergence_parts: the divergences at the last iterate [m, P].
       goal: the ranking goal over its scale, at the input of the last step [m].
       ranking_weight: λ₀ of the last step [m].
       delta: x′ − x of the last iterate, in units of the budget [m, n].
@@ -69,6 +81,8 @@ class Trajectory(NamedTuple):
     changed: np.ndarray
     divergence: np.ndarray
     scaled: np.ndarray
+    changed_parts: np.ndarray
+    divergence_parts: np.ndarray
     goal: np.ndarray
     ranking_weight: np.ndarray
     delta: np.ndarray
@@ -100,64 +114,100 @@ def run(
     *,
     k: int,
     epsilon: float,
-    num_steps: int = NUM_STEPS,
+    num_steps: int | None = None,
+    data: Problem | None = None,
+    partner: Any = None,
 ) -> Trajectory:
-    """Attack inputs x [m, n] within l2 ≤ epsilon by one variant.
+    """Attack inputs x [m, n] by one variant.
 
     All variants start from the same random inputs.
+
+    Args:
+      model: the module; of pairs, with a classifier that was fitted.
+      params: its parameters.
+      x: the inputs.
+      variant: how the objectives are weighed; a fixed λ₀ leaves the same share of
+        1 − λ₀ to every prediction.
+      k: size of the top set.
+      epsilon: budget.
+      num_steps: of the attack; default: what the data have, else `NUM_STEPS`.
+      data: what the inputs are of; default: a table, with an l2 budget.
+      partner: the partners [m, n] of pairs.
     """
+    view = TABULAR if data is None else data.view
+    budget = (
+        threat.threat_model("l2", epsilon) if data is None else data.budget(epsilon)
+    )
     rate = 1.0 if variant.learning_rate is None else variant.learning_rate
-    weight = 0.5 if variant.ranking_weight is None else variant.ranking_weight
-    compiled = _compiled(model, variant.weighting, k, num_steps)
+    num = len(_predictions(model, view))
+    weight = variant.ranking_weight
+    weight = 1 / (1 + num) if weight is None else weight
+    steps = num_steps or view.num_steps or NUM_STEPS
+    compiled = _compiled(model, variant.weighting, k, steps, view)
     out = compiled(
         params,
         jnp.asarray(x),
-        threat.threat_model("l2", epsilon),
+        view.context(model, params, partner),
+        budget,
         jnp.float32(rate),
-        jnp.float32([weight, 1 - weight]),
+        jnp.float32([weight, *[(1 - weight) / num] * num]),
         jax.random.key(0),
     )
     return jax.tree.map(np.asarray, out)
 
 
+def _predictions(model, view: View):
+    """The predictions that should stay, as functions of the first input."""
+    if not view.paired:
+        return (view.apply(model),)
+    single = attacks.without_context(models.class_apply(model))
+    return view.apply(model), single
+
+
 @functools.lru_cache
-def _compiled(model, weighting: str, k: int, num_steps: int):
+def _compiled(model, weighting: str, k: int, num_steps: int, view: View):
     """One compilation serves all learning rates, fixed weights and budgets."""
-    named = attacked_model(model)
-    explain = saliency.gradient(score.log_odds(named.apply))
+    named = view.attacked(model)
+    explain = view.explainer(score.log_odds(named.apply))
+    predictions = _predictions(model, view)
     schedule = optax.cosine_decay_schedule(STEP_SIZE, num_steps)
 
-    def batch(params, x, budget, rate, weights, key):
+    def batch(params, x, context, budget, rate, weights, key):
         attack = constrained_attack(
             named.apply,
             explain,
             attacks.goals.mean_gap(),
             k=k,
             weighting=weighting,
-            optimizer=attacks.optimizers.normalized_gradient(schedule),
+            optimizer=attacks.optimizers.steepest(view.norm, schedule),
             learning_rate=rate,
             weights=weights,
-            attack_saliency=saliency.gradient(score.log_odds(named.surrogate)),
+            predictions=predictions,
+            attack_saliency=view.explainer(score.log_odds(named.surrogate)),
             random_start=RANDOM_START,
         )
 
-        def one(x, key):
-            target = score.predicted_class(named.apply(params, x))
-            context, state = attack.init(params, x, target, budget, key=key)
+        def one(x, key, partner):
+            both = in_context(params, partner)
+            target = score.predicted_class(named.apply(both, x))
+            context, state = attack.init(both, x, target, budget, key=key)
+            clean = context.reference.logits
 
             def judged(state):
-                values = explain(params, state.perturbed, target)
-                logits = named.apply(params, state.perturbed)
+                values = explain(both, state.perturbed, target)
+                logits = [predict(both, state.perturbed) for predict in predictions]
+                ends = list(zip(logits, clean, strict=True))
+                classes = [tuple(map(score.predicted_class, pair)) for pair in ends]
                 return (
                     ranking.top_k_overlap(context.top_mask, values, k=k),
-                    score.predicted_class(logits) != target,
-                    attacks.prediction_divergence(logits, context.clean_logits),
+                    jnp.stack([now != before for now, before in classes]),
+                    jnp.stack([attacks.prediction_divergence(*pair) for pair in ends]),
                     ~jnp.all(jnp.isfinite(values)),
                 )
 
             def tracked(state, _):
                 state = jax.lax.fori_loop(
-                    0, TRACK_EVERY, lambda _, s: attack.step(params, context, s), state
+                    0, TRACK_EVERY, lambda _, s: attack.step(both, context, s), state
                 )
                 return state, judged(state)
 
@@ -170,16 +220,21 @@ def _compiled(model, weighting: str, k: int, num_steps: int):
             epsilon = budget.epsilon
             return Trajectory(
                 precision=precision,
-                changed=changed,
-                divergence=divergence,
-                scaled=divergence[-1] / context.reference.scales[1],
+                changed=jnp.any(changed, axis=1),
+                divergence=divergence[:, 0],
+                scaled=jnp.max(divergence[-1] / context.reference.scales[1:]),
+                changed_parts=changed[-1],
+                divergence_parts=divergence[-1],
                 goal=state.objectives[0],
                 ranking_weight=state.weights[0],
                 delta=delta / jnp.where(epsilon > 0, epsilon, 1),
                 num_nonfinite=jnp.sum(broken),
             )
 
-        return jax.vmap(one)(x, example_keys(key, x.shape[0]))
+        args = x, example_keys(key, x.shape[0]), context
+        if view.batch_size is None:
+            return jax.vmap(one)(*args)
+        return map_batched(one, args, **view.batching)
 
     return jax.jit(batch)
 
@@ -248,6 +303,13 @@ def at_equal_precision(
     )
 
 
-def difference(trajectory: Trajectory, other: Trajectory) -> np.ndarray:
-    """‖δ − δ′‖₂ of the last iterates [m], in units of the budget."""
-    return np.linalg.norm(trajectory.delta - other.delta, axis=1)
+def difference(
+    trajectory: Trajectory, other: Trajectory, *, norm: str = "l2"
+) -> np.ndarray:
+    """‖δ − δ′‖ of the last iterates [m], in units of the budget."""
+    return lengths(trajectory.delta - other.delta, norm=norm)
+
+
+def lengths(delta: np.ndarray, *, norm: str = "l2") -> np.ndarray:
+    """‖δ‖ [m] of perturbations [m, n] in the norm of the budget."""
+    return np.linalg.norm(delta, ord=np.inf if norm == "linf" else None, axis=1)

@@ -12,6 +12,8 @@ from experiments.common.output import save_figure, write_text_atomic
 from experiments.common.records import Record, RecordStore, number
 from r2et_jax import plots
 
+# Metric of the fitted classifier of single inputs, before any attack.
+ACCURACY = "class_accuracy"
 _ROWS = ("dataset", "method", "weighting", "learning_rate", "ranking_weight")
 _NOTES = (
     "last: of the last iterate; best: of the iterate with the lowest P@k. P@k and "
@@ -27,15 +29,35 @@ _NOTES = (
     "front: share of runs in which no other attack has both a lower P@k and a lower "
     "sensitivity (last iterate).",
 )
+_OF_PAIRS = (
+    "Pairs: changed means that the prediction of the pair or the class of the first "
+    "input is another one (any of them); KL/s is the larger of the two. The partner is "
+    "not moved, so that its class cannot change.",
+)
+_OF_PARTS = (
+    ("pair changed", "sensitivity_pair_last"),
+    ("class changed", "sensitivity_class_last"),
+)
 _SCATTER = {"xlabel": "sensitivity: share of predictions changed (last iterate)"}
 
 
-def write_report(folder: Path, store: RecordStore, common) -> list[Path]:
+def write_report(
+    folder: Path, store: RecordStore, common, *, part: str = ""
+) -> list[Path]:
     """Write one table, and for each data set, method, k and budget two figures.
 
+    Args:
+      folder: where to.
+      store: the records.
+      common: the flags of the run, or of the part of it that is reported.
+      part: name of that part, which the tables' names then have.
+
     Returns:
-      Paths of what was written.
+      Paths of what was written, the table first.
     """
+    paired = common.kind != "tabular"
+    notes = (*_NOTES, *_OF_PAIRS) if paired else _NOTES
+    part = f"_{part}" if part else ""
     chosen = store.select(
         dataset=common.datasets, method=common.methods, k=common.k,
         epsilon=common.epsilon, seed=common.seeds,
@@ -46,9 +68,11 @@ def write_report(folder: Path, store: RecordStore, common) -> list[Path]:
             here = [r for r in chosen if (r["k"], r["epsilon"]) == (k, epsilon)]
             derived = derive(here)
             everything += derived
-            table = tables.pivot([*here, *derived], rows=_ROWS, columns=_columns(k))
+            table = tables.pivot(
+                [*here, *derived], rows=_ROWS, columns=_columns(k, paired)
+            )
             suffix = _suffix(common, k, epsilon)
-            path = folder / f"table{suffix}.csv"
+            path = folder / f"table{part}{suffix}.csv"
             write_text_atomic(path, tables.to_csv(table))
             written.append(path)
             lines = []
@@ -68,13 +92,14 @@ def write_report(folder: Path, store: RecordStore, common) -> list[Path]:
                     lines.append(line)
                     written += paths
             parts.append(
-                f"## P@{k} against sensitivity, l2 budget ε = {epsilon:g}\n\n"
-                + tables.to_markdown(table, notes=_NOTES)
+                f"## P@{k} against sensitivity, {common.norm} budget ε = {epsilon:g}"
+                + "\n\n"
+                + tables.to_markdown(table, notes=notes)
                 + "\nThe attack *with constraint* is the knee of the front: with both "
                 "axes scaled to the front's extent, the constrained attack nearest to "
                 "the corner of no P@k and no sensitivity.\n\n" + "\n".join(lines) + "\n"
             )
-    path = folder / "table.md"
+    path = folder / f"table{part}.md"
     write_text_atomic(path, "\n".join(parts))
     return [path, *written]
 
@@ -84,11 +109,12 @@ def _suffix(common, k, epsilon):
     return text + (f"_eps{epsilon:g}" if len(common.epsilon) > 1 else "")
 
 
-def _columns(k):
+def _columns(k, paired):
     spec = tables.ColumnSpec
     named = (
         (f"P@{k} last", "p@k_last"),
         ("changed last", "sensitivity_last"),
+        *(_OF_PARTS if paired else ()),
         (f"P@{k} best", "p@k"),
         ("changed best", "sensitivity"),
         ("class kept", "p@k_same_class"),
@@ -248,6 +274,9 @@ def _figures(folder, group, dataset, method, k, epsilon, suffix):
         f"(unconstrained {points[constrained.UNCONSTRAINED][1]:.3f} at "
         f"{points[constrained.UNCONSTRAINED][0]:.3f})"
     )
+    accuracy = [number(r["value"]) for r in group if r["metric"] == ACCURACY]
+    if accuracy:
+        line += f"; single test inputs classified rightly: {np.mean(accuracy):.3f}"
     return line, [front_path, curve_path]
 
 

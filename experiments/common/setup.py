@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from experiments.common import candidates, evaluation, output, problems
+from experiments.common import candidates, constrained, evaluation, output, problems
 from experiments.common.fitting import LOGISTIC, Fitter
 from experiments.common.flags import Common
 from experiments.common.problems import Problem, problem
@@ -90,7 +90,7 @@ def fitter(dataset: datasets.Dataset | Problem, k: int, common: Common) -> Fitte
 def in_turn(
     loaded: Iterable[datasets.Dataset], common: Common
 ) -> Iterator[tuple[datasets.Dataset, int]]:
-    """Every data set with every k; the programs of one are gone before the next."""
+    """Every table with every k; the programs of one are gone before the next."""
     for i, run in enumerate(itertools.product(loaded, common.k)):
         if i:
             free_programs()
@@ -103,7 +103,7 @@ def free_programs() -> None:
     Each holds memory maps, of which a process has a limited number (65,530 on Linux by
     default): some hundred methods and data sets in one process would exceed it.
     """
-    for module in (candidates, evaluation, problems):
+    for module in (candidates, constrained, evaluation, problems):
         for value in vars(module).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()

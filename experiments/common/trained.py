@@ -8,23 +8,38 @@ from typing import Any
 import jax
 import numpy as np
 
-from r2et_jax import datasets, saved, training
+from experiments.common.problems import Problem, problem
+from r2et_jax import datasets, metrics, models, saved, score, training
 from r2et_jax.types import Params
+
+Data = datasets.Dataset | datasets.PairDataset | Problem
 
 # What a search cost, as far as a choice tells it.
 _EFFORT = ("settings_tried", "settings_left", "train_seconds")
 _SHA256 = "params_sha256"
 _SPLITS = ("train", "valid", "test")
+# Training inputs that are embedded at a time.
+_EMBEDDED = 1024
+# Deviations of an embedding below this share of the largest one are rounding.
+_CONSTANT = 1e-6
 
 
-def describe_data(dataset: datasets.Dataset) -> dict[str, Any]:
+def describe_data(dataset: Data) -> dict[str, Any]:
     """What a model's description says of the data that it was trained on."""
-    return {
-        "dataset": dataset.name,
-        "data_sha256": datasets.fingerprint(dataset),
-        "columns": list(dataset.columns),
-        "split_sizes": {name: len(getattr(dataset, name).x) for name in _SPLITS},
-    }
+    found = problem(dataset)
+    data = found.dataset
+    told = {"dataset": found.name, "data_sha256": found.fingerprint}
+    if found.view.paired:
+        told |= {
+            "kind": data.kind,
+            "shape": list(data.shape),
+            "fold": found.fold,
+            "norm": found.view.norm,
+        }
+    else:
+        told["columns"] = list(data.columns)
+    sizes = {name: len(getattr(data, name).y) for name in _SPLITS}
+    return {**told, "split_sizes": sizes}
 
 
 def write(folder: Path, model: Any, params: Params, description: dict[str, Any]) -> str:
@@ -58,9 +73,7 @@ def read(folder: Path) -> saved.Saved:
     return found
 
 
-def check_data(
-    description: dict[str, Any], dataset: datasets.Dataset, *, folder: Path
-) -> None:
+def check_data(description: dict[str, Any], dataset: Data, *, folder: Path) -> None:
     """Raise unless a data set is the one that a model was trained on, value by value.
 
     Raises:
@@ -70,7 +83,7 @@ def check_data(
     if description.get("data_sha256", now["data_sha256"]) == now["data_sha256"]:
         return
     raise ValueError(
-        f"the data set {dataset.name} is not the one that the model in {folder} was "
+        f"the data set {now['dataset']} is not the one that the model in {folder} was "
         f"trained on: {_difference(description, now)}"
     )
 
@@ -81,7 +94,8 @@ def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
         for name, size in then.get("split_sizes", {}).items()
         if size != now["split_sizes"].get(name)
     ]
-    columns, given = then.get("columns", now["columns"]), now["columns"]
+    given = now.get("columns", [])
+    columns = then.get("columns", given)
     if len(columns) != len(given):
         found.append(f"it had {len(columns)} columns, now {len(given)}")
     elif columns != given:
@@ -96,31 +110,107 @@ def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
     return "; ".join(found)
 
 
-def check_takes(found: saved.Saved, dataset: datasets.Dataset, *, folder: Path) -> None:
-    """Raise unless a model turns one input of a data set into one logit.
+def check_takes(found: saved.Saved, dataset: Data, *, folder: Path) -> None:
+    """Raise unless a model turns one input, or pair, of a data set into one logit.
 
     Raises:
       ValueError: names the model's folder and the numbers that differ.
     """
-    n = dataset.train.x.shape[1]
-    trained = len(found.description.get("columns", dataset.columns))
+    data = problem(dataset)
+    n, name = data.num_features, data.name
+    if data.view.paired != isinstance(found.model, models.Siamese):
+        own = type(found.model).__name__
+        needed = "a Siamese network" if data.view.paired else "a network of one input"
+        raise ValueError(
+            f"the model in {folder} is of the class {own}, {name!r} needs {needed}"
+        )
+    trained = len(found.description.get("columns", range(n)))
     if trained != n:
         raise ValueError(
-            f"the model in {folder} takes {trained} features, {dataset.name} has {n}"
+            f"the model in {folder} takes {trained} features, {name} has {n}"
         )
-    x = jax.ShapeDtypeStruct((n,), np.float32)
+    one = (2, n) if data.view.paired else (n,)
+    x = jax.ShapeDtypeStruct(one, np.float32)
     try:
         shape = jax.eval_shape(found.model.apply, found.params, x).shape
     # Flax, JAX and the module itself each have errors of their own for wrong shapes.
     except Exception as error:
         raise ValueError(
-            f"the model in {folder} does not take the {n} features of {dataset.name}: "
-            f"{error}"
+            f"the model in {folder} does not take the {n} features of {name}: {error}"
         ) from error
     if shape != (1,):
         raise ValueError(
             f"the model in {folder} must give one logit, got shape {shape}"
         )
+
+
+def test_auc(found: Problem, model: Any, params: Params) -> float:
+    """AUC of the test inputs, or of the test pairs."""
+    test = found.inputs("test")
+    logits = np.asarray(found.view.logits(model, params, test.x, test.partner))
+    return float(metrics.roc_auc(test.y, logits))
+
+
+def with_classifier(
+    found: Problem, model: models.Siamese, params: Params
+) -> tuple[models.Siamese, Params]:
+    """A model of pairs whose classifier of single inputs is fitted.
+
+    Training looks at pairs alone and leaves the classifier at its random start. Here it
+    becomes the logistic regression of the classes on the standardised embeddings of the
+    training inputs, each once, linear in the embedding as `classify` is. Nothing is
+    drawn at random, and neither the encoder nor the logit of a pair changes.
+
+    Args:
+      found: pairs of images or graphs.
+      model: the Siamese module.
+      params: its parameters.
+
+    Returns:
+      The module, with as many outputs as there are classes (one for two of them), and
+      its parameters.
+
+    Raises:
+      ValueError: if a class has no training input.
+    """
+    # Imported where it is needed: slow to import.
+    from sklearn.linear_model import LogisticRegression
+
+    train = found.dataset.train
+    labels = train.labels[np.unique([train.first, train.second])]
+    classes = np.unique(train.labels)
+    if not np.array_equal(np.unique(labels), classes):
+        raise ValueError(
+            f"{found.name}: the training inputs have the classes "
+            f"{np.unique(labels).tolist()}, expected {classes.tolist()}"
+        )
+    inputs = found.train_inputs()
+    parts = [
+        np.asarray(found.view.context(model, params, inputs[i : i + _EMBEDDED]))
+        for i in range(0, len(inputs), _EMBEDDED)
+    ]
+    embedded = np.concatenate(parts).astype(np.float64)
+    mean, spread = embedded.mean(axis=0), embedded.std(axis=0)
+    spread = np.where(spread > _CONSTANT * spread.max(), spread, np.inf)
+    fit = LogisticRegression(max_iter=2000).fit((embedded - mean) / spread, labels)
+    kernel = (fit.coef_ / spread).T
+    classifier = {
+        "kernel": kernel.astype(np.float32),
+        "bias": (fit.intercept_ - mean @ kernel).astype(np.float32),
+    }
+    own = {**params["params"], "classifier": classifier}
+    return model.clone(num_outputs=kernel.shape[1]), {**params, "params": own}
+
+
+def class_accuracy(
+    found: Problem, model: models.Siamese, params: Params
+) -> tuple[float, int]:
+    """Share of the first inputs of test pairs that are classified rightly, and m."""
+    test = found.dataset.test
+    once = np.unique(test.first)
+    logits = jax.vmap(models.class_apply(model), (None, 0))(params, test.inputs[once])
+    right = np.asarray(jax.vmap(score.predicted_class)(logits)) == test.labels[once]
+    return float(np.mean(right)), len(once)
 
 
 def choice_records(cell: dict[str, Any], choice: dict[str, Any]):

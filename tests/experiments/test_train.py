@@ -34,7 +34,7 @@ ARGUMENTS = (
 )
 OWN = (
     "weights", "schedule", "reference", "learning_rate_schedule", "clip_norm",
-    "average_decay", "prune",
+    "average_decay", "prune", "fold", "pooling",
 )  # fmt: skip
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -384,6 +384,7 @@ def test_a_seed_that_fell_back_is_the_vanilla_model(run, tmp_path):
         (["--attacks=er"], ["--attacks has no use here"]),
         (["--epsilon=1"], ["--epsilon has no use here"]),
         (["--average_decay=1"], ["--average_decay must lie in [0, 1)"]),
+        (["--fold=1"], ["--fold is for graphs, breast_cancer has none: got --fold=1"]),
     ],
 )
 def test_a_mistake_is_one_line_before_any_training(
