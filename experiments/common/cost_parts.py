@@ -59,11 +59,13 @@ class Setting(NamedTuple):
     epsilon: float
     seed: int
     sizes: Sizes
+    preset: str = "standard"
+    model: str = "mlp"
 
     def record(self, metric: str, value: float | None, n: int, **fields: Any) -> dict:
         """A record of this setting; fields not given do not apply."""
         return {
-            "experiment": "cost", "dataset": self.dataset, "model": "mlp",
+            "experiment": "cost", "dataset": self.dataset, "model": self.model,
             "method": "none", "schedule": "none", "seed": self.seed, "fold": None,
             "attack": "none", "epsilon": None, "k": self.k, "against": "none",
             "metric": metric, "value": value, "stderr": None, "n": n, **fields,

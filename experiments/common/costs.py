@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from experiments.common import cost_images
 from r2et_jax import attacks, datasets, models
-from r2et_jax.attacks.chunked import compile_chunked
+from r2et_jax.attacks.chunked import compile_chunked, drive_chunks
+from r2et_jax.attacks.context import in_context
 from r2et_jax.batching import example_keys
 from r2et_jax.score import predicted_class
 from r2et_jax.threat import threat_model
@@ -150,18 +152,41 @@ def compiled_bytes(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> int | N
 
 
 class Subject(NamedTuple):
-    """An attack's model with weights of its initialisation, and a number of inputs."""
+    """An attack's model with weights of its initialisation, and a number of inputs.
 
-    model: models.MLP
+    Attributes:
+      model: the module.
+      params: its parameters.
+      x: inputs [m, n].
+      context: embeddings [m, d] of the partners, of a model of pairs.
+    """
+
+    model: Any
     params: Any
     x: jax.Array
+    context: Any = None
+
+    @property
+    def attacked(self) -> attacks.Model:
+        """The model of one input, and its smooth surrogate."""
+        smooth = self.model.surrogate(rho=SURROGATE_RHO)
+        if self.context is None:
+            return attacks.Model(self.model.apply, smooth.apply)
+        return attacks.Model(
+            *(
+                models.pair_apply(module, embedded=True)
+                for module in (self.model, smooth)
+            )
+        )
 
 
 def subject(dataset: str, *, data_dir: Path, num_inputs: int, seed: int) -> Subject:
-    """The published MLP for a data set, and inputs from it, repeated to fill up.
+    """The published network for a data set, and inputs from it, repeated to fill up.
 
     What a step costs does not depend on the weights, so that none are trained.
     """
+    if dataset in cost_images.NAMES:
+        return image_subject(dataset, data_dir=data_dir, num=num_inputs, seed=seed)
     data = datasets.load(dataset, data_dir=data_dir)
     model = models.MLP()
     params = model.init(jax.random.key(seed), jnp.zeros(len(data.columns)))
@@ -169,41 +194,97 @@ def subject(dataset: str, *, data_dir: Path, num_inputs: int, seed: int) -> Subj
     return Subject(model, params, jnp.asarray(data.train.x[index]))
 
 
+def image_subject(
+    dataset: str, *, data_dir: Path, num: int, seed: int, **options: Any
+) -> Subject:
+    """The network of images, `options` its attributes; partners are embedded once."""
+    images = cost_images.load(dataset, data_dir=data_dir).repeated(num)
+    model = cost_images.network(dataset, **options)
+    x = jnp.asarray(images.x)
+    if images.partner is None:
+        return Subject(model, jax.jit(model.init)(jax.random.key(seed), x[0]), x)
+    params = jax.jit(model.init)(jax.random.key(seed), jnp.stack([x[0], x[0]]))
+
+    def embed(partner):
+        return model.apply(params, partner, method="embed")
+
+    return Subject(model, params, x, jax.jit(jax.vmap(embed))(images.partner))
+
+
 def protocol(subject: Subject, name: str, *, k: int) -> attacks.Protocol:
     """A named attack on the subject's model."""
-    surrogate = subject.model.surrogate(rho=SURROGATE_RHO)
-    return attacks.named_attack(
-        name, attacks.Model(subject.model.apply, surrogate.apply), k=k
-    )
+    return attacks.named_attack(name, subject.attacked, k=k)
+
+
+class Steps(NamedTuple):
+    """An attack on a batch in two functions, not compiled.
+
+    Attributes:
+      begin: `begin(params, x [m, n], context, threat, keys [m]) -> (fixed, state)`.
+      advance: `advance(params, context, fixed, state) -> state`, one step.
+    """
+
+    begin: Callable[..., Any]
+    advance: Callable[..., Any]
+
+
+def batched_steps(attack: attacks.Attack) -> Steps:
+    """The steps of an attack on a batch."""
+    # The threat model is shared by the batch; all else of what is fixed is not.
+    axes = attacks.Context(*[0] * len(attacks.Context._fields))._replace(threat=None)
+
+    def begin(params, x, context, threat, keys):
+        def one(x, context, key):
+            model = in_context(params, context)
+            target = predicted_class(attack.apply(model, x))
+            return attack.init(model, x, target, threat, key=key)
+
+        return jax.vmap(one, out_axes=(axes, 0))(x, context, keys)
+
+    def advance(params, context, fixed, state):
+        def one(context, fixed, state):
+            return attack.step(in_context(params, context), fixed, state)
+
+        return jax.vmap(one, (0, axes, 0))(context, fixed, state)
+
+    return Steps(begin, advance)
+
+
+def step_arguments(
+    subject: Subject, steps: Steps, *, epsilon: float, batch: int
+) -> tuple[Any, ...]:
+    """The shapes of what one step of an attack on a batch is called with."""
+    x, context = _batch_shapes(subject, batch)
+    threat, keys = threat_model("l2", epsilon), example_keys(counted_key(0), batch)
+    fixed, state = jax.eval_shape(steps.begin, subject.params, x, context, threat, keys)
+    return subject.params, context, fixed, state
 
 
 def attack_step_flops(
     subject: Subject, attack: attacks.Attack, *, epsilon: float, batch: int
 ) -> Flops:
     """XLA's count of one step of an attack on a batch, compiled alone."""
-    threat = threat_model("l2", epsilon)
-    x = jax.ShapeDtypeStruct((batch, *subject.x.shape[1:]), subject.x.dtype)
-    # The threat model is shared by the batch; all else of the context is not.
-    axes = attacks.Context(*[0] * len(attacks.Context._fields))._replace(threat=None)
-
-    def start(params, x, threat):
-        def one(x, key):
-            target = predicted_class(attack.apply(params, x))
-            return attack.init(params, x, target, threat, key=key)
-
-        keys = example_keys(counted_key(0), batch)
-        return jax.vmap(one, out_axes=(axes, 0))(x, keys)
-
-    context, state = jax.eval_shape(start, subject.params, x, threat)
-    step = jax.vmap(attack.step, (None, axes, 0))
-    return count_flops(step, subject.params, context, state)
+    steps = batched_steps(attack)
+    args = step_arguments(subject, steps, epsilon=epsilon, batch=batch)
+    return count_flops(steps.advance, *args)
 
 
 def forward_flops(subject: Subject, *, batch: int) -> float:
     """XLA's count of one forward pass of a batch, the unit of an attack's FLOPs."""
-    x = jax.ShapeDtypeStruct((batch, *subject.x.shape[1:]), subject.x.dtype)
-    forward = jax.vmap(subject.model.apply, (None, 0))
-    return count_flops(forward, subject.params, x).flops
+    apply = subject.attacked.apply
+
+    def forward(params, x, context):
+        each = jax.vmap(lambda x, context: apply(in_context(params, context), x))
+        return each(x, context)
+
+    return count_flops(forward, subject.params, *_batch_shapes(subject, batch)).flops
+
+
+def _batch_shapes(subject, batch):
+    def shape(leaf):
+        return jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype)
+
+    return jax.tree.map(shape, (subject.x, subject.context))
 
 
 def bare_attack(
@@ -225,6 +306,34 @@ def bare_attack(
 
     run = compile_chunked(chunk, batch_size=batch_size)
     return lambda params, x, threat, /, *, key: run((params, threat, key), x)
+
+
+def driven_attack(
+    attack: attacks.Attack, *, num_steps: int, batch_size: int
+) -> Callable[..., np.ndarray]:
+    """The bare steps as `bare_attack` has them, each of them called from the host.
+
+    Returns:
+      `run(params, x, threat, *, key, context=None) -> perturbed inputs`.
+    """
+    steps = batched_steps(attack)
+    begin, advance = jax.jit(steps.begin), jax.jit(steps.advance)
+
+    def chunk(shared, batched):
+        params, threat, key = shared
+        x, context = batched
+        keys = example_keys(key, x.shape[0])
+        fixed, state = begin(params, x, context, threat, keys)
+        for _ in range(num_steps):
+            state = advance(params, context, fixed, state)
+        return state.perturbed
+
+    run = drive_chunks(chunk, batch_size=batch_size)
+
+    def attacked(params, x, threat, /, *, key, context=None):
+        return run((params, threat, key), (x, context))
+
+    return attacked
 
 
 def resident_growth(**settings: Any) -> tuple[int, int]:
@@ -258,19 +367,21 @@ def _run_watched(
     k: int,
     epsilon: float,
     seed: int,
+    batch_size: int = attacks.runner.DEFAULT_BATCH_SIZE,
 ) -> tuple[int, int]:
     target = subject(dataset, data_dir=data_dir, num_inputs=num_inputs, seed=seed)
     run = attacks.compile_attack(
         protocol(target, attack, k=k).attack,
         num_steps=num_steps,
         track_every=track_every,
+        batch_size=batch_size,
     )
     threat, key = threat_model("l2", epsilon), jax.random.key(seed)
     # Two whole chunks compile what all of them run.
-    warm = target.x[: 2 * attacks.runner.DEFAULT_BATCH_SIZE]
-    run(target.params, warm, threat, key=key)
+    warm = jax.tree.map(lambda a: a[: 2 * batch_size], (target.x, target.context))
+    run(target.params, warm[0], threat, key=key, context=warm[1])
     before = _resident()
-    run(target.params, target.x, threat, key=key)
+    run(target.params, target.x, threat, key=key, context=target.context)
     peak = peak_resident()
     return peak - before, peak
 

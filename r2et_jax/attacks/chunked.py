@@ -43,8 +43,22 @@ def compile_chunked(fn: Callable[..., Any], *, batch_size: int) -> Callable[...,
       >>> run(2.0, np.arange(3.0)).tolist()
       [0.0, 2.0, 4.0]
     """
+    return drive_chunks(jax.jit(fn), batch_size=batch_size)
+
+
+def drive_chunks(
+    compiled: Callable[..., Any], *, batch_size: int
+) -> Callable[..., Any]:
+    """What `compile_chunked` does, with a function that is compiled already.
+
+    Args:
+      compiled: `compiled(shared, batched) -> pytree`; threads call it side by side.
+      batch_size: examples in a chunk, at most.
+
+    Returns:
+      As in `compile_chunked`.
+    """
     check_count("batch_size", batch_size)
-    compiled = jax.jit(fn)
     warm: set[Any] = set()
 
     def run(shared, batched, /, *, chunk_size=None):

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax.attacks.chunked import compile_chunked
+from r2et_jax.attacks.chunked import drive_chunks
 from r2et_jax.attacks.context import in_context
 from r2et_jax.attacks.descent import Attack
+from r2et_jax.attacks.stepwise import Phases, choose_form, compile_phases
 from r2et_jax.batching import example_keys, map_batched
 from r2et_jax.checks import check_count
 from r2et_jax.ranking import border_tie, top_k_overlap
@@ -116,6 +117,81 @@ def attack_example(
     Raises:
       ValueError: if num_steps is no positive multiple of track_every.
     """
+    _check_counts(num_steps, track_every)
+    phases = _phases(attack, num_steps=num_steps, track_every=track_every)
+    context, carry = phases.begin(params, x, target, threat, key=key, start=start)
+
+    def tracked(carry, index):
+        carry = jax.lax.fori_loop(
+            0, track_every, lambda _, c: phases.advance(params, context, c), carry
+        )
+        return phases.judge(params, context, carry, index)
+
+    index = jnp.arange(num_steps // track_every, dtype=jnp.int32)
+    carry, traces = jax.lax.scan(tracked, carry, index)
+    return phases.finish(params, context, carry, traces)
+
+
+def _phases(attack: Attack, *, num_steps: int, track_every: int) -> Phases:
+    def begin(params, x, target, threat, *, key, start=None):
+        context, state = attack.init(params, x, target, threat, key=key, start=start)
+        whole = top_k_overlap(context.top_mask, context.clean_map.ravel(), k=attack.k)
+        best = Best(x, whole, jnp.zeros((), jnp.int32))
+        return context, (state, best, best, jnp.zeros((), jnp.int32))
+
+    def advance(params, context, carry):
+        return attack.step(params, context, carry[0]), *carry[1:]
+
+    def judge(params, context, carry, index):
+        state, best, best_same, num_nonfinite = carry
+        values = attack.saliency(params, state.perturbed, context.target).ravel()
+        finite = jnp.all(jnp.isfinite(values))
+        precision = top_k_overlap(context.top_mask, values, k=attack.k)
+        clean_class = predicted_class(context.clean_logits)
+        same = predicted_class(attack.apply(params, state.perturbed)) == clean_class
+        now = Best(state.perturbed, precision, (index + 1) * track_every)
+        best_same = _better(now, best_same, finite & same)
+        valid = same | (context.threat.prediction != "same_class")
+        best = _better(now, best, finite & valid)
+        num_nonfinite += (~finite).astype(jnp.int32)
+        carry = state, best, best_same, num_nonfinite
+        return carry, (state.objective, precision)
+
+    def finish(params, context, carry, traces):
+        (state, best, best_same, num_nonfinite), (objective, precision) = carry, traces
+        clean_class = predicted_class(context.clean_logits)
+        best_logits = attack.apply(params, best.perturbed)
+        last_logits = attack.apply(params, state.perturbed)
+        left = precision < 1
+        shift = class_probabilities(best_logits)
+        shift -= class_probabilities(context.clean_logits)
+        return AttackResult(
+            clean_map=context.clean_map,
+            best=best,
+            best_same_class=best_same,
+            best_map=attack.saliency(params, best.perturbed, context.target),
+            last=state.perturbed,
+            last_precision=precision[-1],
+            objective=objective,
+            precision=precision,
+            manipulation_epoch=jnp.where(
+                jnp.any(left), (jnp.argmax(left) + 1) * track_every, 0
+            ).astype(jnp.int32),
+            clean_logits=context.clean_logits,
+            best_logits=best_logits,
+            last_logits=last_logits,
+            class_changed=predicted_class(best_logits) != clean_class,
+            last_class_changed=predicted_class(last_logits) != clean_class,
+            prediction_change=0.5 * jnp.sum(jnp.abs(shift)),
+            vanished=state.num_vanished / num_steps,
+            tied=border_tie(context.clean_map.ravel(), k=attack.k),
+            num_nonfinite=num_nonfinite,
+        )
+
+    return Phases(begin, advance, judge, finish)
+
+
+def _check_counts(num_steps, track_every):
     check_count("num_steps", num_steps)
     check_count("track_every", track_every)
     if num_steps % track_every:
@@ -123,58 +199,6 @@ def attack_example(
             f"num_steps must be a multiple of track_every = {track_every}, got "
             f"{num_steps}"
         )
-    context, state = attack.init(params, x, target, threat, key=key, start=start)
-    clean_class = predicted_class(context.clean_logits)
-
-    def tracked(carry, index):
-        state, best, best_same, num_nonfinite = carry
-        state = jax.lax.fori_loop(
-            0, track_every, lambda _, s: attack.step(params, context, s), state
-        )
-        values = attack.saliency(params, state.perturbed, target).ravel()
-        finite = jnp.all(jnp.isfinite(values))
-        precision = top_k_overlap(context.top_mask, values, k=attack.k)
-        same = predicted_class(attack.apply(params, state.perturbed)) == clean_class
-        now = Best(state.perturbed, precision, (index + 1) * track_every)
-        best_same = _better(now, best_same, finite & same)
-        valid = same | (threat.prediction != "same_class")
-        best = _better(now, best, finite & valid)
-        num_nonfinite += (~finite).astype(jnp.int32)
-        carry = state, best, best_same, num_nonfinite
-        return carry, (state.objective, precision)
-
-    whole = top_k_overlap(context.top_mask, context.clean_map.ravel(), k=attack.k)
-    start = Best(x, whole, jnp.zeros((), jnp.int32))
-    carry = state, start, start, jnp.zeros((), jnp.int32)
-    (state, best, best_same, num_nonfinite), (objective, precision) = jax.lax.scan(
-        tracked, carry, jnp.arange(num_steps // track_every, dtype=jnp.int32)
-    )
-    best_logits = attack.apply(params, best.perturbed)
-    last_logits = attack.apply(params, state.perturbed)
-    left = precision < 1
-    shift = class_probabilities(best_logits) - class_probabilities(context.clean_logits)
-    return AttackResult(
-        clean_map=context.clean_map,
-        best=best,
-        best_same_class=best_same,
-        best_map=attack.saliency(params, best.perturbed, target),
-        last=state.perturbed,
-        last_precision=precision[-1],
-        objective=objective,
-        precision=precision,
-        manipulation_epoch=jnp.where(
-            jnp.any(left), (jnp.argmax(left) + 1) * track_every, 0
-        ).astype(jnp.int32),
-        clean_logits=context.clean_logits,
-        best_logits=best_logits,
-        last_logits=last_logits,
-        class_changed=predicted_class(best_logits) != clean_class,
-        last_class_changed=predicted_class(last_logits) != clean_class,
-        prediction_change=0.5 * jnp.sum(jnp.abs(shift)),
-        vanished=state.num_vanished / num_steps,
-        tied=border_tie(context.clean_map.ravel(), k=attack.k),
-        num_nonfinite=num_nonfinite,
-    )
 
 
 def _better(now: Best, best: Best, valid: Array) -> Best:
@@ -218,12 +242,17 @@ def compile_attack(
     num_steps: int,
     track_every: int = 10,
     batch_size: int = DEFAULT_BATCH_SIZE,
+    host_driven: bool | None = None,
 ) -> Callable[..., AttackResult]:
     """The attack on a batch, compiled, in chunks that the host drives.
 
     Args:
       attack, num_steps, track_every: as in `attack_example`.
       batch_size: inputs that are attacked at a time; bounds the memory.
+      host_driven: whether the host also drives the steps, each of which is compiled,
+        instead of one program that scans them; the numbers are the same up to rounding.
+        By default it does where an attack on CPU has convolutions, which XLA runs
+        several times slower inside a loop.
 
     Returns:
       `run(params, x [m, n], threat, *, key, context=None) -> AttackResult` of NumPy
@@ -237,6 +266,7 @@ def compile_attack(
       >>> result = run(params, x, threat, key=key)  # doctest: +SKIP
       >>> float(result.best.precision.mean())  # doctest: +SKIP
     """
+    _check_counts(num_steps, track_every)
     one = _one_input(attack, num_steps=num_steps, track_every=track_every)
 
     def chunk(shared, batched):
@@ -246,7 +276,16 @@ def compile_attack(
         each = jax.vmap(one, (None, None, 0, 0, 0))
         return each(params, threat, x, keys, context)
 
-    run_chunks = compile_chunked(chunk, batch_size=batch_size)
+    stepwise = compile_phases(
+        _phases(attack, num_steps=num_steps, track_every=track_every),
+        attack.apply,
+        num_steps=num_steps,
+        track_every=track_every,
+    )
+    run_chunks = drive_chunks(
+        choose_form(jax.jit(chunk), stepwise, host_driven=host_driven),
+        batch_size=batch_size,
+    )
 
     def run(params, x, threat, /, *, key, context=None):
         index = np.arange(x.shape[0])

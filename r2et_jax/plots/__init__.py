@@ -6,8 +6,12 @@ hatches differ too. What is not finite cannot be drawn and is counted below the 
 """
 
 from r2et_jax.plots._bars import bars as bars
+from r2et_jax.plots._circular_graphs import circular_graphs as circular_graphs
 from r2et_jax.plots._curves import curves as curves
 from r2et_jax.plots._dots import dots as dots
+from r2et_jax.plots._explained import Explained as Explained
+from r2et_jax.plots._explained_bars import explained_bars as explained_bars
+from r2et_jax.plots._marked_images import marked_images as marked_images
 from r2et_jax.plots._paired import paired_curves as paired_curves
 from r2et_jax.plots._points import front as front
 from r2et_jax.plots._points import pareto_mask as pareto_mask

@@ -11,7 +11,7 @@ import pytest
 from absl import flags as absl_flags
 
 from experiments import cost
-from experiments.common import cli, cost_floors, costs
+from experiments.common import cli, cost_floors, cost_image_parts, cost_images, costs
 from experiments.common.cost_parts import (
     SIZES,
     Setting,
@@ -44,7 +44,7 @@ def test_the_attack_in_pytorch_agrees(adult_like, form):
 
     from experiments.common import torch_reference
 
-    model, params, x = adult_like
+    model, params, x, _ = adult_like
     # Trained-like scale, so that the sigmoid bends and the surface has kinks nearby.
     params = jax.tree.map(lambda leaf: 1.5 * leaf, params)
     attack = costs.protocol(costs.Subject(model, params, x), "er", k=K).attack
@@ -62,6 +62,61 @@ def test_the_attack_in_pytorch_agrees(adult_like, form):
     ).numpy()
     assert np.linalg.norm(perturbed - np.asarray(x), axis=1).min() > 0.02
     np.testing.assert_allclose(np.asarray(expected), perturbed, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options"),
+    [("mnist", {}), pytest.param("cifar10", {"width": 8}, marks=pytest.mark.slow)],
+)
+@pytest.mark.filterwarnings("default")
+def test_the_attack_on_images_in_pytorch_agrees(dataset, options, tmp_path):
+    pytest.importorskip("torch")
+    import torch
+
+    from experiments.common import cost_torch_images
+
+    subject = costs.image_subject(dataset, data_dir=tmp_path, num=3, seed=0, **options)
+    attack = costs.protocol(subject, "er", k=K).attack
+    run = costs.driven_attack(attack, num_steps=5, batch_size=3)
+    threat, key = threat_model("l2", 20.0), jax.random.key(0)
+    args = subject.params, subject.x, threat
+    found = run(*args, key=key, context=subject.context)
+    x = np.asarray(subject.x)
+    moved = np.linalg.norm(found - x, axis=1)
+    # The step is 0.02 long; its direction hardly changes.
+    assert (moved > 0.05).all() and (moved < 0.1001).all()
+    for layout in cost_torch_images.LAYOUTS:
+        network = cost_image_parts.torch_forms(subject, layout)(slice(0, 3))
+        perturbed = cost_torch_images.attack(
+            network, torch.tensor(x), k=K, epsilon=20.0, num_steps=5
+        ).numpy()
+        off = np.linalg.norm(perturbed - found, axis=1)
+        assert (off < 1e-3 * moved).all()
+
+
+def test_images_that_were_not_prepared_are_random(tmp_path):
+    pairs = cost_images.load("mnist", data_dir=tmp_path)
+    single = cost_images.load("cifar10", data_dir=tmp_path)
+    assert pairs.random and single.random and single.partner is None
+    assert pairs.x.shape[1] == pairs.partner.shape[1] == 784
+    assert set(pairs.y) == {0, 1} and set(single.y) == set(range(10))
+    assert 0 <= single.x.min() < 0.01 and 0.99 < single.x.max() <= 1
+    again = single.repeated(len(single.x) + 1)
+    np.testing.assert_array_equal(again.x[-1], single.x[0])
+    with pytest.raises(ValueError, match="dataset"):
+        cost_images.load("adult", data_dir=tmp_path)
+
+
+def test_grouped_convolutions_are_counted():
+    def convolve(x, kernel):
+        return jax.lax.conv(x[None], kernel, (1, 1), "VALID")[0]
+
+    x, kernel = jnp.ones((3, 2, 5, 5)), jnp.ones((4, 2, 2, 2))
+    plain = jax.jit(jax.vmap(convolve, (0, None))).lower(x, kernel).compile()
+    assert cost_image_parts.count_convolutions(plain.as_text()) == (1, 0)
+    kernels = jnp.stack([kernel] * 3)
+    mapped = jax.jit(jax.vmap(convolve)).lower(x, kernels).compile()
+    assert cost_image_parts.count_convolutions(mapped.as_text()) == (1, 1)
 
 
 def test_flops_of_a_step_of_the_attack(adult_like):
@@ -165,6 +220,13 @@ def test_memory_of_an_attack_on_many_inputs_is_bounded(adult_like):
     assert 100_000 * 4 * (NUM_FEATURES + 200) < size < 2 * 2**30
 
 
+def test_bytes_of_a_result(adult_like):
+    attack = costs.protocol(adult_like, "er", k=K).attack
+    size = cost_image_parts.result_bytes(adult_like, attack)
+    # Two maps, three inputs, and not much more than twenty single numbers.
+    assert 5 * 4 * NUM_FEATURES < size < 5 * 4 * NUM_FEATURES + 100
+
+
 def test_interleaved_times_each_function_in_every_round():
     calls = []
     runs = {name: lambda name=name: calls.append(name) for name in "ab"}
@@ -207,6 +269,38 @@ def test_the_results_show_medians_ranges_and_targets(tmp_path):
     assert "PyTorch was skipped." in table
     assert (tmp_path / "table.csv").read_text().startswith("dataset,method,attack")
     assert (tmp_path / "cost.png").stat().st_size > 1000
+
+
+def test_the_results_say_what_was_measured_on_images(tmp_path):
+    setting = cost.Setting(
+        "cifar10", ".", ("r2et",), ("er",), 8, 1.0, 0, SIZES["smoke"], "smoke",
+        "resnet9",
+    )  # fmt: skip
+    fields = {"attack": "er", "epsilon": 1.0}
+    note = {"note": cost_images.RANDOM_NOTE}
+    found = [
+        setting.record("flop_units", 3.5, 1, **fields, **note),
+        setting.record("grouped_convolutions", 0, 1, **fields),
+        *setting.spread("host_driven_ratio", np.array([3.0, 2.0, 4.0]), **fields),
+        *setting.spread(
+            "throughput_ratio", np.array([1.2]), against="torch_batched", **fields
+        ),
+        setting.record("resident_growth_bytes", 2**20, 512, **fields),
+        setting.record("resident_growth_bytes_few", 2**21, 64, **fields),
+        setting.record("result_bytes", 2**22, 512, **fields),
+    ]
+    cost.write_results(tmp_path, found, "")
+    table = (tmp_path / "table.md").read_text()
+    assert "| cifar10 | er | 3.50 | – | – | 3.00 (2.00 … 4.00) |" in table
+    assert "| cifar10 | er | – | 1 | 2 | 4 | – | – |" in table
+    assert f"cifar10, er, flop_units: {cost_images.RANDOM_NOTE}." in table
+    target = "throughput_ratio of cifar10 torch_batched ≥ 1, measured 1.2: met."
+    assert target in table
+    assert "grouped_convolutions of cifar10 er ≤ 0, measured 0: met." in table
+    assert "a process that has compiled it" in table
+    assert not (tmp_path / "cost.png").exists()
+    assert list(cost.parts_of(setting)) == list(cost_image_parts.PARTS)
+    assert "flops_ratio" in cost.parts_of(setting._replace(dataset="mnist"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,266 @@
+"""Explanations of a few test inputs before and after the attack, method by method.
+
+Attacks the test inputs of the models that the robustness experiment trained (trains
+them if they are not there), chooses examples by a rule that sees neither inputs nor
+explanations, and draws them.
+
+    python -m experiments.case_study --datasets=mnist,planted
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags as absl_flags
+
+from experiments.common import (
+    case_study_report,
+    cli,
+    flags,
+    protocol,
+    setup,
+    trained,
+    training_flags,
+)
+from experiments.common.candidates import attacked_model
+from experiments.common.case_study_examples import (
+    ALL,
+    Attacked,
+    choose,
+    example_records,
+    load_arrays,
+    save_arrays,
+    whole_records,
+)
+from experiments.common.evaluation import STRONGEST, strongest
+from experiments.common.fitting import LOGISTIC
+from experiments.common.problems import POOLINGS, Problem, problem
+from experiments.common.progress import track
+from r2et_jax import attacks, checks, datasets, objectives
+
+_EPSILON = 1.0  # of tables, the largest budget of the robustness experiment
+FLAGS = flags.define_common(
+    "case_study",
+    defaults={
+        "datasets": {
+            "smoke": "digits,planted",
+            "standard": "mnist,hiv,planted",
+            "paper": "mnist,hiv,planted",
+        },
+        "methods": "vanilla,wd,sp,r2et",
+        "attacks": STRONGEST,
+        # As of the robustness experiment: a model's seeds were trained together.
+        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
+    },
+    own=(*training_flags.NAMES, "num_examples", "tolerance", "pooling"),
+)
+training_flags.define_training()
+absl_flags.DEFINE_integer(
+    "num_examples",
+    3,
+    "test inputs that are drawn, at even quantiles from .1 to .9 of the first method's "
+    "P@k",
+    allow_override=True,
+)
+absl_flags.DEFINE_float(
+    "tolerance",
+    protocol.MAIN_TOLERANCE,
+    "validation AUC that the models may give up against vanilla, one of "
+    f"{', '.join(map(str, protocol.TOLERANCES))}",
+    allow_override=True,
+)
+absl_flags.DEFINE_enum(
+    "pooling",
+    None,
+    POOLINGS,
+    "of the convolutional network for images (default: max)",
+    allow_override=True,
+)
+
+
+class Part(NamedTuple):
+    """What is drawn of one data set.
+
+    Attributes:
+      found: the data.
+      cell: the fields by which the records of one method are found, but the method.
+      methods: their names, the one that orders the examples first.
+    """
+
+    found: Problem
+    cell: dict[str, Any]
+    methods: tuple[str, ...]
+
+
+def main(argv):
+    del argv
+    common = FLAGS.read(
+        datasets=(*datasets.names(), *datasets.names("pairs")),
+        methods=(*objectives.NAMES, LOGISTIC),
+        attacks=(*attacks.NAMES, STRONGEST),
+    )
+    count = absl_flags.FLAGS["num_examples"].value
+    checks.check_count("num_examples", count)
+    tolerance = absl_flags.FLAGS["tolerance"].value
+    checks.check_in("tolerance", tolerance, protocol.TOLERANCES)
+    for name in ("attacks", "k", "epsilon"):
+        given = getattr(common, name)
+        if len(given) > 1:
+            shown = ",".join(map(str, given))
+            raise ValueError(f"--{name} takes one entry in a case study, got {shown}")
+    pooling = absl_flags.FLAGS["pooling"].value or POOLINGS[0]
+    loaded = [problem(one, pooling=pooling) for one in setup.load(common)]
+    parts = [_part(found, common, tolerance) for found in loaded]
+    chosen = {
+        part.found.name: {name: part.cell[name] for name in ("k", "epsilon")}
+        for part in parts
+    }
+    config = {**common.config, "by_dataset": chosen}
+    folder, store = setup.open_folder(
+        common._replace(config=config), experiment=FLAGS.experiment
+    )
+    for part in parts:
+        _attack_methods(part, common, folder, store)
+        _choose_examples(part, count, folder, store)
+        setup.free_programs()
+    for path in case_study_report.write_report(folder, store, parts):
+        print(path)
+
+
+def _part(found: Problem, common, tolerance: float) -> Part:
+    for method in common.methods:
+        found.check_method(method)
+    if common.k:
+        (k,) = common.k
+    else:
+        k = found.k or protocol.TABULAR_K
+    checks.check_k(k, found.num_features)
+    if common.epsilon:
+        (epsilon,) = common.epsilon
+    elif found.epsilon:
+        epsilon = max(found.epsilon[common.preset])
+    else:
+        epsilon = _EPSILON
+    cell = {
+        "dataset": found.name,
+        "seed": common.seeds[0],
+        "attack": common.attacks[0],
+        "epsilon": epsilon,
+        "k": k,
+        "tolerance": tolerance,
+    }
+    methods = common.methods
+    if "vanilla" in methods:
+        methods = ("vanilla", *(name for name in methods if name != "vanilla"))
+    return Part(found, cell, methods)
+
+
+def _attack_methods(part, common, folder, store):
+    """Attack all test inputs under every method, and keep what was found."""
+    found, k = part.found, part.cell["k"]
+    fitter = setup.fitter(found, k, common)
+    tolerance = protocol.TOLERANCES.index(part.cell["tolerance"])
+    runs = {}
+    for method in track(
+        part.methods, description=f"{found.name} case study", show=common.progress
+    ):
+        cell = {**part.cell, "method": method}
+        if store.has(**cell, example=ALL):
+            continue
+        fitted = fitter.fit(method)
+        model, params = fitted.at(0, tolerance)
+        if model not in runs:
+            runs[model] = _compile(found, model, cell, fitter.protocol)
+        attacked = _attack(found, model, params, cell, fitter.protocol, runs[model])
+        save_arrays(folder, cell, attacked)
+        fields = setup.model_fields(
+            FLAGS.experiment,
+            found,
+            model,
+            method=method,
+            seed=cell["seed"],
+            k=k,
+            tolerance=cell["tolerance"],
+            schedule=fitter.protocol.schedule,
+        )
+        fields |= cell | {"example": ALL, "input": None}
+        choice = fitted.choices[0][tolerance]
+        store.append(
+            [
+                *whole_records(fields, attacked, found.dataset),
+                *trained.choice_records(fields, choice),
+            ]
+        )
+
+
+def _compile(found, model, cell, settings):
+    """The attack of the robustness experiment on a module."""
+    view, name, k = found.view, cell["attack"], cell["k"]
+    if name == STRONGEST:
+        return strongest(model, k, settings.strongest_budget, view)
+    named = attacks.named_attack(
+        name, attacked_model(model, view), k=k, **view.attack_options
+    )
+    return attacks.compile_attack(
+        named.attack,
+        num_steps=named.num_steps,
+        track_every=named.track_every,
+        **view.batching,
+    )
+
+
+def _attack(found, model, params, cell, settings, run) -> Attacked:
+    # The inputs and the key of the robustness experiment: its numbers are these.
+    inputs = found.inputs("test", settings.num_test)
+    result = run(
+        params,
+        inputs.x,
+        found.budget(cell["epsilon"]),
+        key=jax.random.key(0),
+        context=found.view.context(model, params, inputs.partner),
+    )
+    return Attacked(
+        x=np.asarray(inputs.x),
+        y=np.asarray(inputs.y),
+        perturbed=np.asarray(result.best.perturbed),
+        precision=np.asarray(result.best.precision),
+        clean_map=np.asarray(result.clean_map),
+        best_map=np.asarray(result.best_map),
+        clean_logits=np.asarray(result.clean_logits),
+        best_logits=np.asarray(result.best_logits),
+    )
+
+
+def _choose_examples(part, count, folder, store):
+    """Record the chosen inputs, the same ones under every method."""
+    cells = [{**part.cell, "method": method} for method in part.methods]
+    if all(store.has(**cell, example=1) for cell in cells):
+        return
+    found = [load_arrays(folder, cell) for cell in cells]
+    examples = choose(
+        np.stack([one.correct for one in found]),
+        np.stack([one.precision for one in found]),
+        count,
+    )
+    for cell, attacked in zip(cells, found, strict=True):
+        if store.has(**cell, example=1):
+            continue
+        whole = store.select(**cell, example=ALL, metric="p@k")[0]
+        shared = {
+            name: value
+            for name, value in whole.items()
+            if name not in ("metric", "value", "stderr", "n", "note", "cell_left")
+        }
+        store.append(
+            [
+                record
+                for one in examples
+                for record in example_records(shared, one, attacked, part.found.dataset)
+            ]
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,288 @@
+"""Table, figures and their captions of a case study, from records and arrays alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.common import output, records, tables
+from experiments.common.case_study_examples import ALL, load_arrays
+from r2et_jax import plots
+
+# The method that a headline sets against the first one, if it is there.
+_OURS = "r2et"
+# Change of a pixel up to which an image looks the same on a page.
+_UNSEEN = 0.25
+_MOST_NAMES = 5
+_DPI = 120
+_KINDS = {"image": "pixels", "graph": "edges", "tabular": "features"}
+
+
+def write_report(folder: Path, store: records.RecordStore, parts) -> list[Path]:
+    """Write table.md, table.csv, the figures and captions.json; returns their paths."""
+    names = [part.found.name for part in parts]
+    found = store.select(dataset=names)
+    with_truth = bool(records.select(found, metric="truth_precision"))
+    table = tables.pivot(
+        found,
+        rows=("dataset", "k", "example", "input", "method"),
+        columns=_columns(with_truth),
+    )
+    notes = [_rule(part, store) for part in parts]
+    tables.write_table(folder, table, notes=[*notes, *_notes(with_truth)])
+    captions, written = {}, [folder / "table.md", folder / "table.csv"]
+    for part in parts:
+        arrays = {
+            m: load_arrays(folder, {**part.cell, "method": m}) for m in part.methods
+        }
+        for number in _numbers(part, store):
+            example = Drawn(part, number, store, arrays)
+            path = folder / f"case_study_{part.found.name}_{number}.png"
+            output.save_figure(path, example.figure(), dpi=_DPI)
+            captions[path.name] = example.caption()
+            written.append(path)
+    path = folder / "captions.json"
+    text = json.dumps(captions, indent=2, ensure_ascii=False) + "\n"
+    output.write_text_atomic(path, text)
+    return [*written, path]
+
+
+class Drawn:
+    """One example of a data set: its figure, headline and caption.
+
+    Args:
+      part: what is drawn of the data set.
+      number: of the example.
+      store: the records.
+      arrays: method -> what the attack found of all inputs.
+    """
+
+    def __init__(self, part, number: int, store: records.RecordStore, arrays):
+        self.part, self.number = part, number
+        self.found = part.found
+        self.k, self.kind = part.cell["k"], part.found.view.kind
+        chosen = store.select(**part.cell, example=number)
+        self.one = chosen[0]
+        self.values = {
+            method: {
+                r["metric"]: records.number(r["value"])
+                for r in records.select(chosen, method=method)
+            }
+            for method in part.methods
+        }
+        self.mean, self.fallback = (
+            {
+                r["method"]: r["value"]
+                for r in store.select(**part.cell, example=ALL, metric=metric)
+            }
+            for metric in ("p@k", "fallback")
+        )
+        i, shape = self.one["input"], self._shape()
+        self.pairs = {}
+        for method, attacked in arrays.items():
+            tops = attacked.tops(self.k)[:, i]
+            maps = attacked.clean_map[i], attacked.best_map[i]
+            inputs = attacked.x[i], attacked.perturbed[i]
+            self.pairs[method] = tuple(
+                plots.Explained(*(np.reshape(leaf, shape) for leaf in leaves))
+                for leaves in zip(maps, tops, inputs, strict=True)
+            )
+
+    def _shape(self) -> tuple[int, ...]:
+        return self.found.dataset.shape if self.kind == "image" else (-1,)
+
+    def figure(self) -> Figure:
+        """The explanations under all methods."""
+        dataset = self.found.dataset
+        drawn = {self._label(method): pair for method, pair in self.pairs.items()}
+        if self.kind == "image":
+            partner = self.found.inputs("test", self.one["attacked"]).partner
+            same = "the same class" if self.one["label"] else "another class"
+            return plots.marked_images(
+                drawn,
+                partner=np.reshape(partner[self.one["input"]], dataset.shape),
+                partner_title=f"compared with\n({same})",
+                title=self.headline(),
+            )
+        if self.kind == "graph":
+            return plots.circular_graphs(
+                drawn,
+                edges=dataset.edges,
+                num_nodes=dataset.num_nodes,
+                truth=dataset.truth,
+                truth_name="where the classes truly differ",
+                nodes=dataset.regions,
+                title=self.headline(),
+            )
+        return plots.explained_bars(
+            drawn,
+            dataset.columns,
+            xlabel="share of the saliency",
+            title=self.headline(),
+        )
+
+    def headline(self) -> str:
+        """What the figure shows, in two lines."""
+        largest = max(values["linf"] for values in self.values.values())
+        moved = any(values["p@k"] < 1 for values in self.values.values())
+        if self.kind == "image" and largest <= _UNSEEN:
+            text = "The image looks the same"
+            text += (
+                "; the explanation does not" if moved else "; so does what explains it"
+            )
+        else:
+            what = {"image": "pixel", "graph": "edge", "tabular": "feature"}[self.kind]
+            text = f"No {what} changes by more than {_short(largest)}"
+            text += (
+                f"; the top {self.k} do change" if moved else f"; the top {self.k} stay"
+            )
+        first, *others = self.part.methods
+        shown = [first, *others[-1:]]
+        if _OURS in others:
+            shown[1] = _OURS
+        numbers = (f"{_short(self.values[m]['p@k'])} ({m})" for m in shown)
+        text += f"\nShare of the top {self.k} that stays (P@{self.k}): "
+        return text + " vs ".join(numbers)
+
+    def _label(self, method: str) -> str:
+        values = self.values[method]
+        name = f"{method} (= vanilla)" if self.fallback.get(method) else method
+        lines = [
+            name,
+            f"P@{self.k}  {_short(values['p@k'])}",
+            f"p({self._class()})  {_change(values, 'probability')}",
+        ]
+        if "truth_precision" in values:
+            lines.append(f"truth precision  {_change(values, 'truth_precision')}")
+        if self.kind == "tabular":
+            return ",  ".join(lines)
+        return "\n".join(lines)
+
+    def _class(self) -> str:
+        label = self.one["label"]
+        if self.kind == "tabular":
+            return f"class {label}"
+        return "same" if label else "different"
+
+    def caption(self) -> str:
+        """What is drawn, how it was chosen, and the numbers, as text."""
+        cell, one = self.part.cell, self.one
+        sentences = [
+            f"{self.headline()}.".replace("\n", ". "),
+            f"{self.found.name}, test input {one['input']}: its top {self.k} "
+            f"{_KINDS[self.kind]} before and after the attack {cell['attack']}, "
+            f"{self.found.view.norm} budget {cell['epsilon']:g}, under models of seed "
+            f"{cell['seed']}.",
+            f"Chosen by rule: quantile {one['quantile']:g} in the order of "
+            f"{self.part.methods[0]}'s P@{self.k} after the attack, of the "
+            f"{one['eligible']} of {one['attacked']} test inputs that all methods "
+            "classify correctly.",
+        ]
+        if self.kind == "image":
+            label = "the same class as" if one["label"] else "another class than"
+            sentences.append(
+                f"The image is of {label} its partner, which is unchanged."
+            )
+        truth = getattr(self.found.dataset, "truth", None)
+        if truth is not None:
+            best = min(self.k, truth.sum()) / self.k
+            sentences.append(
+                f"Truth precision: share of the top {self.k} among the {truth.sum()} "
+                f"edges in which the classes truly differ; at most {_short(best)}, by "
+                f"chance {_short(truth.mean())}."
+            )
+        sentences += [self._numbers_of(method) for method in self.part.methods]
+        return " ".join(sentences)
+
+    def _numbers_of(self, method: str) -> str:
+        values = self.values[method]
+        text = (
+            f"{method}: P@{self.k} {_short(values['p@k'])} (mean of all attacked "
+            f"inputs {_short(records.number(self.mean[method]))}), probability of the "
+            f"predicted class {_change(values, 'probability')}, change of the input "
+            f"{values['l2']:.2g} in l2, {values['linf']:.2g} at most"
+        )
+        if "truth_precision" in values:
+            text += f", truth precision {_change(values, 'truth_precision')}"
+        if self.kind != "image":
+            before, after = (one.top for one in self.pairs[method])
+            for word, mask in (("leave", before & ~after), ("enter", after & ~before)):
+                text += f"; {mask.sum()} {word}{self._names(mask)}"
+        if self.fallback.get(method):
+            text += "; no checkpoint was admissible, these are vanilla's"
+        return f"{text}."
+
+    def _names(self, mask: np.ndarray) -> str:
+        columns = self.found.dataset.columns
+        names = [columns[i] for i in np.flatnonzero(mask)]
+        if not 0 < len(names) <= _MOST_NAMES:
+            return ""
+        return f" ({', '.join(names)})"
+
+
+def _numbers(part, store: records.RecordStore) -> list[int]:
+    return [
+        r["example"]
+        for r in store.select(**part.cell, method=part.methods[0], metric="p@k")
+        if r["example"] != ALL
+    ]
+
+
+def _columns(with_truth: bool) -> list[tables.ColumnSpec]:
+    columns = [
+        tables.ColumnSpec("P@k", {"metric": "p@k"}),
+        tables.ColumnSpec("p before", {"metric": "probability"}),
+        tables.ColumnSpec("p after", {"metric": "probability_attacked"}),
+        tables.ColumnSpec("‖δ‖₂", {"metric": "l2"}),
+        tables.ColumnSpec("‖δ‖∞", {"metric": "linf"}),
+    ]
+    if with_truth:
+        columns += [
+            tables.ColumnSpec("truth before", {"metric": "truth_precision"}),
+            tables.ColumnSpec("truth after", {"metric": "truth_precision_attacked"}),
+        ]
+    return columns
+
+
+def _rule(part, store: records.RecordStore) -> str:
+    found = store.select(**part.cell, method=part.methods[0], metric="p@k")
+    chosen = [r for r in found if r["example"] != ALL]
+    shown = ", ".join(f"{r['input']} ({r['quantile']:g})" for r in chosen)
+    cell = part.cell
+    return (
+        f"{part.found.name}: attack {cell['attack']}, {part.found.view.norm} budget "
+        f"{cell['epsilon']:g}, seed {cell['seed']}, tolerance {cell['tolerance']:g}. "
+        f"Examples, the same for all methods: of the {chosen[0]['eligible']} of "
+        f"{chosen[0]['attacked']} test inputs that all methods classify correctly, in "
+        f"the order of {part.methods[0]}'s P@{cell['k']} after the attack, those at "
+        f"the quantiles in parentheses: {shown}."
+    )
+
+
+def _notes(with_truth: bool) -> list[str]:
+    notes = [
+        f"example {ALL}: mean over all attacked test inputs.",
+        "p: probability of the class that is predicted before the attack; δ: the "
+        "change of the input.",
+    ]
+    if with_truth:
+        notes.append(
+            "truth: share of the top k in which the classes truly differ, before and "
+            "after the attack."
+        )
+    return notes
+
+
+def _change(values: dict[str, float], metric: str) -> str:
+    return f"{_short(values[metric])} → {_short(values[f'{metric}_attacked'])}"
+
+
+def _short(value: Any) -> str:
+    """Two digits without a leading zero, more for what is smaller than .1."""
+    value = float(value)
+    text = f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+    return text[1:] if text.startswith("0.") else text

@@ -1,0 +1,145 @@
+"""The attack's loop driven from the host: each step a program of its own.
+
+XLA runs convolutions on CPU several times slower inside a loop than outside of one.
+Where that costs more than calling a program for every step, the host drives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from r2et_jax.attacks.context import in_context
+from r2et_jax.score import predicted_class
+from r2et_jax.types import ApplyFn
+
+_CONVOLUTION = "conv_general_dilated"
+
+
+class Phases(NamedTuple):
+    """An attack on one input in pieces, of which a loop is made.
+
+    Attributes:
+      begin: `begin(params, x, target, threat, *, key, start=None) -> (context, carry)`.
+      advance: `advance(params, context, carry) -> carry`, one step.
+      judge: `judge(params, context, carry, index) -> (carry, traced)`, after each block
+        of steps, of which `index` counts the ones before.
+      finish: `finish(params, context, carry, traces) -> result`; traces are stacked.
+    """
+
+    begin: Callable[..., tuple[Any, Any]]
+    advance: Callable[..., Any]
+    judge: Callable[..., tuple[Any, Any]]
+    finish: Callable[..., Any]
+
+
+def compile_phases(
+    phases: Phases, apply: ApplyFn, *, num_steps: int, track_every: int
+) -> Callable[..., Any]:
+    """The attack on a chunk of inputs, each phase compiled, the loop on the host.
+
+    Args:
+      phases: the attack.
+      apply: the model under attack, which predicts each input's target.
+      num_steps: steps, a multiple of `track_every`.
+      track_every: steps between two judgements.
+
+    Returns:
+      `run((params, threat, key), (x [m, n], index [m], context)) -> result`, with a
+      leading axis m and examples' keys by index, as `attacks.compile_attack` has them.
+    """
+
+    def begin(shared, batched):
+        params, threat, key = shared
+
+        def one(x, index, context):
+            model = in_context(params, context)
+            target = predicted_class(apply(model, x))
+            each = jax.random.fold_in(key, index)
+            fixed, carry = phases.begin(model, x, target, threat, key=each)
+            # The threat model is shared: only the rest has a copy for each example.
+            return fixed._replace(threat=None), carry
+
+        return jax.vmap(one)(*batched)
+
+    def mapped(phase):
+        def each(shared, context, fixed, *state):
+            params, threat, _ = shared
+
+            def one(context, fixed, *state):
+                fixed = fixed._replace(threat=threat)
+                return phase(in_context(params, context), fixed, *state)
+
+            return jax.vmap(one)(context, fixed, *state)
+
+        return each
+
+    def judge(shared, context, fixed, carry, block):
+        blocks = jnp.broadcast_to(block, fixed.target.shape)
+        return mapped(phases.judge)(shared, context, fixed, carry, blocks)
+
+    def finish(shared, context, fixed, carry, traces):
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *traces)
+        return mapped(phases.finish)(shared, context, fixed, carry, stacked)
+
+    begin, judge, finish = jax.jit(begin), jax.jit(judge), jax.jit(finish)
+    advance = jax.jit(mapped(phases.advance))
+
+    def run(shared, batched):
+        context = batched[-1]
+        fixed, carry = begin(shared, batched)
+        traces = []
+        for block in range(num_steps // track_every):
+            for _ in range(track_every):
+                carry = advance(shared, context, fixed, carry)
+            carry, traced = judge(shared, context, fixed, carry, jnp.int32(block))
+            traces.append(traced)
+        return finish(shared, context, fixed, carry, tuple(traces))
+
+    return run
+
+
+def choose_form(
+    scanned: Any, stepwise: Callable[..., Any], *, host_driven: bool | None = None
+) -> Callable[..., Any]:
+    """The faster form of an attack for its model and this backend.
+
+    Args:
+      scanned: the attack as one program, under `jax.jit`.
+      stepwise: the same driven from the host.
+      host_driven: whether to take the second one; None to choose it for convolutions
+        on CPU alone.
+
+    Returns:
+      `run(*args)`, which calls one of the two.
+    """
+    if host_driven is not None:
+        return stepwise if host_driven else scanned
+
+    def run(*args):
+        if jax.default_backend() != "cpu":
+            return scanned(*args)
+        # Traced once: the call that follows finds it.
+        program = scanned.trace(*args).jaxpr
+        return (stepwise if _has_convolution(program.jaxpr) else scanned)(*args)
+
+    return run
+
+
+def _has_convolution(program) -> bool:
+    """Whether a program, or one inside of it, has a convolution."""
+    return any(
+        equation.primitive.name == _CONVOLUTION
+        or any(map(_has_convolution, _programs_in(equation.params)))
+        for equation in program.eqns
+    )
+
+
+def _programs_in(params):
+    for leaf in jax.tree.leaves(params):
+        leaf = getattr(leaf, "jaxpr", leaf)
+        if hasattr(leaf, "eqns"):
+            yield leaf
