@@ -80,17 +80,19 @@ absl_flags.DEFINE_enum(
 )
 
 
-class Part(NamedTuple):
+class Study(NamedTuple):
     """What is drawn of one data set.
 
     Attributes:
       found: the data.
       cell: the fields by which the records of one method are found, but the method.
+      seeds: with which the models were trained; the first one's are drawn.
       methods: their names, the one that orders the examples first.
     """
 
     found: Problem
     cell: dict[str, Any]
+    seeds: tuple[int, ...]
     methods: tuple[str, ...]
 
 
@@ -112,24 +114,27 @@ def main(argv):
             raise ValueError(f"--{name} takes one entry in a case study, got {shown}")
     pooling = absl_flags.FLAGS["pooling"].value or POOLINGS[0]
     loaded = [problem(one, pooling=pooling) for one in setup.load(common)]
-    parts = [_part(found, common, tolerance) for found in loaded]
+    studies = [_study(found, common, tolerance) for found in loaded]
     chosen = {
-        part.found.name: {name: part.cell[name] for name in ("k", "epsilon")}
-        for part in parts
+        study.found.name: {
+            **{name: study.cell[name] for name in ("k", "epsilon")},
+            "seeds": list(study.seeds),
+        }
+        for study in studies
     }
     config = {**common.config, "by_dataset": chosen}
     folder, store = setup.open_folder(
         common._replace(config=config), experiment=FLAGS.experiment
     )
-    for part in parts:
-        _attack_methods(part, common, folder, store)
-        _choose_examples(part, count, folder, store)
+    for study in studies:
+        _attack_methods(study, common, folder, store)
+        _choose_examples(study, count, folder, store)
         setup.free_programs()
-    for path in case_study_report.write_report(folder, store, parts):
+    for path in case_study_report.write_report(folder, store, studies):
         print(path)
 
 
-def _part(found: Problem, common, tolerance: float) -> Part:
+def _study(found: Problem, common, tolerance: float) -> Study:
     for method in common.methods:
         found.check_method(method)
     if common.k:
@@ -143,9 +148,12 @@ def _part(found: Problem, common, tolerance: float) -> Part:
         epsilon = max(found.epsilon[common.preset])
     else:
         epsilon = _EPSILON
+    seeds = common.seeds
+    if absl_flags.FLAGS["seeds"].value is None:
+        seeds = found.seeds(common.preset, seeds)
     cell = {
         "dataset": found.name,
-        "seed": common.seeds[0],
+        "seed": seeds[0],
         "attack": common.attacks[0],
         "epsilon": epsilon,
         "k": k,
@@ -154,19 +162,19 @@ def _part(found: Problem, common, tolerance: float) -> Part:
     methods = common.methods
     if "vanilla" in methods:
         methods = ("vanilla", *(name for name in methods if name != "vanilla"))
-    return Part(found, cell, methods)
+    return Study(found, cell, seeds, methods)
 
 
-def _attack_methods(part, common, folder, store):
+def _attack_methods(study, common, folder, store):
     """Attack all test inputs under every method, and keep what was found."""
-    found, k = part.found, part.cell["k"]
-    fitter = setup.fitter(found, k, common)
-    tolerance = protocol.TOLERANCES.index(part.cell["tolerance"])
+    found, k = study.found, study.cell["k"]
+    fitter = setup.fitter(found, k, common._replace(seeds=study.seeds))
+    tolerance = protocol.TOLERANCES.index(study.cell["tolerance"])
     runs = {}
     for method in track(
-        part.methods, description=f"{found.name} case study", show=common.progress
+        study.methods, description=f"{found.name} case study", show=common.progress
     ):
-        cell = {**part.cell, "method": method}
+        cell = {**study.cell, "method": method}
         if store.has(**cell, example=ALL):
             continue
         fitted = fitter.fit(method)
@@ -233,9 +241,9 @@ def _attack(found, model, params, cell, settings, run) -> Attacked:
     )
 
 
-def _choose_examples(part, count, folder, store):
+def _choose_examples(study, count, folder, store):
     """Record the chosen inputs, the same ones under every method."""
-    cells = [{**part.cell, "method": method} for method in part.methods]
+    cells = [{**study.cell, "method": method} for method in study.methods]
     if all(store.has(**cell, example=1) for cell in cells):
         return
     found = [load_arrays(folder, cell) for cell in cells]
@@ -257,7 +265,9 @@ def _choose_examples(part, count, folder, store):
             [
                 record
                 for one in examples
-                for record in example_records(shared, one, attacked, part.found.dataset)
+                for record in example_records(
+                    shared, one, attacked, study.found.dataset
+                )
             ]
         )
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.common import measured
 from experiments.common.evaluation import PER_INPUT
 from r2et_jax import metrics, ranking, score
 
@@ -151,22 +152,15 @@ def load_arrays(folder: Path, cell: dict[str, Any]) -> Attacked:
 
 def whole_records(fields, attacked: Attacked, dataset: Any) -> list[dict[str, Any]]:
     """What is recorded of all attacked inputs."""
-    correct = attacked.correct.astype(float)
     found = [
-        {**_summary(fields, "p@k", metrics.mean_and_stderr(attacked.precision))},
-        {
-            **_summary(fields, PER_INPUT, metrics.mean_and_stderr(attacked.precision)),
-            "values": _shares(attacked.precision),
-        },
-        {
-            **_summary(fields, "correct", metrics.mean_and_stderr(correct)),
-            "values": _shares(correct),
-        },
+        measured.summary("p@k", attacked.precision),
+        measured.each(PER_INPUT, attacked.precision),
+        measured.each("correct", attacked.correct),
     ]
     for metric, maps in _truth_maps(attacked, dataset):
-        summary = metrics.truth_precision(maps, dataset.truth, k=fields["k"])
-        found.append(_summary(fields, metric, summary))
-    return found
+        one = metrics.truth_precision(maps, dataset.truth, k=fields["k"])
+        found.append(measured.measured(metric, one.mean, one.stderr, one.n))
+    return [{**fields, **record} for record in found]
 
 
 def example_records(
@@ -196,7 +190,7 @@ def example_records(
         "attacked": example.attacked,
     }
     return [
-        {**fields, "metric": name, "value": float(value), "stderr": None, "n": 1}
+        {**fields, **measured.measured(name, value, None, 1)}
         for name, value in values.items()
     ]
 
@@ -208,20 +202,3 @@ def _truth_maps(attacked: Attacked, dataset: Any):
         ("truth_precision", attacked.clean_map),
         ("truth_precision_attacked", attacked.best_map),
     )
-
-
-def _summary(fields, metric: str, summary: metrics.Summary) -> dict[str, Any]:
-    record = {
-        **fields,
-        "metric": metric,
-        "value": float(summary.mean),
-        "stderr": float(summary.stderr),
-        "n": int(summary.n),
-    }
-    if summary.num_nonfinite:
-        record["note"] = f"{int(summary.num_nonfinite)} inputs are not finite"
-    return record
-
-
-def _shares(values: np.ndarray) -> list[float | None]:
-    return [round(float(v), 4) if np.isfinite(v) else None for v in values]

@@ -22,9 +22,9 @@ _DPI = 120
 _KINDS = {"image": "pixels", "graph": "edges", "tabular": "features"}
 
 
-def write_report(folder: Path, store: records.RecordStore, parts) -> list[Path]:
+def write_report(folder: Path, store: records.RecordStore, studies) -> list[Path]:
     """Write table.md, table.csv, the figures and captions.json; returns their paths."""
-    names = [part.found.name for part in parts]
+    names = [study.found.name for study in studies]
     found = store.select(dataset=names)
     with_truth = bool(records.select(found, metric="truth_precision"))
     table = tables.pivot(
@@ -32,16 +32,16 @@ def write_report(folder: Path, store: records.RecordStore, parts) -> list[Path]:
         rows=("dataset", "k", "example", "input", "method"),
         columns=_columns(with_truth),
     )
-    notes = [_rule(part, store) for part in parts]
+    notes = [_rule(study, store) for study in studies]
     tables.write_table(folder, table, notes=[*notes, *_notes(with_truth)])
     captions, written = {}, [folder / "table.md", folder / "table.csv"]
-    for part in parts:
+    for study in studies:
         arrays = {
-            m: load_arrays(folder, {**part.cell, "method": m}) for m in part.methods
+            m: load_arrays(folder, {**study.cell, "method": m}) for m in study.methods
         }
-        for number in _numbers(part, store):
-            example = Drawn(part, number, store, arrays)
-            path = folder / f"case_study_{part.found.name}_{number}.png"
+        for number in _numbers(study, store):
+            example = Drawn(study, number, store, arrays)
+            path = folder / f"case_study_{study.found.name}_{number}.png"
             output.save_figure(path, example.figure(), dpi=_DPI)
             captions[path.name] = example.caption()
             written.append(path)
@@ -55,29 +55,29 @@ class Drawn:
     """One example of a data set: its figure, headline and caption.
 
     Args:
-      part: what is drawn of the data set.
+      study: what is drawn of the data set.
       number: of the example.
       store: the records.
       arrays: method -> what the attack found of all inputs.
     """
 
-    def __init__(self, part, number: int, store: records.RecordStore, arrays):
-        self.part, self.number = part, number
-        self.found = part.found
-        self.k, self.kind = part.cell["k"], part.found.view.kind
-        chosen = store.select(**part.cell, example=number)
+    def __init__(self, study, number: int, store: records.RecordStore, arrays):
+        self.study, self.number = study, number
+        self.found = study.found
+        self.k, self.kind = study.cell["k"], study.found.view.kind
+        chosen = store.select(**study.cell, example=number)
         self.one = chosen[0]
         self.values = {
             method: {
                 r["metric"]: records.number(r["value"])
                 for r in records.select(chosen, method=method)
             }
-            for method in part.methods
+            for method in study.methods
         }
         self.mean, self.fallback = (
             {
                 r["method"]: r["value"]
-                for r in store.select(**part.cell, example=ALL, metric=metric)
+                for r in store.select(**study.cell, example=ALL, metric=metric)
             }
             for metric in ("p@k", "fallback")
         )
@@ -140,7 +140,7 @@ class Drawn:
             text += (
                 f"; the top {self.k} do change" if moved else f"; the top {self.k} stay"
             )
-        first, *others = self.part.methods
+        first, *others = self.study.methods
         shown = [first, *others[-1:]]
         if _OURS in others:
             shown[1] = _OURS
@@ -170,7 +170,7 @@ class Drawn:
 
     def caption(self) -> str:
         """What is drawn, how it was chosen, and the numbers, as text."""
-        cell, one = self.part.cell, self.one
+        cell, one = self.study.cell, self.one
         sentences = [
             f"{self.headline()}.".replace("\n", ". "),
             f"{self.found.name}, test input {one['input']}: its top {self.k} "
@@ -178,7 +178,7 @@ class Drawn:
             f"{self.found.view.norm} budget {cell['epsilon']:g}, under models of seed "
             f"{cell['seed']}.",
             f"Chosen by rule: quantile {one['quantile']:g} in the order of "
-            f"{self.part.methods[0]}'s P@{self.k} after the attack, of the "
+            f"{self.study.methods[0]}'s P@{self.k} after the attack, of the "
             f"{one['eligible']} of {one['attacked']} test inputs that all methods "
             "classify correctly.",
         ]
@@ -195,7 +195,7 @@ class Drawn:
                 f"edges in which the classes truly differ; at most {_short(best)}, by "
                 f"chance {_short(truth.mean())}."
             )
-        sentences += [self._numbers_of(method) for method in self.part.methods]
+        sentences += [self._numbers_of(method) for method in self.study.methods]
         return " ".join(sentences)
 
     def _numbers_of(self, method: str) -> str:
@@ -224,10 +224,10 @@ class Drawn:
         return f" ({', '.join(names)})"
 
 
-def _numbers(part, store: records.RecordStore) -> list[int]:
+def _numbers(study, store: records.RecordStore) -> list[int]:
     return [
         r["example"]
-        for r in store.select(**part.cell, method=part.methods[0], metric="p@k")
+        for r in store.select(**study.cell, method=study.methods[0], metric="p@k")
         if r["example"] != ALL
     ]
 
@@ -248,17 +248,17 @@ def _columns(with_truth: bool) -> list[tables.ColumnSpec]:
     return columns
 
 
-def _rule(part, store: records.RecordStore) -> str:
-    found = store.select(**part.cell, method=part.methods[0], metric="p@k")
+def _rule(study, store: records.RecordStore) -> str:
+    found = store.select(**study.cell, method=study.methods[0], metric="p@k")
     chosen = [r for r in found if r["example"] != ALL]
     shown = ", ".join(f"{r['input']} ({r['quantile']:g})" for r in chosen)
-    cell = part.cell
+    cell = study.cell
     return (
-        f"{part.found.name}: attack {cell['attack']}, {part.found.view.norm} budget "
+        f"{study.found.name}: attack {cell['attack']}, {study.found.view.norm} budget "
         f"{cell['epsilon']:g}, seed {cell['seed']}, tolerance {cell['tolerance']:g}. "
         f"Examples, the same for all methods: of the {chosen[0]['eligible']} of "
         f"{chosen[0]['attacked']} test inputs that all methods classify correctly, in "
-        f"the order of {part.methods[0]}'s P@{cell['k']} after the attack, those at "
+        f"the order of {study.methods[0]}'s P@{cell['k']} after the attack, those at "
         f"the quantiles in parentheses: {shown}."
     )
 

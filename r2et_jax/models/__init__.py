@@ -4,7 +4,6 @@ from r2et_jax.models.activations import activation as activation
 from r2et_jax.models.activations import leaky_softplus as leaky_softplus
 from r2et_jax.models.activations import scaled_softplus as scaled_softplus
 from r2et_jax.models.cnn import CNN as CNN
-from r2et_jax.models.convolution import Conv as Conv
 from r2et_jax.models.gcn import GCN as GCN
 from r2et_jax.models.gcn import adjacency as adjacency
 from r2et_jax.models.gcn import edge_list as edge_list

@@ -55,8 +55,11 @@ class Conv(nn.Module):
                 f"got the shape {x.shape}"
             )
         shape = (*self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        draw, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros_init()
+        kernel = self.param("kernel", draw, shape, jnp.float32)
+        bias = self.param("bias", zeros, shape[-1:], jnp.float32)
+        # Of one type, as Flax's own layers make them.
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias)
         form = self.form
         if form == "auto":
             form = "banded" if jax.default_backend() == "cpu" else "direct"

@@ -8,6 +8,7 @@ import pytest
 from absl import flags as absl_flags
 
 from experiments.common import (
+    candidates,
     case_study_examples,
     case_study_report,
     cli,
@@ -34,6 +35,8 @@ def tiny():
         patch.setitem(
             protocol.PRESETS, "smoke", protocol.PRESETS["smoke"]._replace(**TINY)
         )
+        # Compiles in a fraction of the time.
+        patch.setattr(candidates, "_ATTACK", "random")
         patch.delenv("R2ET_DEBUG", raising=False)
         yield
 
@@ -50,7 +53,7 @@ def call(experiment, folder, *arguments):
     for name in (*experiment.flags.LISTS, "num_examples", "tolerance", "pooling"):
         values[name].unparse()
     common = ("--preset=smoke", "--noprogress", "--seeds=3,0", "--num_examples=2")
-    common += (f"--methods={','.join(reversed(METHODS))}", "--attacks=er_surrogate")
+    common += (f"--methods={','.join(reversed(METHODS))}", "--attacks=random")
     common += (f"--datasets={','.join(DATASETS)}",)
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
     rest = values(["case_study", *common, *folders, *arguments])
@@ -96,7 +99,7 @@ def test_records_say_what_the_arrays_hold(finished):
             every = store.select(**here, example="all", metric="p@k_inputs")[0]
             np.testing.assert_allclose(every["values"], arrays.precision, atol=1e-4)
             assert (every["seed"], every["n"], every["tolerance"]) == (3, 12, 0.01)
-            assert {r["attack"] for r in store.select(**here)} == {"er_surrogate"}
+            assert {r["attack"] for r in store.select(**here)} == {"random"}
             for number in (1, 2):
                 one = {**here, "example": number}
                 i = store.select(**one, metric="p@k")[0]["input"]
@@ -149,7 +152,11 @@ def test_budgets_and_sizes_are_those_of_each_kind_of_data(finished):
         own = problems.problem(datasets.load(dataset))
         epsilon = max(own.epsilon["smoke"]) if own.epsilon else 1.0
         k = own.k or 8
-        assert flags["by_dataset"][dataset] == {"k": k, "epsilon": epsilon}
+        assert flags["by_dataset"][dataset] == {
+            "k": k,
+            "epsilon": epsilon,
+            "seeds": [3, 0],
+        }
         found = store.select(dataset=dataset, metric=norm)
         assert len(found) == 2 * len(METHODS)
         assert all(0 <= r["value"] <= epsilon * (1 + 1e-4) for r in found)

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from absl import flags as absl_flags
 
-from experiments.common import cli, fitting, pair_protocol, problems, records
+from experiments.common import (
+    candidates,
+    cli,
+    fitting,
+    pair_protocol,
+    problems,
+    records,
+)
 from r2et_jax import datasets, models, objectives, saliency, score
 
 TINY = {
@@ -54,6 +61,8 @@ def finished(tmp_path_factory, robustness):
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("image", "graph"):
             patch.setitem(pair_protocol._CHANGES, ("smoke", kind), TINY)
+        # Compiles in a fraction of the time; er_surrogate is measured below.
+        patch.setattr(candidates, "_ATTACK", "random")
         patch.delenv("R2ET_DEBUG", raising=False)
         folder = tmp_path_factory.mktemp("pairs")
         call(robustness, folder)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax.models import Conv
+from r2et_jax.models.convolution import Conv
 
 SHAPES = (((7, 6, 3), (3, 2), 4), ((5, 5, 1), (5, 5), 2), ((4, 9, 2), (1, 3), 1))
 

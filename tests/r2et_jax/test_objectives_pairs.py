@@ -36,13 +36,17 @@ def test_a_pair_with_a_piecewise_linear_encoder_takes_the_exact_short_forms():
             ]
         )
 
+    @jax.jit
+    def hessian(params):
+        probability = score.probability(apply)
+        return jax.hessian(lambda x: probability((params, partner), x, target))(x)
+
     def by_dense(t):
         moved = jax.tree.map(lambda p, d: p + t * d, params, direction)
-        probability = score.probability(apply)
-        h = jax.hessian(lambda x: probability((moved, partner), x, target))(x)
+        h = hessian(moved)
         return np.array([np.linalg.norm(h), np.abs(np.linalg.eigvalsh(h)).max()])
 
-    values, slopes = jax.jvp(both, (params,), (direction,))
+    values, slopes = jax.jit(lambda p: jax.jvp(both, (p,), (direction,)))(params)
     np.testing.assert_allclose(values, by_dense(0.0), rtol=1e-9)
     assert values[0] > 1.001 * values[1]  # more than one eigenvalue counts
     difference = (by_dense(1e-5) - by_dense(-1e-5)) / 2e-5
