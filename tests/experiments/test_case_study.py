@@ -19,6 +19,9 @@ from experiments.common import (
 )
 from r2et_jax import datasets, metrics
 
+# Networks of three kinds of data are compiled and trained.
+pytestmark = pytest.mark.slow
+
 TINY = {
     "pretrain_epochs": 8, "epochs": 2, "eval_every": 1, "learning_rate": 5e-3,
     "num_valid": 4, "num_test": 12, "strongest_budget": 1800,

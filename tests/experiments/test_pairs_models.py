@@ -21,6 +21,9 @@ from experiments.common import (
 )
 from r2et_jax import datasets, metrics, models, saved
 
+# Networks of three kinds of data are compiled and trained.
+pytestmark = pytest.mark.slow
+
 TINY = {
     "pretrain_epochs": 2, "epochs": 1, "eval_every": 1, "learning_rate": 5e-3,
     "num_valid": 4, "num_test": 6, "num_train": 320,
