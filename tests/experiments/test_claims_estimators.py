@@ -29,6 +29,7 @@ def test_images_have_closed_forms_and_a_wrong_norm_is_seen(monkeypatch, factor):
     assert 0 <= found["ssr"]["error"] < claims_estimators.EXACT
 
 
+@pytest.mark.slow
 def test_graphs_have_estimates_with_their_spread():
     found = measured("planted")
     assert set(found) == {"hutchinson_h", "ssr"}

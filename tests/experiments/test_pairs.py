@@ -69,6 +69,7 @@ def finished(tmp_path_factory, robustness):
     return folder
 
 
+@pytest.mark.slow
 def test_each_data_set_has_its_own_size_budget_and_guards(finished):
     store = records.RecordStore(finished / "records.jsonl")
     expected = {
@@ -104,6 +105,7 @@ def test_each_data_set_has_its_own_size_budget_and_guards(finished):
     assert not {"folds", "pooling"} & config["flags"].keys()  # as they were not given
 
 
+@pytest.mark.slow
 def test_reports_stand_apart_and_together(finished):
     names = {path.name for path in finished.iterdir()}
     for part in ("digits", "planted"):
@@ -115,6 +117,7 @@ def test_reports_stand_apart_and_together(finished):
     assert "bg" not in (finished / "table_planted.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_run_changes_nothing(finished, robustness, monkeypatch):
     def train(*arguments, **keywords):
         raise AssertionError("trained again")
