@@ -9,6 +9,10 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # JAX_PLATFORMS=cuda tests on a GPU
 os.environ["JAX_ENABLE_X64"] = "0"  # tests ask for 64 bits: jax.enable_x64(True)
 os.environ["MPLBACKEND"] = "Agg"
+# Tests compile far more than they compute: a quarter of their time is saved.
+_LEVEL = "--xla_backend_optimization_level"
+if _LEVEL not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_LEVEL}=0".strip()
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
