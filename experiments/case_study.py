@@ -19,12 +19,12 @@ from experiments.common import (
     case_study_report,
     cli,
     flags,
+    parts,
     protocol,
     setup,
     trained,
     training_flags,
 )
-from experiments.common.candidates import attacked_model
 from experiments.common.case_study_examples import (
     ALL,
     Attacked,
@@ -34,13 +34,12 @@ from experiments.common.case_study_examples import (
     save_arrays,
     whole_records,
 )
-from experiments.common.evaluation import STRONGEST, strongest
+from experiments.common.evaluation import STRONGEST, compiled_attack
 from experiments.common.fitting import LOGISTIC
-from experiments.common.problems import POOLINGS, Problem, problem
+from experiments.common.problems import Problem
 from experiments.common.progress import track
 from r2et_jax import attacks, checks, datasets, objectives
 
-_EPSILON = 1.0  # of tables, the largest budget of the robustness experiment
 FLAGS = flags.define_common(
     "case_study",
     defaults={
@@ -51,6 +50,8 @@ FLAGS = flags.define_common(
         },
         "methods": "vanilla,wd,sp,r2et",
         "attacks": STRONGEST,
+        "k": str(protocol.TABULAR_K),
+        "epsilon": "1",
         # As of the robustness experiment: a model's seeds were trained together.
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
@@ -71,13 +72,7 @@ absl_flags.DEFINE_float(
     f"{', '.join(map(str, protocol.TOLERANCES))}",
     allow_override=True,
 )
-absl_flags.DEFINE_enum(
-    "pooling",
-    None,
-    POOLINGS,
-    "of the convolutional network for images (default: max)",
-    allow_override=True,
-)
+parts.define_pooling()
 
 
 class Study(NamedTuple):
@@ -85,14 +80,14 @@ class Study(NamedTuple):
 
     Attributes:
       found: the data.
+      common: the flags that are meant for it.
       cell: the fields by which the records of one method are found, but the method.
-      seeds: with which the models were trained; the first one's are drawn.
       methods: their names, the one that orders the examples first.
     """
 
     found: Problem
+    common: flags.Common
     cell: dict[str, Any]
-    seeds: tuple[int, ...]
     methods: tuple[str, ...]
 
 
@@ -112,76 +107,54 @@ def main(argv):
         if len(given) > 1:
             shown = ",".join(map(str, given))
             raise ValueError(f"--{name} takes one entry in a case study, got {shown}")
-    pooling = absl_flags.FLAGS["pooling"].value or POOLINGS[0]
-    loaded = [problem(one, pooling=pooling) for one in setup.load(common)]
-    studies = [_study(found, common, tolerance) for found in loaded]
-    chosen = {
-        study.found.name: {
-            **{name: study.cell[name] for name in ("k", "epsilon")},
-            "seeds": list(study.seeds),
-        }
-        for study in studies
-    }
-    config = {**common.config, "by_dataset": chosen}
-    folder, store = setup.open_folder(
-        common._replace(config=config), experiment=FLAGS.experiment
+    chosen = [
+        parts.choose_largest(found, common)
+        for found in parts.problems(common, folds=(0,))
+    ]
+    folder, store = parts.start(
+        chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
     )
-    for study in studies:
-        _attack_methods(study, common, folder, store)
+    studies = []
+    for found, own, k in parts.in_turn(chosen):
+        study = _study(found, own, k, tolerance)
+        _attack_methods(study, folder, store)
         _choose_examples(study, count, folder, store)
-        setup.free_programs()
+        studies.append(study)
     for path in case_study_report.write_report(folder, store, studies):
         print(path)
 
 
-def _study(found: Problem, common, tolerance: float) -> Study:
-    for method in common.methods:
-        found.check_method(method)
-    if common.k:
-        (k,) = common.k
-    else:
-        k = found.k or protocol.TABULAR_K
-    checks.check_k(k, found.num_features)
-    if common.epsilon:
-        (epsilon,) = common.epsilon
-    elif found.epsilon:
-        epsilon = max(found.epsilon[common.preset])
-    else:
-        epsilon = _EPSILON
-    seeds = common.seeds
-    if absl_flags.FLAGS["seeds"].value is None:
-        seeds = found.seeds(common.preset, seeds)
+def _study(found: Problem, common, k: int, tolerance: float) -> Study:
     cell = {
         "dataset": found.name,
-        "seed": seeds[0],
+        "seed": common.seeds[0],
         "attack": common.attacks[0],
-        "epsilon": epsilon,
+        "epsilon": common.epsilon[0],
         "k": k,
         "tolerance": tolerance,
     }
     methods = common.methods
     if "vanilla" in methods:
         methods = ("vanilla", *(name for name in methods if name != "vanilla"))
-    return Study(found, cell, seeds, methods)
+    return Study(found, common, cell, methods)
 
 
-def _attack_methods(study, common, folder, store):
+def _attack_methods(study, folder, store):
     """Attack all test inputs under every method, and keep what was found."""
     found, k = study.found, study.cell["k"]
-    fitter = setup.fitter(found, k, common._replace(seeds=study.seeds))
+    fitter = setup.fitter(found, k, study.common)
     tolerance = protocol.TOLERANCES.index(study.cell["tolerance"])
-    runs = {}
     for method in track(
-        study.methods, description=f"{found.name} case study", show=common.progress
+        study.methods,
+        description=f"{found.name} case study",
+        show=study.common.progress,
     ):
         cell = {**study.cell, "method": method}
         if store.has(**cell, example=ALL):
             continue
         fitted = fitter.fit(method)
         model, params = fitted.at(0, tolerance)
-        if model not in runs:
-            runs[model] = _compile(found, model, cell, fitter.protocol)
-        attacked = _attack(found, model, params, cell, fitter.protocol, runs[model])
+        attacked = _attack(found, model, params, cell, fitter.protocol)
         save_arrays(folder, cell, attacked)
         fields = setup.model_fields(
             FLAGS.experiment,
@@ -203,25 +176,16 @@ def _attack_methods(study, common, folder, store):
         )
 
 
-def _compile(found, model, cell, settings):
-    """The attack of the robustness experiment on a module."""
-    view, name, k = found.view, cell["attack"], cell["k"]
-    if name == STRONGEST:
-        return strongest(model, k, settings.strongest_budget, view)
-    named = attacks.named_attack(
-        name, attacked_model(model, view), k=k, **view.attack_options
-    )
-    return attacks.compile_attack(
-        named.attack,
-        num_steps=named.num_steps,
-        track_every=named.track_every,
-        **view.batching,
-    )
-
-
-def _attack(found, model, params, cell, settings, run) -> Attacked:
+def _attack(found, model, params, cell, settings) -> Attacked:
     # The inputs and the key of the robustness experiment: its numbers are these.
     inputs = found.inputs("test", settings.num_test)
+    run = compiled_attack(
+        model,
+        cell["attack"],
+        cell["k"],
+        found.view,
+        budget=settings.strongest_budget,
+    )
     result = run(
         params,
         inputs.x,

@@ -16,11 +16,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.common import certify_report, cli, flags, protocol, setup
+from experiments.common import certify_report, cli, flags, parts, protocol, setup
 from experiments.common.evaluation import PER_INPUT, STRONGEST, strongest
 from experiments.common.fitting import LOGISTIC
 from experiments.common.measured import each, measured, summary
-from experiments.common.progress import track
+from experiments.common.problems import problem
 from r2et_jax import certificates, datasets, metrics, objectives, threat
 from r2et_jax.batching import map_batched
 
@@ -56,49 +56,36 @@ def main(argv):
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=(STRONGEST,),
     )
-    loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
-    for dataset, k in setup.in_turn(loaded, common):
-        _measure_dataset(dataset, k, common, store)
+    chosen = [parts.choose(problem(data), common) for data in setup.load(common)]
+    folder, store = setup.open_folder(common, experiment=FLAGS.experiment)
+    for found, own, k in parts.in_turn(chosen):
+        _measure_dataset(found, k, own, store)
     for path in certify_report.write_report(folder, store, common):
         print(path)
 
 
-def _measure_dataset(dataset, k, common, store):
-    settings = protocol.PRESETS[common.preset]
-    fitter = setup.fitter(dataset, k, common)
-    fitted = {method: fitter.fit(method) for method in common.methods}
-    tolerance = protocol.TOLERANCES.index(protocol.MAIN_TOLERANCE)
-    x = dataset.test.x[: settings.num_test]
-    # Seed by seed, so that what was measured before a kill compares all methods.
-    cells = [(s, method) for s in range(len(common.seeds)) for method in common.methods]
-    for s, method in track(
-        cells, description=f"{dataset.name} certify", show=common.progress
+def _measure_dataset(found, k, common, store):
+    settings = found.protocol(common.preset)
+    x = found.inputs("test", settings.num_test).x
+    for one in parts.models(
+        FLAGS.experiment, found, k, common, description="certify", by_seed=True
     ):
-        model, params = fitted[method].at(s, tolerance)
-        fields = setup.model_fields(
-            FLAGS.experiment,
-            dataset,
-            model,
-            method=method,
-            seed=common.seeds[s],
-            k=k,
-            tolerance=protocol.MAIN_TOLERANCE,
-        )
-        clean = {**fields, "attack": "none", "epsilon": None}
+        clean = {**one.fields, "attack": "none", "epsilon": None}
         if not store.has(**clean):
-            store.append({**clean, **_clean(model, params, dataset.test)})
+            test = found.dataset.test
+            store.append({**clean, **_clean(one.model, one.params, test)})
         for epsilon in common.epsilon:
-            cell = {**fields, "attack": STRONGEST, "epsilon": epsilon}
+            cell = {**one.fields, "attack": STRONGEST, "epsilon": epsilon}
             if not store.has(**cell):
-                found = measure(
-                    model,
-                    params,
+                measurements = measure(
+                    one.model,
+                    one.params,
                     x,
                     k=k,
                     epsilon=epsilon,
                     budget=settings.strongest_budget,
                 )
-                store.append([{**cell, **record} for record in found])
+                store.append([{**cell, **record} for record in measurements])
 
 
 def _clean(model, params, split) -> dict[str, Any]:

@@ -10,8 +10,7 @@ of each single input; the partner is not moved, so that its class stays by itsel
 its part of the constraint is 0 and left out. Sensitivity is the share of inputs of
 which any of the predictions changed. The classifier of single inputs, at which training
 on pairs never looks, is fitted to the embeddings of the training inputs before the
-attacks. k and seeds are by default the data set's own, ε the largest of its budgets;
-graphs are those of fold 0.
+attacks. k and seeds are by default the data set's own, ε the largest of its budgets.
 
     python -m experiments.constrained_attack --datasets=adult,bank,compas
     python -m experiments.constrained_attack --datasets=mnist
@@ -29,19 +28,14 @@ from experiments.common import (
     flags,
     parts,
     protocol,
-    setup,
     trained,
 )
 from experiments.common.fitting import LOGISTIC
 from experiments.common.measured import measured, summary
-from experiments.common.problems import Problem, problem
-from experiments.common.progress import track
 from r2et_jax import checks, datasets, objectives
 from r2et_jax.attacks.constrained import WEIGHTINGS
 
 ATTACK = "constrained"
-# Flags whose default is a data set's own choice for pairs.
-_OWN = ("k", "epsilon", "seeds")
 FLAGS = flags.define_common(
     "constrained_attack",
     defaults={
@@ -56,7 +50,10 @@ FLAGS = flags.define_common(
         "epsilon": "1",
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
+    own=parts.OF_PAIRS,
 )
+parts.define_folds()
+parts.define_pooling()
 _LISTS = {
     "weightings": (
         "rules for the weights of the objectives",
@@ -95,30 +92,17 @@ def main(argv):
     given = {name: _given(name, common.preset) for name in _LISTS}
     variants = _variants(given)
     common = common._replace(config={**common.config, **given})
-    chosen = [_own_choices(problem(data), common) for data in setup.load(common)]
-    config = parts.with_choices(common.config, chosen, _OWN)
-    folder, store = setup.open_folder(
-        common._replace(config=config), experiment=FLAGS.experiment
+    chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
+    folder, store = parts.start(
+        chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
     )
     for found, own, k in parts.in_turn(chosen):
         _measure_dataset(found, k, own, variants, store)
     written, _ = parts.write_reports(
-        folder, store, chosen, _OWN, constrained_report.write_report
+        folder, store, chosen, parts.LARGEST, constrained_report.write_report
     )
     for path in written:
         print(path)
-
-
-def _own_choices(found: Problem, common) -> parts.Part:
-    if not found.view.paired:
-        return parts.choose(found, common)
-    return parts.choose(
-        found,
-        common,
-        k=(found.k,),
-        epsilon=(max(found.epsilon[common.preset]),),
-        seeds=found.seeds(common.preset, common.seeds),
-    )
 
 
 def _given(name: str, preset: str) -> list[str]:
@@ -141,30 +125,14 @@ def _variants(given) -> list[constrained.Variant]:
 
 
 def _measure_dataset(found, k, common, variants, store):
-    fitter = setup.fitter(found, k, common)
-    main_tolerance = protocol.TOLERANCES.index(protocol.MAIN_TOLERANCE)
-    for method in common.methods:
-        fitted = fitter.fit(method)
-        cells = [
-            (s, epsilon) for s in range(len(common.seeds)) for epsilon in common.epsilon
-        ]
-        for s, epsilon in track(
-            cells, description=f"{found.name} {method} attack", show=common.progress
-        ):
-            model, params = fitted.at(s, main_tolerance)
-            fields = setup.model_fields(
-                FLAGS.experiment,
-                found,
-                model,
-                method=method,
-                seed=common.seeds[s],
-                k=k,
-                tolerance=protocol.MAIN_TOLERANCE,
-            )
-            fields |= {"attack": ATTACK, "epsilon": epsilon}
-            if not store.has(**fields):
-                num_test = fitter.protocol.num_test
-                store.append(_cell(fields, found, model, params, num_test, variants))
+    num_test = found.protocol(common.preset).num_test
+    for one in parts.models(FLAGS.experiment, found, k, common, description="attack"):
+        for epsilon in common.epsilon:
+            cell = {**one.fields, "attack": ATTACK, "epsilon": epsilon}
+            if not store.has(**cell):
+                store.append(
+                    _cell(cell, found, one.model, one.params, num_test, variants)
+                )
 
 
 def _cell(fields, data, model, params, num_test, variants):

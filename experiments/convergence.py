@@ -19,13 +19,14 @@ from experiments.common import (
     convergence,
     flags,
     output,
+    parts,
     protocol,
     records,
     setup,
     tables,
 )
 from experiments.common.measured import measured, summary
-from experiments.common.progress import track
+from experiments.common.problems import problem
 from experiments.common.records import number
 from r2et_jax import datasets, objectives, plots
 
@@ -76,39 +77,22 @@ def main(argv):
     )
     if common.epsilon:
         raise ValueError("--epsilon has no use here: the region is unbounded")
-    loaded, folder, store = setup.open_run(common, experiment=FLAGS.experiment)
-    for dataset, k in setup.in_turn(loaded, common):
-        _measure_dataset(dataset, k, common, store)
+    chosen = [parts.choose(problem(data), common) for data in setup.load(common)]
+    folder, store = setup.open_folder(common, experiment=FLAGS.experiment)
+    for found, own, k in parts.in_turn(chosen):
+        _measure_dataset(found, k, own, store)
     for path in write_report(folder, store, common):
         print(path)
 
 
-def _measure_dataset(dataset, k, common, store):
-    fitter = setup.fitter(dataset, k, common)
-    for method in common.methods:
-        fitted = fitter.fit(method)
-        for s in track(
-            range(len(common.seeds)),
-            description=f"{dataset.name} {method} descent",
-            show=common.progress,
-        ):
-            tolerance = protocol.TOLERANCES.index(protocol.MAIN_TOLERANCE)
-            model, params = fitted.at(s, tolerance)
-            cell = setup.model_fields(
-                FLAGS.experiment,
-                dataset,
-                model,
-                method=method,
-                seed=common.seeds[s],
-                k=k,
-                tolerance=protocol.MAIN_TOLERANCE,
-            )
-            cell |= {"attack": convergence.ATTACK, "epsilon": None}
-            if not store.has(**cell):
-                effort = convergence.EFFORTS[common.preset]
-                x = dataset.test.x[: effort.num_inputs]
-                found = measure(model, params, x, k=k, effort=effort)
-                store.append([{**cell, **record} for record in found])
+def _measure_dataset(found, k, common, store):
+    effort = convergence.EFFORTS[common.preset]
+    x = found.inputs("test", effort.num_inputs).x
+    for one in parts.models(FLAGS.experiment, found, k, common, description="descent"):
+        cell = {**one.fields, "attack": convergence.ATTACK, "epsilon": None}
+        if not store.has(**cell):
+            measurements = measure(one.model, one.params, x, k=k, effort=effort)
+            store.append([{**cell, **record} for record in measurements])
 
 
 def measure(

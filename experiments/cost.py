@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import flags as absl_flags
 
 from experiments.common import (
     cli,
@@ -255,6 +256,8 @@ def read_settings(common: flags.Common) -> list[Setting]:
     checks.check_positive("epsilon", epsilon)
     for name in common.datasets:
         if name in cost_images.NAMES:
+            _check_asked("methods", cost_image_parts.METHODS)
+            _check_asked("attacks", (cost_image_parts.ATTACK,))
             checks.check_k(k, math.prod(cost_images.SHAPES[name]))
         else:
             data = datasets.load(name, data_dir=common.data_dir)
@@ -266,6 +269,12 @@ def read_settings(common: flags.Common) -> list[Setting]:
         )
         for name in common.datasets
     ]  # fmt: skip
+
+
+def _check_asked(name: str, known: Sequence[str]) -> None:
+    """Raise if a list flag was given and asks for more than is measured on images."""
+    for entry in absl_flags.FLAGS[name].value or ():
+        checks.check_in(f"entry of --{name} on images", entry, known)
 
 
 def parts_of(setting: Setting) -> dict[str, Callable[[Setting], list[dict]]]:

@@ -18,14 +18,11 @@ from experiments.common import (
     parts,
     protocol,
     records,
-    setup,
     trained,
     training_flags,
 )
 from experiments.common.evaluation import PER_INPUT, STRONGEST, Evaluator
 from experiments.common.fitting import LOGISTIC
-from experiments.common.problems import POOLINGS, Problem, problem
-from experiments.common.progress import track
 from experiments.common.robustness_report import summary, write_report
 from r2et_jax import attacks, datasets, objectives
 
@@ -33,7 +30,6 @@ from r2et_jax import attacks, datasets, objectives
 _COMPARED = (STRONGEST, "er_surrogate")
 # Flags whose default is a data set's own choice for pairs.
 _OWN = ("methods", "k", "epsilon", "seeds")
-_OF_PAIRS = ("folds", "pooling")
 _METHODS = ",".join([LOGISTIC, *objectives.NAMES, *protocol.SUMS])
 _MAIN = f"{LOGISTIC},vanilla,wd,sp,exact_h,r2et_nh,r2et,r2et_mm,skip+cert_rank"
 FLAGS = flags.define_common(
@@ -62,7 +58,7 @@ FLAGS = flags.define_common(
         },
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
-    own=(*training_flags.NAMES, *_OF_PAIRS),
+    own=(*training_flags.NAMES, *parts.OF_PAIRS),
 )
 training_flags.define_training()
 absl_flags.DEFINE_list(
@@ -72,20 +68,8 @@ absl_flags.DEFINE_list(
     f"(default: smoke none; standard, paper {_MAIN})",
     allow_override=True,
 )
-absl_flags.DEFINE_list(
-    "folds",
-    None,
-    "parts of the cross-validation of graphs that are the test part (default: smoke 0; "
-    "standard, paper 0,1,2,3,4)",
-    allow_override=True,
-)
-absl_flags.DEFINE_enum(
-    "pooling",
-    None,
-    POOLINGS,
-    "of the convolutional network for images (default: max)",
-    allow_override=True,
-)
+parts.define_folds()
+parts.define_pooling()
 
 
 def main(argv):
@@ -102,16 +86,9 @@ def main(argv):
         more = tuple(n for n in found if n in datasets.names() and n not in asked)
         common = common._replace(datasets=(*asked, *more))
     config = {**common.config, "reference_methods": list(reduced)}
-    # What is of no account for tables must not tell their runs apart.
-    config = {n: v for n, v in config.items() if n not in _OF_PAIRS or v is not None}
-    chosen = [
-        _own_choices(found, common._replace(config=config))
-        for found in _problems(common)
-    ]
-    folder, store = setup.open_folder(
-        common._replace(config=parts.with_choices(config, chosen, _OWN)),
-        experiment=FLAGS.experiment,
-    )
+    common = common._replace(config=config)
+    chosen = [parts.choose(found, common, _OWN) for found in parts.problems(common)]
+    folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
     for found, own, k in parts.in_turn(chosen):
         methods = own.methods if found.name in asked else reduced
         _measure_dataset(found, k, own._replace(methods=methods), store)
@@ -120,28 +97,6 @@ def main(argv):
         for k in own.k:
             print(summary(store, own, k))
     print("\n".join(map(str, [folder / "records.jsonl", *written])))
-
-
-def _problems(common) -> list[Problem]:
-    given = absl_flags.FLAGS["folds"].value
-    if given is None:
-        given = ["0"] if common.preset == "smoke" else list("01234")
-    loaded = setup.load(common, folds=flags.parse_ints("folds", given, minimum=0))
-    pooling = absl_flags.FLAGS["pooling"].value or POOLINGS[0]
-    return [problem(dataset, pooling=pooling) for dataset in loaded]
-
-
-def _own_choices(found: Problem, common) -> parts.Part:
-    if not found.view.paired:
-        return parts.choose(found, common)
-    return parts.choose(
-        found,
-        common,
-        methods=found.methods(common.preset, common.methods),
-        k=(found.k,),
-        epsilon=found.epsilon[common.preset],
-        seeds=found.seeds(common.preset, common.seeds),
-    )
 
 
 def _reference_methods(common) -> tuple[str, ...]:
@@ -157,54 +112,34 @@ def _reference_methods(common) -> tuple[str, ...]:
 
 
 def _measure_dataset(found, k, common, store):
-    fitter = setup.fitter(found, k, common)
-    settings = fitter.protocol
+    settings = found.protocol(common.preset)
     evaluators = {}
-    for method in common.methods:
-        fitted = fitter.fit(method)
-        cells = [
-            (s, t)
-            for s in range(len(common.seeds))
-            for t in range(len(protocol.TOLERANCES))
-        ]
-        for s, t in track(
-            cells, description=f"{found.name} {method} attack", show=common.progress
-        ):
-            model, params = fitted.at(s, t)
-            if model not in evaluators:
-                evaluators[model] = Evaluator(
-                    found,
-                    model,
-                    k=k,
-                    num_test=settings.num_test,
-                    strongest_budget=settings.strongest_budget,
-                )
-            fields = setup.model_fields(
-                FLAGS.experiment,
+    for one in parts.models(
+        FLAGS.experiment,
+        found,
+        k,
+        common,
+        description="attack",
+        tolerances=protocol.TOLERANCES,
+    ):
+        if one.model not in evaluators:
+            evaluators[one.model] = Evaluator(
                 found,
-                model,
-                method=method,
-                seed=common.seeds[s],
+                one.model,
                 k=k,
-                tolerance=protocol.TOLERANCES[t],
-                schedule=settings.schedule,
+                num_test=settings.num_test,
+                strongest_budget=settings.strongest_budget,
             )
-            _measure_model(
-                fields,
-                params,
-                fitted.choices[s][t],
-                evaluators[model],
-                common,
-                store,
-                settings.everywhere,
-            )
+        evaluator = evaluators[one.model]
+        _measure_model(one, evaluator, common, store, settings.everywhere)
 
 
-def _measure_model(fields, params, choice, evaluator, common, store, everywhere):
+def _measure_model(one, evaluator, common, store, everywhere):
+    fields, params = one.fields, one.params
     clean = {**fields, "attack": "none", "epsilon": 0.0}
     if not store.has(**clean):
         found = [{**clean, **record} for record in evaluator.clean(params)]
-        store.append([*found, *trained.choice_records(clean, choice)])
+        store.append([*found, *trained.choice_records(clean, one.choice)])
     same = records.number(store.select(**clean, metric="same")[0]["value"])
     for name in common.attacks:
         largest = [max(common.epsilon)]

@@ -30,7 +30,7 @@ from experiments.common import (
     training_flags,
 )
 from experiments.common.fitting import LOGISTIC, Fitter
-from experiments.common.problems import POOLINGS, Problem, problem
+from experiments.common.problems import Problem
 from r2et_jax import datasets, objectives
 
 FLAGS = flags.define_common(
@@ -61,13 +61,7 @@ absl_flags.DEFINE_integer(
     "part of the cross-validation of graphs that is the test part",
     allow_override=True,
 )
-absl_flags.DEFINE_enum(
-    "pooling",
-    None,
-    POOLINGS,
-    "of the convolutional network for images (default: max)",
-    allow_override=True,
-)
+parts.define_pooling()
 
 
 def main(argv):
@@ -80,7 +74,7 @@ def main(argv):
         if getattr(common, name):
             raise ValueError(f"--{name} has no use here: see experiments.attack")
     weights = _weights(common)
-    chosen = [_own_choices(found, common) for found in _problems(common)]
+    chosen = [parts.choose(found, common, ("k",)) for found in _problems(common)]
     settings = {
         found.name: found.protocol(own.preset)._replace(**weights)
         for found, own in chosen
@@ -116,20 +110,13 @@ def main(argv):
 
 def _problems(common) -> list[Problem]:
     fold = absl_flags.FLAGS["fold"].value
-    loaded = setup.load(common, folds=(fold,))
-    pooling = absl_flags.FLAGS["pooling"].value or POOLINGS[0]
-    found = [problem(dataset, pooling=pooling) for dataset in loaded]
+    found = parts.problems(common, folds=(fold,))
     if fold and not any(one.view.kind == "graph" for one in found):
         raise ValueError(
             f"--fold is for graphs, {','.join(common.datasets)} has none: got "
             f"--fold={fold}"
         )
     return found
-
-
-def _own_choices(found: Problem, common) -> parts.Part:
-    own = {"k": (found.k,)} if found.view.paired else {}
-    return parts.choose(found, common, **own)
 
 
 def _config(common, chosen):

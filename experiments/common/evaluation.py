@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -96,7 +97,7 @@ class Evaluator:
             train = self.problem.inputs("train")
             auc = metrics.roc_auc(train.y, self._logits(params, train))
             found.append(measured("train_auc", auc, None, len(train.y)))
-            linear, single = linear_graph_auc(self.problem.dataset)
+            linear, single = _linear_auc(self.problem)
             found += [
                 measured("linear_auc", linear, None, len(test.y)),
                 measured("linear_class_auc", single, None, len(test.y)),
@@ -119,13 +120,17 @@ class Evaluator:
         """
         cell = (_digest(params), name, epsilon)
         if cell not in self._measured:
-            measure = self._strongest if name == STRONGEST else self._single
-            self._measured[cell] = measure(params, name, epsilon, same)
+            run = compiled_attack(
+                self.model, name, self.k, self.view, budget=self.strongest_budget
+            )
+            budget, context = self.problem.budget(epsilon), self._context(params)
+            key = jax.random.key(0)
+            result = run(params, self.x, budget, key=key, context=context)
+            found = self._strongest if name == STRONGEST else self._single
+            self._measured[cell] = found(result, same)
         return self._measured[cell]
 
-    def _single(self, params, name, epsilon, same):
-        run = _attack(self.model, name, self.k, self.view)
-        result = self._run(run, params, epsilon)
+    def _single(self, result, same):
         manipulated = result.manipulation_epoch > 0
         epochs = result.manipulation_epoch[manipulated]
         found = [
@@ -147,10 +152,7 @@ class Evaluator:
         ]
         return [record for record in found if record is not None]
 
-    def _strongest(self, params, name, epsilon, same):
-        del name
-        run = strongest(self.model, self.k, self.strongest_budget, self.view)
-        result = self._run(run, params, epsilon)
+    def _strongest(self, result, same):
         found = self._outcome(
             result.best.precision,
             result.best_same_class.precision,
@@ -172,10 +174,6 @@ class Evaluator:
             for spent, values in zip(result.curve_budget, result.curve, strict=True)
         ]
         return [*found, *curve]
-
-    def _run(self, run, params, epsilon):
-        budget, context = self.problem.budget(epsilon), self._context(params)
-        return run(params, self.x, budget, key=jax.random.key(0), context=context)
 
     def _logits(self, params, inputs) -> np.ndarray:
         run = _logits(self.model, self.view)
@@ -250,6 +248,11 @@ def _ties(maps: np.ndarray, k: int) -> np.ndarray:
 
 
 @functools.lru_cache
+def _linear_auc(found: Problem) -> tuple[float, float]:
+    return linear_graph_auc(found.dataset)
+
+
+@functools.lru_cache
 def _logits(model, view: View):
     if not view.paired:
         return functools.partial(view.logits, model)
@@ -280,6 +283,26 @@ def _explain(model, k: int, view: View):
         return jax.vmap(one, (None, 0, 0, 0))(params, x, context, keys)
 
     return jax.jit(run)
+
+
+def compiled_attack(
+    model: Any, name: str, k: int, view: View = TABULAR, *, budget: int
+) -> Callable[..., Any]:
+    """An attack by name, compiled once for every module.
+
+    Args:
+      model: the Flax module.
+      name: of `attacks.NAMES`, or `STRONGEST`.
+      k: size of the top set.
+      view: how its kind of data is attacked.
+      budget: gradient evaluations of `STRONGEST` for each input.
+
+    Returns:
+      `run(params, x, threat, *, key, context)`.
+    """
+    if name == STRONGEST:
+        return strongest(model, k, budget, view)
+    return _attack(model, name, k, view)
 
 
 @functools.lru_cache

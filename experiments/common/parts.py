@@ -12,15 +12,23 @@ from typing import Any, NamedTuple
 
 from absl import flags as absl_flags
 
-from experiments.common import setup
+from experiments.common import flags, protocol, setup
 from experiments.common.flags import Common
 from experiments.common.output import write_text_atomic
-from experiments.common.problems import Problem
+from experiments.common.problems import POOLINGS, Problem, problem
+from experiments.common.progress import track
 from experiments.common.records import RecordStore
 from r2et_jax import checks
+from r2et_jax.types import Params
+
+absl_flags.disclaim_key_flags()
 
 # What the reports say of a data set's attacks.
 _OF_VIEW = ("kind", "norm", "num_steps")
+# Flags of no account for tables.
+OF_PAIRS = ("folds", "pooling")
+# Flags of which `choose_largest` has pairs choose.
+LARGEST = ("k", "epsilon", "seeds")
 
 
 class Part(NamedTuple):
@@ -30,17 +38,113 @@ class Part(NamedTuple):
     own: Common
 
 
-def choose(found: Problem, common: Common, **own: Any) -> Part:
+class Trained(NamedTuple):
+    """A chosen model.
+
+    Attributes:
+      fields: what its records say of it.
+      model: the Flax module.
+      params: its parameters.
+      choice: how it was chosen, see `fitting.Fitted.choices`.
+    """
+
+    fields: dict[str, Any]
+    model: Any
+    params: Params
+    choice: dict[str, Any]
+
+
+def define_pooling() -> None:
+    """Define --pooling, which `problems` reads."""
+    absl_flags.DEFINE_enum(
+        "pooling",
+        None,
+        POOLINGS,
+        "of the convolutional network for images (default: max)",
+        allow_override=True,
+    )
+
+
+def define_folds() -> None:
+    """Define --folds, which `problems` reads."""
+    absl_flags.DEFINE_list(
+        "folds",
+        None,
+        "parts of the cross-validation of graphs that are the test part (default: "
+        "smoke 0; standard, paper 0,1,2,3,4)",
+        allow_override=True,
+    )
+
+
+def problems(common: Common, *, folds: tuple[int, ...] | None = None) -> list[Problem]:
+    """Load what --datasets names, with the network that --pooling names.
+
+    Args:
+      common: the flags of the run.
+      folds: of graphs; None for those of --folds.
+
+    Raises:
+      ValueError, FileNotFoundError: see `setup.load`.
+    """
+    if folds is None:
+        given = absl_flags.FLAGS["folds"].value
+        if given is None:
+            given = ["0"] if common.preset == "smoke" else list("01234")
+        if not given:
+            raise ValueError("--folds must name at least one, got an empty list")
+        folds = flags.parse_ints("folds", given, minimum=0)
+    pooling = None
+    if "pooling" in absl_flags.FLAGS:
+        pooling = absl_flags.FLAGS["pooling"].value
+    loaded = setup.load(common, folds=folds)
+    return [problem(one, pooling=pooling or POOLINGS[0]) for one in loaded]
+
+
+def start(
+    chosen: Sequence[Part], common: Common, *, experiment: str, own: Sequence[str]
+) -> tuple[Path, RecordStore]:
+    """The output folder of a run, and the records in it so far.
+
+    Args:
+      chosen: the parts of the run.
+      common: its flags.
+      experiment: its name.
+      own: list flags of which a data set may have its own choice.
+
+    Raises:
+      ValueError: if the folder holds another configuration's records.
+    """
+    config = {
+        n: v for n, v in common.config.items() if n not in OF_PAIRS or v is not None
+    }
+    config = with_choices(config, chosen, own)
+    return setup.open_folder(common._replace(config=config), experiment=experiment)
+
+
+def choose(
+    found: Problem, common: Common, names: Sequence[str] = (), **own: Any
+) -> Part:
     """The part of a run that one data set is.
 
     Args:
       found: the data.
       common: the flags of the run.
-      own: list flag -> the data set's own choice where that flag is not given.
+      names: list flags of which pairs have their own choice where the flag is not
+        given: methods, k, epsilon, seeds.
+      own: the same with the choice itself, for any data.
 
     Raises:
       ValueError: k out of range, or a method that does not train such networks.
     """
+    if found.view.paired:
+        preset = common.preset
+        theirs = {
+            "methods": found.methods(preset, common.methods),
+            "k": (found.k,),
+            "epsilon": found.epsilon[preset],
+            "seeds": found.seeds(preset, common.seeds),
+        }
+        own = {name: theirs[name] for name in names} | own
     free = {n: value for n, value in own.items() if absl_flags.FLAGS[n].value is None}
     view = {name: getattr(found.view, name) for name in _OF_VIEW}
     common = common._replace(**free, **view)
@@ -65,6 +169,14 @@ def with_choices(
     return {**config, "by_dataset": chosen} if chosen else config
 
 
+def choose_largest(found: Problem, common: Common) -> Part:
+    """The part of a run at one budget: pairs have their own k, seeds and largest ε."""
+    own = {}
+    if found.view.paired:
+        own["epsilon"] = (max(found.epsilon[common.preset]),)
+    return choose(found, common, ("k", "seeds"), **own)
+
+
 def in_turn(parts: Iterable[Part]) -> Iterator[tuple[Problem, Common, int]]:
     """Every part with every k of its own.
 
@@ -77,6 +189,56 @@ def in_turn(parts: Iterable[Part]) -> Iterator[tuple[Problem, Common, int]]:
                 setup.free_programs()
             last = found.name, k
             yield found, own, k
+
+
+def models(
+    experiment: str,
+    found: Problem,
+    k: int,
+    common: Common,
+    *,
+    description: str,
+    tolerances: Sequence[float] = (protocol.MAIN_TOLERANCE,),
+    by_seed: bool = False,
+) -> Iterator[Trained]:
+    """The chosen models of every method and seed, trained now or found.
+
+    Args:
+      experiment: its name, for records.
+      found: the data.
+      k: size of the top set.
+      common: the flags that are meant for this data set.
+      description: of what is done with the models, for the progress display.
+      tolerances: of validation AUC, of `protocol.TOLERANCES`.
+      by_seed: seed by seed, so that what was measured before a kill compares all
+        methods; by default method by method, each trained when its turn comes.
+    """
+    fitter = setup.fitter(found, k, common)
+    one_by_one = [(method,) for method in common.methods]
+    for methods in [common.methods] if by_seed else one_by_one:
+        fitted = {method: fitter.fit(method) for method in methods}
+        cells = [
+            (s, method, tolerance)
+            for s in range(len(common.seeds))
+            for method in methods
+            for tolerance in tolerances
+        ]
+        name = found.name if by_seed else f"{found.name} {methods[0]}"
+        shown = track(cells, description=f"{name} {description}", show=common.progress)
+        for s, method, tolerance in shown:
+            t = protocol.TOLERANCES.index(tolerance)
+            model, params = fitted[method].at(s, t)
+            fields = setup.model_fields(
+                experiment,
+                found,
+                model,
+                method=method,
+                seed=common.seeds[s],
+                k=k,
+                tolerance=tolerance,
+                schedule=fitter.protocol.schedule,
+            )
+            yield Trained(fields, model, params, fitted[method].choices[s][t])
 
 
 def write_reports(

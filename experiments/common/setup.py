@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +13,7 @@ from experiments.common.fitting import LOGISTIC, Fitter
 from experiments.common.flags import Common
 from experiments.common.problems import Problem, problem
 from experiments.common.records import RecordStore
-from r2et_jax import checks, datasets, objectives
-
-
-def open_run(
-    common: Common, *, experiment: str
-) -> tuple[list[datasets.Dataset], Path, RecordStore]:
-    """Load and check all that a run needs, before any long work.
-
-    Returns:
-      The validated data sets, the output folder, and the records in it so far.
-
-    Raises:
-      ValueError: sums of methods that clash, unsound data, k out of range for a data
-        set, a folder that holds another configuration's records.
-      FileNotFoundError: data that were not prepared.
-    """
-    loaded = load(common)
-    for dataset in loaded:
-        for k in common.k:
-            checks.check_k(k, dataset.train.x.shape[1])
-    return loaded, *open_folder(common, experiment=experiment)
+from r2et_jax import datasets, objectives
 
 
 def load(
@@ -85,16 +63,6 @@ def fitter(dataset: datasets.Dataset | Problem, k: int, common: Common) -> Fitte
         models_dir=common.models_dir,
         progress=common.progress,
     )
-
-
-def in_turn(
-    loaded: Iterable[datasets.Dataset], common: Common
-) -> Iterator[tuple[datasets.Dataset, int]]:
-    """Every table with every k; the programs of one are gone before the next."""
-    for i, run in enumerate(itertools.product(loaded, common.k)):
-        if i:
-            free_programs()
-        yield run
 
 
 def free_programs() -> None:
