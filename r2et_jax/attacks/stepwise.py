@@ -119,12 +119,17 @@ def choose_form(
     if host_driven is not None:
         return stepwise if host_driven else scanned
 
+    chosen = None
+
     def run(*args):
-        if jax.default_backend() != "cpu":
-            return scanned(*args)
-        # Traced once: the call that follows finds it.
-        program = scanned.trace(*args).jaxpr
-        return (stepwise if _has_convolution(program.jaxpr) else scanned)(*args)
+        nonlocal chosen
+        if chosen is None:
+            # Asked once: the answer is the model's, and tracing costs milliseconds.
+            slow = jax.default_backend() == "cpu" and _has_convolution(
+                scanned.trace(*args).jaxpr.jaxpr
+            )
+            chosen = stepwise if slow else scanned
+        return chosen(*args)
 
     return run
 

@@ -12,8 +12,8 @@ from r2et_jax.checks import check_count, check_k, check_ndim
 from r2et_jax.ranking.topk import descending_order
 from r2et_jax.types import Array, SaliencyFn
 
-# Pairs up to which comparing all of them costs less on CPU than sorting.
-_FEW_PAIRS = 2**17
+# Values inside up to which comparing all pairs costs less on CPU than sorting.
+_FEW_INSIDE = 128
 
 
 class Thickness(NamedTuple):
@@ -32,7 +32,7 @@ def ordered_share(inside: Array, outside: Array) -> Array:
     """Share of the pairs in which the value inside is at least the one outside.
 
     (1/kl) Σ_ij 1[a_i ≥ b_j], the Mann–Whitney statistic with ties as 1: by comparison
-    of all pairs if they are few, else by one sort, O((k + l) log l). A pair with NaN
+    of all pairs if few are inside, else by one sort, O((k + l) log l). A pair with NaN
     is not ordered.
 
     Args:
@@ -49,7 +49,7 @@ def ordered_share(inside: Array, outside: Array) -> Array:
     check_ndim("inside", inside, 1)
     check_ndim("outside", outside, 1)
     inside, outside = jax.lax.stop_gradient((inside, outside))
-    if inside.size * outside.size <= _FEW_PAIRS:
+    if inside.size <= _FEW_INSIDE:
         return jnp.mean(inside[:, None] >= outside, dtype=inside.dtype)
     # NaN is sorted behind all numbers, where nothing is above it.
     below = jnp.searchsorted(jnp.sort(outside), inside, side="right")

@@ -112,7 +112,11 @@ def test_the_host_drives_convolutions_on_cpu(apply, backend, form, monkeypatch):
     x = jnp.ones((2, SIDE**2))
     scanned(x)  # compiled before the backend seems to be another
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    chosen = stepwise.choose_form(scanned, lambda x: "host")(x)
-    assert ("host" if isinstance(chosen, str) else "scan") == form
+    run = stepwise.choose_form(scanned, lambda x: "host")
+    found = run(x)
+    assert ("host" if isinstance(found, str) else "scan") == form
+    # It is not asked again.
+    monkeypatch.setattr(stepwise, "_has_convolution", None)
+    assert type(run(x)) is type(found)
     forced = stepwise.choose_form(scanned, lambda x: "host", host_driven=True)
     assert forced(x) == "host"

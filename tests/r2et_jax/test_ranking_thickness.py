@@ -28,7 +28,7 @@ EXPLAIN = saliency.gradient(square)
 def test_ordered_share_is_that_of_all_pairs(few, inside, outside):
     expected = np.mean([[a >= b for b in outside] for a in inside])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_FEW_PAIRS", few)
+        patch.setattr(module, "_FEW_INSIDE", few)
         found = ranking.ordered_share(jnp.array(inside), jnp.array(outside))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
