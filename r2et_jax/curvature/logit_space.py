@@ -93,14 +93,34 @@ def output_hessian(kind: str, logits: Array, target: Array) -> Array:
     return probability * (jnp.outer(difference, difference) - covariance)
 
 
+@jax.custom_batching.custom_vmap
+def _eigh(matrix: Array) -> tuple[Array, Array]:
+    """Eigenvalues and eigenvectors; on CPU of one matrix after the other.
+
+    LAPACK on a batch waits, inside one of XLA's threads, for others of them: two
+    programs at a time can so wait for each other for ever (seen with jaxlib 0.10).
+    """
+    return tuple(jnp.linalg.eigh(matrix, symmetrize_input=False))
+
+
+@_eigh.def_vmap
+def _eigh_of_batch(axis_size, in_batched, matrices):
+    del axis_size, in_batched
+    if jax.default_backend() == "cpu":
+        found = jax.lax.map(_eigh, matrices)
+    else:
+        found = tuple(jnp.linalg.eigh(matrices, symmetrize_input=False))
+    return found, (True, True)
+
+
 def _top_eigenvector(jacobian: Array, middle: Array) -> Array:
     """Unit u [n] with the largest |λ| of H = Jᵀ M J, for J [C, n] and M [C, C]."""
     if jacobian.shape[0] == 1:
         return unit_l2(jacobian[0])
-    squares, rotation = jnp.linalg.eigh(jacobian @ jacobian.T)
+    squares, rotation = _eigh(jacobian @ jacobian.T)
     root = (rotation * jnp.sqrt(jnp.maximum(squares, 0.0))) @ rotation.T
     small = root @ middle @ root
-    values, vectors = jnp.linalg.eigh((small + small.T) / 2)
+    values, vectors = _eigh((small + small.T) / 2)
     y = vectors[:, jnp.argmax(jnp.abs(values))]
     # Jᵀ M G^½ y has length |λ| and solves H u = λ u; no inverse of G is needed.
     return unit_l2(jacobian.T @ (middle @ (root @ y)))

@@ -1,5 +1,7 @@
 """Closed forms in logit space against dense Hessians, float64."""
 
+import re
+
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -164,6 +166,17 @@ def test_gradient_in_the_input_and_batches_by_vmap():
         numeric = single(x + 1e-6 * direction, target)
         numeric = (numeric - single(x - 1e-6 * direction, target)) / 2e-6
         np.testing.assert_allclose(jnp.vdot(slope, direction), numeric, rtol=1e-5)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="LAPACK is CPU's")
+def test_lapack_gets_one_matrix_at_a_time():
+    """A batch of them can wait for ever beside another program's."""
+    norm = piecewise_linear_spectral_norm(leaky)
+    params, batch = init((6, 5, 3)), vector(0, (4, 2, 3))
+    run = jax.jit(jax.vmap(norm, (None, 0, None)))
+    program = run.lower(params, batch, 0).compile().as_text()
+    found = re.findall(r'"lapack_\w+".*?num_batch_dims="(\d+)"', program)
+    assert found and set(found) == {"0"}
 
 
 def test_a_saturated_float32_model_keeps_its_curvature():
