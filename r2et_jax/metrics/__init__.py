@@ -12,9 +12,16 @@ from r2et_jax.metrics.classification import prediction_shift as prediction_shift
 from r2et_jax.metrics.classification import roc_auc as roc_auc
 from r2et_jax.metrics.classification import roc_auc_ranked as roc_auc_ranked
 from r2et_jax.metrics.classification import sensitivity as sensitivity
+from r2et_jax.metrics.discordance import Discordance as Discordance
+from r2et_jax.metrics.discordance import discordance as discordance
+from r2et_jax.metrics.faithfulness import Faithfulness as Faithfulness
+from r2et_jax.metrics.faithfulness import conditional_baseline as conditional_baseline
+from r2et_jax.metrics.faithfulness import constant_baseline as constant_baseline
+from r2et_jax.metrics.faithfulness import faithfulness as faithfulness
 from r2et_jax.metrics.ground_truth import truth_precision as truth_precision
 from r2et_jax.metrics.guards import NullShare as NullShare
 from r2et_jax.metrics.guards import background_share as background_share
+from r2et_jax.metrics.guards import data_directions as data_directions
 from r2et_jax.metrics.guards import linear_r2 as linear_r2
 from r2et_jax.metrics.guards import null_share as null_share
 from r2et_jax.metrics.same import mean_topk_overlap as mean_topk_overlap
