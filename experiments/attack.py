@@ -1,10 +1,10 @@
 """Attacks on the explanations of saved models, each named by its folder.
 
 Measures the models that `python -m experiments.train` has written, or any other with
-one logit that `r2et_jax.saved.save` has, on test inputs of the data set on which they
-were trained: P@k under every attack at every budget, and the guards against cheating.
-Models of pairs are attacked in their data set's norm, at its own budgets where
---epsilon is not given.
+as many logits that `r2et_jax.saved.save` has, on test inputs of the data set on which
+they were trained: P@k under every attack at every budget, and the guards against
+cheating. Models of images and graphs are attacked in their data set's norm, at its own
+budgets where --epsilon is not given.
 
     python -m experiments.attack --model=results/train/models/adult-r2et-seed0-\
 tolerance0.01 --attacks=er,er_surrogate,strongest --epsilon=1
@@ -64,7 +64,7 @@ class Subject(NamedTuple):
 def main(argv):
     del argv
     common = FLAGS.read(
-        datasets=_known(),
+        datasets=parts.known_datasets(),
         attacks=(*attacks.NAMES, STRONGEST),
     )
     for name in ("methods", "seeds"):
@@ -85,10 +85,6 @@ def main(argv):
             _measure(subject, k, evaluators, common, store)
     written = _write_report(folder, store, subjects, common)
     print("\n".join(map(str, [store.path, *written])))
-
-
-def _known() -> tuple[str, ...]:
-    return *datasets.names(), *datasets.names("pairs")
 
 
 def _subjects(common) -> list[Subject]:
@@ -114,7 +110,7 @@ def _subjects(common) -> list[Subject]:
         own = name == told.get("dataset")
         fold = told.get("fold", 0) if own else 0
         if (name, fold) not in loaded:
-            checks.check_in("dataset", name, _known())
+            checks.check_in("dataset", name, parts.known_datasets())
             part = {"fold": fold} if fold else {}
             found = datasets.load(name, data_dir=common.data_dir, **part)
             loaded[name, fold] = problem(found)
@@ -128,7 +124,7 @@ def _subjects(common) -> list[Subject]:
         chosen = parts.choose(
             data,
             common._replace(k=sizes),
-            **({"epsilon": data.epsilon[common.preset]} if data.view.paired else {}),
+            **({} if data.view.tabular else {"epsilon": data.epsilon[common.preset]}),
         )
         fields = {
             # A model from elsewhere is known by its folder.

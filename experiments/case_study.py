@@ -38,7 +38,7 @@ from experiments.common.evaluation import STRONGEST, compiled_attack
 from experiments.common.fitting import LOGISTIC
 from experiments.common.problems import Problem
 from experiments.common.progress import track
-from r2et_jax import attacks, checks, datasets, objectives
+from r2et_jax import attacks, checks, objectives
 
 FLAGS = flags.define_common(
     "case_study",
@@ -94,7 +94,7 @@ class Study(NamedTuple):
 def main(argv):
     del argv
     common = FLAGS.read(
-        datasets=(*datasets.names(), *datasets.names("pairs")),
+        datasets=parts.known_datasets(),
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=(*attacks.NAMES, STRONGEST),
     )

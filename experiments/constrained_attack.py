@@ -22,12 +22,14 @@ import numpy as np
 from absl import flags as absl_flags
 
 from experiments.common import (
+    claims_constrained,
     cli,
     constrained,
     constrained_report,
     flags,
     parts,
     protocol,
+    runs,
     trained,
 )
 from experiments.common.fitting import LOGISTIC
@@ -98,11 +100,19 @@ def main(argv):
     )
     for found, own, k in parts.in_turn(chosen):
         _measure_dataset(found, k, own, variants, store)
-    written, _ = parts.write_reports(
-        folder, store, chosen, parts.LARGEST, constrained_report.write_report
+    runs.finish(
+        folder,
+        store,
+        chosen,
+        parts.LARGEST,
+        constrained_report.write_report,
+        title="P@k against the predictions that an attack changes",
+        questions=claims_constrained.QUESTIONS,
+        figures={
+            "front": "P@k against sensitivity at the last iterate of every attack, "
+            "with the front."
+        },
     )
-    for path in written:
-        print(path)
 
 
 def _given(name: str, preset: str) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from experiments.common import (
+    claims_convergence,
     cli,
     convergence,
     flags,
@@ -22,6 +23,7 @@ from experiments.common import (
     parts,
     protocol,
     records,
+    runs,
     setup,
     tables,
 )
@@ -184,7 +186,21 @@ def write_report(folder: Path, store: records.RecordStore, common) -> list[Path]
                 path = folder / f"{name}_{dataset}{suffix}.png"
                 output.save_figure(path, draw(store, common, here))
                 written.append(path)
-    return written
+    exhibited = runs.write_exhibit(
+        folder,
+        store,
+        [common],
+        written,
+        title="How multi-objective descent converges",
+        questions=claims_convergence.QUESTIONS,
+        figures={
+            "direction_norm": "The smallest norm of a direction so far against the "
+            "iteration, with the line 1/√t.",
+            "steps_by_gap": "Steps until a top-k feature left against the smallest "
+            "initial gap, a point for each input.",
+        },
+    )
+    return [*written, exhibited]
 
 
 def _columns():

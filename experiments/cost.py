@@ -17,9 +17,11 @@ import numpy as np
 from absl import flags as absl_flags
 
 from experiments.common import (
+    claims_cost,
     cli,
     cost_image_parts,
     cost_images,
+    exhibit,
     flags,
     output,
     progress,
@@ -195,7 +197,7 @@ def image_notes(found: Iterable[records.Record]) -> list[str]:
 
 
 def write_results(folder: Path, found: list[records.Record], skipped: str) -> None:
-    """Write table.md, table.csv and cost.png from the records."""
+    """Write table.md, table.csv, cost.png and the exhibit from the records."""
     notes = [
         *target_lines(found),
         "Medians over rounds in alternation, (smallest … largest).",
@@ -228,8 +230,21 @@ def write_results(folder: Path, found: list[records.Record], skipped: str) -> No
                 for r in records.select(here, dataset=dataset, metric=metric)
             }
             bars[f"{label}, {dataset}"] = [value.get(m, np.nan) for m in methods]
-    if not bars:
-        return
+    figures = {}
+    if bars:
+        figures[_figure(folder, bars, methods)] = (
+            "Bars: FLOPs and time of one training step of every method, vanilla = 1."
+        )
+    exhibit.write(
+        folder,
+        title="What training and attacks cost",
+        claims=claims_cost.claims(found),
+        figures=figures,
+        tables=[folder / "table.md"],
+    )
+
+
+def _figure(folder: Path, bars: dict[str, list[float]], methods: list[str]) -> Path:
     figure = plots.bars(
         list(bars),
         list(bars.values()),
@@ -238,6 +253,7 @@ def write_results(folder: Path, found: list[records.Record], skipped: str) -> No
         size=(max(6.4, 1.5 + 0.6 * len(methods)), 4.0),
     )
     output.save_figure(folder / "cost.png", figure)
+    return folder / "cost.png"
 
 
 def read_settings(common: flags.Common) -> list[Setting]:

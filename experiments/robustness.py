@@ -6,6 +6,7 @@ the explanations of test inputs and writes records, a table and figures.
     python -m experiments.robustness --datasets=adult,bank,compas
     python -m experiments.robustness --datasets=mnist
     python -m experiments.robustness --datasets=planted,hiv
+    python -m experiments.robustness --datasets=cifar10
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from experiments.common import (
     parts,
     protocol,
     records,
+    robustness_claims,
     trained,
     training_flags,
 )
@@ -28,7 +30,7 @@ from r2et_jax import attacks, datasets, objectives
 
 # Attacks whose P@k of every input is kept, for comparisons between methods.
 _COMPARED = (STRONGEST, "er_surrogate")
-# Flags whose default is a data set's own choice for pairs.
+# Flags whose default is a data set's own choice for images and graphs.
 _OWN = ("methods", "k", "epsilon", "seeds")
 _METHODS = ",".join([LOGISTIC, *objectives.NAMES, *protocol.SUMS])
 _MAIN = f"{LOGISTIC},vanilla,wd,sp,exact_h,r2et_nh,r2et,r2et_mm,skip+cert_rank"
@@ -75,7 +77,7 @@ parts.define_pooling()
 def main(argv):
     del argv
     common = FLAGS.read(
-        datasets=(*datasets.names(), *datasets.names("pairs")),
+        datasets=parts.known_datasets(),
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=(*attacks.NAMES, STRONGEST),
     )
@@ -96,7 +98,8 @@ def main(argv):
     for own in groups:
         for k in own.k:
             print(summary(store, own, k))
-    print("\n".join(map(str, [folder / "records.jsonl", *written])))
+    exhibited = robustness_claims.write_exhibit(folder, store, groups, written)
+    print("\n".join(map(str, [folder / "records.jsonl", *written, exhibited])))
 
 
 def _reference_methods(common) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ moment, the same command goes on and ends with the same parameters, bit by bit.
     python -m experiments.train --datasets=mnist --methods=r2et_nh
     python -m experiments.train --datasets=hiv --methods=r2et_nh --fold=1
 
-Pairs of images or graphs train Siamese networks; their k is the data set's own where
---k is not given.
+Pairs of images or graphs train Siamese networks; k of images and graphs is the data
+set's own where --k is not given.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from experiments.common import (
 )
 from experiments.common.fitting import LOGISTIC, Fitter
 from experiments.common.problems import Problem
-from r2et_jax import datasets, objectives
+from r2et_jax import objectives
 
 FLAGS = flags.define_common(
     "train",
@@ -67,7 +67,7 @@ parts.define_pooling()
 def main(argv):
     del argv
     common = FLAGS.read(
-        datasets=(*datasets.names(), *datasets.names("pairs")),
+        datasets=parts.known_datasets(),
         methods=(*objectives.NAMES, LOGISTIC),
     )
     for name in ("attacks", "epsilon"):

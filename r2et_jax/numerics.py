@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from r2et_jax.checks import check_count
 from r2et_jax.types import Array
 
 
@@ -40,6 +41,31 @@ def _softplus_jvp(primals, tangents):
 def magnitude(v: Array) -> Array:
     """|v| with the derivative sign(v), which is 0 at v = 0; that of `jnp.abs` is 1."""
     return v * jax.lax.stop_gradient(jnp.sign(v))
+
+
+def over_channels(values: Array, channels: int) -> Array:
+    """Sums of every `channels` neighbouring values; the values themselves for 1.
+
+    Args:
+      values: values of the features [n], such as those of a flat image with the
+        channels innermost.
+      channels: neighbours that belong together, a divisor of n.
+
+    Returns:
+      [n / channels], such as one sum for each pixel.
+
+    Raises:
+      ValueError: if channels is below 1 or no divisor of n.
+    """
+    check_count("channels", channels)
+    if channels == 1:
+        return values
+    if values.ndim != 1 or values.size % channels:
+        raise ValueError(
+            f"{channels} channels need an input of one axis whose length they divide, "
+            f"got shape {values.shape}"
+        )
+    return jnp.sum(values.reshape(-1, channels), axis=1)
 
 
 def safe_norm(v: Array) -> Array:

@@ -9,6 +9,7 @@ noise and takes a keyword `key` besides.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -160,3 +161,51 @@ def integrated_gradients(
         return _finish(magnitude(attributions), normalize, channel_axis)
 
     return saliency
+
+
+@functools.lru_cache
+def of_pixels(
+    channels: int, base: Callable[..., SaliencyFn] = gradient
+) -> Callable[..., SaliencyFn]:
+    """A base explanation of flat images, its channels summed after |·|.
+
+    Args:
+      channels: of a pixel; they are innermost in the flat input. 1 gives `base` itself.
+      base: factory of an explanation with an argument `channel_axis`.
+
+    Returns:
+      A factory as `base` is, `explainer(score, **options) -> saliency`; the saliency
+      takes x [n] to a map [n / channels]. The same arguments give the same object, by
+      which compiled programs can be kept.
+
+    Raises:
+      ValueError: if channels < 1; when traced, if it does not divide n.
+
+    Example:
+      >>> from r2et_jax import score
+      >>> explainer = of_pixels(2)
+      >>> explain = explainer(score.log_odds(lambda w, x: jnp.dot(w, x)[None]))
+      >>> explain(jnp.array([3.0, -3.0, 0.0, 2.0]), jnp.zeros(4), 1)
+      Array([0.75, 0.25], dtype=float32)
+    """
+    check_count("channels", channels)
+    if channels == 1:
+        return base
+
+    def explainer(score: ScoreFn, **options) -> Callable[..., Array]:
+        def of_rows(params, rows, target, /):
+            return score(params, rows.ravel(), target)
+
+        explain = base(of_rows, channel_axis=1, **options)
+
+        def saliency(params, x, target, /, **drawn):
+            if x.ndim != 1 or x.size % channels:
+                raise ValueError(
+                    f"x must be a flat image of {channels} channels, got shape "
+                    f"{x.shape}"
+                )
+            return explain(params, x.reshape(-1, channels), target, **drawn)
+
+        return saliency
+
+    return explainer

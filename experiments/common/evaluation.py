@@ -24,6 +24,7 @@ from r2et_jax import (
     score,
 )
 from r2et_jax.attacks.context import in_context
+from r2et_jax.batching import map_batched
 
 # Noise under which a ranking must stand, unless the input sits on a kink or a tie.
 GUARD_NOISE = 1e-6
@@ -77,7 +78,9 @@ class Evaluator:
         maps, gradients, noisy = (np.asarray(value) for value in out)
         test = self.problem.inputs("test")
         logits = self._logits(params, test)
-        null = metrics.null_share(gradients, self.problem.train_inputs())
+        null = metrics.null_share(
+            gradients, self.problem.train_inputs(), directions=self._directions
+        )
         same = float(metrics.mean_topk_overlap(jnp.asarray(maps), k=self.k))
         n = len(self.x)
         found = [
@@ -86,7 +89,7 @@ class Evaluator:
             measured("null", null.mean, null.stderr, null.n),
             measured("tied", float(np.mean(_ties(maps, self.k))), None, n),
         ]
-        if not self.view.paired:
+        if self.view.tabular:
             # A pair's logit is a function of both inputs.
             r2 = metrics.linear_r2(test.x, logits)
             found.append(measured("linear_r2", r2, None, len(test.y)))
@@ -182,8 +185,14 @@ class Evaluator:
     def _context(self, params):
         return self.view.context(self.model, params, self.partner)
 
+    @functools.cached_property
+    def _directions(self) -> np.ndarray:
+        return metrics.data_directions(self.problem.train_inputs())
+
     def _background(self, maps) -> dict[str, Any]:
-        shares = metrics.background_share(maps, self.x, k=self.k)
+        # A pixel is background if all of its channels are zero.
+        pixels = np.abs(self.x).reshape(*maps.shape, -1).max(axis=-1)
+        shares = metrics.background_share(maps, pixels, k=self.k)
         return measured("bg", shares.mean, shares.stderr, shares.n)
 
     def _truth(self, maps) -> list[dict[str, Any]]:
@@ -214,7 +223,8 @@ class Evaluator:
         ]
 
     def _auc(self, logits) -> float:
-        return metrics.roc_auc(self.y, np.asarray(logits)[:, 0])
+        logits = np.asarray(logits)
+        return metrics.roc_auc(self.y, logits[:, 0] if logits.shape[1] == 1 else logits)
 
     def _trace(self, result) -> list[dict[str, Any]]:
         """Mean P@k along the iterations, at about _TRACE_POINTS of them."""
@@ -254,7 +264,7 @@ def _linear_auc(found: Problem) -> tuple[float, float]:
 
 @functools.lru_cache
 def _logits(model, view: View):
-    if not view.paired:
+    if view.tabular:
         return functools.partial(view.logits, model)
     return jax.jit(functools.partial(view.logits, model))
 
@@ -279,8 +289,9 @@ def _explain(model, k: int, view: View):
         return clean, raw(params, x, target), overlap
 
     def run(params, x, context, key):
-        keys = jax.random.split(key, len(x))
-        return jax.vmap(one, (None, 0, 0, 0))(params, x, context, keys)
+        args = x, context, jax.random.split(key, len(x))
+        each = functools.partial(one, params)
+        return map_batched(each, args, batch_size=view.chunk or len(x))
 
     return jax.jit(run)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,15 +25,27 @@ from experiments.common.progress import track
 from r2et_jax import datasets, metrics, objectives, training
 from r2et_jax.types import Params
 
-# Settings that a fitted model does not depend on; its own grid is recorded instead.
+try:
+    import fcntl
+except ImportError:  # Windows: there, run one process at a time
+    fcntl = None
+
+# Settings that a fitted model does not depend on; its own grid and k′ are recorded
+# instead.
 _NOT_TRAINING = (
     "grid",
     "paired",
+    "k_prime",
     "num_test",
     "strongest_budget",
     "everywhere",
 )
 _PRETRAINED = "pretrained_"
+# Settings that matter only to what follows the vanilla training, at their defaults.
+_LATER = {
+    name: protocols.Protocol._field_defaults[name]
+    for name in ("schedule", "reference", "k_prime")
+}
 
 
 class Fitted(NamedTuple):
@@ -104,14 +117,16 @@ class Fitter:
         """The chosen models of a method, trained now or found."""
         model = self.model(method)
         folder, config = self._folder(method)
-        try:
-            params, description = training.load_model(folder)
-        except FileNotFoundError:
-            fit = self._fit_logistic if method == LOGISTIC else self._fit_network
-            params, choices = fit(method, folder, config)
+
+        def fit():
+            run = self._fit_logistic if method == LOGISTIC else self._fit_network
+            params, choices = run(method, folder, config)
             description = {"config": config, "choices": choices}
             training.save_model(folder, params, description)
             self._checkpoints(folder, config).delete()
+            return params, description
+
+        params, description = _found_or_fitted(folder, fit)
         if description["config"] != config:
             raise ValueError(f"the model in {folder} is of another configuration")
         vanilla = self.model("vanilla")
@@ -128,16 +143,18 @@ class Fitter:
     def _folder(self, name: str) -> tuple[Path, dict[str, Any]]:
         trained = not name.startswith((LOGISTIC, _PRETRAINED))
         grid = protocols.weight_grid(name, self.protocol) if trained else None
+        protocol = self.protocol if trained else self.protocol._replace(**_LATER)
+        default = protocols.default_k_prime(self.k, self.problem.num_features)
         config = {
             "method": name,
             "dataset": self.problem.name,
             "data_sha256": self.problem.fingerprint,
             "seeds": self.seeds,
             "k": self.k,
-            "k_prime": protocols.default_k_prime(self.k, self.problem.num_features),
+            "k_prime": protocol.k_prime or default,
             "protocol": {
                 name: value
-                for name, value in self.protocol._asdict().items()
+                for name, value in protocol._asdict().items()
                 if name not in _NOT_TRAINING and (name, value) != ("num_train", None)
             },
             "grid": grid,
@@ -222,10 +239,10 @@ class Fitter:
     def _pretrained(self, smooth: bool, skip: bool) -> Params:
         name = "skip" * skip + "+" * (skip and smooth) + "sp" * smooth or "vanilla"
         folder, config = self._folder(_PRETRAINED + name)
-        try:
-            return training.load_model(folder)[0]
-        except FileNotFoundError:
-            pass
+        fit = functools.partial(self._pretrain, name, folder, config)
+        return _found_or_fitted(folder, fit)[0]
+
+    def _pretrain(self, name: str, folder: Path, config: dict[str, Any]):
         epochs = self.protocol.pretrain_epochs
         plan, states = self._prepare(name, self._initial(name), [()], epochs, None)
         checkpoints = self._checkpoints(folder, config)
@@ -243,7 +260,7 @@ class Fitter:
         params = jax.tree.map(lambda leaf: np.asarray(leaf[:, 0]), states.params)
         training.save_model(folder, params, {"config": config})
         checkpoints.delete()
-        return params
+        return params, {"config": config}
 
     def pretrained(self, method: str) -> Params:
         """Vanilla parameters [seeds] from which a method is retrained."""
@@ -275,7 +292,9 @@ class Fitter:
             num_steps=epochs * (len(self.y) // size),
             clip_norm=protocol.clip_norm,
         )
-        objective = self.problem.objective(method, model, k=self.k)
+        objective = self.problem.objective(
+            method, model, k=self.k, k_prime=protocol.k_prime
+        )
         # Nothing is ranked without a penalty: no second copy of the parameters.
         reference = protocol.reference if objective.terms else "self"
         reference = "fixed" if reference == "vanilla" else reference
@@ -320,3 +339,21 @@ class Fitter:
             with_start=protocol.schedule == "pretrain",
         )
         return plan, states
+
+
+def _found_or_fitted(folder: Path, fit: Callable[[], tuple[Params, dict[str, Any]]]):
+    """The model in a folder, else what `fit` puts there.
+
+    One process at a time fits it; others wait, and then find it.
+    """
+    try:
+        return training.load_model(folder)
+    except FileNotFoundError:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            return training.load_model(folder)
+        except FileNotFoundError:
+            return fit()

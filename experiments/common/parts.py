@@ -1,7 +1,7 @@
 """The parts of a run, one for each data set or fold, with what is its own of the flags.
 
-A data set of pairs has its own k, budgets and seeds, where they are not given; what is
-measured with other settings stands in a table apart.
+Images and graphs have their own k, budgets and seeds, where they are not given; what
+is measured with other settings stands in a table apart.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from experiments.common.output import write_text_atomic
 from experiments.common.problems import POOLINGS, Problem, problem
 from experiments.common.progress import track
 from experiments.common.records import RecordStore
-from r2et_jax import checks
+from r2et_jax import checks, datasets
 from r2et_jax.types import Params
 
 absl_flags.disclaim_key_flags()
@@ -27,7 +27,7 @@ absl_flags.disclaim_key_flags()
 _OF_VIEW = ("kind", "norm", "num_steps")
 # Flags of no account for tables.
 OF_PAIRS = ("folds", "pooling")
-# Flags of which `choose_largest` has pairs choose.
+# Flags of which `choose_largest` has images and graphs choose.
 LARGEST = ("k", "epsilon", "seeds")
 
 
@@ -52,6 +52,12 @@ class Trained(NamedTuple):
     model: Any
     params: Params
     choice: dict[str, Any]
+
+
+def known_datasets() -> tuple[str, ...]:
+    """Names of the tables, pairs and single images that there are."""
+    kinds = ("tabular", "pairs", "images")
+    return tuple(name for kind in kinds for name in datasets.names(kind))
 
 
 def define_pooling() -> None:
@@ -129,14 +135,14 @@ def choose(
     Args:
       found: the data.
       common: the flags of the run.
-      names: list flags of which pairs have their own choice where the flag is not
-        given: methods, k, epsilon, seeds.
+      names: list flags of which images and graphs have their own choice where the
+        flag is not given: methods, k, epsilon, seeds.
       own: the same with the choice itself, for any data.
 
     Raises:
       ValueError: k out of range, or a method that does not train such networks.
     """
-    if found.view.paired:
+    if not found.view.tabular:
         preset = common.preset
         theirs = {
             "methods": found.methods(preset, common.methods),
@@ -148,7 +154,7 @@ def choose(
     free = {n: value for n, value in own.items() if absl_flags.FLAGS[n].value is None}
     view = {name: getattr(found.view, name) for name in _OF_VIEW}
     common = common._replace(**free, **view)
-    if found.view.paired:
+    if not found.view.tabular:
         common = common._replace(datasets=(found.name,))
         for method in common.methods:
             found.check_method(method)
@@ -160,19 +166,19 @@ def choose(
 def with_choices(
     config: dict[str, Any], parts: Iterable[Part], names: Sequence[str]
 ) -> dict[str, Any]:
-    """A run's configuration with the named flags of each data set of pairs."""
+    """A run's configuration with the named flags of data sets of images or graphs."""
     chosen = {
         found.name: {name: list(getattr(own, name)) for name in names}
         for found, own in parts
-        if found.view.paired
+        if not found.view.tabular
     }
     return {**config, "by_dataset": chosen} if chosen else config
 
 
 def choose_largest(found: Problem, common: Common) -> Part:
-    """The part of a run at one budget: pairs have their own k, seeds and largest ε."""
+    """The part of a run at one ε: images and graphs have their own, k and seeds."""
     own = {}
-    if found.view.paired:
+    if not found.view.tabular:
         own["epsilon"] = (max(found.epsilon[common.preset]),)
     return choose(found, common, ("k", "seeds"), **own)
 

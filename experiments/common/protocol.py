@@ -36,6 +36,8 @@ class Protocol(NamedTuple):
       average_decay: decay of the average of the parameters, step by step, or None.
       max_models: models of a seed that train at once, or None for the library's choice.
       num_train: training examples that are used, the first ones, or None for all.
+      k_prime: pairs of the forms that take the smallest gaps, or None for
+        `default_k_prime`.
     """
 
     pretrain_epochs: int
@@ -57,6 +59,7 @@ class Protocol(NamedTuple):
     average_decay: float | None = None
     max_models: int | None = None
     num_train: int | None = None
+    k_prime: int | None = None
 
 
 # Sums of methods that stand in the full table.

@@ -8,7 +8,14 @@ from typing import Any
 
 import jax
 
-from experiments.common import candidates, constrained, evaluation, output, problems
+from experiments.common import (
+    candidates,
+    constrained,
+    evaluation,
+    output,
+    pair_problem,
+    views,
+)
 from experiments.common.fitting import LOGISTIC, Fitter
 from experiments.common.flags import Common
 from experiments.common.problems import Problem, problem
@@ -71,7 +78,7 @@ def free_programs() -> None:
     Each holds memory maps, of which a process has a limited number (65,530 on Linux by
     default): some hundred methods and data sets in one process would exceed it.
     """
-    for module in (candidates, constrained, evaluation, problems):
+    for module in (candidates, constrained, evaluation, pair_problem, views):
         for value in vars(module).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()

@@ -29,15 +29,15 @@ def describe_data(dataset: Data) -> dict[str, Any]:
     found = problem(dataset)
     data = found.dataset
     told = {"dataset": found.name, "data_sha256": found.fingerprint}
-    if found.view.paired:
+    if found.view.tabular:
+        told["columns"] = list(data.columns)
+    else:
         told |= {
-            "kind": data.kind,
-            "shape": list(data.shape),
+            "kind": found.view.kind,
+            "shape": list(found.shape),
             "fold": found.fold,
             "norm": found.view.norm,
         }
-    else:
-        told["columns"] = list(data.columns)
     sizes = {name: len(getattr(data, name).y) for name in _SPLITS}
     return {**told, "split_sizes": sizes}
 
@@ -111,13 +111,13 @@ def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def check_takes(found: saved.Saved, dataset: Data, *, folder: Path) -> None:
-    """Raise unless a model turns one input, or pair, of a data set into one logit.
+    """Raise unless a model turns one input, or pair, of a data set into its logits.
 
     Raises:
       ValueError: names the model's folder and the numbers that differ.
     """
     data = problem(dataset)
-    n, name = data.num_features, data.name
+    n, name = data.sample.shape[-1], data.name
     if data.view.paired != isinstance(found.model, models.Siamese):
         own = type(found.model).__name__
         needed = "a Siamese network" if data.view.paired else "a network of one input"
@@ -138,10 +138,9 @@ def check_takes(found: saved.Saved, dataset: Data, *, folder: Path) -> None:
         raise ValueError(
             f"the model in {folder} does not take the {n} features of {name}: {error}"
         ) from error
-    if shape != (1,):
-        raise ValueError(
-            f"the model in {folder} must give one logit, got shape {shape}"
-        )
+    if shape != (data.num_outputs,):
+        wanted = "one logit" if data.num_outputs == 1 else f"{data.num_outputs} logits"
+        raise ValueError(f"the model in {folder} must give {wanted}, got shape {shape}")
 
 
 def test_auc(found: Problem, model: Any, params: Params) -> float:

@@ -6,6 +6,7 @@ with the logits [0, z]. A tie goes to the lower class.
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -23,35 +24,51 @@ def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float:
 
         AUC = P(score of a positive > score of a negative) + ½ P(equal)
 
+    With C ≥ 2 classes the mean over the classes of each against all others (macro,
+    one against the rest), a class being scored by its log-odds
+    z_c − log Σ_{j≠c} e^{z_j}: ordered as its probability, and not saturated. A class of
+    which there is no input is left out of the mean, so that a part of a test set has
+    an AUC too.
+
     Args:
-      labels: classes [m], 0 or 1.
-      scores: real numbers [m], larger for class 1; logits or probabilities.
+      labels: classes [m]: 0 or 1, or 0…C−1 with logits.
+      scores: real numbers [m], larger for class 1, logits or probabilities; or the
+        logits [m, C] of C ≥ 2 classes.
 
     Returns:
       Number in [0, 1].
 
     Raises:
-      ValueError: if the shapes differ or are not [m], a label is neither 0 nor 1, only
-        one class is present, or a score is not finite (`roc_auc_ranked` gives nan).
+      ValueError: if the shapes differ or are not [m] and [m] or [m, C], a label is
+        neither 0 nor 1 (of C classes: not among 0…C−1), only one class is present, or a
+        score is not finite (`roc_auc_ranked` gives nan).
 
     Example:
       >>> roc_auc(np.array([0, 1, 1]), np.array([0.1, 0.9, 0.4]))
       1.0
 
-    Source: Hanley and McNeil 1982.
+    Source: Hanley and McNeil 1982; of several classes what scikit-learn calls macro
+      and ovr.
     """
     from sklearn.metrics import roc_auc_score
 
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
-    check_axes("labels", labels, "m")
-    check_same_shape("labels", labels, "scores", scores)
-    classes = np.unique(labels)
-    if classes.size != 2 or not np.array_equal(classes, [0, 1]):
+    _check_scores(labels, scores)
+    classes, several = np.unique(labels), scores.ndim == 2
+    if not several and not np.array_equal(classes, [0, 1]):
         raise ValueError(f"labels must hold both classes 0 and 1, got {classes}")
+    if several and (classes.size < 2 or not np.isin(classes, _classes(scores)).all()):
+        raise ValueError(
+            f"labels must hold two or more of the classes 0…{scores.shape[1] - 1}, "
+            f"got {classes}"
+        )
     num_nonfinite = int(np.sum(~np.isfinite(scores)))
     if num_nonfinite:
         raise ValueError(f"scores must be finite, got {num_nonfinite} that are not")
-    return float(roc_auc_score(labels, scores))
+    if not several:
+        return float(roc_auc_score(labels, scores))
+    odds = _log_odds(scores, np)
+    return float(np.mean([roc_auc_score(labels == c, odds[:, c]) for c in classes]))
 
 
 def roc_auc_ranked(labels: ArrayLike, scores: ArrayLike) -> Array:
@@ -59,17 +76,19 @@ def roc_auc_ranked(labels: ArrayLike, scores: ArrayLike) -> Array:
 
         AUC = ½ + (mean rank of the positives − (m + 1)/2) / n₋
 
-    Maps over models: `jax.vmap(roc_auc_ranked, in_axes=(None, 0))`.
+    Of C ≥ 2 classes the mean over those that are present, as in `roc_auc`. Maps over
+    models: `jax.vmap(roc_auc_ranked, in_axes=(None, 0))`.
 
     Args:
-      labels: classes [m], 0 or 1 (everything but 1 counts as negative).
-      scores: real numbers [m], larger for class 1.
+      labels: classes [m], 0 or 1 (everything but 1 counts as negative), or 0…C−1.
+      scores: real numbers [m], larger for class 1, or the logits [m, C] of C ≥ 2
+        classes.
 
     Returns:
-      Scalar in [0, 1]; nan if one class is missing or a score is nan.
+      Scalar in [0, 1]; nan if one class alone is present or a score is nan.
 
     Raises:
-      ValueError: if the shapes differ or are not [m].
+      ValueError: if the shapes differ or are not [m] and [m] or [m, C].
 
     Example:
       >>> print(roc_auc_ranked(jnp.array([0, 1, 1]), jnp.array([0.1, 0.9, 0.4])))
@@ -78,9 +97,19 @@ def roc_auc_ranked(labels: ArrayLike, scores: ArrayLike) -> Array:
     Source: Hanley and McNeil 1982 (the Mann–Whitney statistic).
     """
     labels, (scores,) = jnp.asarray(labels), as_floats(scores)
-    check_axes("labels", labels, "m")
-    check_same_shape("labels", labels, "scores", scores)
-    positive = (labels == 1).astype(scores.dtype)
+    _check_scores(labels, scores)
+    if scores.ndim == 2:
+        # A nan among the logits makes all odds of its input nan.
+        odds = _log_odds(scores, jnp)
+        member = labels == jnp.asarray(_classes(scores), labels.dtype)[:, None]
+        areas = jax.vmap(_auc)(member, odds.T)
+        return jnp.mean(areas, where=jnp.any(member, axis=1))
+    return _auc(labels == 1, scores)
+
+
+def _auc(positive: Array, scores: Array) -> Array:
+    """From average ranks, of two classes."""
+    positive = positive.astype(scores.dtype)
     num_positive = jnp.sum(positive)
     num_negative = positive.shape[0] - num_positive
     # Ranks less their mean: the sum of raw ranks would round in float32.
@@ -89,6 +118,27 @@ def roc_auc_ranked(labels: ArrayLike, scores: ArrayLike) -> Array:
     auc = jnp.clip(0.5 + mean / jnp.maximum(num_negative, 1.0), 0.0, 1.0)
     defined = (num_positive > 0) & (num_negative > 0) & ~jnp.any(jnp.isnan(scores))
     return jnp.where(defined, auc, jnp.nan)
+
+
+def _check_scores(labels, scores) -> None:
+    check_axes("labels", labels, "m")
+    if scores.ndim == 2 and scores.shape[1] > 1:
+        check_same_shape("labels", labels, "scores of each class", scores[:, 0])
+    else:
+        check_same_shape("labels", labels, "scores", scores)
+
+
+def _classes(scores):
+    return np.arange(scores.shape[1])
+
+
+def _log_odds(logits, numpy):
+    """z_c − log Σ_{j≠c} exp z_j of every class [m, C], by NumPy or jax.numpy."""
+    own = np.eye(logits.shape[1], dtype=bool)
+    others = numpy.where(own, -np.inf, logits[:, None, :])
+    top = numpy.max(others, axis=-1, keepdims=True)
+    rest = numpy.log(numpy.sum(numpy.exp(others - top), axis=-1)) + top[..., 0]
+    return logits - rest
 
 
 def accuracy(logits: ArrayLike, labels: ArrayLike) -> Array:

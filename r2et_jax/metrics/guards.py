@@ -37,7 +37,11 @@ class NullShare(NamedTuple):
 
 
 def null_share(
-    gradients: ArrayLike, train_x: ArrayLike, *, tolerance: float = 1e-5
+    gradients: ArrayLike,
+    train_x: ArrayLike,
+    *,
+    tolerance: float = 1e-5,
+    directions: np.ndarray | None = None,
 ) -> NullShare:
     """Share of the squared gradient in the null space of the training data.
 
@@ -58,6 +62,7 @@ def null_share(
       tolerance: a principal direction is null if the standard deviation of the data
         along it is at most this share of the largest one. The default lies above the
         rounding of float32 data and below any real feature.
+      directions: what `data_directions` found in `train_x`, for many models to share.
 
     Returns:
       `NullShare`.
@@ -72,20 +77,17 @@ def null_share(
       >>> print(f"{result.mean:.3f} {result.dimension}")
       1.000 1
     """
-    gradients = np.asarray(gradients, np.float64)
-    train_x = np.asarray(train_x, np.float64)
+    gradients, train_x = np.asarray(gradients, np.float64), np.asarray(train_x)
     check_axes("gradients", gradients, "m, n")
     check_axes("train_x", train_x, "N, n")
-    check_positive("tolerance", tolerance)
     if gradients.shape[1] != train_x.shape[1] or train_x.size == 0:
         raise ValueError(
             "gradients [m, n] and train_x [N, n] must have the same n and train_x must "
             f"hold something, got {gradients.shape} and {train_x.shape}"
         )
-    if not np.all(np.isfinite(train_x)):
-        raise ValueError("train_x must be finite, got nan or infinite entries")
-
-    basis = _data_directions(train_x, tolerance)
+    basis = directions
+    if basis is None:
+        basis = data_directions(train_x, tolerance=tolerance)
     finite = np.all(np.isfinite(gradients), axis=1)
     scale = np.max(np.abs(gradients), axis=1, initial=0.0)
     zero = finite & (scale == 0)
@@ -105,8 +107,23 @@ def null_share(
     )
 
 
-def _data_directions(train_x: np.ndarray, tolerance: float) -> np.ndarray:
-    """Orthonormal basis [n, r] of the directions along which the data vary."""
+def data_directions(train_x: ArrayLike, *, tolerance: float = 1e-5) -> np.ndarray:
+    """Orthonormal basis [n, r] of the directions along which the data vary.
+
+    Args:
+      train_x, tolerance: as in `null_share`.
+
+    Returns:
+      The basis, float64.
+
+    Raises:
+      ValueError: if `train_x` is not [N, n] and finite, or the tolerance not positive.
+    """
+    train_x = np.asarray(train_x, np.float64)
+    check_axes("train_x", train_x, "N, n")
+    check_positive("tolerance", tolerance)
+    if not np.all(np.isfinite(train_x)):
+        raise ValueError("train_x must be finite, got nan or infinite entries")
     num_inputs, num_features = train_x.shape
     centred = train_x - train_x.mean(axis=0)
     # A column that never changes is null exactly; its rounded mean would say otherwise.

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from r2et_jax import ranking, saliency, score
 from r2et_jax.attacks import goals
 from r2et_jax.checks import check_count, check_k, check_nonnegative, check_positive
-from r2et_jax.numerics import magnitude, unit_l2, unit_sum
+from r2et_jax.numerics import magnitude, over_channels, unit_l2, unit_sum
 from r2et_jax.objectives.penalties import Penalty, ranked_maps
 from r2et_jax.objectives.perturb import ascend
 from r2et_jax.types import ApplyFn, Array
@@ -34,6 +34,8 @@ class InnerAttack(NamedTuple):
       num_steps: steps, at least 1.
       step_size: their length in units of ε.
       start: length of δ at the start in units of ε, in [0, 1], in a random direction.
+      channels: neighbouring values of x that are one feature of the map, see
+        `penalties.ranked_maps`.
     """
 
     surrogate: ApplyFn
@@ -41,6 +43,7 @@ class InnerAttack(NamedTuple):
     num_steps: int = 3
     step_size: float = 0.6
     start: float = 0.0
+    channels: int = 1
 
 
 def perturbation(
@@ -56,7 +59,7 @@ def perturbation(
 
     Returns:
       `fn(params, ranked, x, target, /, *, key=None) -> δ`, of x's shape; `ranked` is
-      the clean map [n] whose top-k set is attacked. x has one axis. The key is needed
+      the clean map whose top-k set is attacked. x has one axis. The key is needed
       for a random start alone.
 
     Raises:
@@ -70,10 +73,11 @@ def perturbation(
     check_nonnegative("start", attack.start)
     if attack.start > 1:
         raise ValueError(f"start must be at most 1, the radius, got {attack.start}")
-    explain = saliency.gradient(score.log_odds(attack.surrogate))
+    explainer = saliency.of_pixels(attack.channels)
+    explain = explainer(score.log_odds(attack.surrogate))
 
     def find(params, ranked, x, target, /, *, key=None):
-        check_k(k, x.size)
+        check_k(k, ranked.size)
         start = jnp.zeros_like(x)
         if attack.start:
             if key is None:
@@ -104,7 +108,7 @@ def adversarial_loss(apply: ApplyFn, attack: InnerAttack, *, k: int) -> Penalty:
     """
     find = perturbation(goals.mean_gap(), attack, k=k)
     loss = score.loss(apply)
-    maps = ranked_maps(apply)
+    maps = ranked_maps(apply, channels=attack.channels)
 
     def penalty(params, reference, x, label, /):
         ranked = maps(params, reference, x, label)[1]
@@ -121,8 +125,8 @@ def adversarial_gap(apply: ApplyFn, attack: InnerAttack, *, k: int) -> Penalty:
     Source: R2ET (arXiv 2212.14106), section 4.
     """
     find = perturbation(goals.mean_gap(), attack, k=k)
-    explain = saliency.gradient(score.log_odds(apply))
-    maps = ranked_maps(apply)
+    explain = saliency.of_pixels(attack.channels)(score.log_odds(apply))
+    maps = ranked_maps(apply, channels=attack.channels)
 
     def penalty(params, reference, x, target, /):
         ranked = maps(params, reference, x, target)[1]
@@ -160,14 +164,15 @@ def adversarial_hinge(
     check_positive("margin", margin)
     find = perturbation(goals.smooth_precision(), attack, k=k)
     input_gradient = jax.grad(score.log_odds(apply), argnums=1)
-    maps = ranked_maps(apply)
+    maps = ranked_maps(apply, channels=attack.channels)
 
     def penalty(params, reference, x, target, /, *, key=None):
         ranked = maps(params, reference, x, target)[1]
         delta = find(params, ranked, x, target, key=key)
         mask = ranking.top_k_mask(ranked, k=k)
         g = input_gradient(params, x + delta, target)
-        values = x.size * unit_sum(magnitude(g))
+        values = over_channels(magnitude(g), attack.channels)
+        values = ranked.size * unit_sum(values)
         lowest = jnp.min(jnp.where(mask, values, jnp.inf))
         highest = jnp.max(jnp.where(mask, -jnp.inf, values))
         over = values - jax.lax.stop_gradient((lowest + highest) / 2)

@@ -4,7 +4,8 @@ Every factory returns `penalty(params, reference, x, target) -> scalar`, to be
 minimised. `reference` are the parameters of the model whose ranking and signs are
 kept: the model being trained itself where it is None. Ranks and signs are constants
 for differentiation. Some draw at random, and take a keyword `key` besides; some change
-in the course of training, and take a keyword `progress`.
+in the course of training, and take a keyword `progress`. Those that rank take
+`channels`, see `ranked_maps`: k then counts pixels.
 """
 
 from __future__ import annotations
@@ -15,19 +16,29 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax import curvature, ranking, score
-from r2et_jax.numerics import magnitude, unit_sum
+from r2et_jax.numerics import magnitude, over_channels, unit_sum
 from r2et_jax.objectives.context import InContext
 from r2et_jax.types import ApplyFn, Array
 
 Penalty = Callable[..., Array]
 
 
-def ranked_maps(apply: ApplyFn) -> Callable[..., tuple[Array, Array]]:
+def ranked_maps(
+    apply: ApplyFn, *, channels: int = 1
+) -> Callable[..., tuple[Array, Array]]:
     """The normalised map of a model, and the map of the reference that ranks it.
 
+    Args:
+      apply: the model.
+      channels: neighbouring values of x that make one feature of the map: they are
+        summed after |·|, as of an image's pixel.
+
     Returns:
-      `maps(params, reference, x, target) -> (values [n], ranked [n])`: values is
-      differentiable and has the reference's signs; ranked is a constant.
+      `maps(params, reference, x, target) -> (values [m], ranked [m])`, m = n/channels:
+      values is differentiable and has the reference's signs; ranked is a constant.
+
+    Raises:
+      ValueError: when traced, if channels < 1 or does not divide n.
     """
     # The log-odds' normalised map equals the probability's and does not saturate.
     input_gradient = jax.grad(score.log_odds(apply), argnums=1)
@@ -35,22 +46,23 @@ def ranked_maps(apply: ApplyFn) -> Callable[..., tuple[Array, Array]]:
     def maps(params, reference, x, target):
         g = input_gradient(params, x, target)
         if reference is None:
-            values = unit_sum(magnitude(g))
+            values = unit_sum(over_channels(magnitude(g), channels))
             return values, jax.lax.stop_gradient(values)
         ranked = jax.lax.stop_gradient(input_gradient(reference, x, target))
         total = jnp.sum(magnitude(g))
-        values = jnp.sign(ranked) * g / jnp.where(total > 0, total, 1)
-        return values, unit_sum(jnp.abs(ranked))
+        values = over_channels(jnp.sign(ranked) * g, channels)
+        values = values / jnp.where(total > 0, total, 1)
+        return values, unit_sum(over_channels(jnp.abs(ranked), channels))
 
     return maps
 
 
-def mean_gap(apply: ApplyFn, *, k: int) -> Penalty:
+def mean_gap(apply: ApplyFn, *, k: int, channels: int = 1) -> Penalty:
     """−mean h over all pairs of the top-k set, on the map of unit sum.
 
     Source: R2ET (arXiv 2212.14106), the ranking term.
     """
-    maps = ranked_maps(apply)
+    maps = ranked_maps(apply, channels=channels)
 
     def penalty(params, reference, x, target, /):
         values, ranked = maps(params, reference, x, target)
@@ -60,15 +72,18 @@ def mean_gap(apply: ApplyFn, *, k: int) -> Penalty:
     return penalty
 
 
-def exponential_gap(apply: ApplyFn, *, k: int, theta: float = 0.05) -> Penalty:
+def exponential_gap(
+    apply: ApplyFn, *, k: int, theta: float = 0.05, channels: int = 1
+) -> Penalty:
     """mean exp(−h/θ) over all pairs of the top-k set, on the map of unit sum.
 
     Args:
       apply: the model.
       k: size of the top set.
       theta: temperature θ > 0; far above the mean gap (about 1/n) the form is linear.
+      channels: as in `ranked_maps`.
     """
-    maps = ranked_maps(apply)
+    maps = ranked_maps(apply, channels=channels)
 
     def penalty(params, reference, x, target, /):
         values, ranked = maps(params, reference, x, target)
@@ -78,9 +93,11 @@ def exponential_gap(apply: ApplyFn, *, k: int, theta: float = 0.05) -> Penalty:
     return penalty
 
 
-def smallest_pairs(apply: ApplyFn, *, k: int, k_prime: int) -> Penalty:
+def smallest_pairs(
+    apply: ApplyFn, *, k: int, k_prime: int, channels: int = 1
+) -> Penalty:
     """−mean h over the k′ pairs with the smallest gaps: R2ET-mm."""
-    maps = ranked_maps(apply)
+    maps = ranked_maps(apply, channels=channels)
 
     def penalty(params, reference, x, target, /):
         values, ranked = maps(params, reference, x, target)
@@ -91,13 +108,13 @@ def smallest_pairs(apply: ApplyFn, *, k: int, k_prime: int) -> Penalty:
 
 
 def exponential_smallest(
-    apply: ApplyFn, *, k: int, k_prime: int, theta: float = 0.05
+    apply: ApplyFn, *, k: int, k_prime: int, theta: float = 0.05, channels: int = 1
 ) -> Penalty:
     """mean exp(−h/θ) over the k′ pairs with the smallest gaps: R2ET-mm, exponential.
 
     Arguments as in `exponential_gap` and `smallest_pairs`.
     """
-    maps = ranked_maps(apply)
+    maps = ranked_maps(apply, channels=channels)
 
     def penalty(params, reference, x, target, /):
         values, ranked = maps(params, reference, x, target)
@@ -108,12 +125,14 @@ def exponential_smallest(
     return penalty
 
 
-def anchored_pairs(apply: ApplyFn, *, k: int, k_prime: int) -> Penalty:
+def anchored_pairs(
+    apply: ApplyFn, *, k: int, k_prime: int, channels: int = 1
+) -> Penalty:
     """−mean h over the 2k′ pairs anchored at the first feature outside the top-k set.
 
     See `ranking.anchored_weights`; k′ lies in 1…min(k, n−k−1).
     """
-    maps = ranked_maps(apply)
+    maps = ranked_maps(apply, channels=channels)
 
     def penalty(params, reference, x, target, /):
         values, ranked = maps(params, reference, x, target)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from r2et_jax import ranking, score
 from r2et_jax.checks import check_in, check_positive
-from r2et_jax.numerics import magnitude, safe_norm
+from r2et_jax.numerics import magnitude, over_channels, safe_norm
 from r2et_jax.objectives.curvature_penalties import require_smooth
 from r2et_jax.objectives.linearity import is_piecewise_linear
 from r2et_jax.objectives.penalties import Penalty
@@ -24,9 +24,15 @@ KINDS = ("probability", "log_odds")
 
 
 def pair_radii(
-    apply: ApplyFn, *, kind: str, k: int, k_prime: int, floor: float = 0.1
+    apply: ApplyFn,
+    *,
+    kind: str,
+    k: int,
+    k_prime: int,
+    floor: float = 0.1,
+    channels: int = 1,
 ) -> Callable[..., Array]:
-    """h_ij/(‖∇ₓh_ij‖₂ + floor·m) over the k′ border pairs, m the mean |g|.
+    """h_ij/(‖∇ₓh_ij‖₂ + floor·m) over the k′ border pairs, m the mean saliency.
 
     The i-th weakest of the top-k set is paired with the i-th strongest outside. By the
     factor m the ratio is free of the score's scale. That of p = σ(u) comes from the
@@ -40,6 +46,8 @@ def pair_radii(
       k: size of the top set.
       k_prime: number of pairs, in 1…min(k, n−k).
       floor: relative slope below which a slower gap earns nothing more, > 0 (ours).
+      channels: as in `penalties.ranked_maps`; the saliency of a pixel is Σ|g| over its
+        channels.
 
     Returns:
       `fn(params, reference, x, target, /) -> radii [k′]` in units of x; zeros where the
@@ -63,9 +71,10 @@ def pair_radii(
         g, tangent = jax.linearize(lambda point: gradient(params, point, target), x)
         ranked = g if reference is None else gradient(reference, x, target)
         ranked = jax.lax.stop_gradient(ranked)
-        inner, outer = ranking.border_features(jnp.abs(ranked), k=k, k_prime=k_prime)
+        sizes = over_channels(jnp.abs(ranked), channels)
+        inner, outer = ranking.border_features(sizes, k=k, k_prime=k_prime)
         signs = jnp.sign(ranked)
-        values = signs * g
+        values = over_channels(signs * g, channels)
         gaps = jnp.sum(jnp.where(inner, values, jnp.where(outer, -values, 0)), axis=1)
         bend = 0.0
         if kind == "probability":
@@ -73,25 +82,38 @@ def pair_radii(
         if is_piecewise_linear(explained, params, x):
             slopes = magnitude(bend * gaps) * safe_norm(g)  # ∇²u = 0
         else:
-            # ∂h/∂g of every pair: s_i at i and −s_j at j.
+            # ∂h/∂g of every pair: s_i at i and −s_j at j, in all channels.
+            if channels > 1:
+                inner = jnp.repeat(inner, channels, axis=1)
+                outer = jnp.repeat(outer, channels, axis=1)
             pairs = jnp.where(inner, signs, jnp.where(outer, -signs, 0))
             slopes = jax.vmap(
                 lambda pair, gap: safe_norm(tangent(pair) - bend * gap * g)
             )(pairs, gaps)
-        speed = slopes + floor * jnp.mean(magnitude(g))
+        mean = jnp.mean(over_channels(magnitude(g), channels))
+        speed = slopes + floor * mean
         return jnp.where(speed > 0, gaps / jnp.where(speed > 0, speed, 1), 0)
 
     return radii
 
 
-def mean_radius(apply: ApplyFn, *, k: int, k_prime: int, floor: float = 0.1) -> Penalty:
+def mean_radius(
+    apply: ApplyFn, *, k: int, k_prime: int, floor: float = 0.1, channels: int = 1
+) -> Penalty:
     """−mean h_ij/(‖∇ₓh_ij‖ + floor·m) of the probability over border pairs.
 
     Arguments as in `pair_radii`. The papers found this form hard to train.
 
     Source: R2ET (arXiv 2212.14106), the optimal direction.
     """
-    radii = pair_radii(apply, kind="probability", k=k, k_prime=k_prime, floor=floor)
+    radii = pair_radii(
+        apply,
+        kind="probability",
+        k=k,
+        k_prime=k_prime,
+        floor=floor,
+        channels=channels,
+    )
 
     def penalty(params, reference, x, target, /):
         return -jnp.mean(radii(params, reference, x, target))
@@ -106,6 +128,7 @@ def radius_hinge(
     k_prime: int,
     margin: float = 1.0,
     floor: float = 0.1,
+    channels: int = 1,
 ) -> Penalty:
     """mean relu(m − h_ij/(‖∇ₓh_ij‖ + floor)) of the log-odds over border pairs.
 
@@ -113,7 +136,7 @@ def radius_hinge(
 
     Args:
       apply: a smooth model.
-      k, k_prime, floor: as in `pair_radii`.
+      k, k_prime, floor, channels: as in `pair_radii`.
       margin: m > 0, in units of x.
 
     Raises:
@@ -122,7 +145,9 @@ def radius_hinge(
     Source: ours, after R2ET (arXiv 2212.14106).
     """
     check_positive("margin", margin)
-    radii = pair_radii(apply, kind="log_odds", k=k, k_prime=k_prime, floor=floor)
+    radii = pair_radii(
+        apply, kind="log_odds", k=k, k_prime=k_prime, floor=floor, channels=channels
+    )
 
     def penalty(params, reference, x, target, /):
         require_smooth("radius_hinge", apply, params, x)

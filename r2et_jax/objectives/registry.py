@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r2et_jax.checks import check_in, check_positive
+from r2et_jax.checks import check_count, check_in, check_positive
 from r2et_jax.objectives.certified import Layers
 from r2et_jax.objectives.curvature_penalties import Split
 from r2et_jax.objectives.terms import TERMS, Setting
@@ -150,6 +150,7 @@ def objective(
     epsilon: float = 1.0,
     layers: Layers | None = None,
     split: tuple[ApplyFn, ApplyFn] | None = None,
+    channels: int = 1,
 ) -> Objective:
     """Cross-entropy plus the penalties of a method, as means over the batch.
 
@@ -167,6 +168,9 @@ def objective(
         logit, as `models.MLP.layers`; for `cert_rank` alone.
       split: the model as `(inner, outer)`, as `models.pair_split` gives it; with a
         piecewise-linear inner part `exact_h` and `ssr` have a closed form.
+      channels: neighbouring values of x whose saliencies are summed after |·| and
+        ranked as one feature, such as the channels of a pixel in a flat image; a
+        divisor of n. k then counts pixels. Curvature stays that of x.
 
     Returns:
       `Objective`. Its loss takes one weight for each of `terms`, as an array, so that
@@ -176,10 +180,11 @@ def objective(
       `mc_thickness`), and `progress` the share of training done, in [0, 1].
 
     Raises:
-      ValueError: for an unknown or repeated name, epsilon ≤ 0, or `cert_rank` without
-        layers; when the loss is traced, for k or k_prime out of range, another number
-        of weights, a piecewise-linear model with `logit_h` or `ratio_hinge`, or a
-        random method without key.
+      ValueError: for an unknown or repeated name, epsilon ≤ 0, channels < 1, or
+        `cert_rank` without layers or with channels > 1; when the loss is traced, for k
+        or k_prime out of range, channels that don't divide n, another number of
+        weights, a piecewise-linear model with `logit_h` or `ratio_hinge`, or a random
+        method without key.
 
     Example:
       >>> from r2et_jax.models import MLP
@@ -190,6 +195,7 @@ def objective(
     """
     terms = method(name).terms
     check_positive("epsilon", epsilon)
+    check_count("channels", channels)
     setting = Setting(
         k,
         k if k_prime is None else k_prime,
@@ -197,6 +203,7 @@ def objective(
         epsilon,
         layers,
         None if split is None else Split(*split),
+        channels,
     )
     parts = [TERMS[term] for term in terms]
     built = [part.build(apply, setting) if part.build else None for part in parts]

@@ -27,6 +27,7 @@ class Setting(NamedTuple):
       epsilon: radius of perturbations inside a penalty, l2, in units of x.
       layers: `layers(params)`, the weights of a network with one hidden layer, or None.
       split: the model in two parts, the inner piecewise linear or not, or None.
+      channels: neighbouring values of x whose saliencies are summed and ranked as one.
     """
 
     k: int
@@ -35,6 +36,17 @@ class Setting(NamedTuple):
     epsilon: float
     layers: certified.Layers | None = None
     split: curvature_penalties.Split | None = None
+    channels: int = 1
+
+    @property
+    def ranked(self) -> dict[str, int]:
+        """What is ranked, as keywords."""
+        return {"k": self.k, "channels": self.channels}
+
+    @property
+    def smallest(self) -> dict[str, int]:
+        """The same of forms that take the smallest gaps."""
+        return {**self.ranked, "k_prime": self.k_prime}
 
 
 class Term(NamedTuple):
@@ -59,7 +71,9 @@ class Term(NamedTuple):
 
 
 def _inner(setting: Setting) -> adversarial.InnerAttack:
-    return adversarial.InnerAttack(setting.surrogate, setting.epsilon)
+    return adversarial.InnerAttack(
+        setting.surrogate, setting.epsilon, channels=setting.channels
+    )
 
 
 def _certified(apply: ApplyFn, setting: Setting) -> penalties.Penalty:
@@ -69,6 +83,10 @@ def _certified(apply: ApplyFn, setting: Setting) -> penalties.Penalty:
             "cert_rank needs the weights of the network: pass layers=model.layers of "
             "a model with one hidden layer, got layers=None"
         )
+    if setting.channels != 1:
+        raise ValueError(
+            f"cert_rank ranks single inputs, got channels = {setting.channels}"
+        )
     return certified.certified_hinge(
         setting.layers, k=setting.k, epsilon=setting.epsilon
     )
@@ -77,16 +95,14 @@ def _certified(apply: ApplyFn, setting: Setting) -> penalties.Penalty:
 TERMS: dict[str, Term] = {
     "l2": Term(on_params=penalties.squared_weights),
     "decay": Term(decay=True),
-    "gap": Term(lambda apply, s: penalties.mean_gap(apply, k=s.k)),
-    "exp_gap": Term(lambda apply, s: penalties.exponential_gap(apply, k=s.k)),
-    "mm_gap": Term(
-        lambda apply, s: penalties.smallest_pairs(apply, k=s.k, k_prime=s.k_prime)
-    ),
+    "gap": Term(lambda apply, s: penalties.mean_gap(apply, **s.ranked)),
+    "exp_gap": Term(lambda apply, s: penalties.exponential_gap(apply, **s.ranked)),
+    "mm_gap": Term(lambda apply, s: penalties.smallest_pairs(apply, **s.smallest)),
     "mm_exp_gap": Term(
-        lambda apply, s: penalties.exponential_smallest(apply, k=s.k, k_prime=s.k_prime)
+        lambda apply, s: penalties.exponential_smallest(apply, **s.smallest)
     ),
     "anchored_gap": Term(
-        lambda apply, s: penalties.anchored_pairs(apply, k=s.k, k_prime=s.k_prime)
+        lambda apply, s: penalties.anchored_pairs(apply, **s.smallest)
     ),
     "curvature": Term(lambda apply, s: penalties.directional_curvature(apply)),
     "curvature_fd": Term(
@@ -104,13 +120,9 @@ TERMS: dict[str, Term] = {
     "logit_curvature": Term(
         lambda apply, s: curvature_penalties.relative_curvature(apply)
     ),
-    "radius": Term(
-        lambda apply, s: ratios.mean_radius(apply, k=s.k, k_prime=s.k_prime)
-    ),
+    "radius": Term(lambda apply, s: ratios.mean_radius(apply, **s.smallest)),
     "radius_hinge": Term(
-        lambda apply, s: ratios.radius_hinge(
-            apply, k=s.k, k_prime=s.k_prime, margin=s.epsilon
-        )
+        lambda apply, s: ratios.radius_hinge(apply, **s.smallest, margin=s.epsilon)
     ),
     "cross_lipschitz": Term(lambda apply, s: gradient_penalties.cross_lipschitz(apply)),
     "gradient_change": Term(
@@ -137,7 +149,7 @@ TERMS: dict[str, Term] = {
         random=True,
     ),
     "thickness": Term(
-        lambda apply, s: thickness.negative_thickness(apply, k=s.k), random=True
+        lambda apply, s: thickness.negative_thickness(apply, **s.ranked), random=True
     ),
     "certified_gap": Term(_certified, ramped=True),
 }

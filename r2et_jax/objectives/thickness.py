@@ -45,12 +45,13 @@ def negative_thickness(
     num_points: int = 1,
     sigma: float = math.sqrt(0.5),
     temperature: float = 0.3,
+    channels: int = 1,
 ) -> Penalty:
     """−mean sigmoid(h_ij(x_t)/θ) over all pairs of T × Tᶜ, draws and points t.
 
     The smoothed Monte-Carlo form of the top-k thickness E ∫ 1[h_ij(x_t) ≥ 0] dt, to
-    which its negative tends as θ → 0. The gaps are of maps of unit sum, whose mean is
-    1/n: θ = temperature/n.
+    which its negative tends as θ → 0. The gaps are of maps of unit sum over n features,
+    whose mean is 1/n: θ = temperature/n.
 
     Args:
       apply: the model; of a piecewise-linear one with one logit the map is piecewise
@@ -60,6 +61,7 @@ def negative_thickness(
         in every step. The default variance is that of SmoothGrad on standardised
         columns.
       temperature: width of the step in units of the mean saliency, above zero.
+      channels: as in `penalties.ranked_maps`.
 
     Returns:
       `penalty(params, reference, x, target, /, *, key)`; x of one axis. Memory is
@@ -74,12 +76,12 @@ def negative_thickness(
     check_count("num_points", num_points)
     check_positive("sigma", sigma)
     check_positive("temperature", temperature)
-    explain = saliency.gradient(score.log_odds(apply))
-    maps = ranked_maps(apply)
+    explain = saliency.of_pixels(channels)(score.log_odds(apply))
+    maps = ranked_maps(apply, channels=channels)
 
     def penalty(params, reference, x, target, /, *, key):
-        check_k(k, x.size)
         ranked = maps(params, reference, x, target)[1]
+        check_k(k, ranked.size)
         places = ranking.ranks(ranked)
         # One-hot rows in place of a gather, whose transpose is a slow scatter.
         wanted = jnp.arange(k, dtype=places.dtype)
@@ -89,7 +91,7 @@ def negative_thickness(
             x, num_draws=num_draws, num_points=num_points, sigma=sigma, key=key
         )
         values = jax.vmap(lambda point: explain(params, point, target))(points)
-        scaled = values * (x.size / temperature)
+        scaled = values * (ranked.size / temperature)
 
         # Computed once more for the derivative: faster on CPU than to store it.
         @jax.checkpoint
@@ -97,7 +99,7 @@ def negative_thickness(
             above = jax.nn.sigmoid(own[:, :, None] - other[:, None, :])
             return jnp.sum(above * outside)
 
-        pairs = len(points) * k * (x.size - k)
+        pairs = len(points) * k * (ranked.size - k)
         return -count(scaled @ inside.T, scaled) / pairs
 
     return penalty

@@ -22,7 +22,8 @@ class Explained(NamedTuple):
     Attributes:
       saliency: its map, nonnegative.
       top: boolean mask of its top set, of the same shape.
-      x: the input, of the same shape; only figures that show it need it.
+      x: the input, of the same shape or with channels besides; only figures that show
+        it need it.
     """
 
     saliency: Any
@@ -36,7 +37,7 @@ Pair = tuple[Explained, Explained]
 def as_pairs(
     name: str, pairs: Mapping[str, Pair], *, with_x: bool = False
 ) -> dict[str, Pair]:
-    """Return label -> (before, after) with NumPy arrays of one shape.
+    """Return label -> (before, after), NumPy arrays of one shape but for x's channels.
 
     Raises:
       ValueError: nothing to draw, shapes that differ, masks that are not boolean.
@@ -53,7 +54,9 @@ def as_pairs(
                 raise ValueError(f"top {where} must be boolean, got {top.dtype}")
             x = as_array(f"x {where}", one.x) if with_x else None
             shape = saliency.shape if shape is None else shape
-            given = [saliency.shape, top.shape, *([x.shape] if with_x else [])]
+            given = [saliency.shape, top.shape]
+            if with_x:
+                given.append(x.shape[: max(len(shape), x.ndim - 1)])
             if set(given) != {shape}:
                 raise ValueError(
                     f"all maps, masks and inputs must have one shape {shape}, got "

@@ -25,19 +25,27 @@ def new_figure(
     """Return a figure and its axes, in the common look."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
+    dress(axes, title, xlabel, ylabel)
+    return figure, axes
+
+
+def dress(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    """Give axes their texts and the common look."""
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.set_title(title, fontsize=11, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
-def add_legend(figure: Figure, axes: Axes) -> None:
-    """Put the legend beside the axes."""
-    handles, labels = axes.get_legend_handles_labels()
+def add_legend(figure: Figure, *axes: Axes) -> None:
+    """Put the legend beside the axes; a label that several of them have, once."""
+    found = {}
+    for one in axes:
+        for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
     style = {"frameon": False, "fontsize": 9, "handlelength": 2.6}
-    figure.legend(handles, labels, loc="outside right upper", **style)
+    figure.legend(found.values(), found.keys(), loc="outside right upper", **style)
 
 
 def as_array(name: str, values: object) -> np.ndarray:

@@ -49,7 +49,8 @@ def marked_images(
 
     Args:
       rows: label -> (before, after), `Explained` with x, arrays [height, width] or
-        [height, width, channels], x in [0, 1]. A pixel is marked if a channel is.
+        [height, width, channels], x in [0, 1] perhaps alone with channels. A pixel is
+        marked if a channel is.
       partner: an image [height, width(, channels)] shown once beside all rows.
       partner_title: what it is.
       title: headline.

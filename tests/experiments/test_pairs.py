@@ -13,6 +13,7 @@ from experiments.common import (
     candidates,
     cli,
     fitting,
+    pair_problem,
     pair_protocol,
     problems,
     records,
@@ -149,7 +150,7 @@ def test_a_graph_is_trained_by_the_gradient_times_input_that_is_explained(plante
     params = jax.jit(model.init)(jax.random.key(0), planted.sample)
     (factors, (partners, x)), _ = planted.training(3)
     assert np.all(np.asarray(factors) == 1)
-    scaled = problems._in_factors(model)
+    scaled = pair_problem._in_factors(model)
     slope = jax.jit(
         jax.grad(lambda f, partner, x: scaled((params, (partner, x)), f)[0])
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
 from r2et_jax import metrics
@@ -68,6 +69,55 @@ def test_auc_mistakes_raise():
         metrics.roc_auc_ranked(labels, scores[:2])
     with pytest.raises(ValueError, match=r"shape \[m\]"):
         metrics.roc_auc_ranked(labels[None], scores[None])
+
+
+@given(st.sampled_from([2, 4]), st.integers(0, 1000), st.booleans())
+def test_auc_of_several_classes_equals_sklearn(num_classes, seed, tied):
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(24) % num_classes)
+    logits = rng.normal(size=(24, num_classes))
+    if tied:
+        logits = logits[rng.integers(0, 8, 24)]
+    # Of two classes scikit-learn wants the second one's probability.
+    shares = softmax(logits, axis=1)
+    expected = roc_auc_score(
+        labels, shares[:, 1] if num_classes == 2 else shares, multi_class="ovr"
+    )
+    np.testing.assert_allclose(metrics.roc_auc(labels, logits), expected, atol=1e-9)
+    value = ranked(labels, logits.astype(np.float32))
+    np.testing.assert_allclose(value, expected, atol=1e-6)
+
+
+def test_auc_of_several_classes_leaves_out_those_without_an_input():
+    rng = np.random.default_rng(2)
+    labels, logits = np.array([0, 2, 2, 0, 4]), rng.normal(size=(5, 5))
+    odds = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True) - np.exp(logits))
+    expected = np.mean([roc_auc_score(labels == c, odds[:, c]) for c in (0, 2, 4)])
+    np.testing.assert_allclose(metrics.roc_auc(labels, logits), expected)
+    value = ranked(labels, logits.astype(np.float32))
+    np.testing.assert_allclose(value, expected, atol=1e-6)
+    # Shares of saturated inputs are all 1, and yet one is surer than the other.
+    sure = np.array([[900.0, 0.0, 0.0], [800.0, 0.0, 0.0], [700.0, 0.0, 0.0]])
+    assert metrics.roc_auc(np.array([0, 0, 1]), sure) == 1
+    assert ranked(np.array([0, 0, 1]), np.float32(sure)) == 1
+
+
+def test_auc_mistakes_of_several_classes_raise():
+    labels, logits = np.array([0, 1, 2]), np.eye(3, dtype=np.float32)
+    for wrong in (labels + 1, 0 * labels):
+        with pytest.raises(ValueError, match="two or more of the classes 0…2"):
+            metrics.roc_auc(wrong, logits)
+    assert np.isnan(ranked(0 * labels, logits))
+    broken = logits.copy()
+    broken[1, 0] = np.nan
+    assert np.isnan(ranked(labels, broken))
+    with pytest.raises(ValueError, match="got 1 that are not"):
+        metrics.roc_auc(labels, broken)
+    for wrong in (logits[:2], logits[:, :1]):
+        with pytest.raises(ValueError, match="same shape"):
+            metrics.roc_auc(labels, wrong)
+        with pytest.raises(ValueError, match="same shape"):
+            metrics.roc_auc_ranked(labels, wrong)
 
 
 def test_accuracy():

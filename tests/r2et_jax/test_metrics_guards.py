@@ -74,6 +74,16 @@ def test_null_share_of_constant_columns_and_constant_data():
     np.testing.assert_allclose(result.mean, 5 / 9)
 
 
+def test_models_may_share_the_directions_of_the_data():
+    rng = np.random.default_rng(4)
+    train, gradients = one_hot_data(), rng.normal(size=(3, 5))
+    directions = metrics.data_directions(train)
+    assert metrics.null_share(gradients, train, directions=directions) == (
+        metrics.null_share(gradients, train)
+    )
+    np.testing.assert_allclose(directions.T @ directions, np.eye(4), atol=1e-12)
+
+
 def test_null_share_mistakes_raise():
     train = one_hot_data()
     with pytest.raises(ValueError, match="same n"):

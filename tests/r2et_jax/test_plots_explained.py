@@ -29,6 +29,18 @@ def hexes(colours):
     return {matplotlib.colors.to_hex(colour) for colour in colours}
 
 
+def test_a_coloured_image_may_have_a_map_of_its_pixels():
+    one = explained((6, 5), 8, 0)._replace(x=RNG.random((6, 5, 3)))
+    figure = plots.marked_images({"r2et": (one, one)})
+    before, after, saliency, _ = figure.axes[1:5]
+    np.testing.assert_allclose(before.images[0].get_array(), one.x)
+    np.testing.assert_allclose(saliency.images[0].get_array(), one.saliency)
+    assert len(after.collections[0].get_offsets()) == 8
+    with pytest.raises(ValueError, match="one shape"):
+        other = one._replace(x=RNG.random((6, 4, 3)))
+        plots.marked_images({"r2et": (one, other)})
+
+
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)])
 def test_marked_pixels_are_those_of_the_top_sets(shape):
     rows = {

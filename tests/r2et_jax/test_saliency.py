@@ -349,6 +349,35 @@ def test_channels_are_summed_after_the_magnitude(name):
 
 
 @every_explainer
+def test_pixels_of_a_flat_image_sum_their_channels_in_any_order(name):
+    rng = np.random.default_rng(6)
+    w, x = rng.normal(size=(2, 5 * 3)).astype(np.float32)
+    score = scores.log_odds(lambda w, x: jnp.sum(jnp.tanh(w * x))[None])
+    explain = jax.jit(saliency.of_pixels(3, EXPLAINERS[name])(score))
+    rows = jax.jit(EXPLAINERS[name](lambda w, x, c: score(w, x.ravel(), c)))
+    expected = np.asarray(rows(w, x.reshape(5, 3), 1)).sum(axis=1)
+    value = explain(w, x, 1)
+    np.testing.assert_allclose(value, unit(expected), rtol=1e-5)
+    if name == "smooth_grad":  # its noise is not permuted
+        return
+    order = np.concatenate([3 * i + rng.permutation(3) for i in range(5)])
+    np.testing.assert_allclose(explain(w[order], x[order], 1), value, rtol=1e-5)
+
+
+def test_explanations_of_pixels_are_kept_and_of_one_channel_are_the_base():
+    assert saliency.of_pixels(1) is saliency.gradient
+    assert saliency.of_pixels(3) is saliency.of_pixels(3)
+    base = saliency.gradient_times_input
+    assert saliency.of_pixels(3, base) is not saliency.of_pixels(3)
+    explain = saliency.of_pixels(3)(scores.log_odds(apply))
+    for x in (jnp.zeros(5), jnp.zeros((2, 3))):
+        with pytest.raises(ValueError, match=r"flat image of 3 channels, got shape"):
+            explain(network()[0], x, 1)
+    with pytest.raises(ValueError, match="channels must be .* got 0"):
+        saliency.of_pixels(0)
+
+
+@every_explainer
 def test_maps_over_a_batch(name):
     params, _ = network()
     x = np.random.default_rng(5).normal(size=(3, N)).astype(np.float32)

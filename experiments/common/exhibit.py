@@ -1,0 +1,96 @@
+"""What one experiment shows: the claim, what was measured, figures and tables.
+
+Every experiment writes it beside its records; `experiments.reproduce` puts the exhibits
+of all experiments on one page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.common.output import write_text_atomic
+
+FILE = "exhibit.json"
+
+
+class Claim(NamedTuple):
+    """A claim of the papers, or ours, beside what was measured.
+
+    Attributes:
+      said: the claim in a sentence.
+      held: whether it came out; None if this run cannot tell.
+      found: what was measured, with numbers and over how many seeds.
+      cause: where it does not hold or cannot be told, the likely cause.
+    """
+
+    said: str
+    held: bool | None
+    found: str
+    cause: str = ""
+
+
+class Exhibit(NamedTuple):
+    """The contribution of one experiment.
+
+    Attributes:
+      title: by its content, such as "P@k under attack".
+      claims: that were judged.
+      figures: file name -> text alternative: what is drawn, and what it shows.
+      tables: file names of Markdown tables, the main one first.
+    """
+
+    title: str
+    claims: tuple[Claim, ...]
+    figures: Mapping[str, str]
+    tables: tuple[str, ...]
+
+
+def write(
+    folder: Path,
+    *,
+    title: str,
+    claims: Iterable[Claim],
+    figures: Mapping[Path, str],
+    tables: Iterable[Path],
+) -> Path:
+    """Write a run's exhibit; figures and tables are files in its folder.
+
+    Raises:
+      FileNotFoundError: if a figure or table is not there.
+      ValueError: for a figure without a text alternative.
+    """
+    tables = tuple(tables)
+    for path in (*figures, *tables):
+        if not path.is_file():
+            raise FileNotFoundError(f"an exhibit names {path}, which does not exist")
+    for path, alternative in figures.items():
+        if not alternative.strip():
+            raise ValueError(f"the figure {path.name} needs a text alternative")
+    content = {
+        "title": title,
+        "claims": [claim._asdict() for claim in claims],
+        "figures": {str(p.relative_to(folder)): text for p, text in figures.items()},
+        "tables": [str(path.relative_to(folder)) for path in tables],
+    }
+    path = folder / FILE
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text_atomic(path, text + "\n")
+    return path
+
+
+def read(folder: Path) -> Exhibit:
+    """The exhibit of a run.
+
+    Raises:
+      FileNotFoundError: if the run has not written one.
+    """
+    content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    return Exhibit(
+        content["title"],
+        tuple(Claim(**claim) for claim in content["claims"]),
+        content["figures"],
+        tuple(content["tables"]),
+    )

@@ -1,0 +1,187 @@
+"""What pairs of images or of brain graphs ask of training, attacks and measurements.
+
+They meet a Siamese network: its score is explained with respect to the first input, and
+the partner is a context that no attack changes.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.common import pair_protocol
+from experiments.common import protocol as protocols
+from experiments.common.tabular_problem import StructuredProblem
+from experiments.common.views import GRAPH, IMAGE, Inputs
+from r2et_jax import datasets, models, objectives
+from r2et_jax.checks import check_in
+from r2et_jax.types import ApplyFn, Params
+
+POOLINGS = ("max", "average")
+# Width of the embedding, and the hidden layer, of small images.
+_SMALL_EMBEDDING, _SMALL_HIDDEN = 16, 32
+_SMALL_GRAPH = 30
+# Share of the graphs that may have fewer than twice k edges.
+_FEW_EDGES = 0.1
+_MOST_FEATURES = 50
+
+
+class PairProblem(StructuredProblem):
+    """Pairs of images or graphs and Siamese networks; attributes as of a table.
+
+    Args:
+      dataset: the data.
+      pooling: of the convolutional network, one of `POOLINGS`.
+    """
+
+    holds = "pairs, which are judged by a Siamese network"
+
+    def __init__(self, dataset: datasets.PairDataset, *, pooling: str = "max"):
+        check_in("pooling", pooling, POOLINGS)
+        self.dataset = dataset
+        self.pooling = pooling
+        self.name, self.fold = dataset.name, dataset.fold
+        self.truth = dataset.truth
+        self.num_features = dataset.train.inputs.shape[1]
+        train = dataset.train
+        self.sample = train.inputs[[train.first[0], train.second[0]]]
+        self.shape = dataset.shape
+        self.view = GRAPH if dataset.kind == "graph" else IMAGE
+        self.protocol_kind = dataset.kind
+        self.small = dataset.kind == "image" and dataset.shape[:2] != (28, 28)
+        self.k = self._default_k()
+        self.epsilon = pair_protocol.budgets(dataset.kind, small=self.small)
+        self.selection_epsilon = max(self.epsilon["standard"])
+        # A penalty sees a graph's edges relative to their weights, see `training`.
+        self.radius = 1.0 if self._is_graph else self.selection_epsilon
+
+    @property
+    def _is_graph(self) -> bool:
+        return self.view.kind == "graph"
+
+    def _default_k(self) -> int:
+        if self.small:
+            return protocols.TABULAR_K
+        if not self._is_graph:
+            return _MOST_FEATURES
+        if self.truth is not None:
+            return int(self.truth.sum())
+        edges = np.count_nonzero(self.dataset.train.inputs, axis=1)
+        few = int(np.quantile(edges, _FEW_EDGES))
+        return max(1, min(_MOST_FEATURES, few // 2))
+
+    def model(self, method: str) -> models.Siamese:
+        self.check_method(method)
+        smooth = objectives.method(method).smooth
+        shape = self.shape
+        if self._is_graph:
+            small = shape[0] <= _SMALL_GRAPH
+            encoder = models.GCN(shape[0], hidden=(64, 32) if small else (256, 128))
+        elif self.small:
+            encoder = models.MLP((_SMALL_HIDDEN,), num_outputs=_SMALL_EMBEDDING)
+        else:
+            encoder = models.CNN(pooling=self.pooling, shape=(*shape, 1)[:3])
+        if smooth:
+            encoder = encoder.clone(activation="softplus")
+        return models.Siamese(encoder, centered=self._is_graph)
+
+    def seeds(self, preset: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        # The folds of graphs are runs enough for all but the long preset.
+        return default[:1] if self._is_graph and preset != "paper" else default
+
+    def architecture(self, model: models.Siamese) -> str:
+        name = f"siamese_{type(model.encoder).__name__.lower()}"
+        pooling = getattr(model.encoder, "pooling", None)
+        return f"{name}_{pooling}" if pooling else name
+
+    def training(self, limit: int | None = None) -> tuple[Any, Any]:
+        train = self.dataset.train
+        x, partner = jnp.asarray(train.x[:limit]), jnp.asarray(train.partner[:limit])
+        y = jnp.asarray(train.y[:limit])
+        if self._is_graph:
+            # Factors of the weights: their gradient at 1 is gradient × input.
+            return (jnp.ones_like(x), (partner, x)), y
+        return (x, partner), y
+
+    def inputs(self, split: str, limit: int | None = None) -> Inputs:
+        found = getattr(self.dataset, split)
+        return Inputs(
+            jnp.asarray(found.x[:limit]),
+            jnp.asarray(found.partner[:limit]),
+            np.asarray(found.y[:limit]),
+        )
+
+    def train_inputs(self) -> np.ndarray:
+        train = self.dataset.train
+        return train.inputs[np.unique([train.first, train.second])]
+
+    def objective(
+        self, method: str, model: Any, *, k: int, k_prime: int | None = None
+    ) -> objectives.Objective:
+        built = objectives.objective(
+            method,
+            self.trained(model),
+            k=k,
+            k_prime=k_prime or protocols.default_k_prime(k, self.num_features),
+            surrogate=self.trained(model.surrogate(rho=self.view.rho)),
+            epsilon=self.radius,
+            split=self.split(model),
+        )
+        return built._replace(loss=objectives.with_context(built.loss))
+
+    def trained(self, model: models.Siamese) -> ApplyFn:
+        """The model as a function of what `training` returns."""
+        return (_in_factors if self._is_graph else models.pair_apply)(model)
+
+    def split(self, model: models.Siamese) -> tuple[ApplyFn, ApplyFn] | None:
+        """The model in two parts, of which the inner may be piecewise linear.
+
+        A graph's normalisation is not piecewise linear in its edges.
+        """
+        return None if self._is_graph else models.pair_split(model)
+
+    def settle(self, model: Any, params: Params) -> Params:
+        """With the centre of the embeddings at the training graphs' mean."""
+        if not model.centered:
+            return params
+        return _recenter(model)(params, self.train_inputs())
+
+    def config(self, method: str) -> dict[str, Any]:
+        return {"fold": self.fold, **super().config(method)}
+
+
+def _in_factors(model: models.Siamese) -> ApplyFn:
+    """`apply((params, (partner, x)), factors)`: the pair's logit at x ⊙ factors."""
+    apply = models.pair_apply(model)
+
+    def scaled(both, factors, /):
+        params, (partner, x) = both
+        return apply((params, partner), x * factors)
+
+    return scaled
+
+
+@functools.lru_cache
+def _recenter(model):
+    """`run(params with any leading axes, x [u, n])`, one model after the other."""
+
+    def flat(params, x):
+        return jax.lax.map(lambda one: models.recenter(model, one, x), params)
+
+    flat = jax.jit(flat)
+
+    def run(params, x):
+        # The scale has one axis of its own.
+        shape = params["params"]["scale"].shape[:-1]
+        joined = jax.tree.map(
+            lambda leaf: jnp.reshape(leaf, (-1, *leaf.shape[len(shape) :])), params
+        )
+        return jax.tree.map(
+            lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), flat(joined, x)
+        )
+
+    return run

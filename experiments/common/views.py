@@ -1,0 +1,112 @@
+"""How models of each kind of data are explained and attacked."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments.common import protocol as protocols
+from r2et_jax import attacks, models, saliency
+from r2et_jax.batching import map_batched
+from r2et_jax.types import ApplyFn, Params, SaliencyFn
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How models of one kind of data are explained and attacked.
+
+    It is hashable, for compiled programs to be kept by it.
+
+    Attributes:
+      kind: "tabular", "image" or "graph".
+      norm: of the attacks' budgets.
+      explainer: factory of the explanation, see `r2et_jax.saliency`.
+      rho: sharpness of the smooth stand-in for a kinked activation.
+      num_steps: of the published attacks; None for as many as they have on tables.
+      batch_size: inputs that are attacked at a time; None for the library's choice.
+      paired: whether an input has a partner.
+      chunk: inputs that are predicted or explained at a time; None for all of them.
+    """
+
+    kind: str = "tabular"
+    norm: str = "l2"
+    explainer: Callable[..., SaliencyFn] = saliency.gradient
+    rho: float = protocols.SURROGATE_RHO
+    num_steps: int | None = None
+    batch_size: int | None = None
+    paired: bool = False
+    chunk: int | None = None
+
+    @property
+    def tabular(self) -> bool:
+        """Whether the inputs are rows of a table; all others have their own choices."""
+        return self.kind == "tabular"
+
+    @property
+    def attack_options(self) -> dict[str, Any]:
+        """Norm, explainer and steps, as keywords of the attacks by name."""
+        return {
+            "norm": self.norm,
+            "explainer": self.explainer,
+            "num_steps": self.num_steps,
+        }
+
+    @property
+    def batching(self) -> dict[str, int]:
+        """The batch size as a keyword, where it is not the library's choice."""
+        return {} if self.batch_size is None else {"batch_size": self.batch_size}
+
+    def apply(self, model: Any) -> ApplyFn:
+        """The model of one input; partners are given as their embeddings."""
+        return models.pair_apply(model, embedded=True) if self.paired else model.apply
+
+    def smoothed(self, model: Any, rho: float) -> ApplyFn:
+        """Its smooth stand-in for the same parameters."""
+        return self.apply(model.surrogate(rho=rho))
+
+    def attacked(self, model: Any) -> attacks.Model:
+        """A module and its smooth stand-in, as attacks want them."""
+        return attacks.Model(self.apply(model), self.smoothed(model, self.rho))
+
+    def context(self, model: Any, params: Params, partner: Any) -> Any:
+        """What `apply` needs beside the inputs: embeddings of the partners, or None."""
+        return embed(model)(params, partner) if self.paired else None
+
+    def logits(self, model: Any, params: Params, x: Any, partner: Any) -> Any:
+        """The logit [m] of every input, or all of them [m, C] of several classes."""
+        if self.paired:
+            apply = jax.vmap(models.pair_apply(model), ((None, 0), 0))
+            return apply((params, partner), x)[:, 0]
+        if self.chunk is None:
+            logits = model.apply(params, x)
+        else:
+            one = functools.partial(model.apply, params)
+            logits = map_batched(one, (x,), batch_size=self.chunk)
+        return logits[:, 0] if logits.shape[1] == 1 else logits
+
+
+TABULAR = View()
+IMAGE = View("image", rho=10.0, num_steps=100, batch_size=64, paired=True)
+GRAPH = View("graph", "linf", saliency.gradient_times_input, 10.0, 100, 32, paired=True)
+
+
+class Inputs(NamedTuple):
+    """Inputs [m, n] of a split with their partners, None where single, and labels."""
+
+    x: Any
+    partner: Any
+    y: Any
+
+
+@functools.lru_cache
+def embed(model):
+    """Compiled embeddings of inputs [m, n] by a Siamese network."""
+
+    def one(params, x):
+        return model.apply(params, x, method="embed")
+
+    return jax.jit(jax.vmap(one, (None, 0)))

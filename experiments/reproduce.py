@@ -1,0 +1,237 @@
+"""Every table and figure of the papers, and one page that shows them.
+
+Runs the other experiments, each on each data set, two processes at a time where memory
+allows, and writes OUTPUT_DIR/report/index.html and OUTPUT_DIR/report/RESULTS.md: what
+the papers claim, what was measured here, and whether it held. Killed at any moment, the
+same command goes on; an experiment finds the models that another one has trained.
+
+    python -m experiments.reproduce --preset=smoke
+    python -m experiments.reproduce --datasets=adult,bank,compas
+    python -m experiments.reproduce --datasets=mnist --parts=robustness,case_study
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags as absl_flags
+
+from experiments.common import cli, exhibit, flags, jobs, output, report_page
+from r2et_jax import checks, datasets
+
+EXPERIMENT = "reproduce"
+_CHECKOUT = Path(__file__).resolve().parents[1]
+_MEMORY = 5 * 2**30  # of a process, at most
+_DONE = "done.json"
+
+
+class Part(NamedTuple):
+    """An experiment.
+
+    Attributes:
+      minutes: on one table at the preset standard, with trained models.
+      kinds: of data that it takes.
+      alone: whether it measures times.
+      few: whether the presets smoke and standard run it on the first table alone.
+    """
+
+    minutes: float
+    kinds: tuple[str, ...] = ("tabular", "image", "graph")
+    alone: bool = False
+    few: bool = False
+
+
+PARTS = {
+    "motivation": Part(1),
+    "robustness": Part(30),
+    "thickness": Part(2),
+    "correlation": Part(2),
+    "constrained_attack": Part(3),
+    "tradeoff": Part(3),
+    "sensitivity": Part(8),
+    "gradient_profile": Part(1),
+    "explainers": Part(2),
+    "faithfulness": Part(2),
+    "case_study": Part(1),
+    "convergence": Part(3, ("tabular",)),
+    "certify": Part(10, ("tabular",)),
+    "cost": Part(8, ("tabular",), alone=True, few=True),
+}
+FLAGS = flags.define_common(
+    EXPERIMENT,
+    defaults={
+        "datasets": {
+            "smoke": "breast_cancer",
+            "standard": "adult,bank,compas",
+            "paper": "adult,bank,compas,mnist,hiv,adhd,planted",
+        },
+    },
+    own=("parts", "workers"),
+)
+absl_flags.DEFINE_list(
+    "parts",
+    None,
+    f"experiments to run, of {', '.join(PARTS)} (default: all)",
+    allow_override=True,
+)
+absl_flags.DEFINE_integer(
+    "workers",
+    None,
+    "processes at a time (default: 2 where memory and cores allow)",
+    allow_override=True,
+)
+
+
+def main(argv):
+    del argv
+    common = FLAGS.read(datasets=(*datasets.names(), *datasets.names("pairs")))
+    for flag in ("methods", "attacks", "k", "epsilon"):
+        if absl_flags.FLAGS[flag].value is not None:
+            raise ValueError(f"--{flag} has no use here: name it to an experiment")
+    given = absl_flags.FLAGS["parts"].value
+    asked = list(PARTS) if given is None else given
+    names = flags.parse_names("parts", asked, known=PARTS)
+    if not names:
+        raise ValueError("--parts must name at least one, got an empty list")
+    workers = absl_flags.FLAGS["workers"].value
+    if workers is None:
+        workers = jobs.workers_by_memory(_MEMORY)
+    checks.check_count("workers", workers)
+    # Before any long work: data that were not prepared, folders that cannot be made.
+    kinds = {name: _kind(name, common.data_dir) for name in common.datasets}
+    common = common._replace(output_dir=common.output_dir.resolve())
+    common.output_dir.mkdir(parents=True, exist_ok=True)
+    cells = _cells(names, kinds, common.preset)
+    planned = [_job(part, name, common) for part, name in cells]
+    missing = [job for job in planned if not _is_done(job)]
+    if len(missing) < len(planned):
+        print(f"{len(planned) - len(missing)} of {len(planned)} were done before")
+    failed = {}
+
+    def ended(job, status):
+        if status:
+            failed[job.name] = status
+        else:
+            marker = job.log.with_name(_DONE)
+            output.write_text_atomic(marker, json.dumps(_mark(job)) + "\n")
+
+    waiting = {job.name for job in missing}
+    missing = [
+        job._replace(after=tuple(n for n in job.after if n in waiting))
+        for job in missing
+    ]
+    jobs.run_jobs(missing, workers=workers, show=common.progress, ended=ended)
+    for path in write_page(cells, failed, common):
+        print(path)
+    for job in missing:
+        if job.name in failed:
+            why = jobs.last_lines(job.log, 1) or [f"exit status {failed[job.name]}"]
+            print(f"failed: {job.name}: {why[0]} ({job.log})", file=sys.stderr)
+    if failed:
+        sys.exit(1)
+
+
+def _kind(name: str, data_dir: Path) -> str:
+    """What kind of data a name stands for; raises if it was not prepared."""
+    loaded = datasets.load(name, data_dir=data_dir)
+    return getattr(loaded, "kind", "tabular")
+
+
+def _cells(names, kinds, preset) -> list[tuple[str, str]]:
+    """(part, data set): first what trains models for the others, last the timings."""
+    found = []
+    for part in sorted(
+        names, key=lambda name: (name != "robustness", PARTS[name].alone)
+    ):
+        fitting = [name for name, kind in kinds.items() if kind in PARTS[part].kinds]
+        if PARTS[part].few and preset != "paper":
+            fitting = fitting[:1]
+        found += [(part, name) for name in fitting]
+    if not found:
+        raise ValueError(
+            f"none of --parts={','.join(names)} takes --datasets={','.join(kinds)}"
+        )
+    return found
+
+
+def _folder(part: str, name: str, common) -> Path:
+    return common.output_dir / part / name
+
+
+def _command(part: str, name: str, common, *, folder: Path) -> list[str]:
+    """The command for one part alone, whose every flag is given by name."""
+    found = [f"--datasets={name}", f"--preset={common.preset}"]
+    if absl_flags.FLAGS["seeds"].value is not None and not PARTS[part].alone:
+        found.append(f"--seeds={','.join(map(str, common.seeds))}")
+    found += [f"--data_dir={common.data_dir}", f"--models_dir={common.models_dir}"]
+    return ["-m", f"experiments.{part}", *found, f"--output_dir={folder}"]
+
+
+def _job(part: str, name: str, common) -> jobs.Job:
+    folder = _folder(part, name, common)
+    absolute = common._replace(
+        data_dir=common.data_dir.resolve(), models_dir=common.models_dir.resolve()
+    )
+    arguments = _command(part, name, absolute, folder=folder)
+    after = () if part == "robustness" else (f"robustness {name}",)
+    return jobs.Job(
+        f"{part} {name}",
+        (sys.executable, *arguments),
+        folder / "log.txt",
+        PARTS[part].minutes,
+        after,
+        PARTS[part].alone,
+    )
+
+
+def _mark(job: jobs.Job) -> dict[str, object]:
+    return {"command": list(job.command[1:]), **output.environment()}
+
+
+def _is_done(job: jobs.Job) -> bool:
+    """Whether the same command ended well before, with the same software."""
+    try:
+        found = json.loads(job.log.with_name(_DONE).read_text(encoding="utf-8"))
+        exhibit.read(job.log.parent)
+    except (FileNotFoundError, ValueError):
+        return False
+    revision = found.get("git_revision") or "-dirty"
+    return found == _mark(job) and not revision.endswith("-dirty")
+
+
+def write_page(cells, failed, common) -> list[Path]:
+    """Write the page and the summary of what has been measured so far."""
+    shown = []
+    for part in PARTS:
+        exhibits = {}
+        for name in [name for found, name in cells if found == part]:
+            folder = _folder(part, name, common)
+            try:
+                exhibits[name] = folder, exhibit.read(folder)
+            except FileNotFoundError:
+                exhibits[name] = folder, None
+        if exhibits:
+            command = (
+                f"python -m experiments.{part} --datasets={','.join(exhibits)} "
+                f"--preset={common.preset}"
+            )
+            shown.append(report_page.Section(part, _about(part), command, exhibits))
+    told = {"preset": common.preset, **output.environment()}
+    return report_page.write(
+        common.output_dir / "report", shown, told=told, failed=failed
+    )
+
+
+def _about(part: str) -> str:
+    """The first two paragraphs of an experiment's docstring, which is not imported."""
+    source = (_CHECKOUT / "experiments" / f"{part}.py").read_text(encoding="utf-8")
+    paragraphs = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")
+    return " ".join(" ".join(paragraphs[:2]).split())
+
+
+if __name__ == "__main__":
+    cli.run(main)
