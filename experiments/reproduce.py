@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from absl import flags as absl_flags
 
-from experiments.common import cli, exhibit, flags, jobs, output, report_page
+from experiments.common import cli, exhibit, flags, jobs, output, parts, report_page
+from experiments.common.problems import problem
 from r2et_jax import checks, datasets
 
 EXPERIMENT = "reproduce"
@@ -36,7 +37,8 @@ class Part(NamedTuple):
       minutes: on one table at the preset standard, with trained models.
       kinds: of data that it takes.
       alone: whether it measures times.
-      few: whether the presets smoke and standard run it on the first table alone.
+      few: whether presets but paper run it on the data set with the fewest training
+        inputs alone.
     """
 
     minutes: float
@@ -52,7 +54,7 @@ PARTS = {
     "correlation": Part(2),
     "constrained_attack": Part(3),
     "tradeoff": Part(3),
-    "sensitivity": Part(8),
+    "sensitivity": Part(8, few=True),
     "gradient_profile": Part(1),
     "explainers": Part(2),
     "faithfulness": Part(2),
@@ -88,7 +90,7 @@ absl_flags.DEFINE_integer(
 
 def main(argv):
     del argv
-    common = FLAGS.read(datasets=(*datasets.names(), *datasets.names("pairs")))
+    common = FLAGS.read(datasets=parts.known_datasets())
     for flag in ("methods", "attacks", "k", "epsilon"):
         if absl_flags.FLAGS[flag].value is not None:
             raise ValueError(f"--{flag} has no use here: name it to an experiment")
@@ -102,10 +104,14 @@ def main(argv):
         workers = jobs.workers_by_memory(_MEMORY)
     checks.check_count("workers", workers)
     # Before any long work: data that were not prepared, folders that cannot be made.
-    kinds = {name: _kind(name, common.data_dir) for name in common.datasets}
+    kinds, sizes = {}, {}
+    for name in common.datasets:
+        loaded = datasets.load(name, data_dir=common.data_dir)
+        kinds[name] = problem(loaded).view.kind
+        sizes[name] = len(loaded.train.y)
     common = common._replace(output_dir=common.output_dir.resolve())
     common.output_dir.mkdir(parents=True, exist_ok=True)
-    cells = _cells(names, kinds, common.preset)
+    cells = _cells(names, kinds, sizes, common.preset)
     planned = [_job(part, name, common) for part, name in cells]
     missing = [job for job in planned if not _is_done(job)]
     if len(missing) < len(planned):
@@ -135,21 +141,15 @@ def main(argv):
         sys.exit(1)
 
 
-def _kind(name: str, data_dir: Path) -> str:
-    """What kind of data a name stands for; raises if it was not prepared."""
-    loaded = datasets.load(name, data_dir=data_dir)
-    return getattr(loaded, "kind", "tabular")
-
-
-def _cells(names, kinds, preset) -> list[tuple[str, str]]:
+def _cells(names, kinds, sizes, preset) -> list[tuple[str, str]]:
     """(part, data set): first what trains models for the others, last the timings."""
     found = []
     for part in sorted(
         names, key=lambda name: (name != "robustness", PARTS[name].alone)
     ):
         fitting = [name for name, kind in kinds.items() if kind in PARTS[part].kinds]
-        if PARTS[part].few and preset != "paper":
-            fitting = fitting[:1]
+        if PARTS[part].few and preset != "paper" and fitting:
+            fitting = [min(fitting, key=sizes.get)]
         found += [(part, name) for name in fitting]
     if not found:
         raise ValueError(

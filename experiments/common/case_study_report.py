@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common import output, records, tables
+from experiments.common import exhibit, output, records, tables
 from experiments.common.case_study_examples import ALL, load_arrays
 from r2et_jax import plots
 
@@ -48,7 +48,34 @@ def write_report(folder: Path, store: records.RecordStore, studies) -> list[Path
     path = folder / "captions.json"
     text = json.dumps(captions, indent=2, ensure_ascii=False) + "\n"
     output.write_text_atomic(path, text)
-    return [*written, path]
+    exhibited = exhibit.write(
+        folder,
+        title="Explanations before and after the attack",
+        claims=[_claim(study, store) for study in studies],
+        figures={folder / name: caption for name, caption in captions.items()},
+        tables=[folder / "table.md"],
+    )
+    return [*written, path, exhibited]
+
+
+def _claim(study, store: records.RecordStore) -> exhibit.Claim:
+    """What is drawn, in numbers: whether it is seen is for the reader's eye."""
+    k, name = study.cell["k"], study.found.name
+    examples = _numbers(study, store)
+    shown = []
+    for method in study.methods:
+        found = store.select(**study.cell, method=method, metric="p@k")
+        drawn = records.select(found, example=examples)
+        (mean,) = records.select(found, example=ALL)
+        values = ", ".join(_short(r["value"]) for r in drawn)
+        shown.append(f"{method} {values} (mean of all {_short(mean['value'])})")
+    return exhibit.Claim(
+        "The difference in robustness is visible at a glance.",
+        None,
+        f"{name}, seed {study.cell['seed']}: P@{k} of the {len(examples)} drawn inputs "
+        f"under {study.cell['attack']}: {'; '.join(shown)}.",
+        "It is for the eye: look at the figures.",
+    )
 
 
 class Drawn:
@@ -81,33 +108,32 @@ class Drawn:
             }
             for metric in ("p@k", "fallback")
         )
-        i, shape = self.one["input"], self._shape()
+        i = self.one["input"]
         self.pairs = {}
         for method, attacked in arrays.items():
             tops = attacked.tops(self.k)[:, i]
             maps = attacked.clean_map[i], attacked.best_map[i]
             inputs = attacked.x[i], attacked.perturbed[i]
             self.pairs[method] = tuple(
-                plots.Explained(*(np.reshape(leaf, shape) for leaf in leaves))
+                plots.Explained(*map(self._shaped, leaves))
                 for leaves in zip(maps, tops, inputs, strict=True)
             )
 
-    def _shape(self) -> tuple[int, ...]:
-        return self.found.dataset.shape if self.kind == "image" else (-1,)
+    def _shaped(self, values: np.ndarray) -> np.ndarray:
+        """An image [height, width(, channels)], or its map; all else is flat."""
+        if self.kind != "image":
+            return values
+        height, width = self.found.shape[:2]
+        colours = values.size // (height * width)
+        shape = (height, width, colours) if colours > 1 else (height, width)
+        return values.reshape(shape)
 
     def figure(self) -> Figure:
         """The explanations under all methods."""
         dataset = self.found.dataset
         drawn = {self._label(method): pair for method, pair in self.pairs.items()}
         if self.kind == "image":
-            partner = self.found.inputs("test", self.one["attacked"]).partner
-            same = "the same class" if self.one["label"] else "another class"
-            return plots.marked_images(
-                drawn,
-                partner=np.reshape(partner[self.one["input"]], dataset.shape),
-                partner_title=f"compared with\n({same})",
-                title=self.headline(),
-            )
+            return plots.marked_images(drawn, **self._compared(), title=self.headline())
         if self.kind == "graph":
             return plots.circular_graphs(
                 drawn,
@@ -124,6 +150,17 @@ class Drawn:
             xlabel="share of the saliency",
             title=self.headline(),
         )
+
+    def _compared(self) -> dict[str, Any]:
+        """The partner, if there is one, as arguments of the figure."""
+        if not self.found.view.paired:
+            return {}
+        partner = self.found.inputs("test", self.one["attacked"]).partner
+        same = "the same class" if self.one["label"] else "another class"
+        return {
+            "partner": self._shaped(np.asarray(partner[self.one["input"]])),
+            "partner_title": f"compared with\n({same})",
+        }
 
     def headline(self) -> str:
         """What the figure shows, in two lines."""
@@ -164,9 +201,11 @@ class Drawn:
 
     def _class(self) -> str:
         label = self.one["label"]
-        if self.kind == "tabular":
-            return f"class {label}"
-        return "same" if label else "different"
+        if self.found.view.paired:
+            return "same" if label else "different"
+        if self.kind == "image":
+            return self.found.classes[label]
+        return f"class {label}"
 
     def caption(self) -> str:
         """What is drawn, how it was chosen, and the numbers, as text."""
@@ -182,7 +221,9 @@ class Drawn:
             f"{one['eligible']} of {one['attacked']} test inputs that all methods "
             "classify correctly.",
         ]
-        if self.kind == "image":
+        if self.kind == "image" and not self.found.view.paired:
+            sentences.append(f"The image is of the class {self._class()}.")
+        elif self.kind == "image":
             label = "the same class as" if one["label"] else "another class than"
             sentences.append(
                 f"The image is of {label} its partner, which is unchanged."

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import constrained, tables
+from experiments.common import constrained, constrained_report, records, runs, tables
 
 # One setting of every rule, the same on all data sets.
 VARIANTS = (
@@ -16,6 +16,7 @@ VARIANTS = (
     constrained.Variant("hedge", learning_rate=0.1),
     constrained.Variant("qp"),
 )
+_RULES = ("gda", "hedge", "qp", "fixed")
 # A perturbation is another one from this distance on, in units of the budget.
 _DISTANCE = 0.01
 
@@ -99,3 +100,71 @@ def _last(curve):
         "p@k_last": float(precision[-1]),
         "sensitivity_last": float(changed[-1]),
     }
+
+
+def _derived(store, dataset, common):
+    """What compares the attacks of each run, of the first k, budget and main method."""
+    found = store.select(
+        dataset=dataset,
+        method=runs.main_method(common.methods),
+        k=common.k[0],
+        epsilon=common.epsilon[0],
+        seed=common.seeds,
+    )
+    return constrained_report.derive(found)
+
+
+def _by_rule(found, weighting, reduce):
+    """Run -> a number of one rule, from its values over the rule's settings."""
+    values: dict = {}
+    for r in records.select(found, weighting=weighting):
+        value = records.number(r["value"])
+        values.setdefault((r["seed"], r["fold"]), []).append(value)
+    return {run: reduce(of) for run, of in values.items()}
+
+
+def _judge_front(store, dataset, common):
+    found = records.select(_derived(store, dataset, common), metric="front")
+    shares = {rule: _by_rule(found, rule, max) for rule in _RULES}
+    if not shares["gda"]:
+        return None
+    shown = ", ".join(
+        f"{rule} {sum(of.values()):.0f}/{len(of)}" for rule, of in shares.items() if of
+    )
+    gda = runs.interval(list(shares["gda"].values()))
+    return runs.above(gda, 0.5), f"{dataset}, runs with a setting on the front: {shown}"
+
+
+def _judge_saved(store, dataset, common):
+    found = _derived(store, dataset, common)
+    pair = [
+        _by_rule(records.select(found, metric=metric), "gda", np.mean)
+        for metric in ("unconstrained_at_equal", "sensitivity_at_equal")
+    ]
+    if not all(pair):
+        return None
+    saved = runs.difference(*pair)
+    whole = np.mean(list(pair[0].values()))
+    text = f"{dataset} {runs.shown(saved, '+.3f')} of {whole:.3f}"
+    return runs.above(saved, 0), text
+
+
+QUESTIONS = (
+    runs.Question(
+        "Gradient descent-ascent of the weights (gda) is on the front of P@k against "
+        "sensitivity.",
+        "share of runs in which one of its learning rates is not dominated at the last "
+        "iterate, above .5",
+        _judge_front,
+        "Its weights move to the constraint once the class is at risk, and then give "
+        "up P@k that other rules keep; see the figure.",
+    ),
+    runs.Question(
+        "At the same P@k a constrained attack changes fewer predictions.",
+        "predictions that the unconstrained attack changes minus those that gda does, "
+        "mean over its learning rates, above 0",
+        _judge_saved,
+        "Where the unconstrained attack changes hardly any prediction on its way to "
+        "that P@k, there is nothing to save.",
+    ),
+)

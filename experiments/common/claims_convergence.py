@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.common import convergence, protocol
+from experiments.common import convergence, protocol, records, runs
 from experiments.common.fitting import Fitter
 from r2et_jax import datasets
 
@@ -107,6 +107,100 @@ def convergence_numbers(
             effort=convergence.EFFORTS[preset],
         )
     return found
+
+
+def _of(store, dataset, common, method):
+    """Metric -> the records of one method, for the first k."""
+    found = store.select(dataset=dataset, method=method, k=common.k[0])
+    whole = [r for r in found if "iteration" not in r and "input" not in r]
+    return {
+        name: records.select(whole, metric=name)
+        for name in dict.fromkeys(r["metric"] for r in whole)
+    }
+
+
+def _judge_rate(store, dataset, common):
+    verdicts, texts = [], []
+    for method in common.methods:
+        of = _of(store, dataset, common, method)
+        wrong = sum(
+            records.number(r["value"])
+            for metric in ("rises", "bound_violations")
+            for r in of[metric]
+        )
+        exponent = runs.of_records(of["rate_exponent"])
+        falls = runs.above(
+            exponent._replace(
+                mean=-exponent.mean, low=-exponent.high, high=-exponent.low
+            ),
+            0.5,
+        )
+        verdicts.append(False if wrong else falls)
+        texts.append(f"{method} {runs.shown(exponent)} ({wrong:.0f} violations)")
+    return runs.together(verdicts), f"{dataset} {', '.join(texts)}"
+
+
+def _judge_gaps(store, dataset, common):
+    verdicts, texts = [], []
+    for method in common.methods:
+        of = _of(store, dataset, common, method)
+        related = runs.of_records(of["gap_steps_spearman_all"])
+        censored = runs.of_records(of["censored"])
+        verdicts.append(runs.above(related, 0))
+        texts.append(
+            f"{method} {runs.shown(related)} ({censored.mean:.0%} kept their top k)"
+        )
+    return runs.together(verdicts), f"{dataset} {', '.join(texts)}"
+
+
+def _judge_models(store, dataset, common):
+    """Mean steps of R2ET's models minus vanilla's, kept ones as the last step tried."""
+    steps = {}
+    for method in common.methods:
+        found = store.select(dataset=dataset, method=method, k=common.k[0])
+        last = max(
+            (r["iteration"] for r in records.select(found, metric="p@k_trace")),
+            default=0,
+        )
+        by_run: dict = {}
+        for r in records.select(found, metric="steps"):
+            value = last + 1 if r["value"] is None else r["value"]
+            by_run.setdefault((r["seed"], r["fold"]), []).append(value)
+        steps[method] = {run: float(np.mean(of)) for run, of in by_run.items()}
+    ours = [method for method in steps if method.startswith("r2et")]
+    if "vanilla" not in steps or not ours:
+        return None
+    gains = {m: runs.difference(steps[m], steps["vanilla"]) for m in ours}
+    shown = ", ".join(f"{m} {runs.shown(gain, '+.1f')}" for m, gain in gains.items())
+    verdict = runs.together(runs.above(gain, 0) for gain in gains.values())
+    return verdict, f"{dataset} {shown}"
+
+
+QUESTIONS = (
+    runs.Question(
+        "Multi-objective descent converges at least as fast as 1/√T.",
+        "exponent of the smallest direction's norm in T, median over inputs, below "
+        "−.5; no step in which an objective rose, no direction above Armijo's bound",
+        _judge_rate,
+        "The rate is that of the limit; the steps here are few, and an input whose "
+        "directions are small from the start has little left to fall.",
+    ),
+    runs.Question(
+        "Inputs with a larger gap take more steps until a top-k feature leaves.",
+        "Spearman's correlation of the smallest gap and the steps, above 0",
+        _judge_gaps,
+        "Where few inputs lose a feature, or the gaps grow along the way, the first "
+        "gap says little.",
+    ),
+    runs.Question(
+        "Models with a thicker ranking, R2ET's, take longer than vanilla.",
+        "mean steps until a top-k feature leaves, of each R2ET method minus vanilla, "
+        "above 0; inputs that keep theirs count as one step beyond the last",
+        _judge_models,
+        "Steps have a fixed length at most: a model with larger gradients may have "
+        "larger gaps that fall faster as well.",
+    ),
+)
 
 
 def rate_holds(numbers: dict[str, float]) -> bool:

@@ -113,21 +113,15 @@ def _page(sections, told, failed) -> Iterator[str]:
     yield f"<p>{html.escape(_count(sections))}</p>"
     for name in failed:
         yield f"<p><strong>{html.escape(name)} did not end well.</strong></p>"
-    yield '<div class="wide"><table><thead><tr><th>claim</th><th>data</th>'
-    yield "<th>verdict</th></tr></thead><tbody>"
+    yield "<table><thead><tr><th>claim</th><th>verdicts</th></tr></thead><tbody>"
     for section in sections:
         for said, verdicts in _by_claim(section).items():
-            rows = len(verdicts)
-            for i, (name, claim) in enumerate(verdicts):
-                first = (
-                    f'<td rowspan="{rows}"><a href="#{section.name}">'
-                    f"{html.escape(said)}</a></td>"
-                )
-                yield (
-                    f"<tr>{first if i == 0 else ''}<td>{html.escape(name)}</td>"
-                    f"<td>{_badge(claim)}</td></tr>"
-                )
-    yield "</tbody></table></div>"
+            badges = " ".join(_badge(claim, name) for name, claim in verdicts)
+            yield (
+                f'<tr><td><a href="#{section.name}">{html.escape(said)}</a></td>'
+                f"<td>{badges}</td></tr>"
+            )
+    yield "</tbody></table>"
     for section in sections:
         yield from _section(section)
     yield "</main></body></html>"
@@ -184,10 +178,10 @@ def _rendered(source: str) -> str:
     return markdown.markdown(html.escape(source, quote=False), extensions=["tables"])
 
 
-def _badge(claim: Claim) -> str:
-    return (
-        f'<span class="verdict {_CLASSES[claim.held]}">{_VERDICTS[claim.held]}</span>'
-    )
+def _badge(claim: Claim, name: str = "") -> str:
+    text = f"{name}: {_VERDICTS[claim.held]}" if name else _VERDICTS[claim.held]
+    kind = _CLASSES[claim.held]
+    return f'<span class="verdict {kind}">{html.escape(text)}</span>'
 
 
 def _by_claim(section: Section) -> dict[str, list[tuple[str, Claim]]]:

@@ -35,8 +35,9 @@ READING = (
     "bg: share of the top-k features on pixels that are zero, the background.",
     "P@k noise: P@k under random noise of norm 1e-6; below 1 the clean inputs sit on "
     "kinks or ties.",
-    "AUC: of clean test data. aAUC: of the attacked inputs. changed: share of inputs "
-    "whose predicted class the attack changed.",
+    "AUC: of clean test data, of several classes the mean over each one against the "
+    "others. aAUC: of the attacked inputs. changed: share of inputs whose predicted "
+    "class the attack changed.",
     "fallback: share of seeds that found no checkpoint within the tolerance and take "
     "the vanilla model.",
     "logistic: logistic regression, whose ranking cannot change: the price in AUC of "

@@ -3,6 +3,7 @@
 from r2et_jax.models.activations import activation as activation
 from r2et_jax.models.activations import leaky_softplus as leaky_softplus
 from r2et_jax.models.activations import scaled_softplus as scaled_softplus
+from r2et_jax.models.bends import bend_range as bend_range
 from r2et_jax.models.cnn import CNN as CNN
 from r2et_jax.models.gcn import GCN as GCN
 from r2et_jax.models.gcn import adjacency as adjacency

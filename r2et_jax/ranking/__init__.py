@@ -16,6 +16,14 @@ from r2et_jax.ranking.thickness import Thickness as Thickness
 from r2et_jax.ranking.thickness import mean_thickness as mean_thickness
 from r2et_jax.ranking.thickness import ordered_share as ordered_share
 from r2et_jax.ranking.thickness import pair_thickness as pair_thickness
+from r2et_jax.ranking.thickness_bounds import GapBounds as GapBounds
+from r2et_jax.ranking.thickness_bounds import RowNorms as RowNorms
+from r2et_jax.ranking.thickness_bounds import gap_bounds as gap_bounds
+from r2et_jax.ranking.thickness_bounds import (
+    published_gap_bounds as published_gap_bounds,
+)
+from r2et_jax.ranking.thickness_bounds import row_norms as row_norms
+from r2et_jax.ranking.thickness_bounds import thickness_bound as thickness_bound
 from r2et_jax.ranking.topk import at as at
 from r2et_jax.ranking.topk import border as border
 from r2et_jax.ranking.topk import border_tie as border_tie

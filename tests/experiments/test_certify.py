@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from absl import flags as absl_flags
 
-from experiments.common import certify_report, cli, protocol, records
+from experiments.common import certify_report, cli, exhibit, protocol, records
 from r2et_jax import models, threat
 
 TINY = protocol.PRESETS["smoke"]._replace(
@@ -85,6 +85,9 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
         assert (tmp_path / name).stat().st_size > 100
     assert "at 0 of 240 inputs" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "certified_breast_cancer.png").stat().st_size > 1000
+    shown = exhibit.read(tmp_path)
+    assert "breast_cancer 0 of 240" in shown.claims[0].found and shown.claims[0].held
+    assert list(shown.figures) == ["certified_breast_cancer.png"]
     monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
     call(experiment, tmp_path)
     assert path.read_text() == text

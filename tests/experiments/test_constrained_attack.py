@@ -130,6 +130,7 @@ def test_a_run_writes_complete_records_and_resumes(run, tmp_path):
     assert {
         "config.json", "records.jsonl", "table.md", "table.csv",
         "front_breast_cancer.png", "along_iterations_breast_cancer.png",
+        "exhibit.json",
     } <= names  # fmt: skip
     flags = json.loads((tmp_path / "config.json").read_text())["flags"]
     assert flags["weightings"] == ["unconstrained", "gda"]

@@ -14,6 +14,7 @@ from experiments.common import (
     claims_convergence,
     cli,
     convergence,
+    exhibit,
     protocol,
     records,
 )
@@ -141,6 +142,10 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
         assert (tmp_path / name).stat().st_size > 100
     for name in ("direction_norm_breast_cancer", "steps_by_gap_breast_cancer"):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    shown = exhibit.read(tmp_path)
+    # Without a model of R2ET there is nothing to say of thicker ones.
+    assert len(shown.claims) == 2 and len(shown.figures) == 2
+    assert "(0 violations)" in shown.claims[0].found
     monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
     call(experiment, tmp_path)
     assert (tmp_path / "records.jsonl").read_text() == text

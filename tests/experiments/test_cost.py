@@ -11,7 +11,14 @@ import pytest
 from absl import flags as absl_flags
 
 from experiments import cost
-from experiments.common import cli, cost_floors, cost_image_parts, cost_images, costs
+from experiments.common import (
+    cli,
+    cost_floors,
+    cost_image_parts,
+    cost_images,
+    costs,
+    exhibit,
+)
 from experiments.common.cost_parts import (
     SIZES,
     Setting,
@@ -269,6 +276,7 @@ def test_the_results_show_medians_ranges_and_targets(tmp_path):
     assert "PyTorch was skipped." in table
     assert (tmp_path / "table.csv").read_text().startswith("dataset,method,attack")
     assert (tmp_path / "cost.png").stat().st_size > 1000
+    assert list(exhibit.read(tmp_path).figures) == ["cost.png"]
 
 
 def test_the_results_say_what_was_measured_on_images(tmp_path):

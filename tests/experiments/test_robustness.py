@@ -105,6 +105,7 @@ def test_a_run_leaves_records_tables_and_figures(finished):
     assert set(contents(finished)) == {
         "config.json",
         "records.jsonl",
+        "exhibit.json",
         "table.md",
         "table.csv",
         "table_tolerance_0.003.csv",

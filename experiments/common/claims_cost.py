@@ -1,0 +1,112 @@
+"""The claims on cost: counts are exact, times judged by their ranges over rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from experiments.common import records, runs
+from experiments.common.exhibit import Claim
+
+# FLOPs of a training step with R2ET at most, in those of a vanilla one.
+MOST = 8.0
+# Forms of R2ET, and what trains on attacked inputs.
+R2ET = ("r2et", "r2et_nh", "r2et_mm", "r2et_mm_nh", "r2et_anchored")
+ADVERSARIAL = "at"
+# Against PyTorch with batches: times as fast, for the networks of tables and others.
+FASTER = {"mlp": 2.5}
+_CAUSES = {
+    "small": "Penalties on pairs sort the features, and curvature needs second "
+    "derivatives; see the table for the floor of the FLOPs.",
+    "dear": "Adversarial training takes three attack steps here; its cost grows with "
+    "them.",
+    "fast": "The machine was busy, or the chunk does not fit its cache.",
+}
+
+
+def claims(found: Sequence[records.Record]) -> list[Claim]:
+    """Those that the records can tell of; over all data sets."""
+    asked = (
+        (
+            "R2ET trains at a small multiple of vanilla's FLOPs: its sums over pairs "
+            "cost O(n).",
+            f"FLOPs of a step over vanilla's, at most {MOST:g}",
+            _small,
+            "small",
+        ),
+        (
+            "Adversarial training is dearer than R2ET.",
+            "FLOPs of a step of at over those of r2et, above 1",
+            _dear,
+            "dear",
+        ),
+        (
+            "Attacks here run faster than the same attacks in batched PyTorch.",
+            "sample-iterations a second of ERAttack over PyTorch's, in all rounds",
+            _fast,
+            "fast",
+        ),
+    )
+    return [
+        claim
+        for said, rule, judge, cause in asked
+        if (claim := _claim(found, said, rule, judge, _CAUSES[cause]))
+    ]
+
+
+def _claim(found, said: str, rule: str, judge: Callable, cause: str) -> Claim | None:
+    names = dict.fromkeys(r["dataset"] for r in found)
+    judged = [judge(records.select(found, dataset=name), name) for name in names]
+    judged = [one for one in judged if one is not None]
+    if not judged:
+        return None
+    verdicts, texts = zip(*judged, strict=True)
+    held = runs.together(verdicts)
+    causes = {True: "", None: "The ranges over rounds hold both."}
+    return Claim(said, held, f"{rule}: {'; '.join(texts)}.", causes.get(held, cause))
+
+
+def _value(found, metric: str, **where) -> float | None:
+    values = records.select(found, metric=metric, **where)
+    return records.number(values[0]["value"]) if values else None
+
+
+def _small(found, name):
+    ratios = {m: _value(found, "flops_ratio", method=m) for m in R2ET}
+    ratios = {m: value for m, value in ratios.items() if value is not None}
+    if not ratios:
+        return None
+    shown = ", ".join(
+        f"{m} {value:.1f}{_time(found, m)}" for m, value in ratios.items()
+    )
+    return max(ratios.values()) <= MOST, f"{name} {shown}"
+
+
+def _time(found, method: str) -> str:
+    value = _value(found, "time_ratio", method=method)
+    return "" if value is None else f" (time {value:.1f})"
+
+
+def _dear(found, name):
+    pair = [_value(found, "flops_ratio", method=m) for m in (ADVERSARIAL, "r2et")]
+    if None in pair:
+        return None
+    ratio = pair[0] / pair[1]
+    times = [_value(found, "time_ratio", method=m) for m in (ADVERSARIAL, "r2et")]
+    text = f"{name} {ratio:.2f}"
+    if None not in times:
+        text += f" (time {times[0] / times[1]:.2f})"
+    return ratio > 1, text
+
+
+def _fast(found, name):
+    of = {"against": "torch_batched"}
+    middle = _value(found, "throughput_ratio", **of)
+    if middle is None:
+        return None
+    model = records.select(found, metric="throughput_ratio", **of)[0]["model"]
+    least = FASTER.get(model, 1.0)
+    low, high = (
+        _value(found, f"throughput_ratio_{end}", **of) for end in ("min", "max")
+    )
+    verdict = True if low >= least else False if high < least else None
+    return verdict, f"{name} {middle:.2f} ({low:.2f} … {high:.2f}), {least:g} asked"

@@ -1,0 +1,279 @@
+"""The claims on robustness, judged on each data set at the main tolerance."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments.common import protocol, runs
+from experiments.common.evaluation import STRONGEST
+from experiments.common.records import RecordStore
+from experiments.common.robustness_results import R2ET, REFERENCE, Results, family
+from r2et_jax import metrics
+
+TITLE = "How much of the top k survives attacks"
+# What R2ET was compared with where it was published, but for weight decay.
+PUBLISHED = ("vanilla", "sp", "est_h", "exact_h", "hutchinson_h", "ssr", "at")
+WEIGHT_DECAY = ("wd", "wd_decoupled")
+# Its own forms: sums with other methods, and thickness by itself, prove nothing of it.
+FORMS = frozenset(name for name in R2ET if name.startswith("r2et"))
+PUBLISHED_ATTACK = "er"
+_TOLERANCE = protocol.MAIN_TOLERANCE
+# What tells a model that evades the question: column of the table, metric.
+_SIGNS = {
+    "tabular": ("R² lin", "linear_r2"),
+    "image": ("bg", "bg"),
+    "graph": ("same", "same"),
+}
+
+
+def write_exhibit(
+    folder: Path, store: RecordStore, groups: Sequence, written: Sequence[Path]
+) -> Path:
+    """Write the exhibit of all data sets; arguments as of `runs.write_exhibit`."""
+    return runs.write_exhibit(
+        folder,
+        store,
+        groups,
+        written,
+        title=TITLE,
+        questions=questions(store, groups),
+        figures={
+            "p_at_k_by_method": "P@k under the strongest attack of every method, "
+            "sorted; hollow: overlap of the top k between different inputs."
+        },
+    )
+
+
+def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
+    """The claims; with several k, on the first of them.
+
+    Args:
+      store: the records.
+      groups: the flags of each group of data sets.
+    """
+    found = {}
+    for common in groups:
+        results = Results(store, common, k=common.k[0])
+        found |= dict.fromkeys(common.datasets, results)
+    asked = []
+    for attack, name in (
+        (PUBLISHED_ATTACK, "the published ERAttack"),
+        (STRONGEST, "the strongest attack"),
+    ):
+        asked += [
+            runs.Question(
+                f"Under {name} R2ET keeps more of the top k than the other published "
+                "methods do (weight decay apart).",
+                "P@k of the R2ET variant with the best validation P@k, minus that of "
+                "each of them, above 0",
+                functools.partial(_against_published, found, attack),
+                "Where no penalty helps much, the AUC leaves little room to give up.",
+            ),
+            runs.Question(
+                f"Under {name} R2ET keeps more of the top k than weight decay that is "
+                "tuned with equal effort.",
+                "P@k of the best R2ET variant minus that of the better weight decay, "
+                "both by validation P@k, above 0",
+                functools.partial(_against_decay, found, attack, FORMS.__contains__),
+                "Tuned weight decay makes networks of tables nearly linear (R² lin), "
+                "at a lower AUC, and the ranking of a linear model never changes; on "
+                "images it moves the top k to pixels that are zero (bg).",
+            ),
+        ]
+    return [
+        *asked,
+        runs.Question(
+            "Methods of this project keep more of the top k than tuned weight decay.",
+            "P@k under the strongest attack of the best of ours minus that of the "
+            "better weight decay, both by validation P@k, above 0",
+            functools.partial(_against_decay, found, STRONGEST, _is_ours),
+            "See above: weight decay tends to a linear model.",
+        ),
+        runs.Question(
+            "R2ET stays ahead of vanilla when P@k is corrected for the overlap between "
+            "different inputs.",
+            "P@k⁺ = (P@k − same)/(1 − same) of means over runs under the strongest "
+            "attack, the best R2ET variant minus vanilla, jackknife, above 0",
+            functools.partial(_corrected, found),
+            "R2ET moves towards one ranking for all inputs (same): what it keeps "
+            "under attack is largely what every input has.",
+        ),
+        runs.Question(
+            "The MSE attack is weaker than ERAttack.",
+            "P@k under mse minus P@k under er, mean over the methods, above 0",
+            functools.partial(_mse_weaker, found),
+            "With one output and kinks the Hessian has rank one almost everywhere, so "
+            "that both attacks move along nearly the same direction; the MSE attack "
+            "starts at random.",
+        ),
+        runs.Question(
+            "The strongest attack lowers P@k below the published ERAttack.",
+            "vanilla's P@k under er minus that under strongest, above 0",
+            functools.partial(_strongest_lower, found),
+            "Where nearly nothing is left to lower, or too few evaluations were given.",
+        ),
+    ]
+
+
+def _against_published(found, attack, store, dataset, common):
+    del store
+    results = found[dataset]
+    ours = _best(results, dataset, attack, FORMS.__contains__)
+    values = _precision(results, dataset, attack, ours)
+    others = {
+        name: of
+        for name in PUBLISHED
+        if (of := _precision(results, dataset, attack, name))
+    }
+    if not values or not others or dataset.endswith(REFERENCE):
+        return None
+    gains = {name: runs.difference(values, of) for name, of in others.items()}
+    least = min(gains, key=lambda name: gains[name].mean)
+    text = f"{dataset} {ours} {runs.shown(gains[least], '+.3f')} against {least}"
+    verdict = runs.together(runs.above(gain, 0) for gain in gains.values())
+    return _unless_nothing_learnt(results, dataset, common, verdict, text)
+
+
+def _against_decay(found, attack, candidates, store, dataset, common):
+    del store
+    results = found[dataset]
+    ours = _best(results, dataset, attack, candidates)
+    decay = _best(results, dataset, attack, WEIGHT_DECAY.__contains__)
+    if None in (ours, decay) or dataset.endswith(REFERENCE):
+        return None
+    gain = runs.difference(
+        *(_precision(results, dataset, attack, name) for name in (ours, decay))
+    )
+    shown = (ours, decay, "vanilla")
+    text = (
+        f"{dataset} {ours} minus {decay} {runs.shown(gain, '+.3f')}, "
+        f"AUC {_levels(results, dataset, 'auc', shown)}"
+    )
+    column, metric = _SIGNS[common.kind]
+    text += f", {column} {_levels(results, dataset, metric, shown)}"
+    return _unless_nothing_learnt(results, dataset, common, runs.above(gain, 0), text)
+
+
+def _corrected(found, store, dataset, common):
+    del store
+    results = found[dataset]
+    ours = _best(results, dataset, STRONGEST, FORMS.__contains__)
+    if ours is None or dataset.endswith(REFERENCE):
+        return None
+    columns = []
+    for name in (ours, "vanilla"):
+        same = results.get(dataset, name, "same", tolerance=_TOLERANCE)
+        columns += [_precision(results, dataset, STRONGEST, name), runs.by_run(same)]
+    shared = set.intersection(*(set(column) for column in columns))
+    if not shared:
+        return None
+    table = np.array([[column[run] for column in columns] for run in sorted(shared)])
+    gain = runs.interval(jackknife(_corrected_gain, table))
+    same = _levels(results, dataset, "same", (ours, "vanilla"))
+    text = f"{dataset} {ours} {runs.shown(gain, '+.2f')}, same {same}"
+    return _unless_nothing_learnt(results, dataset, common, runs.above(gain, 0), text)
+
+
+def _corrected_gain(table: np.ndarray) -> float:
+    """P@k⁺ of mean P@k and mean same [runs, (P@k, same) × 2], the first's advantage."""
+    first, first_same, second, second_same = table.mean(axis=0)
+    return float(
+        metrics.chance_corrected(first, first_same)
+        - metrics.chance_corrected(second, second_same)
+    )
+
+
+def jackknife(statistic: Callable, values: np.ndarray) -> list[float]:
+    """Pseudo-values n·θ − (n − 1)·θ₋ᵢ, whose mean is θ less its bias; θ of one run."""
+    n, whole = len(values), statistic(values)
+    if n == 1:
+        return [whole]
+    without = (statistic(np.delete(values, i, axis=0)) for i in range(n))
+    return [n * whole - (n - 1) * one for one in without]
+
+
+def _mse_weaker(found, store, dataset, common):
+    del store
+    results = found[dataset]
+    by_run: dict = {}
+    count = 0
+    for method in results.measured(dataset, _TOLERANCE):
+        pair = [
+            _precision(results, dataset, attack, method)
+            for attack in ("mse", PUBLISHED_ATTACK)
+        ]
+        if family(method) == "linear" or not all(pair):
+            continue
+        count += 1
+        for run in pair[0].keys() & pair[1].keys():
+            by_run.setdefault(run, []).append(pair[0][run] - pair[1][run])
+    if not count or dataset.endswith(REFERENCE):
+        return None
+    gap = runs.interval([sum(values) / len(values) for values in by_run.values()])
+    text = f"{dataset} {runs.shown(gap, '+.3f')} over {count} methods"
+    return _unless_nothing_learnt(results, dataset, common, runs.above(gap, 0), text)
+
+
+def _strongest_lower(found, store, dataset, common):
+    del store, common
+    results = found[dataset]
+    pair = [
+        _precision(results, dataset, attack, "vanilla")
+        for attack in (PUBLISHED_ATTACK, STRONGEST)
+    ]
+    if not all(pair) or dataset.endswith(REFERENCE):
+        return None
+    gap = runs.difference(*pair)
+    text = f"{dataset} {runs.shown(gap, '+.3f')}, down to {_average(pair[1]):.3f}"
+    return runs.above(gap, 0), text
+
+
+def _unless_nothing_learnt(results, dataset, common, verdict, text):
+    """Of graph models at chance it cannot be told how robust they are."""
+    if common.kind != "graph":
+        return verdict, text
+    auc = runs.of_records(results.get(dataset, "vanilla", "auc", tolerance=_TOLERANCE))
+    if auc.runs == 1 or runs.above(auc, 0.5):
+        return verdict, text
+    chance = f"vanilla's AUC {runs.shown(auc)} is at chance"
+    return None, f"{text} (nothing was learnt: {chance})"
+
+
+def _is_ours(method: str) -> bool:
+    return family(method) == "ours"
+
+
+def _best(results, dataset, attack, admits: Callable[[str], bool]) -> str | None:
+    """Of the attacked ones, the method with the highest P@k of validation inputs."""
+    known = {
+        name: results.mean(dataset, name, "valid_p@k", tolerance=_TOLERANCE)
+        for name in results.common.methods
+        if admits(name) and _precision(results, dataset, attack, name)
+    }
+    known = {name: value for name, value in known.items() if value == value}
+    return max(known, key=known.__getitem__) if known else None
+
+
+def _precision(
+    results: Results, dataset: str, attack: str, method: str | None
+) -> Mapping:
+    """Run -> P@k at the largest budget; empty if it was not measured."""
+    if method is None:
+        return {}
+    budget = max(results.common.epsilon)
+    where = {"tolerance": _TOLERANCE, "attack": attack, "epsilon": budget}
+    return runs.by_run(results.get(dataset, method, "p@k", **where))
+
+
+def _levels(results, dataset, metric, methods) -> str:
+    found = (results.mean(dataset, m, metric, tolerance=_TOLERANCE) for m in methods)
+    pairs = zip(found, methods, strict=True)
+    return " / ".join(f"{m} {value:.3f}" for value, m in pairs if value == value)
+
+
+def _average(values: Mapping) -> float:
+    return sum(values.values()) / len(values)

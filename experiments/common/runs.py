@@ -1,0 +1,235 @@
+"""Numbers of independent runs, the error of their mean, and what it allows to say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scipy import stats
+
+from experiments.common import exhibit, parts
+from experiments.common.flags import Common
+from experiments.common.measured import measured
+from experiments.common.records import Record, RecordStore, number
+from experiments.common.tables import mean_and_stderr
+
+CONFIDENCE = 0.95
+# What the experiments look at where no data set or seed is named: as robustness.
+DATASETS = {
+    "smoke": "breast_cancer",
+    "standard": "adult,bank,compas",
+    "paper": "adult,bank,compas",
+}
+SEEDS = {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"}
+# Cause of a verdict of None.
+UNCLEAR = "Too few runs, or differences within their errors."
+
+
+class Interval(NamedTuple):
+    """A mean over runs with Student's interval for it.
+
+    Attributes:
+      mean: the mean.
+      low, high: ends of the interval at `CONFIDENCE`; infinite of a single run.
+      runs: their number.
+    """
+
+    mean: float
+    low: float
+    high: float
+    runs: int
+
+
+def by_run(found: Iterable[Record]) -> dict[Any, float]:
+    """Seed -> value, the mean over folds; where there is one seed, fold -> value.
+
+    Args:
+      found: records, one of each seed and fold.
+
+    Raises:
+      ValueError: if there are several.
+    """
+    folds: dict[Any, dict[Any, float]] = {}
+    for record in found:
+        here = folds.setdefault(record["seed"], {})
+        if record["fold"] in here:
+            raise ValueError(
+                f"several records of seed {record['seed']}, fold {record['fold']}"
+            )
+        here[record["fold"]] = number(record["value"])
+    if len(folds) == 1:
+        (values,) = folds.values()
+        return values
+    return {seed: sum(v.values()) / len(v) for seed, v in folds.items()}
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """The mean of some runs ± t·s/√n, t Student's quantile of n − 1 degrees.
+
+    Not finite if a value is not.
+    """
+    mean, stderr = mean_and_stderr(list(values))
+    if math.isnan(stderr):
+        return Interval(mean, -math.inf, math.inf, len(values))
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stderr
+    return Interval(mean, mean - reach, mean + reach, len(values))
+
+
+def of_records(found: Iterable[Record]) -> Interval:
+    """`interval` of `by_run`."""
+    return interval(list(by_run(found).values()))
+
+
+def difference(a: Mapping[Any, float], b: Mapping[Any, float]) -> Interval:
+    """a − b over the runs that both have, as `by_run` returns them."""
+    return interval([a[run] - b[run] for run in a if run in b])
+
+
+def above(found: Interval, level: float) -> bool | None:
+    """Whether a mean lies above a level: None if the level is inside its interval."""
+    if found.low > level:
+        return True
+    return False if found.high < level else None
+
+
+def together(verdicts: Iterable[bool | None]) -> bool | None:
+    """Whether all hold: False if one does not, else None if one cannot be told."""
+    verdicts = list(verdicts)
+    if any(verdict is False for verdict in verdicts):
+        return False
+    return True if verdicts and all(verdicts) else None
+
+
+def shown(found: Interval, spec: str = ".2f") -> str:
+    """The mean and half the interval's length."""
+    text = format(found.mean, spec)
+    if math.isinf(found.high):
+        return text
+    return f"{text} ± {format(found.high - found.mean, spec.lstrip('+'))}"
+
+
+def listed(metric: str, value: float, n: int, values: Iterable) -> dict[str, Any]:
+    """The fields of a number with a list behind it, to four digits, for figures."""
+    short = [float(f"{v:.4g}") if math.isfinite(v) else None for v in values]
+    return {**measured(metric, value, None, n), "values": short}
+
+
+def check_single(common: Common, names: Sequence[str]) -> None:
+    """Raise ValueError if a list flag has several entries."""
+    for name in names:
+        given = getattr(common, name)
+        if len(given) > 1:
+            listed = ",".join(map(str, given))
+            raise ValueError(f"--{name} takes one entry here, got {listed}")
+
+
+def main_method(methods: Sequence[str]) -> str:
+    """The method that a claim is judged on: vanilla, else the first one."""
+    return "vanilla" if "vanilla" in methods else methods[0]
+
+
+class Question(NamedTuple):
+    """A claim that is judged on each data set, and holds if it does on all.
+
+    Attributes:
+      said: the claim.
+      rule: by which a data set is judged.
+      judge: `judge(store, dataset, common) -> (verdict, numbers)`, or None where the
+        question has no meaning.
+      cause: the likely one where it does not hold.
+      exact: whether the rule counts, so that no error comes in.
+    """
+
+    said: str
+    rule: str
+    judge: Callable[..., tuple[bool | None, str] | None]
+    cause: str
+    exact: bool = False
+
+
+def finish(
+    folder: Path,
+    store: RecordStore,
+    chosen: Sequence[parts.Part],
+    own: Sequence[str],
+    write: Callable[..., list[Path]],
+    *,
+    title: str,
+    questions: Sequence[Question],
+    figures: Mapping[str, str],
+) -> None:
+    """Write a run's reports and its exhibit, and print the paths.
+
+    Args:
+      folder, store, chosen, own, write: as of `parts.write_reports`.
+      title: of the exhibit.
+      questions: its claims.
+      figures: name -> what is drawn; the files are {name}_{dataset}.png.
+    """
+    written, groups = parts.write_reports(folder, store, chosen, own, write)
+    path = write_exhibit(
+        folder,
+        store,
+        groups,
+        written,
+        title=title,
+        questions=questions,
+        figures=figures,
+    )
+    print("\n".join(map(str, [*written, path])))
+
+
+def write_exhibit(
+    folder: Path,
+    store: RecordStore,
+    groups: Sequence[Common],
+    written: Sequence[Path],
+    *,
+    title: str,
+    questions: Sequence[Question],
+    figures: Mapping[str, str],
+) -> Path:
+    """Write a run's exhibit and return its path.
+
+    Args:
+      folder, store: of the run.
+      groups: the flags of each group of data sets.
+      written: the reports, of which the first table is the main one.
+      title, questions, figures: see `finish`.
+    """
+    datasets = [(name, common) for common in groups for name in common.datasets]
+    claims, told = [], {}
+    for question in questions:
+        judged = {name: question.judge(store, name, own) for name, own in datasets}
+        judged = {name: found for name, found in judged.items() if found is not None}
+        if judged:
+            claims.append(_claim(question, list(judged.values())))
+        for name, (_, text) in judged.items():
+            told.setdefault(name, text)
+    drawn = {
+        path: f"{text} {told.get(name, name)}."
+        for name, _ in datasets
+        for figure, text in figures.items()
+        if (path := folder / f"{figure}_{name}.png") in written
+    }
+    main_table = [path for path in written if path.match("table*.md")][:1]
+    return exhibit.write(
+        folder, title=title, claims=claims, figures=drawn, tables=main_table
+    )
+
+
+def _claim(question, judged):
+    verdicts, texts = zip(*judged, strict=True)
+    held = together(verdicts)
+    beyond = f", beyond a {CONFIDENCE:.0%} interval over runs"
+    rule = f"{question.rule}{'' if question.exact else beyond}"
+    several = f"On {verdicts.count(True)} of {len(verdicts)} data sets. "
+    return exhibit.Claim(
+        said=question.said,
+        held=held,
+        found=f"{several if len(verdicts) > 1 else ''}{'; '.join(texts)}. "
+        f"Rule: {rule}.",
+        cause={True: "", None: UNCLEAR}.get(held, question.cause),
+    )

@@ -1,0 +1,315 @@
+"""Statistical stability: thickness of the inputs a model has learnt, and of others."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.common import runs, setup, tables, thickness
+from experiments.common.measured import measured
+from experiments.common.problems import Problem, View
+from experiments.common.progress import track
+from experiments.common.records import number, select
+from experiments.common.thickness import Effort
+from r2et_jax import plots, ranking, score, training
+from r2et_jax.attacks.context import in_context
+from r2et_jax.batching import map_batched
+
+
+class Plan(NamedTuple):
+    """How training samples of several sizes are drawn and learnt.
+
+    Attributes:
+      sizes: numbers of training inputs; those above a quarter of the data are left out.
+      num_steps: of training, the same for all sizes.
+      batch_size, learning_rate: of Adam.
+      num_unseen: training inputs outside of the sample, at most.
+      effort: for thickness; its inputs are of no account.
+    """
+
+    sizes: tuple[int, ...]
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    num_unseen: int
+    effort: Effort
+
+
+PLANS = {
+    "smoke": Plan((16, 64), 100, 16, 1e-2, 64, Effort(0, 4, 4)),
+    "standard": Plan((32, 128, 512, 2048), 1024, 32, 3e-3, 8192, Effort(0, 8, 5)),
+    "paper": Plan((32, 128, 512, 2048), 8192, 32, 1e-3, 8192, Effort(0, 32, 10)),
+}
+THICKNESS, MARGINS = "thickness_difference", "margin_distance"
+_LABELS = {THICKNESS: "|Θ seen − unseen|", MARGINS: "KS of border gaps"}
+# Methods that are learnt from samples, and the weights of their penalties.
+METHODS = {"vanilla": (), "r2et_nh": (3.0,)}
+
+
+def sample_sizes(found: Problem, plan: Plan) -> tuple[int, ...]:
+    """The sizes that leave three quarters of the training inputs unseen."""
+    return tuple(m for m in plan.sizes if 4 * m <= len(found.dataset.train.x))
+
+
+class Difference(NamedTuple):
+    """What a model learnt from m inputs shows of these and of unseen ones.
+
+    Attributes:
+      thickness: mean over the sample less that over the unseen inputs.
+      margins: Kolmogorov–Smirnov distance between the distributions of the gap between
+        ranks k and k + 1.
+      thickness_unseen: mean over the unseen inputs.
+      num_unseen: how many these are.
+    """
+
+    thickness: float
+    margins: float
+    thickness_unseen: float
+    num_unseen: int
+
+
+def differences(
+    found: Problem,
+    method: str,
+    size: int,
+    *,
+    seed: int,
+    k: int,
+    epsilon: float,
+    plan: Plan,
+) -> Difference:
+    """Train a method on a random sample of a table, and compare it with unseen inputs.
+
+    Args:
+      found: a table.
+      method: of `METHODS`.
+      size: m, one of `sample_sizes`.
+      seed: of the sample, the initialisation and the shuffling.
+      k: size of the top set.
+      epsilon: radius of the ball of thickness.
+      plan: how much is trained and measured.
+    """
+    model = found.model(method)
+    sizes = sample_sizes(found, plan)
+    whole = found.dataset.train
+    order = np.random.default_rng(seed).permutation(len(whole.x))
+    inside, rest = order[:size], order[size : size + plan.num_unseen]
+    # Copies up to the largest size: one compiled program for all sizes.
+    rows = np.resize(inside, max(sizes))
+    epochs = plan.num_steps // (len(rows) // min(plan.batch_size, len(rows)))
+    init, shuffle = jax.random.split(jax.random.key(seed))
+    start = model.init(init, found.sample)
+    run, optimizer = _trainer(found, model, method, k, max(1, epochs), plan)
+    states = training.grid_states(
+        jax.tree.map(lambda leaf: leaf[None], start),
+        optimizer,
+        keys=shuffle[None],
+        num_weights=1,
+    )
+    weights = jnp.asarray([METHODS[method]], jnp.float32)
+    states = run(
+        states, weights, jnp.asarray(whole.x[rows]), jnp.asarray(whole.y[rows])
+    )
+    params = jax.tree.map(lambda leaf: leaf[0, 0], states.params)
+    # The sample once more in copies: each has draws of its own.
+    x = jnp.asarray(whole.x[np.concatenate([rows, rest])])
+    sample = thickness.Sample(x, None)
+    thick = thickness.estimate(
+        found, model, params, sample, "uniform",
+        k=k, epsilon=epsilon, effort=plan.effort,
+    ).mean  # fmt: skip
+    margins = np.asarray(border_gaps(model, k, found.view)(params, sample))
+    count = len(rows)
+    return Difference(
+        float(thick[:count].mean() - thick[count:].mean()),
+        kolmogorov_smirnov(margins[:size], margins[count:]),
+        float(thick[count:].mean()),
+        len(rest),
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _trainer(found, model, method, k, epochs, plan):
+    objective = found.objective(method, model, k=k)
+    optimizer = training.adam(plan.learning_rate)
+    run = training.compile_grid(
+        objective.loss,
+        optimizer,
+        num_epochs=epochs,
+        batch_size=plan.batch_size,
+        total_epochs=epochs,
+        decay=objective.decay,
+    )
+    return run, optimizer
+
+
+@functools.lru_cache
+def border_gaps(model: Any, k: int, view: View):
+    """Compiled gaps between ranks k and k + 1: `run(params, Sample) -> [m]`."""
+    apply = view.apply(model)
+    explain = view.explainer(score.log_odds(apply))
+
+    def run(params, sample):
+        def one(x, context):
+            own = in_context(params, context)
+            values = explain(own, x, score.predicted_class(apply(own, x)))
+            inner, outer = ranking.border(values, k=k)
+            return inner - outer
+
+        return map_batched(one, tuple(sample), batch_size=256)
+
+    return jax.jit(run)
+
+
+def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray) -> float:
+    """sup |F₁ − F₂| of the empirical distributions of two samples."""
+    first, second = np.sort(first), np.sort(second)
+    places = np.concatenate([first, second])
+    shares = [
+        np.searchsorted(values, places, side="right") / len(values)
+        for values in (first, second)
+    ]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+def measure(experiment: str, found: Problem, k: int, common, store) -> None:
+    """Append the records of all samples of a table that are not there yet."""
+    plan, epsilon = PLANS[common.preset], max(common.epsilon)
+    cells = [
+        (method, size, seed)
+        for method in METHODS
+        for size in sample_sizes(found, plan)
+        for seed in common.seeds
+    ]
+    shown = track(cells, description=f"{found.name} samples", show=common.progress)
+    for method, size, seed in shown:
+        fields = setup.model_fields(
+            experiment,
+            found,
+            found.model(method),
+            method=method,
+            seed=seed,
+            k=k,
+            tolerance=None,
+            schedule="scratch",
+        )
+        cell = {**fields, "attack": "none", "epsilon": epsilon, "sample_size": size}
+        if store.has(**cell):
+            continue
+        difference = differences(
+            found, method, size, seed=seed, k=k, epsilon=epsilon, plan=plan
+        )
+        values = {
+            THICKNESS: abs(difference.thickness),
+            "thickness_excess": difference.thickness,
+            "thickness_unseen": difference.thickness_unseen,
+            MARGINS: difference.margins,
+        }
+        n = difference.num_unseen
+        store.append(
+            [{**cell, **measured(name, v, None, n)} for name, v in values.items()]
+        )
+
+
+def table(learnt) -> tables.Table:
+    """The table of the records of samples."""
+    spec = tables.ColumnSpec
+    return tables.pivot(
+        learnt,
+        rows=("dataset", "method", "sample_size"),
+        columns=[
+            spec("|Θ seen − unseen|", {"metric": THICKNESS}, format=".4f"),
+            spec("Θ seen − unseen", {"metric": "thickness_excess"}, format="+.4f"),
+            spec("Θ unseen", {"metric": "thickness_unseen"}),
+            spec("KS of border gaps", {"metric": MARGINS}),
+        ],
+    )
+
+
+NOTES = (
+    "Models learnt from a random sample of the training inputs (sample_size) by the "
+    "same number of steps; seen: that sample; unseen: training inputs outside of it.",
+    "KS: largest difference of the distribution functions of the gap between ranks k "
+    "and k + 1, maps of unit sum.",
+)
+
+
+def figure(learnt, dataset: str):
+    """Both differences against the sample size, beside 1/√m."""
+    series, sizes, top = {}, [], 0.0
+    for metric, label in _LABELS.items():
+        for method in METHODS:
+            values = _by_size(learnt, dataset, method, metric)
+            if not values:
+                continue
+            sizes = sorted(values)
+            pairs = [tables.mean_and_stderr(list(values[m].values())) for m in sizes]
+            means, errors = np.array(pairs).T
+            series[f"{label}, {method}"] = sizes, means, np.nan_to_num(errors)
+            top = max(top, means[0])
+    ends = np.array([min(sizes), max(sizes)], float)
+    series["1/√m"] = ends, 2 * top * np.sqrt(ends[0] / ends), None
+    return plots.curves(
+        series,
+        xlabel="inputs m that the model has learnt",
+        ylabel="difference, seen and unseen inputs",
+        title=f"{dataset}: stability of thickness and gaps",
+        xscale="log",
+        yscale="log",
+        size=(7.2, 4.0),
+    )
+
+
+def _by_size(learnt, dataset, method, metric) -> dict[int, dict[int, float]]:
+    """Sample size -> seed -> value."""
+    found: dict[int, dict[int, float]] = {}
+    for record in select(learnt, dataset=dataset, method=method, metric=metric):
+        seeds = found.setdefault(record["sample_size"], {})
+        seeds[record["seed"]] = number(record["value"])
+    return found
+
+
+def rate(learnt, dataset: str, metric: str) -> runs.Interval | None:
+    """Exponent of a power law in m, by seed, the mean over methods; None of one size.
+
+    The slope of the logarithms: that of a difference with mean zero falls as its
+    standard deviation does.
+    """
+    slopes: dict[int, list[float]] = {}
+    for method in METHODS:
+        values = _by_size(learnt, dataset, method, metric)
+        sizes = sorted(values)
+        if len(sizes) < 2:
+            return None
+        for seed in values[sizes[0]]:
+            y = [max(values[m][seed], np.finfo(float).tiny) for m in sizes]
+            slope = np.polyfit(np.log(sizes), np.log(y), 1)[0]
+            slopes.setdefault(seed, []).append(float(slope))
+    return runs.interval([float(np.mean(values)) for values in slopes.values()])
+
+
+def judge(metric: str):
+    """`judge(store, dataset, common)` of a question: no slower than 1/√m, and falling.
+
+    False if the interval of the rate lies above −1/2; None if it holds 0.
+    """
+
+    def judged(store, dataset, common):
+        learnt = select_learnt(store.select(dataset=dataset, k=common.k))
+        found = rate(learnt, dataset, metric) if learnt else None
+        if found is None:
+            return None
+        text = f"{dataset}: m^({runs.shown(found, '+.2f')}), {found.runs} runs"
+        slower, rising = found.low > -0.5, not found.high < 0
+        return (False if slower else None if rising else True), text
+
+    return judged
+
+
+def select_learnt(found) -> list[dict[str, Any]]:
+    """The records of samples among all."""
+    return [record for record in found if "sample_size" in record]

@@ -1,0 +1,161 @@
+"""Thickness of the top-k set: methods × data sets × seeds, its bounds, its stability.
+
+Trains methods (or finds their models), estimates the top-k thickness of test inputs
+under three distributions, attacks the same inputs with another attack than the one
+that finds the adversarial samples, and bounds the thickness of networks with one hidden
+layer. Of tables, models are also learnt from samples of several sizes, to compare the
+thickness of the inputs that they have seen with that of others.
+
+    python -m experiments.thickness --datasets=adult,bank,compas
+    python -m experiments.thickness --datasets=mnist
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from experiments.common import (
+    cli,
+    evaluation,
+    flags,
+    parts,
+    protocol,
+    runs,
+    stability,
+    thickness,
+    thickness_report,
+)
+from experiments.common.measured import summary
+from r2et_jax import attacks, objectives
+
+_METHODS = "vanilla,wd,sp,r2et_nh,r2et,rat"
+FLAGS = flags.define_common(
+    "thickness",
+    defaults={
+        "datasets": runs.DATASETS,
+        "methods": {
+            "smoke": "vanilla,wd,r2et_nh,r2et",
+            "standard": _METHODS,
+            "paper": _METHODS,
+        },
+        "attacks": thickness.ATTACK,
+        "k": str(protocol.TABULAR_K),
+        "epsilon": {"smoke": ".5,1", "standard": ".1,.25,.5,1", "paper": ".1,.25,.5,1"},
+        "seeds": runs.SEEDS,
+    },
+    own=parts.OF_PAIRS,
+)
+parts.define_folds()
+parts.define_pooling()
+
+
+def main(argv):
+    del argv
+    common = FLAGS.read(
+        datasets=parts.known_datasets(),
+        methods=objectives.NAMES,
+        attacks=[name for name in attacks.NAMES if name != thickness.ADVERSARY],
+    )
+    runs.check_single(common, ("k", "attacks"))
+    chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
+    folder, store = parts.start(
+        chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
+    )
+    for found, own, k in parts.in_turn(chosen):
+        _measure_dataset(found, k, own, store)
+        if found.view.tabular:
+            stability.measure(FLAGS.experiment, found, k, own, store)
+    runs.finish(
+        folder,
+        store,
+        chosen,
+        parts.LARGEST,
+        thickness_report.write_report,
+        title="Thickness of the top-k set",
+        questions=thickness_report.questions(common.attacks[0]),
+        figures=thickness_report.FIGURES,
+    )
+
+
+def _measure_dataset(found, k, common, store):
+    effort = thickness.effort(found, common.preset)
+    (attack,) = common.attacks
+    cells = [("none", None), *((attack, epsilon) for epsilon in common.epsilon)]
+    for one in parts.models(
+        FLAGS.experiment, found, k, common, description="thickness"
+    ):
+        for name, epsilon in cells:
+            cell = {**one.fields, "attack": name, "epsilon": epsilon}
+            if not store.has(**cell):
+                measurements = measure(
+                    found, one, k=k, attack=name, epsilon=epsilon, effort=effort
+                )
+                store.append([{**cell, **record} for record in measurements])
+
+
+def measure(
+    found,
+    one: parts.Trained,
+    *,
+    k: int,
+    attack: str,
+    epsilon: float | None,
+    effort: thickness.Effort,
+) -> list[dict[str, Any]]:
+    """The records of one model at one budget, or under Gaussian noise.
+
+    Args:
+      found: the data.
+      one: the model and its parameters.
+      k: size of the top set.
+      attack: which judges robustness; of no account without a budget.
+      epsilon: the budget, None for Gaussian noise.
+      effort: inputs, and how finely thickness is estimated.
+    """
+    model, params = one.model, one.params
+    sample = thickness.first_inputs(found, model, params, effort.num_inputs)
+    estimate = _estimator(found, model, params, sample, k, epsilon, effort)
+    if epsilon is None:
+        return estimate("gaussian")
+    run = evaluation.compiled_attack(model, attack, k, found.view, budget=0)
+    ball, key = found.budget(epsilon), jax.random.key(0)
+    result = run(params, sample.x, ball, key=key, context=sample.context)
+    cells = [
+        summary("p@k", result.best.precision),
+        *estimate("uniform"),
+        *estimate("adversarial"),
+    ]
+    if not found.view.tabular:
+        return cells
+    bounds = thickness.bounds(
+        found, model, params, sample.x, result.last, k=k, epsilon=epsilon, effort=effort
+    )
+    for name, values in bounds._asdict().items():
+        cells.append(summary(thickness.BOUND + name, values))
+    return cells
+
+
+def _estimator(found, model, params, sample, k, epsilon, effort):
+    """`estimate(distribution) -> records`."""
+
+    def estimate(distribution):
+        thick = thickness.estimate(
+            found,
+            model,
+            params,
+            sample,
+            distribution,
+            k=k,
+            epsilon=epsilon,
+            effort=effort,
+        )
+        cells = summary("thickness", thick.mean), summary("thickness_min", thick.least)
+        return [{**record, "distribution": distribution} for record in cells]
+
+    return estimate
+
+
+if __name__ == "__main__":
+    cli.run(main)

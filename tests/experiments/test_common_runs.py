@@ -1,0 +1,77 @@
+"""Means over runs: intervals, verdicts and claims."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments.common import exhibit, parts, runs
+
+
+def record(seed, fold, value):
+    return {"seed": seed, "fold": fold, "value": value}
+
+
+def test_runs_are_seeds_or_the_folds_of_one():
+    several = [record(0, 0, 1.0), record(0, 1, 2.0), record(4, 0, 5.0)]
+    assert runs.by_run(several) == {0: 1.5, 4: 5.0}
+    assert runs.by_run(several[:2]) == {0: 1.0, 1: 2.0}
+    with pytest.raises(ValueError, match="several records of seed 4, fold 0"):
+        runs.by_run([*several, record(4, 0, 3.0)])
+
+
+def test_the_interval_is_students():
+    values = [0.3, 0.5, 0.4, 0.9]
+    found = runs.interval(values)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(found[:3], [np.mean(values), *expected])
+    assert found.runs == 4
+    paired = runs.difference({0: 1.0, 1: 2.0, 7: 9.0}, {1: 1.5, 0: 0.75})
+    np.testing.assert_allclose(paired.mean, 0.375)
+    assert paired.runs == 2
+    assert runs.interval([0.5])[1:3] == (-math.inf, math.inf)
+    broken = runs.interval([0.5, math.nan])
+    assert runs.above(broken, 0) is None
+
+
+def test_verdicts_have_three_values():
+    found = runs.Interval(0.5, 0.4, 0.6, 5)
+    assert [runs.above(found, level) for level in (0.39, 0.5, 0.61)] == [
+        True, None, False,
+    ]  # fmt: skip
+    assert runs.together([True, True]) is True
+    assert runs.together([True, None]) is None
+    assert runs.together([None, False, True]) is False
+    assert runs.together([]) is None
+    assert runs.shown(found) == "0.50 ± 0.10"
+    assert runs.shown(runs.interval([0.5])) == "0.50"
+
+
+def test_finish_judges_each_data_set_and_describes_each_figure(
+    tmp_path, monkeypatch, capsys
+):
+    for name in ("table.md", "seen_a.png"):
+        (tmp_path / name).write_text("x")
+    group = type("Common", (), {"datasets": ("a", "b")})
+    written = [tmp_path / "table.md", tmp_path / "seen_a.png"]
+    monkeypatch.setattr(parts, "write_reports", lambda *_: (written, [group]))
+    question = runs.Question(
+        "It holds.",
+        "by more than 1",
+        lambda store, name, common: (name == "a", f"{name}: {store}"),
+        "Chance.",
+    )
+    silent = question._replace(judge=lambda *_: None)
+    runs.finish(
+        tmp_path, "two", [], (), None, title="T", questions=[question, silent],
+        figures={"seen": "What is seen."},
+    )  # fmt: skip
+    found = exhibit.read(tmp_path)
+    (claim,) = found.claims
+    assert (claim.held, claim.cause) == (False, "Chance.")
+    assert claim.found.startswith("On 1 of 2 data sets. a: two; b: two.")
+    assert "Rule: by more than 1, beyond a 95% interval over runs." in claim.found
+    assert found.figures == {"seen_a.png": "What is seen. a: two."}
+    assert found.tables == ("table.md",)
+    assert capsys.readouterr().out.split()[-1].endswith("exhibit.json")

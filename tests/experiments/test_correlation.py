@@ -1,0 +1,161 @@
+"""The correlation experiment: its quantities against references, and a run."""
+
+import importlib
+import json
+
+import jax
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+from scipy import stats
+
+from experiments.common import (
+    cli,
+    correlation_report,
+    exhibit,
+    protocol,
+    records,
+    thickness,
+)
+from experiments.common.problems import problem
+from r2et_jax import datasets, models, ranking, score
+
+TINY = protocol.PRESETS["smoke"]._replace(
+    pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
+)
+EFFORT = thickness.Effort(9, 3, 3)
+K = 8
+
+
+@pytest.fixture
+def experiment(monkeypatch):
+    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), EFFORT)
+    monkeypatch.delenv("R2ET_DEBUG", raising=False)
+    # Anew, since the common flags belong to the experiment imported last.
+    return importlib.reload(importlib.import_module("experiments.correlation"))
+
+
+def call(experiment, folder, *arguments):
+    values = absl_flags.FLAGS
+    values.unparse_flags()
+    for name in experiment.flags.LISTS:
+        values[name].unparse()
+    common = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
+    folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
+    rest = values(["correlation", *common, *folders, *arguments])
+    cli.guarded(experiment.main)(rest)
+
+
+def test_quantities_are_those_of_the_dense_hessian(experiment, monkeypatch):
+    found = problem(datasets.load("breast_cancer"))
+    model = models.MLP(hidden=(6,), activation="softplus")
+    params = model.init(jax.random.key(0), found.sample)
+    sample = thickness.first_inputs(found, model, params, 3)
+    values = experiment._local(model, K, found.view)(params, sample)
+    parts = {
+        name: jax.jit(jax.vmap(jax.hessian(of(model.apply), 1), (None, 0, None)))
+        for name, of in (("hessian", score.probability), ("bend", score.log_odds))
+    }
+    gradient = jax.vmap(jax.grad(score.log_odds(model.apply), 1), (None, 0, None))
+    sizes = np.abs(gradient(params, sample.x, 1))
+    for name, dense in parts.items():
+        expected = np.linalg.norm(dense(params, sample.x, 1), axis=(1, 2))
+        if name == "bend":
+            expected = expected / np.linalg.norm(sizes, axis=1)
+        np.testing.assert_allclose(values[name], expected, rtol=1e-3)
+    ranked = -np.sort(-sizes / sizes.sum(1, keepdims=True), axis=1)
+    np.testing.assert_allclose(
+        values["gap"], ranked[:, K - 1] - ranked[:, K], rtol=1e-3
+    )
+    mean = [ranking.pairwise_gaps(row, row, k=K).mean() for row in ranked]
+    np.testing.assert_allclose(values["gap_mean"], mean, rtol=1e-4)
+    # Where it is large, the norm is estimated.
+    monkeypatch.setattr(experiment, "EXACT_FEATURES", 4)
+    experiment._local.cache_clear()
+    estimated = experiment._local(model, K, found.view)(params, sample)
+    np.testing.assert_allclose(estimated["hessian"], values["hessian"], rtol=0.6)
+    assert not np.allclose(estimated["hessian"], values["hessian"], rtol=1e-5)
+
+
+def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
+    call(experiment, tmp_path)
+    text = (tmp_path / "records.jsonl").read_text()
+    found = [json.loads(line) for line in text.splitlines()]
+    assert all(set(records.REQUIRED) <= set(record) for record in found)
+    one = [r for r in found if r["seed"] == 3]
+    (epochs,) = [r for r in one if r["metric"] == "manipulation_epoch"]
+    steps = np.array(epochs["values"], float)
+    left = np.isfinite(steps)
+    (censored,) = [r for r in one if r["metric"] == "censored"]
+    assert censored["value"] == np.mean(~left) and len(steps) == 9
+    assert np.nanmax(steps) <= 200 and np.nanmin(steps) >= 1
+    quantities = {r["quantity"] for r in one if r["metric"] == "quantity"}
+    assert quantities == set(correlation_report.QUANTITIES)
+    for name in ("gap", "uniform"):
+        value = {r["metric"]: r for r in one if r.get("quantity") == name}
+        x = np.array(value["quantity"]["values"], float)
+        filled = np.where(left, steps, 201)
+        expected = stats.spearmanr(x, filled)[0]
+        assert value["spearman_all"]["value"] == pytest.approx(expected, abs=0.02)
+        assert value["spearman"]["n"] == left.sum()
+        expected = stats.pearsonr(x[left], steps[left])[0]
+        assert value["pearson"]["value"] == pytest.approx(expected, abs=0.01)
+    for name in ("table.md", "table.csv", "config.json"):
+        assert (tmp_path / name).stat().st_size > 100
+    for name in ("inputs_breast_cancer", "correlations_breast_cancer"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    shown = exhibit.read(tmp_path)
+    assert len(shown.claims) == 3 and len(shown.figures) == 2
+    monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
+    call(experiment, tmp_path)
+    assert (tmp_path / "records.jsonl").read_text() == text
+
+
+def judged(thick, hessian, gap):
+    """The verdicts of the three questions on made-up correlations of 5 runs."""
+    rng = np.random.default_rng(0)
+    store = [
+        {"dataset": "d", "method": method, "k": 8, "seed": seed, "fold": 0,
+         "metric": "spearman_all", "quantity": name,
+         "value": value + 0.02 * rng.normal()}
+        for name, value in (
+            ("uniform", thick), ("hessian", hessian), ("gap", gap), ("bend", 0.1),
+            ("gap_mean", 0.1), ("gaussian", 0.2), ("adversarial", 0.2),
+            ("uniform_min", 0.3),
+        )
+        for method in ("a", "b")
+        for seed in range(5)
+    ]  # fmt: skip
+
+    class Store:
+        def select(self, **filters):
+            return records.select(store, **filters)
+
+    class Common:
+        methods, k = ("a", "b"), (8,)
+
+    return [
+        question.judge(Store(), "d", Common)[0]
+        for question in correlation_report.QUESTIONS
+    ]
+
+
+def test_claims_follow_the_correlations():
+    assert judged(0.5, -0.1, 0.2) == [True, True, False]
+    assert judged(0.3, -0.4, 0.6) == [True, False, True]
+    assert judged(-0.2, 0.0, -0.2) == [False, False, None]
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [("--attacks=mse", "mse"), ("--epsilon=.5,1", "epsilon"), ("--k=30", "30")],
+)
+def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call(experiment, tmp_path / "out", flag)
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,187 @@
+"""The experiment `explainers`: factories, orders by SciPy, records, resumption."""
+
+import dataclasses
+import functools
+import importlib
+
+import jax
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+
+from experiments.common import cli, exhibit, parts, problems, protocol, records, setup
+from experiments.common import views as views_of
+from r2et_jax import datasets, models, saliency, score
+
+NUM_TEST = 8
+TINY = protocol.PRESETS["smoke"]._replace(num_test=NUM_TEST)
+
+
+@pytest.fixture(scope="module")
+def binary():
+    # Anew, since the common flags belong to the experiment imported last.
+    return importlib.reload(importlib.import_module("experiments.explainers"))
+
+
+def untrained(experiment, found, k, common, *, description):
+    """`parts.models` without training: random parameters."""
+    model = models.MLP(hidden=(16,))
+    for method in common.methods:
+        for seed in common.seeds:
+            params = model.init(jax.random.key(seed + len(method)), found.sample)
+            fields = setup.model_fields(
+                experiment, found, model, method=method, seed=seed, k=k, tolerance=0.01
+            )
+            yield parts.Trained(fields, model, params, {})
+
+
+def test_a_run_records_each_explainer_and_resumes(binary, tmp_path, monkeypatch):
+    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(binary.EFFORTS, "smoke", binary.Effort(20, 3, 3))
+    monkeypatch.setattr(parts, "models", untrained)
+    monkeypatch.delenv("R2ET_DEBUG", raising=False)
+
+    def call():
+        values = absl_flags.FLAGS
+        values.unparse_flags()
+        for name in binary.flags.LISTS:
+            values[name].unparse()
+        fixed = (
+            "--preset=smoke", "--noprogress", "--methods=vanilla,wd", "--seeds=0,3",
+            f"--output_dir={tmp_path}",
+        )  # fmt: skip
+        cli.guarded(binary.main)(values(["explainers", *fixed]))
+
+    call()
+    path = tmp_path / "records.jsonl"
+    before = path.read_bytes()
+    store = records.RecordStore(path)
+    found = store.select(metric="p@k")
+    assert all(set(records.REQUIRED) <= set(record) for record in found)
+    cells = {(r["method"], r["seed"], r["explainer"]) for r in found}
+    assert len(cells) == len(found) == 2 * 2 * 3
+    assert all(r["n"] == NUM_TEST and 0 <= r["value"] < 1 for r in found)
+    assert len({r["value"] for r in found if r["seed"] == 0}) > 3
+    shown = exhibit.read(tmp_path)
+    assert list(shown.figures) == ["explainers_breast_cancer.png"]
+    (claim,) = shown.claims
+    assert "2 methods, 2 runs" in claim.found
+    table = (tmp_path / "table.md").read_text()
+    assert "gradient–integrated_gradients: Kendall's τ" in table
+    monkeypatch.setattr(binary, "measure", None)  # nothing is measured again
+    call()
+    assert path.read_bytes() == before
+
+
+def test_explainers_are_those_of_the_library(binary):
+    problem = problems.problem(datasets.load("breast_cancer"))
+    effort = binary.Effort(5, 4, 6)
+    views = binary.views(problem.view, effort)
+    assert views == binary.views(problem.view, effort)  # programs are kept by them
+    assert hash(views["smooth_grad"]) == hash(
+        binary.views(problem.view, effort)["smooth_grad"]
+    )
+    model = models.MLP(hidden=(4,), activation="softplus")
+    x = np.asarray(problem.sample)
+    params = model.init(jax.random.key(0), x)
+    s = score.log_odds(model.apply)
+    smooth = functools.partial(
+        saliency.smooth_grad(s, num_samples=4, sigma=0.5**0.5), key=jax.random.key(0)
+    )
+    expected = {
+        "gradient": saliency.gradient(s),
+        "smooth_grad": smooth,
+        "integrated_gradients": saliency.integrated_gradients(s, num_points=6),
+    }
+
+    def all_maps(params, x):
+        own = {name: view.explainer for name, view in views.items()}
+        return [
+            {name: explain(s)(params, x, 1) for name, explain in own.items()},
+            {n: f(s, normalize=False)(params, x, 1) for n, f in own.items()},
+            {name: explain(params, x, 1) for name, explain in expected.items()},
+        ]
+
+    maps, whole, wanted = jax.jit(all_maps)(params, x)
+    for name in expected:
+        np.testing.assert_allclose(maps[name], wanted[name], rtol=1e-5)
+        share = whole[name] / whole[name].sum()
+        np.testing.assert_allclose(maps[name], share, rtol=1e-5)
+
+
+def test_the_channels_of_a_pixel_are_summed(binary):
+    own = saliency.of_pixels(3)
+    view = dataclasses.replace(views_of.IMAGE, explainer=own, paired=False)
+    weights = np.linspace(-1, 1, 12).astype(np.float32)
+    x = np.arange(1, 13, dtype=np.float32)
+
+    def linear(weights, x, target, /):
+        return weights @ x
+
+    found = binary.views(view, binary.Effort(1, 2, 2), channels=3)
+    assert found["gradient"].explainer is own
+    wanted = {name: np.abs(weights) for name in ("gradient", "smooth_grad")}
+    wanted["integrated_gradients"] = np.abs(weights * x)
+    for name, values in wanted.items():
+        explain = found[name].explainer(linear, normalize=False)
+        expected = values.reshape(4, 3).sum(axis=1)
+        np.testing.assert_allclose(explain(weights, x, 1), expected, rtol=1e-5)
+
+
+def test_graphs_average_gradient_times_input(binary):
+    views = binary.views(views_of.GRAPH, binary.EFFORTS["standard"])
+    assert views["gradient"].explainer is saliency.gradient_times_input
+    smooth = views["smooth_grad"].explainer
+    assert (smooth.base, smooth.sigma) == (saliency.gradient_times_input, 0.1)
+    assert smooth.num_samples == 16
+    assert {view.norm for view in views.values()} == {"linf"}
+
+
+def precision(means, spread=0.01):
+    """Method -> run -> P@k around the means, equally shifted in each run."""
+    shifts = spread * np.array([-1.0, 0.0, 1.0, 0.5])
+    return {
+        name: {run: mean + shift for run, shift in enumerate(shifts)}
+        for name, mean in means.items()
+    }
+
+
+def test_orders_are_compared_run_by_run(binary):
+    first = precision({"a": 0.2, "b": 0.5, "c": 0.8, "d": 0.9})
+    same = binary.compare(first, precision({"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}))
+    assert (same.tau, same.by_run.mean, same.swapped) == (1, 1, ())
+    assert same.p_value == pytest.approx(2 / 24)  # two of the 4! orders
+    turned = binary.compare(first, precision({"a": 0.1, "b": 0.4, "c": 0.3, "d": 0.5}))
+    assert turned.tau == pytest.approx(4 / 6)
+    assert turned.swapped == (("c", "b"),)
+
+
+def test_a_swap_within_its_errors_is_none(binary):
+    first = precision({"a": 0.2, "b": 0.5})
+    noisy = {
+        "a": dict(enumerate([0.5, 0.3, 0.45, 0.2])),
+        "b": dict(enumerate([0.3, 0.4, 0.35, 0.3])),
+    }
+    found = binary.compare(first, noisy)
+    assert found.tau == -1 and found.swapped == ()
+    assert found.by_run.low < 0 < found.by_run.high
+
+
+def test_the_claim_has_three_answers(binary, monkeypatch):
+    def order(low, swapped=()):
+        spread = binary.runs.Interval(0.5, low, 1.0, 5)
+        return binary.Order(0.5, 0.1, spread, swapped)
+
+    given = {"a": {0: 0.4}, "b": {0: 0.6}}
+    monkeypatch.setattr(
+        binary, "_precision", lambda *_: dict.fromkeys(binary.NAMES, given)
+    )
+    common = type("Common", (), {"methods": ("a", "b")})
+    for last, verdict in (
+        (order(0.1), True), (order(-0.1), None), (order(0.1, (("a", "b"),)), False),
+    ):  # fmt: skip
+        found = {("x", "y"): order(0.2), ("x", "z"): last}
+        monkeypatch.setattr(binary, "orders", lambda *_, found=found: found)
+        assert binary.judge(None, "adult", common)[0] is verdict
+    common.methods = ("a",)
+    assert binary.judge(None, "adult", common) is None

@@ -1,0 +1,199 @@
+"""The faithfulness experiment: its numbers by loops, its verdict by hand, a run."""
+
+import importlib
+import json
+
+import jax
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+
+from experiments.common import cli, exhibit, protocol, runs
+from experiments.common import faithfulness_report as report
+from experiments.common.problems import problem
+from experiments.common.records import REQUIRED, RecordStore
+from r2et_jax import datasets, models
+
+TINY = protocol.PRESETS["smoke"]._replace(
+    pretrain_epochs=4, epochs=2, eval_every=1, num_valid=10, num_test=12
+)
+METHODS = ("vanilla", "r2et_nh")
+
+
+@pytest.fixture
+def experiment(monkeypatch):
+    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.delenv("R2ET_DEBUG", raising=False)
+    # Anew, since the common flags belong to the experiment imported last.
+    return importlib.reload(importlib.import_module("experiments.faithfulness"))
+
+
+def call(experiment, folder, *arguments):
+    values = absl_flags.FLAGS
+    values.unparse_flags()
+    for name in (*experiment.flags.LISTS, "baselines"):
+        values[name].unparse()
+    common = ("--preset=smoke", "--noprogress", f"--methods={','.join(METHODS)}")
+    folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
+    arguments = values(["faithfulness", *common, *folders, *arguments])
+    cli.guarded(experiment.main)(arguments)
+
+
+def by_loops(logit, saliency, x, replacement, sizes):
+    """DFFOT, COMP and SUFF of one input of a model with one logit."""
+    clean = logit(x)
+
+    def probability(z):
+        return 1 / (1 + np.exp(-z if clean > 0 else z))
+
+    order = np.argsort(-saliency, kind="stable")
+    comp, suff, first = [], [], len(x)
+    for j in range(len(x), 0, -1):
+        without, alone = x.copy(), x.copy()
+        without[order[:j]] = replacement[order[:j]]
+        alone[order[j:]] = replacement[order[j:]]
+        if (logit(without) > 0) != (clean > 0):
+            first = j
+        if j in sizes:
+            comp.append(abs(probability(clean) - probability(logit(without))))
+            suff.append(abs(probability(clean) - probability(logit(alone))))
+    return first / len(x), np.mean(comp), np.mean(suff)
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "digits"])
+def test_measures_the_model_it_is_given(experiment, name):
+    data = problem(datasets.load(name))
+    model = data.model("vanilla")
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        # Logits of a model as it is initialised hardly move.
+        lambda leaf: rng.normal(0, 0.7, leaf.shape).astype(leaf.dtype),
+        model.init(jax.random.key(0), data.sample),
+    )
+    measurer = experiment.Measurer(data, model, num_inputs=6)
+    found = {r["metric"]: r for r in measurer.records(params, "mean", "saliency")}
+
+    apply = models.pair_apply(model) if data.view.paired else model.apply
+    x, partner, _ = data.inputs("test", 6)
+    n = data.num_features
+    sizes = range(1, n + 1) if name == "breast_cancer" else (1, 3, 6, 13, 32)
+    mean = np.asarray(data.train_inputs()).mean(axis=0)
+    run = jax.jit(jax.value_and_grad(lambda x, p: apply(p, x)[0]))
+    expected = []
+    for i in range(6):
+        own = (params, partner[i]) if data.view.paired else params
+        saliency = np.abs(run(x[i], own)[1])
+        x_i = np.array(x[i])
+        expected.append(
+            by_loops(lambda x, p=own: float(run(x, p)[0]), saliency, x_i, mean, sizes)
+        )
+    for metric, values in zip(report.METRICS, np.transpose(expected), strict=True):
+        np.testing.assert_allclose(found[metric]["value"], values.mean(), atol=2e-5)
+        assert found[metric]["n"] == 6
+    assert found["comprehensiveness"]["value"] > 1e-3
+
+
+def test_sizes_are_all_of_few_features_and_steps_of_many(experiment):
+    few = list(range(1, 29))
+    assert experiment.removal_sizes(28, every=True) == (few, few)
+    sizes, flips = experiment.removal_sizes(784, every=False)
+    assert sizes == [8, 39, 78, 157, 392]
+    assert set(sizes) < set(flips) and flips[-1] == 784
+    assert len(flips) <= 55 and np.diff([0, *flips]).max() <= 16
+
+
+def synthetic(path, leads, floor=0.5):
+    """Records of the leads {(method, metric): [value of each seed]}."""
+    store = RecordStore(path)
+    for (method, metric), values in leads.items():
+        sign = 1 if report.METRICS[metric][1] else -1
+        for seed, value in enumerate(values):
+            for ranking in ("saliency", "random"):
+                shown = floor + (sign * value if ranking == "saliency" else 0)
+                record = dict.fromkeys(REQUIRED)
+                record |= {"method": method, "metric": metric, "seed": seed, "n": 9}
+                record |= {"experiment": "faithfulness", "dataset": "d", "fold": 0}
+                record |= {"k": 8, "ranking": ranking, "baseline": "zero"}
+                store.append({**record, "value": shown})
+    return store
+
+
+def test_the_share_of_the_lead_is_paired_and_in_units_of_the_reference(tmp_path):
+    uneven, base = np.array([0.1, 0.2, 0.3]), np.array([0.2, 0.21, 0.22])
+    store = synthetic(
+        tmp_path / "records.jsonl",
+        {
+            ("vanilla", "dffot"): base,
+            ("vanilla", "comprehensiveness"): base,
+            ("vanilla", "sufficiency"): uneven - 0.2,  # no better than chance
+            ("other", "dffot"): base - 0.05,
+            ("other", "comprehensiveness"): base * 1.1,
+            ("other", "sufficiency"): [9, 9, 9],
+        },
+    )
+    where = {"dataset": "d", "k": 8}
+    lead = report.lead(store, "dffot", ["zero"], **where, method="vanilla")
+    np.testing.assert_allclose(list(lead.values()), base)
+    where |= {"method": "other", "reference": "vanilla"}
+    found = [report.shares(store, m, ["zero"], **where) for m in report.METRICS]
+    np.testing.assert_allclose(list(found[0].values()), 1 - 0.05 / 0.21)
+    np.testing.assert_allclose(list(found[1].values()), 1 + 0.1 * base / 0.21)
+    assert found[2] is None
+    share = report.total(store, ["zero"], **where)
+    assert share.mean == pytest.approx((1 - 0.05 / 0.21 + 1.1) / 2)
+    assert share.runs == 3 and share.low < share.mean < share.high < 1
+    # Of the raw numbers, DFFOT is worse, COMP and SUFF are better.
+    assert report.raw(store, ["zero"], **where) == (3, 1, 2)
+
+
+def test_the_verdict():
+    def judge(low, high):
+        return report.verdict(runs.Interval((low + high) / 2, low, high, 5))
+
+    assert judge(0.95, 1.2) is True
+    assert judge(0.95, 0.99) is False  # less faithful beyond its error, if little
+    assert judge(0.85, 1.05) is None
+    assert report.verdict(None) is None
+
+
+def test_a_run_records_judges_and_resumes(experiment, tmp_path, monkeypatch):
+    call(experiment, tmp_path)
+    path = tmp_path / "records.jsonl"
+    text = path.read_text()
+    store = RecordStore(path)
+    cells = store.select(metric="dffot")
+    assert len(cells) == len(METHODS) * 2 * 3 * 2  # seeds, baselines, rankings
+    assert all(record["n"] == 12 and 0 < record["value"] <= 1 for record in cells)
+    assert {record["value"] for record in store.select(metric="tied")} == {0.0}
+    table = (tmp_path / "table.md").read_text()
+    assert table.count("| breast_cancer |") == 3 * len(METHODS)
+    told = exhibit.read(tmp_path)
+    (claim,) = told.claims
+    assert "r2et_nh" in claim.said and "breast_cancer" in claim.found
+    assert "2 runs" in claim.found
+    assert set(told.figures) == {"faithfulness_breast_cancer.png"}
+    assert (tmp_path / "faithfulness_breast_cancer.png").stat().st_size > 1000
+    monkeypatch.setattr(experiment.Measurer, "records", None)  # nothing again
+    call(experiment, tmp_path)
+    assert path.read_text() == text
+    flags = json.loads((tmp_path / "config.json").read_text())["flags"]
+    assert flags["baselines"] == ["zero", "mean", "conditional"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--baselines=median", "median"),
+        ("--attacks=er", "--attacks has no use here"),
+        ("--epsilon=1", "--epsilon has no use here"),
+        ("--k=3,4", "--k takes one entry"),
+    ],
+)
+def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call(experiment, tmp_path / "out", flag)
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,125 @@
+"""The experiment `gradient_profile`: numbers by hand, records, report, resumption."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+
+from experiments.common import candidates, cli, exhibit, protocol, records, runs
+
+TINY = protocol.PRESETS["smoke"]._replace(
+    pretrain_epochs=2, epochs=1, eval_every=1, num_valid=10, num_test=12
+)
+
+
+@pytest.fixture(scope="module")
+def binary():
+    # Anew, since the common flags belong to the experiment imported last.
+    return importlib.reload(importlib.import_module("experiments.gradient_profile"))
+
+
+@pytest.fixture
+def run(binary, monkeypatch, tmp_path):
+    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    # Compiles in a fraction of the time.
+    monkeypatch.setattr(candidates, "_ATTACK", "random")
+    monkeypatch.delenv("R2ET_DEBUG", raising=False)
+
+    def call(*arguments):
+        values = absl_flags.FLAGS
+        values.unparse_flags()
+        for name in binary.flags.LISTS:
+            values[name].unparse()
+        fixed = (
+            "--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3",
+            f"--output_dir={tmp_path}", f"--models_dir={tmp_path / 'models'}",
+        )  # fmt: skip
+        cli.guarded(binary.main)(values(["gradient_profile", *fixed, *arguments]))
+
+    return call
+
+
+def test_statistics_by_hand(binary):
+    maps = np.array([[1.0, 6, 2, 1], [1, 1, 1, 1], [0, 4, 0, 0]])
+    shares = binary.sorted_shares(maps)
+    np.testing.assert_allclose(shares[0], [0.6, 0.2, 0.1, 0.1])
+    found = binary.statistics(shares, k=2)
+    np.testing.assert_allclose(found["top_share"], [0.8, 0.5, 1])
+    np.testing.assert_array_equal(found["num_90"], [3, 4, 1])
+    np.testing.assert_allclose(found["border_gap"], [1 / 6, 0, 0], atol=1e-12)
+    # Gini: the mean of |v_i − v_j| over all pairs, over twice the mean.
+    gini = [np.abs(v[:, None] - v).mean() / (2 * v.mean()) for v in maps]
+    np.testing.assert_allclose(found["gini"], gini)
+
+
+def test_maps_without_a_profile_are_counted(binary):
+    maps = np.array([[3.0, 1, 0], [0, 0, 0], [np.nan, 1, 1], [1, 2, 1]])
+    found = {r["metric"]: r for r in binary.measure(maps, k=1)}
+    assert found["top_share"]["n"] == 2
+    assert found["top_share"]["value"] == pytest.approx((0.75 + 0.5) / 2)
+    assert found["num_90"]["note"] == found["gini"]["note"]
+    assert "2 inputs" in found["gini"]["note"]
+    np.testing.assert_allclose(found["profile"]["values"], [0.625, 0.25, 0.125])
+
+
+def test_the_reference_is_that_of_half_normal_numbers(binary):
+    found = binary.statistics(binary.normal_profiles(500), k=50)
+    assert found["gini"].mean() == pytest.approx(np.sqrt(2) - 1, abs=3e-3)
+    # P(|Z| > t) where ∫_t^∞ z φ(z) dz has 90 % of its whole: t² = −2 log .9.
+    assert found["num_90"].mean() / 500 == pytest.approx(0.646, abs=5e-3)
+
+
+def test_a_long_tail_is_told_from_sorted_noise(binary, tmp_path):
+    n, k = 20, 4
+    rng = np.random.default_rng(1)
+    store = records.RecordStore(tmp_path / "records.jsonl")
+    steep = 0.5 ** np.arange(n)
+    for method, factor in (("vanilla", np.ones(n)), ("r2et", steep)):
+        for seed in range(4):
+            maps = np.abs(rng.normal(size=(300, n))) * factor
+            cell = dict.fromkeys(records.REQUIRED)
+            cell |= {"dataset": "a", "method": method, "seed": seed, "fold": 0, "k": k}
+            store.append([{**cell, **r} for r in binary.measure(maps, k=k)])
+    common = type("Common", (), {"k": (k,), "methods": ("vanilla", "r2et")})
+    verdict, text = binary.long_tail(store, "a", common)
+    assert verdict is False and "of 20 features" in text
+    common.methods = ("r2et",)
+    assert binary.long_tail(store, "a", common)[0] is True
+    assert binary.concentration(store, "a", common) is None
+    common.methods = ("r2et", "vanilla")
+    assert binary.concentration(store, "a", common)[0] is True
+
+
+def test_a_run_records_draws_and_resumes(run, binary, tmp_path, monkeypatch):
+    run()
+    path = tmp_path / "records.jsonl"
+    text = path.read_text()
+    found = [json.loads(line) for line in text.splitlines()]
+    assert all(set(records.REQUIRED) <= set(record) for record in found)
+    (profile,) = (r for r in found if r["metric"] == "profile" and r["seed"] == 3)
+    values = np.array(profile["values"])
+    assert values.size == 30 and (np.diff(values) <= 0).all()
+    assert values.sum() == pytest.approx(1, abs=1e-3)
+    (top,) = (r for r in found if r["metric"] == "top_share" and r["seed"] == 3)
+    assert top["value"] == pytest.approx(values[:8].sum(), abs=1e-3)
+    shown = exhibit.read(tmp_path)
+    assert shown.tables == ("table.md",)
+    assert list(shown.figures) == ["gradient_profile_breast_cancer.png"]
+    (claim,) = shown.claims
+    assert "of 30 features make up 90 %" in claim.found
+    assert claim.held is not None or claim.cause == runs.UNCLEAR
+    monkeypatch.setattr(binary, "measure", None)  # nothing is measured again
+    run()
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "flag, message", [("--epsilon=1", "epsilon"), ("--k=2,3", "--k takes one entry")]
+)
+def test_a_wrong_flag_gives_one_line(run, flag, message, capsys):
+    with pytest.raises(SystemExit):
+        run(flag)
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error

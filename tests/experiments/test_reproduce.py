@@ -1,0 +1,350 @@
+"""Jobs in worker processes, the exhibits, and the page that shows them."""
+
+import base64
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from absl import flags as absl_flags
+from absl.testing import flagsaver
+from matplotlib.figure import Figure
+from PIL import Image
+
+from experiments import reproduce
+from experiments.common import exhibit, jobs, report_page
+from experiments.common.exhibit import Claim
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def python(code, *arguments):
+    return (sys.executable, "-c", code, *map(str, arguments))
+
+
+def job(name, code, tmp_path, *, after=(), alone=False):
+    command = python(code, name, tmp_path)
+    return jobs.Job(name, command, tmp_path / f"{name}.log", 1.0, after, alone)
+
+
+# Leaves the marks NAME.began and NAME.done; prints what had marks when it began.
+MARKED = """
+import pathlib, sys, time
+name, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+print(*sorted(path.name for path in folder.glob("*.*") if path.suffix != ".log"))
+(folder / f"{name}.began").touch()
+WAIT
+(folder / f"{name}.done").touch()
+"""
+ALONE = MARKED.replace("WAIT", "time.sleep(.1)")
+
+
+def meeting(other):
+    """Ends when another job has begun."""
+    wait = f'while not (folder / "{other}.began").exists(): time.sleep(.01)'
+    return MARKED.replace("WAIT", wait)
+
+
+def marks(tmp_path, name):
+    return set((tmp_path / f"{name}.log").read_text().split())
+
+
+def test_jobs_run_beside_each_other_but_after_what_they_need(tmp_path):
+    planned = [
+        job("a", meeting("b"), tmp_path),
+        job("b", meeting("a"), tmp_path),
+        job("c", ALONE, tmp_path, after=("a",)),
+        job("d", ALONE, tmp_path, alone=True),
+    ]
+    assert jobs.run_jobs(planned, workers=2, show=False) == dict.fromkeys("abcd", 0)
+    assert "a.done" in marks(tmp_path, "c")
+    # What began before the one that is alone had ended.
+    before = marks(tmp_path, "d")
+    assert {f"{name}.done" for name in "abc"} <= before
+
+
+def test_one_worker_runs_one_job_at_a_time(tmp_path):
+    planned = [job(name, ALONE, tmp_path) for name in "abc"]
+    jobs.run_jobs(planned, workers=1, show=False)
+    assert marks(tmp_path, "b") == {"a.began", "a.done"}
+    assert marks(tmp_path, "c") == {"a.began", "a.done", "b.began", "b.done"}
+
+
+def test_a_failure_is_told_and_does_not_stop_the_others(tmp_path):
+    planned = [
+        job("bad", "import sys; print('why'); sys.exit(3)", tmp_path),
+        job("good", "print('fine')", tmp_path, after=("bad",)),
+    ]
+    ended = []
+    statuses = jobs.run_jobs(
+        planned, workers=2, show=False, ended=lambda j, s: ended.append((j.name, s))
+    )
+    assert statuses == {"bad": 3, "good": 0}
+    assert ended == [("bad", 3), ("good", 0)]
+    assert jobs.last_lines(tmp_path / "bad.log") == ["why"]
+
+
+def test_the_last_line_of_a_progress_bar_is_what_it_showed_last(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_bytes(b"start\n\rattack:  1/9\rattack:  2/9")
+    assert jobs.last_lines(log) == ["start", "attack:  2/9"]
+    assert jobs.last_lines(tmp_path / "none.txt") == []
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from experiments.common import jobs
+code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+log = Path(sys.argv[1])
+job = jobs.Job("long", (sys.executable, "-c", code), log, 1.0)
+jobs.run_jobs([job], workers=1, show=False)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the parent's death")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_jobs_end_with_the_process_that_started_them(how, tmp_path):
+    log = tmp_path / "log.txt"
+    parent = subprocess.Popen(
+        python(PARENT, log), cwd=CHECKOUT, stderr=subprocess.DEVNULL
+    )
+    child = int(until(lambda: log.exists() and log.read_text().strip()))
+    parent.send_signal(how)
+    parent.wait()
+    assert until(lambda: not alive(child))
+
+
+def until(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+def alive(pid):
+    try:
+        # A child without a parent stays a zombie where nobody collects it.
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A folder with a figure, a table and an exhibit, as an experiment leaves it."""
+    folder = tmp_path / "robustness" / "adult"
+    folder.mkdir(parents=True)
+    figure = Figure(figsize=(2, 1))
+    figure.subplots().plot([0, 1], [1, 0])
+    figure.savefig(folder / "lines.png")
+    (folder / "table.md").write_text(
+        "## Top-8\n\n| method | P@8 |\n| --- | ---: |\n| r2et_mm_nh | 0.9 ± 0.1 |\n"
+        "\n* <b> is no tag.\n"
+    )
+    claims = [
+        Claim("R2ET is above vanilla.", True, "0.9 against 0.3 over 5 seeds."),
+        Claim("R2ET is above all.", False, "0.9 against 0.95.", "<i> & nonlinear."),
+        Claim("R2ET is cheap.", None, "Not timed."),
+    ]
+    exhibit.write(
+        folder,
+        title="P@k under attack",
+        claims=claims,
+        figures={folder / "lines.png": 'Lines: R2ET on top of "vanilla".'},
+        tables=[folder / "table.md"],
+    )
+    return folder
+
+
+def test_an_exhibit_comes_back_as_written(run_folder):
+    found = exhibit.read(run_folder)
+    assert found.title == "P@k under attack"
+    assert [claim.held for claim in found.claims] == [True, False, None]
+    assert found.figures == {"lines.png": 'Lines: R2ET on top of "vanilla".'}
+    assert found.tables == ("table.md",)
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_a_figure_needs_a_text_alternative(run_folder, text):
+    with pytest.raises(ValueError, match="lines.png"):
+        exhibit.write(
+            run_folder,
+            title="t",
+            claims=[],
+            figures={run_folder / "lines.png": text},
+            tables=[],
+        )
+
+
+def test_an_exhibit_names_no_missing_file(run_folder):
+    with pytest.raises(FileNotFoundError, match="gone.md"):
+        exhibit.write(
+            run_folder,
+            title="t",
+            claims=[],
+            figures={},
+            tables=[run_folder / "gone.md"],
+        )
+
+
+class Page(HTMLParser):
+    """Images, addresses, identifiers, and whether every tag is closed."""
+
+    VOID = frozenset({"meta", "link", "img"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.images, self.links, self.ids, self.open, self.words = [], [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        if tag == "img":
+            self.images.append(found)
+        self.links += [found[name] for name in ("href", "src") if name in found]
+        self.ids += [found["id"]] if "id" in found else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+TOLD = {
+    "preset": "smoke",
+    "device": "cpu",
+    "versions": {"jax": "1.2", "r2et_jax": None},
+    "git_revision": "0123456789abcdef",
+}
+
+
+def test_the_page_needs_nothing_beside_it(run_folder, tmp_path):
+    section = report_page.Section(
+        "robustness",
+        "P@k of every method.",
+        "python -m experiments.robustness --datasets=adult,bank",
+        {
+            "adult": (run_folder, exhibit.read(run_folder)),
+            "bank": (tmp_path / "none", None),
+        },
+    )
+    page, summary = report_page.write(
+        tmp_path / "report", [section], told=TOLD, failed={"robustness bank": 1}
+    )
+    found = Page(page.read_text(encoding="utf-8"))
+    words = " ".join(found.words)
+    assert all(link.startswith(("#", "data:")) for link in found.links)
+    assert {link[1:] for link in found.links if link[0] == "#"} <= set(found.ids)
+    (image,) = found.images
+    assert image["alt"] == 'Lines: R2ET on top of "vanilla".'
+    data = base64.b64decode(image["src"].partition("base64,")[2])
+    with Image.open(io.BytesIO(data)) as drawn:
+        size = drawn.size
+    with Image.open(run_folder / "lines.png") as drawn:
+        assert size == drawn.size
+    for text in (
+        "0.9 against 0.3 over 5 seeds.",
+        "Likely cause: <i> & nonlinear.",
+        "r2et_mm_nh",
+        "<b> is no tag.",
+        "python -m experiments.robustness --datasets=adult,bank",
+        "bank: not measured yet.",
+        "robustness bank did not end well.",
+        "Of 3 claims on single data sets 1 held, 1 did not, and 1 cannot be told",
+    ):
+        assert text in words
+    assert [words.count(v) for v in ("did not hold", "cannot be told")] == [2, 3]
+    text = summary.read_text(encoding="utf-8")
+    assert "* adult: **did not hold**. 0.9 against 0.95. Likely cause:" in text
+    assert re.search(r"(?m)^## P@k under attack$", text)
+
+
+@pytest.fixture
+def planned(monkeypatch, tmp_path):
+    """Runs the binary with jobs that only write an exhibit."""
+    started = []
+
+    def run_jobs(planned, *, workers, show, ended):
+        for one in planned:
+            started.append(one.name)
+            folder = one.log.parent
+            folder.mkdir(parents=True, exist_ok=True)
+            status = int(one.name in failing)
+            if not status:
+                exhibit.write(folder, title="t", claims=[], figures={}, tables=[])
+            ended(one, status)
+
+    failing = set()
+    monkeypatch.setattr(reproduce.jobs, "run_jobs", run_jobs)
+    told = {name: TOLD[name] for name in ("versions", "device", "git_revision")}
+    monkeypatch.setattr(reproduce.output, "environment", lambda: told)
+
+    def run(*arguments, fail=()):
+        started.clear()
+        failing.clear()
+        failing.update(fail)
+        with flagsaver.flagsaver():
+            absl_flags.FLAGS.unparse_flags()
+            absl_flags.FLAGS(
+                ["x", "--preset=smoke", f"--output_dir={tmp_path / 'out'}", *arguments]
+            )
+            reproduce.main(["x"])
+        return list(started)
+
+    return run
+
+
+def test_models_are_trained_first_and_times_measured_last(planned):
+    started = planned("--datasets=breast_cancer,digits")
+    assert started[:2] == ["robustness breast_cancer", "robustness digits"]
+    assert started[-1] == "cost breast_cancer"
+    # What is for tables alone leaves images out.
+    assert "certify digits" not in started and "thickness digits" in started
+    assert {name.split()[0] for name in started} == set(reproduce.PARTS)
+
+
+def test_what_is_done_is_not_done_again(planned, tmp_path):
+    arguments = "--datasets=breast_cancer", "--parts=certify,convergence"
+    with pytest.raises(SystemExit):
+        planned(*arguments, fail={"certify breast_cancer"})
+    assert planned(*arguments) == ["certify breast_cancer"]
+    assert planned(*arguments) == []
+    # Another seed is another command.
+    both = ["certify breast_cancer", "convergence breast_cancer"]
+    assert planned(*arguments, "--seeds=3") == both
+    marker = tmp_path / "out" / "certify" / "breast_cancer" / "done.json"
+    assert "--seeds=3" in json.loads(marker.read_text())["command"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--parts=robustnes", "robustnes"),
+        ("--workers=0", "workers"),
+        ("--methods=wd", "--methods"),
+        ("--datasets=digits", "certify"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(planned, argument, message):
+    with pytest.raises(ValueError, match=message):
+        planned("--parts=certify", argument)
+
+
+def test_every_part_is_an_experiment_that_says_what_it_is():
+    for part in reproduce.PARTS:
+        assert len(reproduce._about(part)) > 40

@@ -1,0 +1,291 @@
+"""Hyperparameters: what is tried, how it is judged, and a run from flags to figure."""
+
+import importlib
+import json
+
+import jax
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+
+from experiments.common import (
+    candidates,
+    cli,
+    exhibit,
+    fitting,
+    protocol,
+    records,
+    sensitivity_report,
+)
+from experiments.common.problems import problem
+from r2et_jax import attacks, datasets, ranking, saliency, score, threat
+
+TINY = protocol.PRESETS["smoke"]._replace(
+    pretrain_epochs=4, epochs=2, eval_every=1, num_valid=8, num_test=12
+)
+OWN = ("factors", "folds", "pooling")
+
+
+@pytest.fixture
+def experiment(monkeypatch):
+    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    # Compiles in a fraction of the time.
+    monkeypatch.setattr(candidates, "_ATTACK", "random")
+    monkeypatch.delenv("R2ET_DEBUG", raising=False)
+    # Anew, since the common flags belong to the experiment imported last.
+    return importlib.reload(importlib.import_module("experiments.sensitivity"))
+
+
+def call(experiment, folder, *arguments):
+    values = absl_flags.FLAGS
+    values.unparse_flags()
+    for name in (*experiment.flags.LISTS, *OWN):
+        values[name].unparse()
+    common = ("--preset=smoke", "--noprogress", "--seeds=0,3", "--k=4")
+    folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
+    rest = values(["sensitivity", *common, *folders, *arguments])
+    cli.guarded(experiment.main)(rest)
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return problem(datasets.load("breast_cancer"))
+
+
+def fitter(found, changed, folder):
+    return fitting.Fitter(
+        found, seeds=(0, 3), protocol=changed, k=4, models_dir=folder, progress=False
+    )
+
+
+def test_one_factor_changes_at_a_time(experiment, bundled, monkeypatch):
+    monkeypatch.setitem(protocol.PRESETS, "standard", protocol.PRESETS["standard"])
+    found = list(experiment.settings(bundled, "r2et_mm", 8, "standard"))
+    assert {setting.factor for setting in found} == set(sensitivity_report.FACTORS)
+    for factor in sensitivity_report.FACTORS:
+        of = [setting for setting in found if setting.factor == factor]
+        assert len(of) > 1 and sum(setting.default for setting in of) == 1
+        assert len({setting.level for setting in of}) == len(of)
+    whole = protocol.PRESETS["standard"]
+    for setting in found:
+        assert (setting.k != 8) == (setting.factor == "k" and not setting.default)
+        grid = protocol.weight_grid("r2et_mm", setting.protocol)
+        if setting.weight is None:
+            assert len(grid) == 4 and set(grid) < set(
+                protocol.weight_grid("r2et_mm", whole)
+            )
+        else:
+            (pair,) = grid
+            position = int(setting.factor[-1]) - 1
+            assert pair[position] == setting.weight
+            assert pair[1 - position] == (1.0, 0.03)[1 - position]
+            multiple = setting.weight / (1.0, 0.03)[position]
+            assert setting.level == f"×{multiple:g}"
+        if setting.default and setting.weight is None:
+            assert setting.protocol._replace(k_prime=None) == experiment._short(whole)
+    (alone,) = experiment.settings(bundled, "vanilla", 8, "standard", ["schedule"])
+    assert alone.factor == sensitivity_report.BASELINE
+
+
+@pytest.mark.parametrize("k", [1, 4, 28, 29])
+def test_every_k_prime_has_its_pairs(experiment, bundled, k):
+    for method, more in (("r2et_mm", 0), ("r2et_anchored", 1)):
+        found = experiment.settings(bundled, method, k, "paper", ["k_prime"])
+        levels = [setting.protocol.k_prime for setting in found]
+        assert len(levels) == (0 if k + more >= 30 else len(set(levels)))
+        values = jax.random.uniform(jax.random.key(0), (30,))
+        weigh = ranking.anchored_weights if more else ranking.smallest_pair_weights
+        for level in levels:
+            weigh(values, k=k, k_prime=level)
+
+
+def test_k_prime_is_part_of_what_names_a_model(bundled, tmp_path):
+    def folder(name, **changes):
+        return fitter(bundled, TINY._replace(**changes), tmp_path)._folder(name)[0]
+
+    usual = protocol.default_k_prime(4, bundled.num_features)
+    assert folder("r2et_mm") == folder("r2et_mm", k_prime=usual)
+    assert folder("r2et_mm") != folder("r2et_mm", k_prime=usual + 1)
+    assert folder("r2et_mm") != folder("r2et_mm", schedule="scratch")
+    # The vanilla start is the same for all.
+    started = folder("pretrained_vanilla")
+    changes = {"schedule": "scratch", "reference": "vanilla", "k_prime": 1}
+    assert folder("pretrained_vanilla", **changes) == started
+    assert folder("pretrained_vanilla", pretrain_epochs=9) != started
+
+
+def test_the_loss_takes_the_pairs_that_are_asked_for(bundled):
+    model = bundled.model("r2et_mm_nh")
+    x, y = bundled.training(8)
+    params = model.init(jax.random.key(0), x[0])
+    losses = {
+        k_prime: bundled.objective(
+            "r2et_mm_nh", model, k=4, k_prime=k_prime
+        ).loss(params, x, y, np.array([1.0], np.float32))
+        for k_prime in (None, 1, 2, 4)
+    }  # fmt: skip
+    explain = jax.vmap(
+        lambda x: saliency.gradient(score.probability(model.apply))(
+            params, x, score.predicted_class(model.apply(params, x))
+        )
+    )
+    ordered = -np.sort(-np.asarray(explain(x)), axis=1)
+    gaps = {
+        n: np.mean(ordered[:, 4 - n : 4].mean(1) - ordered[:, 4 : 4 + n].mean(1))
+        for n in (1, 2, 4)
+    }
+    assert losses[None] == losses[2]
+    for n in (1, 4):
+        np.testing.assert_allclose(
+            losses[n] - losses[2], gaps[2] - gaps[n], rtol=1e-3, atol=1e-6
+        )
+
+
+def test_a_run_records_draws_and_resumes(experiment, bundled, tmp_path, monkeypatch):
+    asked = ("--factors=k_prime,lambda_1", "--epsilon=.5,.25", "--attacks=random")
+    call(experiment, tmp_path, *asked)
+    path = tmp_path / "records.jsonl"
+    text = path.read_text()
+    found = [json.loads(line) for line in text.splitlines()]
+    assert all(set(records.REQUIRED) <= set(record) for record in found)
+    tried = {(r["method"], r["factor"], r["level"]) for r in found}
+    assert tried == {
+        ("vanilla", "none", "default"),
+        ("r2et_mm", "k_prime", "1"), ("r2et_mm", "k_prime", "2"),
+        ("r2et_mm", "lambda_1", "×0.1"), ("r2et_mm", "lambda_1", "×1"),
+    }  # fmt: skip
+    clean = {r["metric"] for r in found if r["attack"] == "none"}
+    attacked = [r for r in found if r["attack"] == "random"]
+    assert {"auc", "same", "epoch", "fallback"} <= clean
+    assert {r["epsilon"] for r in attacked} == {0.5}
+
+    # The number of one cell, from the model that was saved, by another way.
+    changed = experiment._short(TINY)._replace(k_prime=1)
+    own = fitter(bundled, changed, tmp_path / "models")
+    assert own._folder("r2et_mm")[0].is_dir()
+    model, params = own.fit("r2et_mm").at(1, 0)
+    named = attacks.named_attack("random", bundled.view.attacked(model), k=4)
+    result = attacks.compile_attack(
+        named.attack, num_steps=named.num_steps, track_every=named.track_every
+    )(
+        params,
+        bundled.inputs("test", 12).x,
+        threat.threat_model("l2", 0.5),
+        key=jax.random.key(0),
+    )
+    (record,) = records.select(
+        attacked, metric="p@k", factor="k_prime", level="1", seed=3
+    )
+    np.testing.assert_allclose(record["value"], result.best.precision.mean(), rtol=1e-5)
+
+    assert (tmp_path / "sensitivity_breast_cancer.png").stat().st_size > 1000
+    for name in ("table.md", "table_k_prime.csv", "table_lambda_1.csv"):
+        assert (tmp_path / name).stat().st_size > 100
+    shown = exhibit.read(tmp_path)
+    assert len(shown.claims) == 2 and all(claim.found for claim in shown.claims)
+    assert list(shown.figures) == ["sensitivity_breast_cancer.png"]
+    monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
+    call(experiment, tmp_path, *asked)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--factors=kprime", "kprime"),
+        ("--attacks=er,mse", "one name"),
+        ("--k=30", "30"),
+        ("--methods=logistic", "logistic"),
+    ],
+)
+def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call(experiment, tmp_path / "out", flag)
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def made(factor, levels, method="r2et_mm"):
+    """Records of P@k, `levels` level -> P@k of each seed; the first is the default."""
+    return [
+        {
+            "dataset": "compas", "method": method, "factor": factor, "level": level,
+            "default": level == next(iter(levels)), "seed": seed, "fold": 0,
+            "metric": metric, "value": value, "stderr": 0.0, "attack": "er_surrogate",
+            "weight": float(level[1:]) if level[0] == "×" else None,
+        }
+        for level, values in levels.items()
+        for seed, value in enumerate(values)
+        for metric in ("p@k", "same")
+    ]  # fmt: skip
+
+
+class Store(list):
+    def select(self, **filters):
+        return records.select(self, **filters)
+
+
+def judged(found, factor):
+    methods = tuple(dict.fromkeys(r["method"] for r in found))
+    common = type("Common", (), {"methods": methods, "seeds": (0, 1, 2)})
+    place = {
+        "k_prime": 0, "schedule": 1, "reference": 2, "lambda_1": 3, "k": 5,
+    }[factor]  # fmt: skip
+    question = sensitivity_report.QUESTIONS[place]
+    return question.judge(Store(found), "compas", common)
+
+
+BASE = np.array([0.7, 0.8, 0.9])
+
+
+@pytest.mark.parametrize(
+    "shift, spread, held",
+    [
+        (0.01, 0.001, True),
+        (-0.1, 0.001, False),
+        (0.1, 0.001, False),
+        (-0.03, 0.1, None),
+    ],
+)
+def test_k_prime_is_stable_within_a_margin(shift, spread, held):
+    other = BASE + shift + spread * np.array([-1, 0, 1])
+    verdict, text = judged(made("k_prime", {"4": BASE, "1": other}), "k_prime")
+    assert verdict is held
+    assert f"k′ = 1 {shift:+.3f}" in text
+
+
+@pytest.mark.parametrize("shift, held", [(-0.2, True), (0.02, True), (0.2, False)])
+def test_pretraining_is_judged_against_scratch(shift, held):
+    levels = {"pretrain": BASE, "scratch": BASE + shift}
+    assert judged(made("schedule", levels), "schedule")[0] is held
+    assert judged(made("schedule", levels), "reference") is None
+
+
+def test_k_is_compared_with_vanilla_at_the_same_k():
+    found = made("k", {"8": BASE, "2": BASE - 0.1})
+    found += made("k", {"8": BASE - 0.2, "2": BASE}, method="vanilla")
+    verdict, text = judged(found, "k")
+    assert verdict is False
+    assert "k = 2 -0.100" in text and "k = 8 +0.200" in text
+    differences = records.select(
+        sensitivity_report.derive(found), metric="difference", method="r2et_mm"
+    )
+    assert len(differences) == 6
+    np.testing.assert_allclose([r["value"] for r in differences[-1:]], [-0.1])
+
+
+def test_the_plateau_of_a_weight():
+    def means(**levels):
+        return {float(w[1:]): dict(enumerate(BASE + v)) for w, v in levels.items()}
+
+    wide = means(w1=-0.2, w3=-0.04, w10=0, w30=-0.01, w100=-0.5)
+    assert sensitivity_report.plateau(wide) == (3.0, 30.0, True)
+    narrow = means(w1=-0.2, w3=-0.06, w10=0, w30=-0.06, w100=0)
+    # What lies beyond a gap does not count.
+    assert sensitivity_report.plateau(narrow) == (10.0, 10.0, False)
+    unclear = means(w1=-0.04, w10=0)
+    unclear[1.0] = dict(enumerate(BASE + [-0.3, 0.2, -0.02]))
+    assert sensitivity_report.plateau(unclear) == (1.0, 10.0, None)

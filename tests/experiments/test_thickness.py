@@ -1,0 +1,248 @@
+"""The thickness experiment: its estimates, its statistics, and a run from its flags."""
+
+import importlib
+import json
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+from scipy import stats
+
+from experiments.common import (
+    cli,
+    exhibit,
+    protocol,
+    records,
+    stability,
+    thickness,
+    thickness_report,
+)
+from experiments.common.problems import problem
+from r2et_jax import datasets, models, saliency, score, threat
+
+TINY = protocol.PRESETS["smoke"]._replace(
+    pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
+)
+EFFORT = thickness.Effort(6, 4, 3)
+PLAN = stability.Plan((8, 32), 16, 8, 1e-2, 40, thickness.Effort(0, 2, 2))
+K = 8
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A problem, a smooth model with some curvature, and the first inputs."""
+    found = problem(datasets.load("breast_cancer"))
+    model = models.MLP(hidden=(6,), activation="softplus")
+    params = model.init(jax.random.key(0), found.sample)
+    params = jax.tree.map(lambda leaf: 2 * leaf, params)
+    return found, model, params, thickness.first_inputs(found, model, params, 5)
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_draws_are_uniform_in_the_ball(norm):
+    x, n = jnp.array([0.5, 0.2, 0.9]), 3
+    draw = jax.vmap(thickness.draw_uniform, (0, None, None))
+    keys = jax.random.split(jax.random.key(0), 4000)
+    ball = threat.threat_model(norm, 0.3)
+    delta = (np.asarray(draw(keys, x, ball)) - np.asarray(x)) / 0.3
+    length = np.abs(delta).max(1) if norm == "linf" else np.linalg.norm(delta, axis=1)
+    assert length.max() <= 1 + 1e-5
+    assert stats.kstest(length**n, "uniform").pvalue > 1e-3
+    assert np.abs(delta.mean(0)).max() < 0.05
+    boxed = draw(keys, x, threat.threat_model(norm, 0.3, lower=0.0, upper=1.0))
+    assert boxed.min() >= 0 and boxed.max() <= 1
+
+
+def test_thickness_of_a_sample_is_that_of_its_segments(trained):
+    """Toward the adversarial sample, by hand from the maps along the way."""
+    found, model, params, sample = trained
+    run = {"k": K, "epsilon": 1.0, "effort": EFFORT}
+    thick = thickness.estimate(found, model, params, sample, "adversarial", **run)
+    attack = thickness.evaluation.compiled_attack(
+        model, thickness.ADVERSARY, K, found.view, budget=0
+    )
+    ball, key = threat.threat_model("l2", 1.0), jax.random.key(0)
+    ends = attack(params, sample.x, ball, key=key, context=None).last
+    assert np.linalg.norm(ends - sample.x, axis=1).max() <= 1 + 1e-5
+    explain = jax.jit(
+        jax.vmap(jax.grad(lambda p, x: model.apply(p, x)[0], 1), (None, 0))
+    )
+    times = (np.arange(3) + 0.5) / 3
+    for i, (x, end) in enumerate(zip(np.asarray(sample.x), ends, strict=True)):
+        points = np.stack([x, *(x + t * (end - x) for t in times)])
+        clean, *maps = np.abs(explain(params, points))
+        order = np.argsort(-clean, kind="stable")
+        above = [m[order[:K], None] >= m[None, order[K:]] for m in maps]
+        np.testing.assert_allclose(thick.mean[i], np.mean(above), atol=2e-3)
+        np.testing.assert_allclose(thick.least[i], np.mean(above, 0).min(), atol=0.34)
+    uniform = thickness.estimate(found, model, params, sample, "uniform", **run)
+    noisy = thickness.estimate(found, model, params, sample, "gaussian", **run)
+    assert np.all(noisy.least <= noisy.mean) and noisy.mean.mean() < 1
+    assert noisy.mean.mean() < uniform.mean.mean()
+    alone = thickness.Sample(sample.x[:1], None)
+    first = thickness.estimate(found, model, params, alone, "uniform", **run)
+    np.testing.assert_allclose(first.mean, uniform.mean[:1], atol=1e-6)
+
+
+def test_bounds_enclose_what_is_measured(trained):
+    found, model, params, sample = trained
+    ends = sample.x + 0.3 / np.sqrt(sample.x.shape[1])
+    ask = {"k": K, "epsilon": 0.3, "effort": EFFORT}
+    bounds = thickness.bounds(found, model, params, sample.x, ends, **ask)
+    for gaps in (bounds.uniform, bounds.adversarial):
+        assert np.all(bounds.lower < gaps) and np.all(gaps < bounds.upper)
+    assert np.all(bounds.published_upper > bounds.upper)
+    assert np.all(bounds.thickness_bound <= bounds.thickness)
+    assert np.all(bounds.thickness_bound <= bounds.thickness_adversarial)
+    assert bounds.violated.max() == 0
+    # Ends outside of the ball make the count of violations see something.
+    far = sample.x + 30 * np.sign(np.random.default_rng(0).normal(size=sample.x.shape))
+    away = thickness.bounds(found, model, params, sample.x, far, **ask)
+    assert away.violated.min() > 0
+    explain = saliency.gradient(score.log_odds(model.apply), normalize=False)
+    values = -np.sort(-np.asarray(explain(params, sample.x[0], 1)))
+    gap = np.mean(values[:K, None] - values[None, K:])
+    end = sample.x[0] + (np.arange(3)[:, None] + 0.5) / 3 * (ends - sample.x)[0]
+    maps = np.asarray(jax.vmap(explain, (None, 0, None))(params, end, 1))
+    maps = maps[:, np.argsort(-np.asarray(explain(params, sample.x[0], 1)))]
+    expected = np.mean(maps[:, :K, None] - maps[:, None, K:]) / gap
+    np.testing.assert_allclose(bounds.adversarial[0], expected, rtol=1e-4)
+
+
+def test_distance_of_distributions_is_scipys():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=30), rng.normal(0.4, 2, size=55)
+    second[:9] = first[:9]  # ties
+    expected = stats.ks_2samp(first, second).statistic
+    assert stability.kolmogorov_smirnov(first, second) == pytest.approx(expected)
+
+
+def test_the_rate_is_that_of_the_power_law():
+    learnt = [
+        {"dataset": "d", "method": method, "metric": "x", "sample_size": m,
+         "seed": seed, "value": (1 + seed) * m**power}
+        for method, power in (("vanilla", -0.4), ("r2et_nh", -0.8))
+        for m in (8, 32, 128)
+        for seed in (0, 1, 2)
+    ]  # fmt: skip
+    found = stability.rate(learnt, "d", "x")
+    assert found.mean == pytest.approx(-0.6) and found.runs == 3
+    assert stability.rate(learnt[:3], "d", "x") is None
+
+
+def test_correlation_over_models_and_run_by_run():
+    rng = np.random.default_rng(0)
+    points = {
+        (method, seed, 0): (0.1 * i + 0.01 * rng.normal(), i + rng.normal())
+        for i, method in enumerate("abcdef")
+        for seed in range(4)
+    }
+    related = thickness_report.association(points)
+    x, y = np.array(list(points.values())).T
+    assert related["pearson"] == pytest.approx(stats.pearsonr(x, y)[0])
+    assert related["spearman"] == pytest.approx(stats.spearmanr(x, y)[0])
+    runs = [
+        stats.spearmanr(*np.array([points[m, s, 0] for m in "abcdef"]).T)[0]
+        for s in range(4)
+    ]
+    assert related["by_run"].mean == pytest.approx(np.mean(runs))
+    reach = stats.t.ppf(0.975, 3) * np.std(runs, ddof=1) / 2
+    assert related["by_run"].high == pytest.approx(np.mean(runs) + reach)
+    few = thickness_report.association({("a", 0, 0): (1.0, 2.0)})
+    assert np.isnan(few["pearson"])
+
+
+@pytest.fixture
+def experiment(monkeypatch):
+    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), EFFORT)
+    monkeypatch.setitem(stability.PLANS, "smoke", PLAN)
+    monkeypatch.setattr(stability, "METHODS", {"vanilla": ()})
+    monkeypatch.delenv("R2ET_DEBUG", raising=False)
+    # Anew, since the common flags belong to the experiment imported last.
+    return importlib.reload(importlib.import_module("experiments.thickness"))
+
+
+def call(experiment, folder, *arguments):
+    values = absl_flags.FLAGS
+    values.unparse_flags()
+    for name in experiment.flags.LISTS:
+        values[name].unparse()
+    common = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
+    folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
+    rest = values(["thickness", *common, *folders, *arguments])
+    cli.guarded(experiment.main)(rest)
+
+
+def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
+    call(experiment, tmp_path)
+    text = (tmp_path / "records.jsonl").read_text()
+    found = [json.loads(line) for line in text.splitlines()]
+    assert all(set(records.REQUIRED) <= set(record) for record in found)
+    thick = [r for r in found if r["metric"] == "thickness"]
+    cells = {(r["distribution"], r["epsilon"]) for r in thick}
+    assert cells == {
+        ("gaussian", None), ("uniform", 0.5), ("uniform", 1.0),
+        ("adversarial", 0.5), ("adversarial", 1.0),
+    }  # fmt: skip
+    assert all(0 < r["value"] <= 1 and r["n"] == 6 for r in thick)
+    bounds = {
+        r["metric"]: r["value"] for r in found if r["epsilon"] == 1 and r["seed"] == 3
+    }
+    assert bounds["bound_lower"] < bounds["bound_uniform"] < bounds["bound_upper"]
+    assert bounds["bound_violated"] == 0
+    sizes = {r["sample_size"] for r in found if "sample_size" in r}
+    assert sizes == {8, 32}
+    for name in ("table", "bounds", "stability"):
+        assert (tmp_path / f"{name}.md").stat().st_size > 100
+        figure = "thickness" if name == "table" else name
+        assert (tmp_path / f"{figure}_breast_cancer.png").stat().st_size > 1000
+    shown = exhibit.read(tmp_path)
+    assert len(shown.claims) == 5 and len(shown.figures) == 3
+    assert shown.claims[0].held is None  # one method
+    assert shown.claims[1].held is True
+    monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
+    monkeypatch.setattr(stability, "differences", None)
+    call(experiment, tmp_path)
+    assert (tmp_path / "records.jsonl").read_text() == text
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--attacks=mse", "mse"),
+        ("--attacks=er,er_surrogate", "attacks"),
+        ("--k=2,3", "k"),
+        ("--methods=logistic", "logistic"),
+    ],
+)
+def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call(experiment, tmp_path / "out", flag)
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits", "planted"])
+def test_pairs_have_a_thickness(name):
+    loaded = datasets.load(name, fold=0) if name == "planted" else datasets.load(name)
+    found = problem(loaded)
+    model = found.model("vanilla")
+    params = model.init(jax.random.key(0), found.sample)
+    one = SimpleNamespace(model=model, params=params)
+    module = importlib.import_module("experiments.thickness")
+    effort = thickness.Effort(3, 2, 2)
+    epsilon = max(found.epsilon["smoke"])
+    ask = {"k": found.k, "attack": "er_surrogate", "effort": effort}
+    cells = module.measure(found, one, epsilon=epsilon, **ask)
+    cells += module.measure(found, one, epsilon=None, **ask)
+    thick = [cell for cell in cells if cell["metric"] == "thickness"]
+    assert [c["distribution"] for c in thick] == ["uniform", "adversarial", "gaussian"]
+    assert all(0 <= cell["value"] <= 1 and cell["n"] == 3 for cell in thick)

@@ -1,0 +1,175 @@
+"""The trade-off experiment: fronts against brute force, resampling, and a run."""
+
+import importlib
+import itertools
+import json
+
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments import tradeoff
+from experiments.common import cli, exhibit, protocol
+from experiments.common.records import REQUIRED, RecordStore
+
+TINY = protocol.PRESETS["smoke"]._replace(
+    pretrain_epochs=4, epochs=2, eval_every=1, num_valid=10, num_test=12
+)
+METHODS = ("vanilla", "r2et_nh")
+POINT = st.tuples(*[st.integers(0, 4)] * 2)
+
+
+@given(st.lists(POINT, min_size=1, max_size=12))
+def test_the_front_is_what_no_point_dominates(points):
+    expected = [
+        not any(
+            q[0] >= p[0] and q[1] >= p[1] and (q[0] > p[0] or q[1] > p[1])
+            for q in points
+        )
+        for p in points
+    ]
+    found = tradeoff.on_front(np.array(points, float))
+    assert found.tolist() == expected and any(expected)
+
+
+def test_resampling_agrees_with_all_resamples():
+    values = np.random.default_rng(2).normal(size=(5, 2, 3))
+    found = tradeoff.resampled_fronts(values, num_resamples=4000).mean(axis=0)
+    draws = list(itertools.product(range(3), repeat=3))
+    exact = np.mean(
+        [tradeoff.on_front(values[:, :, draw].mean(axis=2)) for draw in draws], axis=0
+    )
+    assert np.sum((exact > 0.1) & (exact < 0.9)) >= 3
+    np.testing.assert_allclose(found, exact, atol=0.04)
+
+
+def test_points_are_told_by_tolerance_and_only_r2et_counts_as_r2et():
+    kinds = {
+        "wd": "baseline",
+        "r2et_mm_nh": "R2ET",
+        "wd+r2et_nh": "direct forms, sums",
+        "mc_thickness": "direct forms, sums",
+        "rat": "ours",
+        "r2et_nh+logit_h": "ours",
+        "logistic": "linear",
+    }
+    assert {name: tradeoff.kind(name) for name in kinds} == kinds
+
+
+class Flags:
+    """The flags that a report reads."""
+
+    methods = ("vanilla", "wd", "r2et", "mc_thickness")
+    k, epsilon = (8,), (1.0,)
+
+
+def synthetic(path):
+    """Two seeds; r2et is on the front of one of them alone, by its tolerance .003."""
+    values = {
+        ("vanilla", 0.01): ([0.9, 0.9], [0.5, 0.5]),
+        ("vanilla", 0.003): ([0.9, 0.9], [0.5, 0.5]),
+        ("wd", 0.01): ([0.8, 0.8], [0.7, 0.7]),
+        ("wd", 0.003): ([0.8, 0.8], [0.6, 0.6]),
+        ("r2et", 0.01): ([0.7, 0.7], [0.6, 0.6]),
+        ("r2et", 0.003): ([0.8, 0.8], [0.9, 0.3]),
+        ("mc_thickness", 0.01): ([0.95, 0.95], [0.95, 0.95]),
+        ("mc_thickness", 0.003): ([0.95, 0.95], [0.95, 0.95]),
+    }
+    store = RecordStore(path)
+    for (method, tolerance), pair in values.items():
+        for metric, each in zip(("auc", "p@k"), pair, strict=True):
+            for seed, value in enumerate(each):
+                record = dict.fromkeys(REQUIRED) | {"method": method, "metric": metric}
+                record |= {"tolerance": tolerance, "seed": seed, "value": value, "n": 9}
+                record |= {"dataset": "d", "k": 8, "epsilon": 1.0, "fold": 0}
+                store.append(record)
+    return store
+
+
+def test_fronts_by_hand(tmp_path):
+    store = synthetic(tmp_path / "records.jsonl")
+    found = tradeoff.points(store, Flags, "d", "auc")
+    assert found.labels == [
+        "vanilla", "wd at 0.01", "wd at 0.003", "r2et at 0.01", "r2et at 0.003",
+        "mc_thickness",
+    ]  # fmt: skip
+    alone = tradeoff.front(found.of(*tradeoff.PUBLISHED))
+    assert alone.labels == ["wd at 0.01", "vanilla"]
+    # Of two resampled seeds, r2et's P@k beats wd's if both are the first one.
+    assert alone.r2et == pytest.approx(0.25, abs=0.03)
+    assert alone.shares == pytest.approx([0.75, 1.0], abs=0.03)
+    assert str(alone).startswith("wd at 0.01 (7")
+    assert tradeoff.front(found.of(*tradeoff.NETWORKS)).labels == ["mc_thickness"]
+    one_run = found._replace(values=found.values[:, :, :1])
+    assert tradeoff.front(one_run).r2et is None
+
+
+@pytest.mark.parametrize(
+    ("share", "held"), [(1.0, True), (0.95, True), (0.5, None), (0.05, False)]
+)
+def test_the_verdict(share, held):
+    assert tradeoff.verdict(share) is held
+    assert tradeoff.verdict(None) is None
+
+
+@pytest.fixture
+def experiment(monkeypatch):
+    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.delenv("R2ET_DEBUG", raising=False)
+    # Anew, since the common flags belong to the experiment imported last.
+    return importlib.reload(importlib.import_module("experiments.tradeoff"))
+
+
+def call(experiment, folder, *arguments):
+    values = absl_flags.FLAGS
+    values.unparse_flags()
+    for name in experiment.flags.LISTS:
+        values[name].unparse()
+    common = ("--preset=smoke", "--noprogress", f"--methods={','.join(METHODS)}")
+    folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
+    cli.guarded(experiment.main)(values(["tradeoff", *common, *folders, *arguments]))
+
+
+def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
+    call(experiment, tmp_path, "--attacks=random", "--epsilon=.5")
+    path = tmp_path / "records.jsonl"
+    text = path.read_text()
+    store = RecordStore(path)
+    assert {record["epsilon"] for record in store.select()} == {0.5}
+    for metric in ("auc", "aauc", "p@k", "sensitivity"):
+        # Methods, tolerances, seeds.
+        assert len(store.select(metric=metric)) == len(METHODS) * 2 * 2
+    assert all(0 < r["value"] <= 1 for r in store.select(metric="p@k"))
+    assert all(r["n"] == 12 for r in store.select(metric="aauc"))
+    assert min(r["n"] for r in store.select(metric="auc")) > 50  # the whole split
+    told = exhibit.read(tmp_path)
+    assert [claim.said.split("and ")[1][:4] for claim in told.claims] == [
+        "cAUC",
+        "aAUC",
+    ]
+    assert all("breast_cancer: in" in claim.found for claim in told.claims)
+    figures = {f"front_{metric}_breast_cancer.png" for metric in ("auc", "aauc")}
+    assert set(told.figures) == figures
+    assert all((tmp_path / name).stat().st_size > 1000 for name in figures)
+    table = (tmp_path / "table.md").read_text()
+    assert "breast_cancer, P@8 and cAUC: " in table
+    monkeypatch.setattr(experiment, "Evaluator", None)  # nothing is measured again
+    call(experiment, tmp_path, "--attacks=random", "--epsilon=.5")
+    assert path.read_text() == text
+    assert json.loads((tmp_path / "config.json").read_text())["flags"]["k"] == [8]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [("--attacks=fgsm", "fgsm"), ("--epsilon=.5,1", "--epsilon takes one entry")],
+)
+def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        call(experiment, tmp_path / "out", flag)
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists()
