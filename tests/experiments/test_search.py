@@ -4,6 +4,10 @@ Its parts are functions: here a model is the number of its seed, of its setting 
 the epochs it was trained for, and validation AUC and P@k are read from random tables.
 """
 
+import concurrent.futures
+import threading
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.common import search
+from experiments.common import fitting, search
 from r2et_jax import training
 
 BLOCK_EPOCHS = 4
@@ -293,3 +297,27 @@ def test_a_search_goes_on_where_it_was_killed(tmp_path, allowed):
     again, _ = third.search(checkpoints)
     assert not third.ran
     assert training.params_sha256(again) == training.params_sha256(best)
+
+
+def test_one_of_two_that_want_a_model_trains_it(tmp_path):
+    """The other one waits and finds it."""
+    calls, together = [], threading.Barrier(2)
+    folder = tmp_path / "adult" / "r2et-1"
+
+    def fit():
+        calls.append(None)
+        time.sleep(0.2)
+        params = {"w": np.full(2, float(len(calls)))}
+        training.save_model(folder, params, {"config": 1})
+        return params, {"config": 1}
+
+    def want(_):
+        together.wait()
+        return fitting._found_or_fitted(folder, fit)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(want, range(2)))
+    assert len(calls) == 1
+    for params, description in found:
+        np.testing.assert_array_equal(params["w"], [1.0, 1.0])
+        assert description == {"config": 1}
