@@ -90,7 +90,13 @@ def _measure_dataset(found, k, common, store):
             cell = {**one.fields, "attack": name, "epsilon": epsilon}
             if not store.has(**cell):
                 measurements = measure(
-                    found, one, k=k, attack=name, epsilon=epsilon, effort=effort
+                    found,
+                    one,
+                    k=k,
+                    attack=name,
+                    epsilon=epsilon,
+                    effort=effort,
+                    largest=epsilon == max(common.epsilon),
                 )
                 store.append([{**cell, **record} for record in measurements])
 
@@ -103,6 +109,7 @@ def measure(
     attack: str,
     epsilon: float | None,
     effort: thickness.Effort,
+    largest: bool = True,
 ) -> list[dict[str, Any]]:
     """The records of one model at one budget, or under Gaussian noise.
 
@@ -113,6 +120,8 @@ def measure(
       attack: which judges robustness; of no account without a budget.
       epsilon: the budget, None for Gaussian noise.
       effort: inputs, and how finely thickness is estimated.
+      largest: whether that is the largest budget; at others of the model itself only
+        the attack is measured, beside the bounds.
     """
     model, params = one.model, one.params
     sample = thickness.first_inputs(found, model, params, effort.num_inputs)
@@ -122,11 +131,9 @@ def measure(
     run = evaluation.compiled_attack(model, attack, k, found.view, budget=0)
     ball, key = found.budget(epsilon), jax.random.key(0)
     result = run(params, sample.x, ball, key=key, context=sample.context)
-    cells = [
-        summary("p@k", result.best.precision),
-        *estimate("uniform"),
-        *estimate("adversarial"),
-    ]
+    cells = [summary("p@k", result.best.precision)]
+    if largest:
+        cells += [*estimate("uniform"), *estimate("adversarial")]
     if not found.view.tabular:
         return cells
     bounds = thickness.bounds(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -18,7 +17,14 @@ from tqdm import tqdm
 _POLL_SECONDS = 0.2
 # What is shown of a job that takes longer than expected.
 _MOST_DONE = 0.95
-_PR_SET_PDEATHSIG = 1
+# Asks Linux for SIGTERM at the parent's death, which lasts beyond the exec. Done in the
+# child, since code between fork and exec could wait for locks of JAX's threads.
+_TIED = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 _LAST_BYTES = 4000
 
 
@@ -27,7 +33,7 @@ class Job(NamedTuple):
 
     Attributes:
       name: of the job, for messages.
-      command: the program and its arguments.
+      command: the program, by its path, and its arguments.
       log: file for what it prints.
       minutes: that it takes, roughly; only ratios between jobs matter.
       after: names of jobs that must have ended, successful or not.
@@ -120,18 +126,16 @@ def _startable(waiting, running, workers) -> Iterator[Job]:
 
 def _start(job: Job) -> subprocess.Popen:
     job.log.parent.mkdir(parents=True, exist_ok=True)
+    command = job.command
+    if sys.platform == "linux":
+        command = (sys.executable, "-c", _TIED, str(os.getpid()), *command)
     with open(job.log, "ab") as log:
         return subprocess.Popen(
-            job.command,
+            command,
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(processes: list[subprocess.Popen]) -> None:

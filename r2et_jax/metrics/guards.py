@@ -118,6 +118,11 @@ def data_directions(train_x: ArrayLike, *, tolerance: float = 1e-5) -> np.ndarra
 
     Raises:
       ValueError: if `train_x` is not [N, n] and finite, or the tolerance not positive.
+
+    Example:
+      >>> one_hot = [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
+      >>> data_directions(one_hot).shape
+      (2, 1)
     """
     train_x = np.asarray(train_x, np.float64)
     check_axes("train_x", train_x, "N, n")
