@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import gc
+import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from experiments.common import (
-    candidates,
-    constrained,
-    evaluation,
     output,
-    pair_problem,
-    views,
 )
 from experiments.common.fitting import LOGISTIC, Fitter
 from experiments.common.flags import Common
@@ -78,10 +74,11 @@ def free_programs() -> None:
     Each holds memory maps, of which a process has a limited number (65,530 on Linux by
     default): some hundred methods and data sets in one process would exceed it.
     """
-    for module in (candidates, constrained, evaluation, pair_problem, views):
-        for value in vars(module).values():
-            if hasattr(value, "cache_clear"):
-                value.cache_clear()
+    for name, module in list(sys.modules.items()):
+        if name == "__main__" or name.startswith("experiments."):
+            for value in list(vars(module).values()):
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
     jax.clear_caches()
     gc.collect()
 
