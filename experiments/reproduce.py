@@ -72,7 +72,7 @@ FLAGS = flags.define_common(
             "paper": "adult,bank,compas,mnist,hiv,adhd,planted",
         },
     },
-    own=("parts", "workers"),
+    own=("parts", "workers", "run"),
 )
 absl_flags.DEFINE_list(
     "parts",
@@ -84,6 +84,12 @@ absl_flags.DEFINE_integer(
     "workers",
     None,
     "processes at a time (default: 2 where memory and cores allow)",
+    allow_override=True,
+)
+absl_flags.DEFINE_bool(
+    "run",
+    True,
+    "run what is missing; --norun writes the page of what is there",
     allow_override=True,
 )
 
@@ -112,6 +118,10 @@ def main(argv):
     common = common._replace(output_dir=common.output_dir.resolve())
     common.output_dir.mkdir(parents=True, exist_ok=True)
     cells = _cells(names, kinds, sizes, common.preset)
+    if not absl_flags.FLAGS["run"].value:
+        there = [cell for cell in cells if _folder(*cell, common).is_dir()]
+        print("\n".join(map(str, write_page(there, {}, common))))
+        return
     planned = [_job(part, name, common) for part, name in cells]
     missing = [job for job in planned if not _is_done(job)]
     if len(missing) < len(planned):

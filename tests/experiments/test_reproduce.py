@@ -327,6 +327,9 @@ def test_what_is_done_is_not_done_again(planned, tmp_path):
     # Another seed is another command.
     both = ["certify breast_cancer", "convergence breast_cancer"]
     assert planned(*arguments, "--seeds=3") == both
+    assert planned(*arguments, "--norun") == []
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert "experiments.certify" in page and "experiments.thickness" not in page
     marker = tmp_path / "out" / "certify" / "breast_cancer" / "done.json"
     assert "--seeds=3" in json.loads(marker.read_text())["command"]
 
