@@ -81,7 +81,8 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
                 functools.partial(_against_decay, found, attack, FORMS.__contains__),
                 "Tuned weight decay makes networks of tables nearly linear (R² lin), "
                 "at a lower AUC, and the ranking of a linear model never changes; on "
-                "images it moves the top k to pixels that are zero (bg).",
+                "images R2ET gains in part by one ranking for all inputs (same) and "
+                "by pixels that are zero (bg).",
             ),
         ]
     return [
