@@ -117,8 +117,9 @@ def main(argv):
         sizes[name] = len(loaded.train.y)
     common = common._replace(output_dir=common.output_dir.resolve())
     common.output_dir.mkdir(parents=True, exist_ok=True)
-    cells = _cells(names, kinds, sizes, common.preset)
-    if not absl_flags.FLAGS["run"].value:
+    run = absl_flags.FLAGS["run"].value
+    cells = _cells(names, kinds, sizes, few=run and common.preset != "paper")
+    if not run:
         there = [cell for cell in cells if _folder(*cell, common).is_dir()]
         print("\n".join(map(str, write_page(there, {}, common))))
         return
@@ -151,14 +152,14 @@ def main(argv):
         sys.exit(1)
 
 
-def _cells(names, kinds, sizes, preset) -> list[tuple[str, str]]:
+def _cells(names, kinds, sizes, *, few) -> list[tuple[str, str]]:
     """(part, data set): first what trains models for the others, last the timings."""
     found = []
     for part in sorted(
         names, key=lambda name: (name != "robustness", PARTS[name].alone)
     ):
         fitting = [name for name, kind in kinds.items() if kind in PARTS[part].kinds]
-        if PARTS[part].few and preset != "paper" and fitting:
+        if PARTS[part].few and few and fitting:
             fitting = [min(fitting, key=sizes.get)]
         found += [(part, name) for name in fitting]
     if not found:
