@@ -64,17 +64,13 @@ def main(argv):
     )
     runs.check_single(common, ("k", "attacks", "epsilon"))
     chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
-    folder, store = parts.start(
-        chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
-    )
-    for found, own, k in parts.in_turn(chosen):
-        _measure_dataset(found, k, own, store)
-    runs.finish(
-        folder,
-        store,
+    runs.run(
+        common,
         chosen,
         parts.LARGEST,
+        _measure_dataset,
         correlation_report.write_report,
+        experiment=FLAGS.experiment,
         title="What tells an input's resistance: curvature, gap or thickness",
         questions=correlation_report.QUESTIONS,
         figures=correlation_report.FIGURES,

@@ -88,17 +88,13 @@ def main(argv):
     )
     runs.check_single(common, ("attacks", "k", "epsilon"))
     chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
-    folder, store = parts.start(
-        chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
-    )
-    for found, own, k in parts.in_turn(chosen):
-        _measure_dataset(found, k, own, store)
-    runs.finish(
-        folder,
-        store,
+    runs.run(
+        common,
         chosen,
         parts.LARGEST,
+        _measure_dataset,
         write_report,
+        experiment=FLAGS.experiment,
         title="P@k under attack by explainer",
         questions=[
             runs.Question(

@@ -79,15 +79,13 @@ def main(argv):
         raise ValueError("--epsilon has no use here: inputs are not attacked")
     runs.check_single(common, ("k",))
     chosen = [parts.choose(found, common, _OWN) for found in parts.problems(common)]
-    folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
-    for found, own, k in parts.in_turn(chosen):
-        _measure_dataset(found, k, own, store)
-    runs.finish(
-        folder,
-        store,
+    runs.run(
+        common,
         chosen,
         _OWN,
+        _measure_dataset,
         write_report,
+        experiment=FLAGS.experiment,
         title="Sorted gradient magnitudes",
         questions=_questions(),
         figures=_FIGURES,

@@ -11,6 +11,7 @@ searched by the one selection rule.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -139,17 +140,13 @@ def main(argv):
     factors = flags.parse_names("factors", factors, known=FACTORS)
     common = common._replace(config={**common.config, "factors": list(factors)})
     chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
-    folder, store = parts.start(
-        chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
-    )
-    for found, own, k in parts.in_turn(chosen):
-        _measure_dataset(found, k, own, factors, store)
-    runs.finish(
-        folder,
-        store,
+    runs.run(
+        common,
         chosen,
         parts.LARGEST,
+        functools.partial(_measure_dataset, factors),
         sensitivity_report.write_report,
+        experiment=FLAGS.experiment,
         title=sensitivity_report.TITLE,
         questions=sensitivity_report.QUESTIONS,
         figures={
@@ -233,7 +230,7 @@ def _middle(whole: protocol.Protocol, term: str, *, alone: bool) -> float:
     return weights[len(weights) // 2]
 
 
-def _measure_dataset(found, k, common, factors, store):
+def _measure_dataset(factors, found, k, common, store):
     tolerance = protocol.TOLERANCES.index(protocol.MAIN_TOLERANCE)
     tried = [
         setting

@@ -60,19 +60,13 @@ def main(argv):
     )
     runs.check_single(common, ("k", "attacks"))
     chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
-    folder, store = parts.start(
-        chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
-    )
-    for found, own, k in parts.in_turn(chosen):
-        _measure_dataset(found, k, own, store)
-        if found.view.tabular:
-            stability.measure(FLAGS.experiment, found, k, own, store)
-    runs.finish(
-        folder,
-        store,
+    runs.run(
+        common,
         chosen,
         parts.LARGEST,
+        _measure_dataset,
         thickness_report.write_report,
+        experiment=FLAGS.experiment,
         title="Thickness of the top-k set",
         questions=thickness_report.questions(common.attacks[0]),
         figures=thickness_report.FIGURES,
@@ -80,6 +74,12 @@ def main(argv):
 
 
 def _measure_dataset(found, k, common, store):
+    _measure_models(found, k, common, store)
+    if found.view.tabular:
+        stability.measure(FLAGS.experiment, found, k, common, store)
+
+
+def _measure_models(found, k, common, store):
     effort = thickness.effort(found, common.preset)
     (attack,) = common.attacks
     cells = [("none", None), *((attack, epsilon) for epsilon in common.epsilon)]

@@ -85,7 +85,11 @@ def main(argv):
         attacks=(*attacks.NAMES, STRONGEST),
     )
     runs.check_single(common, ("attacks", "k", "epsilon"))
-    chosen = [_choose(found, common) for found in parts.problems(common)]
+    # Images and graphs have methods of their own as well.
+    names = ("methods", "k", "seeds")
+    chosen = [
+        parts.choose_largest(found, common, names) for found in parts.problems(common)
+    ]
     folder, store = parts.start(
         chosen, common, experiment=FLAGS.experiment, own=_LARGEST
     )
@@ -94,14 +98,6 @@ def main(argv):
     written, groups = parts.write_reports(folder, store, chosen, _LARGEST, write_report)
     written.append(_exhibit(folder, store, groups, written))
     print("\n".join(map(str, written)))
-
-
-def _choose(found, common):
-    """Images and graphs have methods, k, seeds and the largest budget of their own."""
-    names, own = ("methods", "k", "seeds"), {}
-    if not found.view.tabular:
-        own["epsilon"] = (max(found.epsilon[common.preset]),)
-    return parts.choose(found, common, names, **own)
 
 
 def _measure_dataset(found, k, common, store):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from absl import app
+from absl import app, flags
 from absl import logging as absl_logging
 
 
@@ -30,6 +30,24 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
     logging.getLogger("jax").setLevel(logging.WARNING)
     app.call_after_init(lambda: absl_logging.set_verbosity(absl_logging.WARNING))
     app.run(guarded(main))
+
+
+def call(experiment: Any, *arguments: str) -> None:
+    """Run an experiment in this process, as in a notebook or a test.
+
+    Flags that an earlier call gave, and this one does not, are at their defaults again.
+
+    Args:
+      experiment: its module.
+      arguments: its flags, such as "--preset=smoke".
+
+    Example:
+      >>> from experiments import robustness
+      >>> cli.call(robustness, "--preset=smoke", "--output_dir=results/try")
+    """
+    values = flags.FLAGS
+    values.unparse_flags()
+    guarded(experiment.main)(values([experiment.FLAGS.experiment, *arguments]))
 
 
 def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], None]:

@@ -84,8 +84,9 @@ def run_jobs(
                         statuses[job.name] = status
                         finished += job.minutes
                         ended(job, status)
-                bar.n = finished + sum(map(_done, running.values()))
-                bar.set_description_str(_shown(running, len(statuses), len(jobs)))
+                if show:
+                    bar.n = finished + sum(map(_done, running.values()))
+                    bar.set_description_str(_shown(running, len(statuses), len(jobs)))
         finally:
             _end([process for _, process, _ in running.values()])
     return statuses

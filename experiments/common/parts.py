@@ -175,12 +175,14 @@ def with_choices(
     return {**config, "by_dataset": chosen} if chosen else config
 
 
-def choose_largest(found: Problem, common: Common) -> Part:
-    """The part of a run at one ε: images and graphs have their own, k and seeds."""
+def choose_largest(
+    found: Problem, common: Common, names: Sequence[str] = ("k", "seeds")
+) -> Part:
+    """The part of a run at one ε: images and graphs have their own, and `names`."""
     own = {}
     if not found.view.tabular:
         own["epsilon"] = (max(found.epsilon[common.preset]),)
-    return choose(found, common, ("k", "seeds"), **own)
+    return choose(found, common, names, **own)
 
 
 def in_turn(parts: Iterable[Part]) -> Iterator[tuple[Problem, Common, int]]:

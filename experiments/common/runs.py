@@ -149,6 +149,41 @@ class Question(NamedTuple):
     exact: bool = False
 
 
+def run(
+    common: Common,
+    chosen: Sequence[parts.Part],
+    own: Sequence[str],
+    measure: Callable[..., None],
+    write: Callable[..., list[Path]],
+    *,
+    experiment: str,
+    title: str,
+    questions: Sequence[Question],
+    figures: Mapping[str, str],
+) -> None:
+    """Measure every part of a run with every k, then `finish` it.
+
+    Args:
+      common, chosen, own: flags and parts of the run, as of `parts.start`.
+      measure: `measure(found, k, common, store)`, with the flags for that data set.
+      write, title, questions, figures: as of `finish`.
+      experiment: its name.
+    """
+    folder, store = parts.start(chosen, common, experiment=experiment, own=own)
+    for found, flags, k in parts.in_turn(chosen):
+        measure(found, k, flags, store)
+    finish(
+        folder,
+        store,
+        chosen,
+        own,
+        write,
+        title=title,
+        questions=questions,
+        figures=figures,
+    )
+
+
 def finish(
     folder: Path,
     store: RecordStore,

@@ -8,7 +8,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from experiments.common import cli, evaluation, protocol, records, trained
 from r2et_jax import datasets, metrics, models, saved
@@ -32,12 +31,7 @@ def imported(name):
 
 
 def call(binary, *arguments):
-    values = absl_flags.FLAGS
-    values.unparse_flags()
-    for name in (*binary.flags.LISTS, "model", "weights"):
-        if name in values:
-            values[name].unparse()
-    cli.guarded(binary.main)(values([binary.FLAGS.experiment, *arguments]))
+    cli.call(binary, *arguments)
 
 
 @pytest.fixture(scope="module")

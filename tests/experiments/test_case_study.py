@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from experiments.common import (
     candidates,
@@ -52,16 +51,11 @@ def experiment(tiny):
 
 
 def call(experiment, folder, *arguments):
-    values = absl_flags.FLAGS
-    values.unparse_flags()
-    for name in (*experiment.flags.LISTS, "num_examples", "tolerance", "pooling"):
-        values[name].unparse()
     common = ("--preset=smoke", "--noprogress", "--seeds=3,0", "--num_examples=2")
     common += (f"--methods={','.join(reversed(METHODS))}", "--attacks=random")
     common += (f"--datasets={','.join(DATASETS)}",)
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    rest = values(["case_study", *common, *folders, *arguments])
-    cli.guarded(experiment.main)(rest)
+    cli.call(experiment, *common, *folders, *arguments)
 
 
 @pytest.fixture(scope="module")

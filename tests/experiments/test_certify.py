@@ -6,7 +6,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from experiments.common import certify_report, cli, exhibit, protocol, records
 from r2et_jax import models, threat
@@ -32,15 +31,10 @@ def experiment(monkeypatch):
 
 
 def call(experiment, folder, *arguments):
-    values = absl_flags.FLAGS
-    values.unparse_flags()
-    for name in experiment.flags.LISTS:
-        values[name].unparse()
     common = ("--preset=smoke", "--noprogress", "--seeds=0,3", "--epsilon=.05,.5")
     common += (f"--methods={','.join(METHODS)}",)
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    rest = values(["certify", *common, *folders, *arguments])
-    cli.guarded(experiment.main)(rest)
+    cli.call(experiment, *common, *folders, *arguments)
 
 
 def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):

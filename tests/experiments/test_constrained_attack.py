@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from experiments.common import (
     claims_constrained,
@@ -24,7 +23,6 @@ NUM_INPUTS = 12
 TINY = protocol.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=NUM_INPUTS
 )
-OWN = ("weightings", "learning_rates", "ranking_weights")
 
 
 def test_sensitivity_is_read_where_the_precision_is_first_reached():
@@ -110,16 +108,12 @@ def run(binary, monkeypatch, tmp_path):
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
     def call(*arguments):
-        values = absl_flags.FLAGS
-        values.unparse_flags()
-        for name in (*binary.flags.LISTS, *OWN):
-            values[name].unparse()
         fixed = (
             "--preset=smoke", "--noprogress", "--seeds=0", "--learning_rates=.1",
             "--weightings=unconstrained,gda", f"--output_dir={tmp_path}",
             f"--models_dir={tmp_path / 'models'}",
         )  # fmt: skip
-        cli.guarded(binary.main)(values(["constrained_attack", *fixed, *arguments]))
+        cli.call(binary, *fixed, *arguments)
 
     return call
 

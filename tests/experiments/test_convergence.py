@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 from scipy import stats
 
 from experiments.common import (
@@ -106,14 +105,9 @@ def experiment(monkeypatch):
 
 
 def call(experiment, folder, *arguments):
-    values = absl_flags.FLAGS
-    values.unparse_flags()
-    for name in experiment.flags.LISTS:
-        values[name].unparse()
     common = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    rest = values(["convergence", *common, *folders, *arguments])
-    cli.guarded(experiment.main)(rest)
+    cli.call(experiment, *common, *folders, *arguments)
 
 
 def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 from scipy import stats
 
 from experiments.common import (
@@ -37,14 +36,9 @@ def experiment(monkeypatch):
 
 
 def call(experiment, folder, *arguments):
-    values = absl_flags.FLAGS
-    values.unparse_flags()
-    for name in experiment.flags.LISTS:
-        values[name].unparse()
     common = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    rest = values(["correlation", *common, *folders, *arguments])
-    cli.guarded(experiment.main)(rest)
+    cli.call(experiment, *common, *folders, *arguments)
 
 
 def test_quantities_are_those_of_the_dense_hessian(experiment, monkeypatch):

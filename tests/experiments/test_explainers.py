@@ -7,7 +7,6 @@ import importlib
 import jax
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from experiments.common import cli, exhibit, parts, problems, protocol, records, setup
 from experiments.common import views as views_of
@@ -42,15 +41,11 @@ def test_a_run_records_each_explainer_and_resumes(binary, tmp_path, monkeypatch)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
     def call():
-        values = absl_flags.FLAGS
-        values.unparse_flags()
-        for name in binary.flags.LISTS:
-            values[name].unparse()
         fixed = (
             "--preset=smoke", "--noprogress", "--methods=vanilla,wd", "--seeds=0,3",
             f"--output_dir={tmp_path}",
         )  # fmt: skip
-        cli.guarded(binary.main)(values(["explainers", *fixed]))
+        cli.call(binary, *fixed)
 
     call()
     path = tmp_path / "records.jsonl"

@@ -6,7 +6,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from experiments.common import cli, exhibit, protocol, runs
 from experiments.common import faithfulness_report as report
@@ -29,14 +28,9 @@ def experiment(monkeypatch):
 
 
 def call(experiment, folder, *arguments):
-    values = absl_flags.FLAGS
-    values.unparse_flags()
-    for name in (*experiment.flags.LISTS, "baselines"):
-        values[name].unparse()
     common = ("--preset=smoke", "--noprogress", f"--methods={','.join(METHODS)}")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    arguments = values(["faithfulness", *common, *folders, *arguments])
-    cli.guarded(experiment.main)(arguments)
+    cli.call(experiment, *common, *folders, *arguments)
 
 
 def by_loops(logit, saliency, x, replacement, sizes):

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from experiments.common import candidates, cli, exhibit, protocol, records, runs
 
@@ -28,15 +27,11 @@ def run(binary, monkeypatch, tmp_path):
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
     def call(*arguments):
-        values = absl_flags.FLAGS
-        values.unparse_flags()
-        for name in binary.flags.LISTS:
-            values[name].unparse()
         fixed = (
             "--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3",
             f"--output_dir={tmp_path}", f"--models_dir={tmp_path / 'models'}",
         )  # fmt: skip
-        cli.guarded(binary.main)(values(["gradient_profile", *fixed, *arguments]))
+        cli.call(binary, *fixed, *arguments)
 
     return call
 

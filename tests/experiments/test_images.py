@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
@@ -65,13 +64,9 @@ def found(data_dir):
 def call(name, data_dir, folder, *arguments):
     # Anew, since the common flags belong to the experiment imported last.
     experiment = importlib.reload(importlib.import_module(f"experiments.{name}"))
-    values = absl_flags.FLAGS
-    values.unparse_flags()
-    for flag in experiment.flags.LISTS:
-        values[flag].unparse()
     folders = f"--data_dir={data_dir}", f"--models_dir={folder / 'models'}"
     common = "--preset=smoke", "--noprogress", f"--output_dir={folder / name}"
-    cli.guarded(experiment.main)(values([name, *common, *folders, *arguments]))
+    cli.call(experiment, *common, *folders, *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 from scipy import stats
 
 from experiments.common import cli, exhibit, parts, protocol, records, setup
@@ -44,15 +43,11 @@ def finished(tmp_path_factory, binary):
     kept = []
 
     def call(*arguments):
-        values = absl_flags.FLAGS
-        values.unparse_flags()
-        for name in binary.flags.LISTS:
-            values[name].unparse()
         fixed = (
             "--preset=smoke", "--noprogress", f"--methods={','.join(METHODS)}",
             "--attacks=random,er_surrogate", "--seeds=0,3", f"--output_dir={folder}",
         )  # fmt: skip
-        cli.guarded(binary.main)(values(["motivation", *fixed, *arguments]))
+        cli.call(binary, *fixed, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(protocol.PRESETS, "smoke", TINY)

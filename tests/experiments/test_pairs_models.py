@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from experiments.common import (
     candidates,
@@ -29,11 +28,6 @@ TINY = {
     "num_valid": 4, "num_test": 6, "num_train": 320,
 }  # fmt: skip
 ALWAYS = "--preset=smoke", "--noprogress"
-OWN = {
-    "train": ("weights", "fold", "pooling"),
-    "attack": ("model",),
-    "constrained_attack": ("weightings", "learning_rates", "ranking_weights"),
-}
 # Data set -> its folder's name, k, budgets and norm.
 SAVED = {
     "digits": ("digits-wd-seed0-tolerance0.01", 8, [0.1, 0.2], "l2"),
@@ -44,11 +38,7 @@ SAVED = {
 def call(name, *arguments):
     # Anew, since the common flags belong to the experiment imported last.
     binary = importlib.reload(importlib.import_module(f"experiments.{name}"))
-    values = absl_flags.FLAGS
-    values.unparse_flags()
-    for flag in (*binary.flags.LISTS, *OWN[name]):
-        values[flag].unparse()
-    cli.guarded(binary.main)(values([name, *ALWAYS, *arguments]))
+    cli.call(binary, *ALWAYS, *arguments)
 
 
 @pytest.fixture(autouse=True, scope="module")

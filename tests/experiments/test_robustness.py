@@ -10,7 +10,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from experiments.common import (
     candidates,
@@ -50,13 +49,8 @@ def robustness():
 
 
 def call(robustness, folder, *arguments):
-    values = absl_flags.FLAGS
-    values.unparse_flags()
-    for name in robustness.flags.LISTS:
-        values[name].unparse()
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    rest = values(["robustness", *ARGUMENTS, *folders, *arguments])
-    cli.guarded(robustness.main)(rest)
+    cli.call(robustness, *ARGUMENTS, *folders, *arguments)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from experiments.common import (
     candidates,
@@ -23,7 +22,6 @@ from r2et_jax import attacks, datasets, ranking, saliency, score, threat
 TINY = protocol.PRESETS["smoke"]._replace(
     pretrain_epochs=4, epochs=2, eval_every=1, num_valid=8, num_test=12
 )
-OWN = ("factors", "folds", "pooling")
 
 
 @pytest.fixture
@@ -37,14 +35,9 @@ def experiment(monkeypatch):
 
 
 def call(experiment, folder, *arguments):
-    values = absl_flags.FLAGS
-    values.unparse_flags()
-    for name in (*experiment.flags.LISTS, *OWN):
-        values[name].unparse()
     common = ("--preset=smoke", "--noprogress", "--seeds=0,3", "--k=4")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    rest = values(["sensitivity", *common, *folders, *arguments])
-    cli.guarded(experiment.main)(rest)
+    cli.call(experiment, *common, *folders, *arguments)
 
 
 @pytest.fixture(scope="module")

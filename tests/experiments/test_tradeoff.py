@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -123,13 +122,9 @@ def experiment(monkeypatch):
 
 
 def call(experiment, folder, *arguments):
-    values = absl_flags.FLAGS
-    values.unparse_flags()
-    for name in experiment.flags.LISTS:
-        values[name].unparse()
     common = ("--preset=smoke", "--noprogress", f"--methods={','.join(METHODS)}")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    cli.guarded(experiment.main)(values(["tradeoff", *common, *folders, *arguments]))
+    cli.call(experiment, *common, *folders, *arguments)
 
 
 def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):

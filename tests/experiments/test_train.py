@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from experiments.common import cli, fitting, protocol, records
 from r2et_jax import datasets, metrics, models, saved, training
@@ -32,10 +31,6 @@ ARGUMENTS = (
     "--methods=logistic,r2et_nh",
     "--seeds=0,4",
 )
-OWN = (
-    "weights", "schedule", "reference", "learning_rate_schedule", "clip_norm",
-    "average_decay", "prune", "fold", "pooling",
-)  # fmt: skip
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -59,12 +54,8 @@ def binary():
 
 
 def call(binary, folder, *arguments):
-    values = absl_flags.FLAGS
-    values.unparse_flags()
-    for name in (*binary.flags.LISTS, *OWN):
-        values[name].unparse()
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'kept'}"
-    cli.guarded(binary.main)(values(["train", *ARGUMENTS, *folders, *arguments]))
+    cli.call(binary, *ARGUMENTS, *folders, *arguments)
 
 
 @pytest.fixture
