@@ -46,6 +46,9 @@ _LATER = {
     name: protocols.Protocol._field_defaults[name]
     for name in ("schedule", "reference", "k_prime")
 }
+# Of one objective for several folds, one compiled program.
+_adam = functools.lru_cache(training.adam)
+_compile_grid = functools.lru_cache(training.compile_grid)
 
 
 class Fitted(NamedTuple):
@@ -286,7 +289,7 @@ class Fitter:
         if epochs % block:
             raise ValueError(f"{epochs} epochs are no multiple of eval_every = {block}")
         size = min(protocol.batch_size, len(self.y))
-        optimizer = training.adam(
+        optimizer = _adam(
             protocol.learning_rate,
             schedule=protocol.learning_rate_schedule,
             num_steps=epochs * (len(self.y) // size),
@@ -299,7 +302,7 @@ class Fitter:
         reference = protocol.reference if objective.terms else "self"
         reference = "fixed" if reference == "vanilla" else reference
         averaged = protocol.average_decay is not None
-        run = training.compile_grid(
+        run = _compile_grid(
             objective.loss,
             optimizer,
             num_epochs=block,

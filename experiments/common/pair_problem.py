@@ -16,7 +16,7 @@ import numpy as np
 from experiments.common import pair_protocol
 from experiments.common import protocol as protocols
 from experiments.common.tabular_problem import StructuredProblem
-from experiments.common.views import GRAPH, IMAGE, Inputs
+from experiments.common.views import GRAPH, IMAGE, Inputs, View
 from r2et_jax import datasets, models, objectives
 from r2et_jax.checks import check_in
 from r2et_jax.types import ApplyFn, Params
@@ -74,13 +74,31 @@ class PairProblem(StructuredProblem):
         few = int(np.quantile(edges, _FEW_EDGES))
         return max(1, min(_MOST_FEATURES, few // 2))
 
+    @functools.cached_property
+    def _max_connected(self) -> int | None:
+        """The most nodes with edges in a graph of the data, where that saves work."""
+        if not self.dataset.meta.get("sparse"):
+            return None
+        data, n = self.dataset, self.shape[0]
+        graphs = np.concatenate([s.inputs for s in (data.train, data.valid, data.test)])
+        first, second = np.triu_indices(n, 1)
+        most = max(
+            np.unique([first[edges], second[edges]]).size
+            for edges in map(np.flatnonzero, graphs)
+        )
+        return most if most <= n // 2 else None
+
     def model(self, method: str) -> models.Siamese:
         self.check_method(method)
         smooth = objectives.method(method).smooth
         shape = self.shape
         if self._is_graph:
             small = shape[0] <= _SMALL_GRAPH
-            encoder = models.GCN(shape[0], hidden=(64, 32) if small else (256, 128))
+            encoder = models.GCN(
+                shape[0],
+                hidden=(64, 32) if small else (256, 128),
+                max_connected=self._max_connected,
+            )
         elif self.small:
             encoder = models.MLP((_SMALL_HIDDEN,), num_outputs=_SMALL_EMBEDDING)
         else:
@@ -122,27 +140,16 @@ class PairProblem(StructuredProblem):
     def objective(
         self, method: str, model: Any, *, k: int, k_prime: int | None = None
     ) -> objectives.Objective:
-        built = objectives.objective(
-            method,
-            self.trained(model),
-            k=k,
-            k_prime=k_prime or protocols.default_k_prime(k, self.num_features),
-            surrogate=self.trained(model.surrogate(rho=self.view.rho)),
-            epsilon=self.radius,
-            split=self.split(model),
-        )
-        return built._replace(loss=objectives.with_context(built.loss))
+        k_prime = k_prime or protocols.default_k_prime(k, self.num_features)
+        return _objective(self.view, self.radius, method, model, k, k_prime)
 
     def trained(self, model: models.Siamese) -> ApplyFn:
         """The model as a function of what `training` returns."""
-        return (_in_factors if self._is_graph else models.pair_apply)(model)
+        return _trained(self.view, model)
 
     def split(self, model: models.Siamese) -> tuple[ApplyFn, ApplyFn] | None:
-        """The model in two parts, of which the inner may be piecewise linear.
-
-        A graph's normalisation is not piecewise linear in its edges.
-        """
-        return None if self._is_graph else models.pair_split(model)
+        """The model in two parts, of which the inner may be piecewise linear."""
+        return _split(self.view, model)
 
     def settle(self, model: Any, params: Params) -> Params:
         """With the centre of the embeddings at the training graphs' mean."""
@@ -152,6 +159,32 @@ class PairProblem(StructuredProblem):
 
     def config(self, method: str) -> dict[str, Any]:
         return {"fold": self.fold, **super().config(method)}
+
+
+@functools.lru_cache
+def _objective(
+    view: View, radius: float, method: str, model: models.Siamese, k: int, k_prime: int
+) -> objectives.Objective:
+    """One for all folds, whose compiled training is then one too."""
+    built = objectives.objective(
+        method,
+        _trained(view, model),
+        k=k,
+        k_prime=k_prime,
+        surrogate=_trained(view, model.surrogate(rho=view.rho)),
+        epsilon=radius,
+        split=_split(view, model),
+    )
+    return built._replace(loss=objectives.with_context(built.loss))
+
+
+def _trained(view: View, model: models.Siamese) -> ApplyFn:
+    return (_in_factors if view.kind == "graph" else models.pair_apply)(model)
+
+
+def _split(view: View, model: models.Siamese) -> tuple[ApplyFn, ApplyFn] | None:
+    # A graph's normalisation is not piecewise linear in its edges.
+    return None if view.kind == "graph" else models.pair_split(model)
 
 
 def _in_factors(model: models.Siamese) -> ApplyFn:

@@ -134,6 +134,43 @@ class _Dense:
         return jnp.mean(self.normal, axis=0) @ h
 
 
+class _Connected:
+    """Maps of a graph of which few nodes have edges, given by its matrix.
+
+    The matrix is that of the nodes which have one, padded. Rows of all nodes are two
+    arrays: those of these nodes, and all n as they are without edges, for the others.
+    """
+
+    def __init__(self, matrix: Array, size: int):
+        n = matrix.shape[0]
+        has_edge = jnp.any(matrix != 0, axis=1)
+        (self.nodes,) = jnp.nonzero(has_edge, size=size, fill_value=0)
+        count = jnp.sum(has_edge)
+        real = jnp.arange(size) < count
+        inside = jnp.where(real[:, None] & real, matrix[self.nodes][:, self.nodes], 0)
+        self.dense = _Dense(inside)
+        # Nothing is left out unsaid: too many nodes with edges end as NaN.
+        known = jnp.where(count <= size, 1 / n, jnp.nan).astype(matrix.dtype)
+        self.near = jnp.where(real, known, 0)
+        self.alone = jnp.where(has_edge, 0, known)
+
+    def features(self, kernel):
+        return kernel[self.nodes], kernel
+
+    def rows(self, h):
+        # A node without edges has its loop of weight 1 alone.
+        near, alone = h
+        return self.dense.rows(near), alone
+
+    def convolve(self, h):
+        near, alone = h
+        return self.dense.convolve(near), alone
+
+    def mean(self, h):
+        near, alone = h
+        return (self.near @ self.dense.normal) @ near + self.alone @ alone
+
+
 class _Sparse:
     """The same maps of a batch of graphs given by their edges."""
 
@@ -200,6 +237,10 @@ class GCN(nn.Module):
         to each region.
       activation: name of φ, see `models.activations`.
       rho: sharpness of its softplus forms.
+      max_connected: the most nodes of a graph with an edge or a diagonal, where these
+        are few: products with the matrix of a graph are then with theirs alone. A graph
+        with more gives NaN. An edge that is absent at another node has the derivative
+        0: meant for gradient × input, and for attacks under `absent="frozen"`.
 
     Example:
       >>> model = GCN(num_nodes=4, hidden=(6, 3))
@@ -216,6 +257,7 @@ class GCN(nn.Module):
     features: str = "one_hot"
     activation: str = "relu"
     rho: float = 5.0
+    max_connected: int | None = None
 
     @nn.compact
     def __call__(self, x):
@@ -241,8 +283,11 @@ class GCN(nn.Module):
         if len(kernels) == 1:
             return graph.mean(h) + biases[0]
         for kernel, bias in zip(kernels[1:-1], biases[:-2], strict=True):
-            h = act(graph.convolve(h) + bias) @ kernel
-        h = act(graph.convolve(h) + biases[-2])
+            h = jax.tree.map(
+                lambda rows, bias=bias, kernel=kernel: act(rows + bias) @ kernel,
+                graph.convolve(h),
+            )
+        h = jax.tree.map(lambda rows: act(rows + biases[-2]), graph.convolve(h))
         return graph.mean(h) @ kernels[-1] + biases[-1]
 
     def _graph(self, x):
@@ -256,13 +301,16 @@ class GCN(nn.Module):
                     )
             return _Sparse(x)
         if x.ndim == 1:
-            return _Dense(adjacency(x, n))
+            x = adjacency(x, n)
         if x.shape != (n, n):
             raise ValueError(
                 f"one graph of {n} nodes is [{math.comb(n, 2)}] or [{n}, {n}], got "
                 f"{x.shape}; batch with jax.vmap"
             )
-        return _Dense(x)
+        if self.max_connected is None:
+            return _Dense(x)
+        check_count("max_connected", self.max_connected)
+        return _Connected(x, min(self.max_connected, n))
 
     def surrogate(self, *, rho: float) -> GCN:
         """The model with the smooth stand-in of a piecewise-linear activation.

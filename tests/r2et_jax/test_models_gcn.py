@@ -150,6 +150,37 @@ def test_sparse_equals_dense_in_value_gradient_and_hessian(features, act):
         np.testing.assert_array_equal(found[len(kept) :], 0)  # padding has no influence
 
 
+@pytest.mark.parametrize("features", gcn.FEATURES)
+@pytest.mark.parametrize("hidden", [(3,), (5, 3), (5, 4, 3)])
+def test_leaving_out_nodes_without_edges_changes_nothing(features, hidden):
+    model = models.GCN(
+        num_nodes=N, hidden=hidden, features=features, activation="softplus", rho=2.0
+    )
+    place = np.stack(np.triu_indices(N, 1))
+    x = graph_weights(3, density=0.9) * ~np.isin(place, [2, 5]).any(axis=0)
+    kept = x != 0
+    connected = np.unique(place[:, kept]).size
+    assert 2 < connected < N - 2  # several nodes are left out
+    v = np.random.default_rng(2).normal(size=M) * kept
+    with jax.enable_x64(True):
+        params, mix = init(model), jnp.array([1.0, -2.0, 0.5])
+
+        def found(size):
+            few = model.clone(max_connected=size)
+            return derivatives(
+                lambda x: mix @ few.apply(params, x), jnp.asarray(x), jnp.asarray(v)
+            )
+
+        dense = found(None)
+        for size in (connected, connected + 1, N + 3):
+            few = found(size)
+            np.testing.assert_allclose(few[0], dense[0], rtol=1e-12)
+            for one, expected in zip(few[1:], dense[1:], strict=True):
+                assert np.linalg.norm(expected[kept]) > 1e-3
+                np.testing.assert_allclose(one[kept], expected[kept], atol=1e-12)
+        assert np.isnan(found(connected - 1)[0])
+
+
 def test_a_padded_batch_of_graphs_equals_the_graphs_one_by_one():
     model = models.GCN(num_nodes=N, hidden=(5, 3))
     x = graph_weights(3, size=(3,)).astype(np.float32)
