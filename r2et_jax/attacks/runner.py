@@ -118,21 +118,23 @@ def attack_example(
       ValueError: if num_steps is no positive multiple of track_every.
     """
     _check_counts(num_steps, track_every)
-    phases = _phases(attack, num_steps=num_steps, track_every=track_every)
-    context, carry = phases.begin(params, x, target, threat, key=key, start=start)
+    parts = phases(attack, num_steps=num_steps, track_every=track_every)
+    context, carry = parts.begin(params, x, target, threat, key=key, start=start)
 
     def tracked(carry, index):
         carry = jax.lax.fori_loop(
-            0, track_every, lambda _, c: phases.advance(params, context, c), carry
+            0, track_every, lambda _, c: parts.advance(params, context, c), carry
         )
-        return phases.judge(params, context, carry, index)
+        return parts.judge(params, context, carry, index)
 
     index = jnp.arange(num_steps // track_every, dtype=jnp.int32)
     carry, traces = jax.lax.scan(tracked, carry, index)
-    return phases.finish(params, context, carry, traces)
+    return parts.finish(params, context, carry, traces)
 
 
-def _phases(attack: Attack, *, num_steps: int, track_every: int) -> Phases:
+def phases(attack: Attack, *, num_steps: int, track_every: int) -> Phases:
+    """The attack on one input in pieces, as `attack_example` joins them."""
+
     def begin(params, x, target, threat, *, key, start=None):
         context, state = attack.init(params, x, target, threat, key=key, start=start)
         whole = top_k_overlap(context.top_mask, context.clean_map.ravel(), k=attack.k)
@@ -268,20 +270,28 @@ def compile_attack(
     """
     _check_counts(num_steps, track_every)
     one = _one_input(attack, num_steps=num_steps, track_every=track_every)
+    draw = jax.vmap(jax.random.fold_in, (None, 0))
 
     def chunk(shared, batched):
         params, threat, key = shared
         x, index, context = batched
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
         each = jax.vmap(one, (None, None, 0, 0, 0))
-        return each(params, threat, x, keys, context)
+        return each(params, threat, x, draw(key, index), context)
 
-    stepwise = compile_phases(
-        _phases(attack, num_steps=num_steps, track_every=track_every),
+    by_steps = compile_phases(
+        lambda: phases(attack, num_steps=num_steps, track_every=track_every),
         attack.apply,
         num_steps=num_steps,
         track_every=track_every,
     )
+    compiled_draw = jax.jit(draw)
+
+    def stepwise(shared, batched):
+        params, threat, key = shared
+        x, index, context = batched
+        keys = compiled_draw(key, index)
+        return by_steps((params, threat, ()), (x, keys, context))
+
     run_chunks = drive_chunks(
         choose_form(jax.jit(chunk), stepwise, host_driven=host_driven),
         batch_size=batch_size,

@@ -37,39 +37,39 @@ class Phases(NamedTuple):
 
 
 def compile_phases(
-    phases: Phases, apply: ApplyFn, *, num_steps: int, track_every: int
+    build: Callable[..., Phases], apply: ApplyFn, *, num_steps: int, track_every: int
 ) -> Callable[..., Any]:
     """The attack on a chunk of inputs, each phase compiled, the loop on the host.
 
     Args:
-      phases: the attack.
+      build: `build(*settings) -> Phases`; the settings are traced.
       apply: the model under attack, which predicts each input's target.
       num_steps: steps, a multiple of `track_every`.
       track_every: steps between two judgements.
 
     Returns:
-      `run((params, threat, key), (x [m, n], index [m], context)) -> result`, with a
-      leading axis m and examples' keys by index, as `attacks.compile_attack` has them.
+      `run((params, threat, settings), (x [m, n], keys [m], context)) -> result`, with a
+      leading axis m.
     """
 
     def begin(shared, batched):
-        params, threat, key = shared
+        params, threat, settings = shared
 
-        def one(x, index, context):
+        def one(x, key, context):
             model = in_context(params, context)
             target = predicted_class(apply(model, x))
-            each = jax.random.fold_in(key, index)
-            fixed, carry = phases.begin(model, x, target, threat, key=each)
+            found = build(*settings).begin(model, x, target, threat, key=key)
             # The threat model is shared: only the rest has a copy for each example.
-            return fixed._replace(threat=None), carry
+            return found[0]._replace(threat=None), found[1]
 
         return jax.vmap(one)(*batched)
 
-    def mapped(phase):
+    def mapped(name):
         def each(shared, context, fixed, *state):
-            params, threat, _ = shared
+            params, threat, settings = shared
 
             def one(context, fixed, *state):
+                phase = getattr(build(*settings), name)
                 fixed = fixed._replace(threat=threat)
                 return phase(in_context(params, context), fixed, *state)
 
@@ -79,14 +79,14 @@ def compile_phases(
 
     def judge(shared, context, fixed, carry, block):
         blocks = jnp.broadcast_to(block, fixed.target.shape)
-        return mapped(phases.judge)(shared, context, fixed, carry, blocks)
+        return mapped("judge")(shared, context, fixed, carry, blocks)
 
     def finish(shared, context, fixed, carry, traces):
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *traces)
-        return mapped(phases.finish)(shared, context, fixed, carry, stacked)
+        return mapped("finish")(shared, context, fixed, carry, stacked)
 
     begin, judge, finish = jax.jit(begin), jax.jit(judge), jax.jit(finish)
-    advance = jax.jit(mapped(phases.advance))
+    advance = jax.jit(mapped("advance"))
 
     def run(shared, batched):
         context = batched[-1]

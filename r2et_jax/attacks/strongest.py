@@ -20,11 +20,12 @@ import optax
 from r2et_jax import saliency as saliency_lib
 from r2et_jax import score
 from r2et_jax.attacks import goals, optimizers
-from r2et_jax.attacks.chunked import balanced_size, compile_chunked
+from r2et_jax.attacks.chunked import balanced_size, compile_chunked, drive_chunks
 from r2et_jax.attacks.context import in_context
 from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
 from r2et_jax.attacks.registry import Model, named_attack
-from r2et_jax.attacks.runner import Best, attack_example
+from r2et_jax.attacks.runner import Best, attack_example, phases
+from r2et_jax.attacks.stepwise import choose_form, compile_phases
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class
@@ -210,8 +211,9 @@ def compile_strongest(
     *,
     budget: int = DEFAULT_BUDGET,
     batch_size: int = DEFAULT_BATCH_SIZE,
+    host_driven: bool | None = None,
 ) -> Callable[..., StrongestResult]:
-    """The ensemble on a batch, driven in rounds; each member compiles once.
+    """The ensemble on a batch, driven in rounds; each kind of member compiles once.
 
     Every round runs each member from fresh random starts. Inputs whose P@k is 0 with
     the predicted class kept, which cannot be beaten under any prediction rule, drop out
@@ -222,6 +224,7 @@ def compile_strongest(
       budget: gradient evaluations for each input, at most; a member that does not fit
         any more is left out.
       batch_size: inputs that are attacked at a time.
+      host_driven: whether the host drives the steps too, see `compile_attack`.
 
     Returns:
       `run(params, x [m, n], threat, *, key, context=None) -> StrongestResult` on the
@@ -236,10 +239,18 @@ def compile_strongest(
     names = [member.name for member in members]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"members must have distinct names, got {names}")
+    first = members[0].build(*members[0].settings)
+    judge = _compile_judge(first, batch_size)
     families: dict[Any, Callable] = {}
     for member in members:
         shape = (member.build, member.num_steps, member.track_every, member.restarts)
-        families.setdefault(shape, _compile_family(*shape, batch_size=batch_size))
+        if shape not in families:
+            families[shape] = _compile_family(
+                *shape,
+                apply=first.apply,
+                batch_size=batch_size,
+                host_driven=host_driven,
+            )
     compiled = [
         families[m.build, m.num_steps, m.track_every, m.restarts] for m in members
     ]
@@ -249,7 +260,6 @@ def compile_strongest(
             f"budget must allow at least one member, of {cheapest} gradient "
             f"evaluations, got {budget}"
         )
-    judge = _compile_judge(members[0].build(*members[0].settings), batch_size)
 
     def run(
         params: Params,
@@ -358,45 +368,69 @@ def _compile_judge(attack: Attack, batch_size: int):
     return lambda params, *batched: run(params, batched)
 
 
-def _compile_family(build, num_steps, track_every, num_restarts, *, batch_size):
+def _compile_family(
+    build, num_steps, track_every, num_restarts, *, apply, batch_size, host_driven
+):
     """`run((params, threat, key, settings), (x [m, n], index [m], context))`.
 
     It returns the best inputs under the prediction rule and with the class kept, and
     the number of steps whose gradient vanished.
     """
+    steps = {"num_steps": num_steps, "track_every": track_every}
+
+    def keys_of(key, index):
+        return jax.random.split(jax.random.fold_in(key, index), num_restarts)
+
+    def nothing(x):
+        none = Best(x, jnp.ones((), x.dtype), jnp.zeros((), jnp.int32))
+        return none, none, jnp.zeros((), x.dtype)
+
+    def keep(carry, result):
+        best, best_same, vanished = carry
+        best = _lower(result.best, best)
+        best_same = _lower(result.best_same_class, best_same)
+        vanished += num_steps * result.vanished.astype(vanished.dtype)
+        return best, best_same, vanished
 
     def one(params, x, index, context, threat, key, settings):
         attack, params = build(*settings), in_context(params, context)
         target = predicted_class(attack.apply(params, x))
 
         def restart(carry, key):
-            result = attack_example(
-                attack,
-                params,
-                x,
-                target,
-                threat,
-                key=key,
-                num_steps=num_steps,
-                track_every=track_every,
-            )
-            best, best_same, vanished = carry
-            best = _lower(result.best, best)
-            best_same = _lower(result.best_same_class, best_same)
-            vanished += num_steps * result.vanished.astype(x.dtype)
-            return (best, best_same, vanished), None
+            result = attack_example(attack, params, x, target, threat, key=key, **steps)
+            return keep(carry, result), None
 
-        keys = jax.random.split(jax.random.fold_in(key, index), num_restarts)
-        nothing = Best(x, jnp.ones((), x.dtype), jnp.zeros((), jnp.int32))
-        start = (nothing, nothing, jnp.zeros((), x.dtype))
-        return jax.lax.scan(restart, start, keys)[0]
+        return jax.lax.scan(restart, nothing(x), keys_of(key, index))[0]
 
     def chunk(shared, batched):
         params, threat, key, settings = shared
         each = jax.vmap(one, (None, 0, 0, 0, None, None, None))
         return each(params, *batched, threat, key, settings)
 
-    return compile_chunked(chunk, batch_size=batch_size)
+    by_steps = compile_phases(
+        lambda *settings: phases(build(*settings), **steps), apply, **steps
+    )
+    begin = jax.jit(
+        lambda x, key, index: (
+            jax.vmap(nothing)(x),
+            jax.vmap(keys_of, (None, 0), 1)(key, index),
+        )
+    )
+    update = jax.jit(jax.vmap(keep))
+
+    def stepwise(shared, batched):
+        params, threat, key, settings = shared
+        x, index, context = batched
+        carry, keys = begin(x, key, index)
+        for restart in range(num_restarts):
+            inputs = x, keys[restart], context
+            carry = update(carry, by_steps((params, threat, settings), inputs))
+        return carry
+
+    return drive_chunks(
+        choose_form(jax.jit(chunk), stepwise, host_driven=host_driven),
+        batch_size=batch_size,
+    )
 
 
 def _lower(new: Best, old: Best) -> Best:

@@ -79,6 +79,35 @@ def test_steps_driven_from_the_host_find_what_the_scan_finds(build):
         )
 
 
+@pytest.mark.standard_promotion  # Optax's schedules divide an integer
+def test_the_ensemble_driven_from_the_host_finds_what_the_scan_finds():
+    members = attacks.default_ensemble(convolved, lambda rho: convolved, k=K)
+    short = {"num_steps": 4, "track_every": 2}
+    members = [
+        member._replace(**short, restarts=1 if member.name == "random" else 2)
+        for member in members
+        if member.name in ("precision_rho10", "precision_wide_rho10", "random")
+    ]
+    with jax.enable_x64(True):
+        x, context = inputs()
+        budget = threat_model("l2", 0.6, lower=-2.0, prediction="same_class")
+        found = {}
+        for driven in (True, False):
+            run = attacks.compile_strongest(
+                members, budget=50, batch_size=3, host_driven=driven
+            )
+            found[driven] = run(
+                parameters(), x, budget, key=jax.random.key(3), context=context
+            )
+        assert len(found[True].curve_budget) > len(members) + 1  # a second round too
+        assert 0 < found[True].best.precision.mean() < 1
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12),
+            found[True],
+            found[False],
+        )
+
+
 def test_driven_steps_compile_once():
     traces = []
 
