@@ -136,15 +136,16 @@ class Question(NamedTuple):
     Attributes:
       said: the claim.
       rule: by which a data set is judged.
-      judge: `judge(store, dataset, common) -> (verdict, numbers)`, or None where the
-        question has no meaning.
+      judge: `judge(store, dataset, common) -> (verdict, numbers)`, followed by the
+        cause where the verdict is None for another one than `UNCLEAR`; or None where
+        the question has no meaning.
       cause: the likely one where it does not hold.
       exact: whether the rule counts, so that no error comes in.
     """
 
     said: str
     rule: str
-    judge: Callable[..., tuple[bool | None, str] | None]
+    judge: Callable[..., tuple[Any, ...] | None]
     cause: str
     exact: bool = False
 
@@ -241,7 +242,7 @@ def write_exhibit(
         judged = {name: found for name, found in judged.items() if found is not None}
         if judged:
             claims.append(_claim(question, list(judged.values())))
-        for name, (_, text) in judged.items():
+        for name, (_, text, *_) in judged.items():
             told.setdefault(name, text)
     drawn = {
         path: f"{text} {told.get(name, name)}."
@@ -256,8 +257,9 @@ def write_exhibit(
 
 
 def _claim(question, judged):
-    verdicts, texts = zip(*judged, strict=True)
+    verdicts, texts = zip(*(found[:2] for found in judged), strict=True)
     held = together(verdicts)
+    unclear = {(*found, UNCLEAR)[2] for found in judged if found[0] is None}
     beyond = f", beyond a {CONFIDENCE:.0%} interval over runs"
     rule = f"{question.rule}{'' if question.exact else beyond}"
     several = f"On {verdicts.count(True)} of {len(verdicts)} data sets. "
@@ -266,5 +268,5 @@ def _claim(question, judged):
         held=held,
         found=f"{several if len(verdicts) > 1 else ''}{'; '.join(texts)}. "
         f"Rule: {rule}.",
-        cause={True: "", None: UNCLEAR}.get(held, question.cause),
+        cause={True: "", None: " ".join(sorted(unclear))}.get(held, question.cause),
     )

@@ -63,12 +63,17 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
         "Chance.",
     )
     silent = question._replace(judge=lambda *_: None)
+    unsure = question._replace(
+        judge=lambda _, name, common: (None, name, "Too dark.")[: 2 + (name == "a")]
+    )
     runs.finish(
-        tmp_path, "two", [], (), None, title="T", questions=[question, silent],
+        tmp_path, "two", [], (), None, title="T", questions=[question, silent, unsure],
         figures={"seen": "What is seen."},
     )  # fmt: skip
     found = exhibit.read(tmp_path)
-    (claim,) = found.claims
+    claim, undecided = found.claims
+    assert undecided.held is None
+    assert undecided.cause == f"Too dark. {runs.UNCLEAR}"
     assert (claim.held, claim.cause) == (False, "Chance.")
     assert claim.found.startswith("On 1 of 2 data sets. a: two; b: two.")
     assert "Rule: by more than 1, beyond a 95% interval over runs." in claim.found

@@ -72,7 +72,10 @@ def robustness(store, *, dataset="adult", kind="tabular"):
         datasets=(dataset,), methods=tuple(MADE), k=(8,), epsilon=(0.5, 1.0),
         kind=kind, seeds=SEEDS,
     )  # fmt: skip
-    names = ("er", "er_wd", "strongest", "strongest_wd", "ours", "p+", "mse", "lower")
+    names = (
+        "er", "er_wd", "strongest", "strongest_wd", "ours", "p+", "mse", "lower",
+        "truth",
+    )  # fmt: skip
     asked = robustness_claims.questions(store, [common])
     found = {}
     for name, question in zip(names, asked, strict=True):
@@ -82,6 +85,7 @@ def robustness(store, *, dataset="adult", kind="tabular"):
 
 def test_robustness_is_judged_on_each_data_set():
     found = robustness(measured())
+    assert found.pop("truth") is None  # of tables it is not known
     verdicts = {name: judged[0] for name, judged in found.items()}
     assert verdicts == {
         "er": True, "er_wd": False, "strongest": True, "strongest_wd": False,
@@ -128,8 +132,23 @@ def test_graph_models_at_chance_tell_nothing():
     found = robustness(store, dataset="adhd", kind="graph")
     assert found["strongest"][0] is None
     assert "nothing was learnt" in found["strongest"][1]
+    assert "learnt nothing" in found["strongest"][2]
     store = measured(dataset="hiv")
     assert robustness(store, dataset="hiv", kind="graph")["strongest"][0] is True
+
+
+def test_the_truth_is_compared_under_attack():
+    store = measured(dataset="planted")
+    for method, before, after in (("vanilla", 0.6, 0.3), ("r2et", 0.5, 0.4)):
+        store += cells("planted", method, "truth_precision", before)
+        store += cells(
+            "planted", method, "truth_precision", after + NOISE * before,
+            attack="strongest", epsilon=1.0,
+        )  # fmt: skip
+    verdict, text = robustness(store, dataset="planted", kind="graph")["truth"]
+    assert verdict is True and text.startswith("planted +0.100 ± ")
+    assert "r2et 0.500 before and 0.400 after" in text
+    assert "vanilla 0.600 before and 0.300 after" in text
 
 
 def test_the_jackknife_of_a_mean_is_the_values_themselves():
