@@ -226,14 +226,29 @@ def write_page(cells, failed, common) -> list[Path]:
             except FileNotFoundError:
                 exhibits[name] = folder, None
         if exhibits:
-            command = (
-                f"python -m experiments.{part} --datasets={','.join(exhibits)} "
-                f"--preset={common.preset}"
-            )
-            shown.append(report_page.Section(part, _about(part), command, exhibits))
+            commands = _commands(part, exhibits, common.preset)
+            shown.append(report_page.Section(part, _about(part), commands, exhibits))
     told = {"preset": common.preset, **output.environment()}
     return report_page.write(
         common.output_dir / "report", shown, told=told, failed=failed
+    )
+
+
+def _commands(part: str, exhibits, preset: str) -> str:
+    """One a line: data sets that were run with the same flags share one."""
+    together = {}
+    for name, (_, found) in exhibits.items():
+        together.setdefault(found.given if found else (), []).append(name)
+    return "\n".join(
+        " ".join(
+            [
+                f"python -m experiments.{part}",
+                f"--datasets={','.join(names)}",
+                f"--preset={preset}",
+                *given,
+            ]
+        )
+        for given, names in together.items()
     )
 
 

@@ -11,9 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.common.output import write_text_atomic
+from absl import flags as absl_flags
+
+from experiments.common.output import PRESENTATION, write_text_atomic
 
 FILE = "exhibit.json"
+_APART = {"datasets", "preset", "data_dir", *PRESENTATION}
 
 
 class Claim(NamedTuple):
@@ -40,12 +43,15 @@ class Exhibit(NamedTuple):
       claims: that were judged.
       figures: file name -> text alternative: what is drawn, and what it shows.
       tables: file names of Markdown tables, the main one first.
+      given: flags that the run was given, such as "--methods=vanilla,wd", but for the
+        data, the preset and the folders.
     """
 
     title: str
     claims: tuple[Claim, ...]
     figures: Mapping[str, str]
     tables: tuple[str, ...]
+    given: tuple[str, ...] = ()
 
 
 def write(
@@ -74,6 +80,7 @@ def write(
         "claims": [claim._asdict() for claim in claims],
         "figures": {str(p.relative_to(folder)): text for p, text in figures.items()},
         "tables": [str(path.relative_to(folder)) for path in tables],
+        "given": _given(),
     }
     path = folder / FILE
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
@@ -93,4 +100,14 @@ def read(folder: Path) -> Exhibit:
         tuple(Claim(**claim) for claim in content["claims"]),
         content["figures"],
         tuple(content["tables"]),
+        tuple(content.get("given", ())),
     )
+
+
+def _given() -> list[str]:
+    """The flags of this process that make its command another one than the default."""
+    values = absl_flags.FLAGS
+    if not values.is_parsed():
+        return []
+    found = (values[name] for name in values if name not in _APART)
+    return sorted(flag.serialize() for flag in found if flag.present)

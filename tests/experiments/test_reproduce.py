@@ -318,6 +318,23 @@ def test_models_are_trained_first_and_times_measured_last(planned):
     assert {name.split()[0] for name in started} == set(reproduce.PARTS)
 
 
+def test_the_page_tells_the_flags_that_a_part_was_run_with(planned, tmp_path):
+    arguments = "--datasets=breast_cancer,digits", "--parts=robustness"
+    planned(*arguments)
+    kept = tmp_path / "out" / "robustness" / "digits" / "exhibit.json"
+    content = json.loads(kept.read_text())
+    kept.write_text(json.dumps({**content, "given": ["--methods=vanilla,wd"]}))
+    other = tmp_path / "out" / "robustness" / "breast_cancer" / "exhibit.json"
+    other.write_text(json.dumps({**content, "given": []}))
+    planned(*arguments, "--norun")
+    text = (tmp_path / "out" / "report" / "RESULTS.md").read_text()
+    assert (
+        "python -m experiments.robustness --datasets=breast_cancer --preset=smoke\n"
+        "python -m experiments.robustness --datasets=digits --preset=smoke "
+        "--methods=vanilla,wd\n"
+    ) in text
+
+
 def test_what_is_done_is_not_done_again(planned, tmp_path):
     arguments = "--datasets=breast_cancer", "--parts=certify,convergence"
     with pytest.raises(SystemExit):

@@ -15,6 +15,7 @@ from experiments.common import (
     candidates,
     cli,
     evaluation,
+    exhibit,
     fitting,
     protocol,
     records,
@@ -110,6 +111,11 @@ def test_a_run_leaves_records_tables_and_figures(finished):
         "p_at_k_by_epsilon_breast_cancer.png",
         "p_at_k_by_iteration_er_surrogate_breast_cancer.png",
     }
+    # What another person has to give besides the data, the preset and the folders.
+    own = {"--attacks", "--epsilon", "--k", "--methods", "--seeds"}
+    assert exhibit.read(finished).given == tuple(
+        sorted(given for given in ARGUMENTS if given.split("=")[0] in own)
+    )
     config = json.loads((finished / "config.json").read_text())
     assert config["experiment"] == "robustness"
     assert config["flags"]["seeds"] == [0, 4] and config["flags"]["k"] == [8]
