@@ -33,6 +33,13 @@ def adjacency(x: Array, num_nodes: int) -> Array:
       >>> adjacency(jnp.array([1.0, 2.0, 3.0]), 3).tolist()
       [[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]]
     """
+    _check_triangle(x, num_nodes)
+    # Gathered, not scattered: both directions read the same weight.
+    off_diagonal = ~np.eye(num_nodes, dtype=bool)
+    return jnp.where(off_diagonal, x[_places(num_nodes)], 0)
+
+
+def _check_triangle(x: Array, num_nodes: int) -> None:
     check_count("num_nodes", num_nodes, minimum=2)
     expected = (math.comb(num_nodes, 2),)
     if x.shape != expected:
@@ -40,16 +47,13 @@ def adjacency(x: Array, num_nodes: int) -> Array:
             f"the upper triangle of {num_nodes} nodes has the shape {expected}, got "
             f"{x.shape}"
         )
-    # Gathered, not scattered: both directions read the same weight.
+
+
+def _places(num_nodes: int) -> np.ndarray:
+    """Where in the upper triangle each entry [n, n] stands; 0 on the diagonal."""
     place = np.zeros((num_nodes, num_nodes), np.int32)
-    place[np.triu_indices(num_nodes, 1)] = np.arange(*expected)
-    place = place + place.T
-    off_diagonal = ~np.eye(num_nodes, dtype=bool)
-    return (
-        jnp.where(off_diagonal, x[place], 0)
-        if expected[0]
-        else jnp.zeros_like(x, shape=(num_nodes, num_nodes))
-    )
+    place[np.triu_indices(num_nodes, 1)] = np.arange(math.comb(num_nodes, 2))
+    return place + place.T
 
 
 def upper_triangle(matrix: Array) -> Array:
@@ -135,22 +139,24 @@ class _Dense:
 
 
 class _Connected:
-    """Maps of a graph of which few nodes have edges, given by its matrix.
+    """Maps of a graph of which few nodes have edges, given by its triangle.
 
     The matrix is that of the nodes which have one, padded. Rows of all nodes are two
     arrays: those of these nodes, and all n as they are without edges, for the others.
     """
 
-    def __init__(self, matrix: Array, size: int):
-        n = matrix.shape[0]
-        has_edge = jnp.any(matrix != 0, axis=1)
+    def __init__(self, x: Array, num_nodes: int, size: int):
+        place = _places(num_nodes)
+        has_edge = jnp.any((x != 0)[place] & ~np.eye(num_nodes, dtype=bool), axis=1)
         (self.nodes,) = jnp.nonzero(has_edge, size=size, fill_value=0)
         count = jnp.sum(has_edge)
         real = jnp.arange(size) < count
-        inside = jnp.where(real[:, None] & real, matrix[self.nodes][:, self.nodes], 0)
-        self.dense = _Dense(inside)
+        pairs = real[:, None] & real & ~np.eye(size, dtype=bool)
+        # Straight from x: the transpose of a gather costs what was gathered.
+        places = jnp.asarray(place)[self.nodes][:, self.nodes]
+        self.dense = _Dense(jnp.where(pairs, x[places], 0))
         # Nothing is left out unsaid: too many nodes with edges end as NaN.
-        known = jnp.where(count <= size, 1 / n, jnp.nan).astype(matrix.dtype)
+        known = jnp.where(count <= size, 1 / num_nodes, jnp.nan).astype(x.dtype)
         self.near = jnp.where(real, known, 0)
         self.alone = jnp.where(has_edge, 0, known)
 
@@ -237,10 +243,10 @@ class GCN(nn.Module):
         to each region.
       activation: name of φ, see `models.activations`.
       rho: sharpness of its softplus forms.
-      max_connected: the most nodes of a graph with an edge or a diagonal, where these
-        are few: products with the matrix of a graph are then with theirs alone. A graph
-        with more gives NaN. An edge that is absent at another node has the derivative
-        0: meant for gradient × input, and for attacks under `absent="frozen"`.
+      max_connected: the most nodes of a graph with an edge, where these are few: the
+        products of a triangle are then with the matrix of these alone. A graph with
+        more gives NaN. An edge that is absent at another node has the derivative 0:
+        meant for gradient × input, and for attacks under `absent="frozen"`.
 
     Example:
       >>> model = GCN(num_nodes=4, hidden=(6, 3))
@@ -301,16 +307,17 @@ class GCN(nn.Module):
                     )
             return _Sparse(x)
         if x.ndim == 1:
-            x = adjacency(x, n)
+            if self.max_connected is None:
+                return _Dense(adjacency(x, n))
+            check_count("max_connected", self.max_connected)
+            _check_triangle(x, n)
+            return _Connected(x, n, min(self.max_connected, n))
         if x.shape != (n, n):
             raise ValueError(
                 f"one graph of {n} nodes is [{math.comb(n, 2)}] or [{n}, {n}], got "
                 f"{x.shape}; batch with jax.vmap"
             )
-        if self.max_connected is None:
-            return _Dense(x)
-        check_count("max_connected", self.max_connected)
-        return _Connected(x, min(self.max_connected, n))
+        return _Dense(x)
 
     def surrogate(self, *, rho: float) -> GCN:
         """The model with the smooth stand-in of a piecewise-linear activation.
