@@ -81,8 +81,10 @@ def main(argv):
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=(*attacks.NAMES, STRONGEST),
     )
-    reduced = _reference_methods(common)
     asked = common.datasets
+    # Only tables have categories: runs of pairs do not differ by what is said of them.
+    tables = set(asked) & set(datasets.names())
+    reduced = _reference_methods(common) if tables else ()
     if reduced:
         found = (name + datasets.REFERENCE_SUFFIX for name in asked)
         more = tuple(n for n in found if n in datasets.names() and n not in asked)

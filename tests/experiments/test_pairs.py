@@ -26,6 +26,7 @@ TINY = {
 ARGUMENTS = (
     "--preset=smoke", "--noprogress", "--attacks=er_surrogate", "--seeds=0",
     "--datasets=digits,planted", "--methods=vanilla,r2et_nh",
+    "--reference_methods=vanilla",
 )  # fmt: skip
 
 
@@ -98,6 +99,7 @@ def test_each_data_set_has_its_own_size_budget_and_guards(finished):
     config = json.loads((finished / "config.json").read_text())
     assert config["flags"]["by_dataset"]["planted"]["k"] == [10]
     assert not {"folds", "pooling"} & config["flags"].keys()  # as they were not given
+    assert config["flags"]["reference_methods"] == []  # pairs have no categories
 
 
 @pytest.mark.slow
