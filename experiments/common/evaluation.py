@@ -336,8 +336,8 @@ def _attack(model, name: str, k: int, view: View):
 def strongest(model, k: int, budget: int, view: View = TABULAR):
     """The compiled ensemble on a module: `run(params, x, threat, *, key, context)`."""
     members = attacks.default_ensemble(
-        view.apply(model),
-        lambda rho: view.smoothed(model, rho),
+        view.apply(model, within=True),
+        lambda rho: view.smoothed(model, rho, within=True),
         k=k,
         **view.attack_options,
     )

@@ -60,17 +60,27 @@ class View:
         """The batch size as a keyword, where it is not the library's choice."""
         return {} if self.batch_size is None else {"batch_size": self.batch_size}
 
-    def apply(self, model: Any) -> ApplyFn:
-        """The model of one input; partners are given as their embeddings."""
+    def apply(self, model: Any, *, within: bool = False) -> ApplyFn:
+        """The model of one input; partners are given as their embeddings.
+
+        Args:
+          model: the module.
+          within: whether absent edges of sparse graphs stay absent, as under attack,
+            so that nodes without edges may be left out.
+        """
+        # Other explanations look at absent edges too, as those under noise do.
+        if not within or self.explainer is not saliency.gradient_times_input:
+            model = _anywhere(model)
         return models.pair_apply(model, embedded=True) if self.paired else model.apply
 
-    def smoothed(self, model: Any, rho: float) -> ApplyFn:
+    def smoothed(self, model: Any, rho: float, *, within: bool = False) -> ApplyFn:
         """Its smooth stand-in for the same parameters."""
-        return self.apply(model.surrogate(rho=rho))
+        return self.apply(model.surrogate(rho=rho), within=within)
 
     def attacked(self, model: Any) -> attacks.Model:
         """A module and its smooth stand-in, as attacks want them."""
-        return attacks.Model(self.apply(model), self.smoothed(model, self.rho))
+        smoothed = self.smoothed(model, self.rho, within=True)
+        return attacks.Model(self.apply(model, within=True), smoothed)
 
     def context(self, model: Any, params: Params, partner: Any) -> Any:
         """What `apply` needs beside the inputs: embeddings of the partners, or None."""
@@ -87,6 +97,14 @@ class View:
             one = functools.partial(model.apply, params)
             logits = map_batched(one, (x,), batch_size=self.chunk)
         return logits[:, 0] if logits.shape[1] == 1 else logits
+
+
+def _anywhere(model: Any) -> Any:
+    """The model for graphs of any number of edges, of the same parameters."""
+    encoder = getattr(model, "encoder", None)
+    if getattr(encoder, "max_connected", None) is None:
+        return model
+    return model.clone(encoder=encoder.clone(max_connected=None))
 
 
 TABULAR = View()

@@ -1,5 +1,6 @@
 """Pairs of images and graphs through training, selection, attacks and tables."""
 
+import dataclasses
 import importlib
 import json
 
@@ -16,6 +17,7 @@ from experiments.common import (
     pair_protocol,
     problems,
     records,
+    views,
 )
 from r2et_jax import datasets, models, objectives, saliency, score
 
@@ -49,6 +51,20 @@ def planted():
 @pytest.fixture(scope="module")
 def digits():
     return problems.problem(datasets.load("digits"))
+
+
+def test_nodes_without_edges_are_left_out_under_attack_alone():
+    model = models.Siamese(models.GCN(6, hidden=(4, 3), max_connected=3), centered=True)
+    x = jnp.zeros(15).at[jnp.array([0, 1, 5])].set(jnp.array([1.0, 0.5, 2.0]))
+    params = model.init(jax.random.key(0), jnp.stack([x, 2 * x]))
+    context = params, model.apply(params, 2 * x, method="embed")
+    anywhere, within = views.GRAPH.apply(model), views.GRAPH.attacked(model).apply
+    np.testing.assert_allclose(anywhere(context, x), within(context, x), rtol=1e-5)
+    # Every edge is there: too many for a model that leaves nodes out.
+    assert np.isfinite(anywhere(context, x + 0.1)).all()
+    assert np.isnan(within(context, x + 0.1)).all()
+    noisy = dataclasses.replace(views.GRAPH, explainer=saliency.gradient)
+    assert np.isfinite(noisy.attacked(model).apply(context, x + 0.1)).all()
 
 
 @pytest.fixture(scope="module")
