@@ -41,6 +41,10 @@ th, td { padding: .25rem .5rem; border-bottom: 1px solid #dde2ea; text-align: le
 .claim { border-left: .25rem solid #ccd3dd; padding-left: .8rem; margin: 1rem 0; }
 .claim p { margin: .2rem 0; }
 summary { cursor: pointer; color: #0b57a4; }
+@media (max-width: 40rem) {
+  .verdicts thead { display: none; }
+  .verdicts td { display: block; border: 0; }
+}
 """
 
 
@@ -113,7 +117,8 @@ def _page(sections, told, failed) -> Iterator[str]:
     yield f"<p>{html.escape(_count(sections))}</p>"
     for name in failed:
         yield f"<p><strong>{html.escape(name)} did not end well.</strong></p>"
-    yield "<table><thead><tr><th>claim</th><th>verdicts</th></tr></thead><tbody>"
+    yield '<table class="verdicts"><thead><tr><th>claim</th><th>verdicts</th></tr>'
+    yield "</thead><tbody>"
     for section in sections:
         for said, verdicts in _by_claim(section).items():
             badges = " ".join(_badge(claim, name) for name, claim in verdicts)
