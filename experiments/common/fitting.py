@@ -46,9 +46,10 @@ _LATER = {
     name: protocols.Protocol._field_defaults[name]
     for name in ("schedule", "reference", "k_prime")
 }
-# Of one objective for several folds, one compiled program.
-_adam = functools.lru_cache(training.adam)
-_compile_grid = functools.lru_cache(training.compile_grid)
+# Of one objective for several folds, one compiled program. As many as a fold has
+# methods: programs hold memory, and those of tables are not asked for again.
+_adam = functools.lru_cache(maxsize=20)(training.adam)
+_compile_grid = functools.lru_cache(maxsize=20)(training.compile_grid)
 
 
 class Fitted(NamedTuple):

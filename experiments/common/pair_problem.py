@@ -79,14 +79,10 @@ class PairProblem(StructuredProblem):
         """The most nodes with edges in a graph of the data, where that saves work."""
         if not self.dataset.meta.get("sparse"):
             return None
-        data, n = self.dataset, self.shape[0]
-        graphs = np.concatenate([s.inputs for s in (data.train, data.valid, data.test)])
-        first, second = np.triu_indices(n, 1)
-        most = max(
-            np.unique([first[edges], second[edges]]).size
-            for edges in map(np.flatnonzero, graphs)
-        )
-        return most if most <= n // 2 else None
+        # All splits share the data set's graphs.
+        graphs, pairs = self.dataset.train.inputs, self.dataset.edges
+        most = max(np.unique(pairs[graph != 0]).size for graph in graphs)
+        return most if most <= self.shape[0] // 2 else None
 
     def model(self, method: str) -> models.Siamese:
         self.check_method(method)

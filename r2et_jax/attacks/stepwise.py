@@ -58,9 +58,10 @@ def compile_phases(
         def one(x, key, context):
             model = in_context(params, context)
             target = predicted_class(apply(model, x))
-            found = build(*settings).begin(model, x, target, threat, key=key)
+            phases = build(*settings)
+            fixed, carry = phases.begin(model, x, target, threat, key=key)
             # The threat model is shared: only the rest has a copy for each example.
-            return found[0]._replace(threat=None), found[1]
+            return fixed._replace(threat=None), carry
 
         return jax.vmap(one)(*batched)
 

@@ -53,30 +53,33 @@ def search(apply):
     return attacks.random_search(apply, saliency.gradient(score.log_odds(apply)), k=K)
 
 
+def found_by_both(compiled, radius):
+    """What a form that the host drives finds, equal to what the scanned one does."""
+    x, context = inputs()
+    budget = threat_model("l2", radius, lower=-2.0, prediction="same_class")
+    driven, scanned = (
+        compiled(batch_size=3, host_driven=host)(
+            parameters(), x, budget, key=jax.random.key(3), context=context
+        )
+        for host in (True, False)
+    )
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12),
+        driven,
+        scanned,
+    )
+    return driven
+
+
 @pytest.mark.parametrize("build", [descent, search])
 def test_steps_driven_from_the_host_find_what_the_scan_finds(build):
     with jax.enable_x64(True):
-        x, context = inputs()
-        budget = threat_model("l2", 0.9, lower=-2.0, prediction="same_class")
-        found = {}
-        for driven in (True, False):
-            run = attacks.compile_attack(
-                build(convolved),
-                num_steps=6,
-                track_every=2,
-                batch_size=3,
-                host_driven=driven,
-            )
-            found[driven] = run(
-                parameters(), x, budget, key=jax.random.key(3), context=context
-            )
-        assert found[True].precision.shape == (M, 3)
-        assert found[True].best.precision.mean() < 1
-        jax.tree.map(
-            functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12),
-            found[True],
-            found[False],
+        compiled = functools.partial(
+            attacks.compile_attack, build(convolved), num_steps=6, track_every=2
         )
+        found = found_by_both(compiled, 0.9)
+    assert found.precision.shape == (M, 3)
+    assert found.best.precision.mean() < 1
 
 
 @pytest.mark.standard_promotion  # Optax's schedules divide an integer
@@ -89,23 +92,10 @@ def test_the_ensemble_driven_from_the_host_finds_what_the_scan_finds():
         if member.name in ("precision_rho10", "precision_wide_rho10", "random")
     ]
     with jax.enable_x64(True):
-        x, context = inputs()
-        budget = threat_model("l2", 0.6, lower=-2.0, prediction="same_class")
-        found = {}
-        for driven in (True, False):
-            run = attacks.compile_strongest(
-                members, budget=50, batch_size=3, host_driven=driven
-            )
-            found[driven] = run(
-                parameters(), x, budget, key=jax.random.key(3), context=context
-            )
-        assert len(found[True].curve_budget) > len(members) + 1  # a second round too
-        assert 0 < found[True].best.precision.mean() < 1
-        jax.tree.map(
-            functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12),
-            found[True],
-            found[False],
-        )
+        compiled = functools.partial(attacks.compile_strongest, members, budget=50)
+        found = found_by_both(compiled, 0.6)
+    assert len(found.curve_budget) > len(members) + 1  # a second round too
+    assert 0 < found.best.precision.mean() < 1
 
 
 def test_driven_steps_compile_once():
