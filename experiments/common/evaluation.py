@@ -15,11 +15,13 @@ from experiments.common.candidates import attacked_model
 from experiments.common.linear_graphs import linear_graph_auc
 from experiments.common.measured import each, measured, summary
 from experiments.common.problems import TABULAR, Problem, View, problem
+from experiments.common.trained import class_accuracy, with_classifier
 from r2et_jax import (
     attacks,
     checks,
     datasets,
     metrics,
+    models,
     ranking,
     score,
 )
@@ -65,6 +67,7 @@ class Evaluator:
         self.x, self.partner, self.y = self.problem.inputs("test", num_test)
         self.strongest_budget = strongest_budget
         self._measured: dict[Any, list[dict[str, Any]]] = {}
+        self._single: tuple[str, Any] | None = None
 
     def clean(self, params: Any) -> list[dict[str, Any]]:
         """Metrics without an attack, and the guards against cheating."""
@@ -95,6 +98,9 @@ class Evaluator:
             found.append(measured("linear_r2", r2, None, len(test.y)))
         if self.view.kind == "image":
             found.append(self._background(maps))
+        if self.view.paired:
+            share, single = class_accuracy(self.problem, *self._classifier(params))
+            found.append(measured("class_accuracy", share, None, single))
         if self.view.kind == "graph":
             # With few graphs, the first question is whether anything was learnt.
             train = self.problem.inputs("train")
@@ -129,23 +135,19 @@ class Evaluator:
             budget, context = self.problem.budget(epsilon), self._context(params)
             key = jax.random.key(0)
             result = run(params, self.x, budget, key=key, context=context)
-            found = self._strongest if name == STRONGEST else self._single
-            self._measured[cell] = found(result, same)
+            found = self._of_strongest if name == STRONGEST else self._of_one
+            self._measured[cell] = found(params, result, same)
         return self._measured[cell]
 
-    def _single(self, result, same):
+    def _of_one(self, params, result, same):
         manipulated = result.manipulation_epoch > 0
         epochs = result.manipulation_epoch[manipulated]
         found = [
-            *self._outcome(
-                result.best.precision,
-                result.best_same_class.precision,
-                result.clean_logits,
-                result.best_logits,
-                same,
-            ),
+            *self._outcome(params, result, same),
             summary("p@k_last", result.last_precision),
-            summary("sensitivity_last", result.last_class_changed.astype(float)),
+            *self._changed(
+                params, result.last, result.clean_logits, result.last_logits, "_last"
+            ),
             summary("vanished", (result.vanished == 1).astype(float)),
             summary("manipulated", manipulated.astype(float)),
             summary("manipulation_epoch", epochs) if epochs.size else None,
@@ -155,14 +157,8 @@ class Evaluator:
         ]
         return [record for record in found if record is not None]
 
-    def _strongest(self, result, same):
-        found = self._outcome(
-            result.best.precision,
-            result.best_same_class.precision,
-            result.clean_logits,
-            result.best_logits,
-            same,
-        )
+    def _of_strongest(self, params, result, same):
+        found = self._outcome(params, result, same)
         left = result.manipulation_budget[result.manipulation_budget > 0]
         found += [
             summary("vanished", (result.vanished == 1).astype(float)),
@@ -203,24 +199,46 @@ class Evaluator:
         found = metrics.truth_precision(maps, truth, k=self.k)
         return [measured("truth_precision", found.mean, found.stderr, found.n)]
 
-    def _outcome(self, precision, same_class, clean_logits, logits, same):
+    def _outcome(self, params, result, same):
         """What every attack reports of the inputs that it found."""
-        main = summary("p@k", precision)
-        changed = metrics.sensitivity(clean_logits, logits)
+        clean_logits, logits = result.clean_logits, result.best_logits
+        main = summary("p@k", result.best.precision)
         shift = metrics.prediction_shift(clean_logits, logits)
         corrected = {**main, "metric": "p@k+"}
         corrected["value"] = float(metrics.chance_corrected(main["value"], same))
         corrected["stderr"] = main["stderr"] / (1 - same) if same < 1 else None
         return [
             main,
-            summary("p@k_same_class", same_class),
+            summary("p@k_same_class", result.best_same_class.precision),
             corrected,
-            each(PER_INPUT, precision),
+            each(PER_INPUT, result.best.precision),
             measured("aauc", self._auc(logits), None, len(self.y)),
             measured("cauc", self._auc(clean_logits), None, len(self.y)),
-            measured("sensitivity", changed.mean, changed.stderr, changed.n),
+            *self._changed(params, result.best.perturbed, clean_logits, logits),
             measured("prediction_change", shift.mean, shift.stderr, shift.n),
         ]
+
+    def _changed(self, params, perturbed, clean_logits, logits, suffix=""):
+        """How often a predicted class changed: any, and of pairs each by itself."""
+        parts = {"": (clean_logits, logits)}
+        if self.view.paired:
+            classify = functools.partial(_classes, *self._classifier(params))
+            single = classify(self.x), classify(perturbed)
+            both = tuple(zip(parts[""], single, strict=True))
+            parts = {"": both, "_pair": parts[""], "_class": single}
+        found = []
+        for part, ends in parts.items():
+            changed = metrics.sensitivity(*ends)
+            name = f"sensitivity{part}{suffix}"
+            found.append(measured(name, changed.mean, changed.stderr, changed.n))
+        return found
+
+    def _classifier(self, params):
+        """The model of pairs whose classifier of single inputs is fitted."""
+        digest = _digest(params)
+        if self._single is None or self._single[0] != digest:
+            self._single = digest, with_classifier(self.problem, self.model, params)
+        return self._single[1]
 
     def _auc(self, logits) -> float:
         logits = np.asarray(logits)
@@ -260,6 +278,12 @@ def _ties(maps: np.ndarray, k: int) -> np.ndarray:
 @functools.lru_cache
 def _linear_auc(found: Problem) -> tuple[float, float]:
     return linear_graph_auc(found.dataset)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _classes(model, params, x):
+    """Logits [m, C] of single inputs."""
+    return jax.vmap(models.class_apply(model), (None, 0))(params, x)
 
 
 @functools.lru_cache

@@ -37,7 +37,8 @@ READING = (
     "kinks or ties.",
     "AUC: of clean test data, of several classes the mean over each one against the "
     "others. aAUC: of the attacked inputs. changed: share of inputs whose predicted "
-    "class the attack changed.",
+    "class the attack changed; of pairs, that of the pair or of the attacked input by "
+    "itself, judged by a logistic regression on its embedding.",
     "fallback: share of seeds that found no checkpoint within the tolerance and take "
     "the vanilla model.",
     "logistic: logistic regression, whose ranking cannot change: the price in AUC of "

@@ -173,32 +173,50 @@ def accuracy(logits: ArrayLike, labels: ArrayLike) -> Array:
     return jnp.mean(correct.astype(logits.dtype))
 
 
-def sensitivity(clean_logits: ArrayLike, perturbed_logits: ArrayLike) -> Summary:
+def sensitivity(
+    clean_logits: ArrayLike | tuple[ArrayLike, ...],
+    perturbed_logits: ArrayLike | tuple[ArrayLike, ...],
+) -> Summary:
     """Share of inputs of which any predicted class changed.
 
         (1/m) Σ 1[argmax z(x) ≠ argmax z(x′)]
 
     Args:
-      clean_logits: [m, C], or [m, R, C] for R classifications of one input (a Siamese
-        model: of the pair and of its members), which is changed if any of them is.
-      perturbed_logits: logits of the same shape at the perturbed inputs.
+      clean_logits: [m, C], or [m, R, C] for R classifications of one input, which is
+        changed if any of them is. Those of different numbers of classes are a tuple of
+        arrays [m, C_r] (a Siamese model: of the pair and of its members).
+      perturbed_logits: logits of the same shapes at the perturbed inputs.
 
     Returns:
       `Summary` with a mean in [0, 1] over the inputs all of whose logits are finite;
       the others are counted in `num_nonfinite`, neither as changed nor as unchanged.
 
     Raises:
-      ValueError: if the shapes differ or have fewer than two axes.
+      ValueError: if the shapes or numbers of classifications differ, there is none, or
+        an array has fewer than two axes.
 
     Example:
       >>> result = sensitivity(jnp.array([[1.0], [2.0]]), jnp.array([[-1.0], [1.0]]))
       >>> print(result.mean, result.num_nonfinite)
       0.5 0
     """
-    clean, perturbed = _logit_pair(clean_logits, perturbed_logits)
+    if not isinstance(clean_logits, tuple):
+        clean_logits, perturbed_logits = (clean_logits,), (perturbed_logits,)
+    if not len(clean_logits) == len(perturbed_logits) > 0:
+        raise ValueError(
+            "clean_logits and perturbed_logits must have as many classifications, at "
+            f"least one, got {len(clean_logits)} and {len(perturbed_logits)}"
+        )
+    ends = zip(clean_logits, perturbed_logits, strict=True)
+    changed = jnp.stack([_class_changed(*_logit_pair(*pair)) for pair in ends])
+    return mean_and_stderr(jnp.max(changed, axis=0))
+
+
+def _class_changed(clean: Array, perturbed: Array) -> Array:
+    """Per input [m] 1 where a class is another one, NaN where a logit is not finite."""
     changed = predicted_class(clean) != predicted_class(perturbed)
     changed = jnp.any(changed.reshape(changed.shape[0], -1), axis=1)
-    return _over_inputs(changed.astype(clean.dtype), clean, perturbed)
+    return _where_finite(changed.astype(clean.dtype), clean, perturbed)
 
 
 def prediction_shift(clean_logits: ArrayLike, perturbed_logits: ArrayLike) -> Summary:
@@ -230,7 +248,7 @@ def prediction_shift(clean_logits: ArrayLike, perturbed_logits: ArrayLike) -> Su
     classes = predicted_class(clean)[..., None]
     shift = jnp.take_along_axis(shift, classes, axis=-1)
     shift = jnp.mean(shift.reshape(shift.shape[0], -1), axis=1)
-    return _over_inputs(shift, clean, perturbed)
+    return mean_and_stderr(_where_finite(shift, clean, perturbed))
 
 
 def _logit_pair(clean: ArrayLike, perturbed: ArrayLike) -> tuple[Array, Array]:
@@ -241,8 +259,8 @@ def _logit_pair(clean: ArrayLike, perturbed: ArrayLike) -> tuple[Array, Array]:
     return clean, perturbed
 
 
-def _over_inputs(values: Array, clean: Array, perturbed: Array) -> Summary:
-    """Mean of `values` [m] over the inputs all of whose logits are finite."""
+def _where_finite(values: Array, clean: Array, perturbed: Array) -> Array:
+    """`values` [m], NaN for the inputs of which a logit is not finite."""
     finite = jnp.isfinite(clean) & jnp.isfinite(perturbed)
     finite = jnp.all(finite.reshape(finite.shape[0], -1), axis=1)
-    return mean_and_stderr(jnp.where(finite, values, jnp.nan))
+    return jnp.where(finite, values, jnp.nan)

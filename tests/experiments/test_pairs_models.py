@@ -113,6 +113,10 @@ def test_saved_models_of_pairs_are_attacked_at_their_own_budgets(root, monkeypat
         for attack in ("random",):
             found = store.select(dataset=dataset, attack=attack, metric="p@k")
             assert [r["epsilon"] for r in found] == budgets
+            for epsilon in budgets:
+                cell = {"dataset": dataset, "attack": attack, "epsilon": epsilon}
+                check_any_of_two(store, cell)
+                check_any_of_two(store, cell, "_last")
             assert {(r["k"], r["fold"], r["n"], r["method"]) for r in found} == {
                 (k, int(dataset == "planted"), 6, "wd")
             }
@@ -124,7 +128,7 @@ def test_saved_models_of_pairs_are_attacked_at_their_own_budgets(root, monkeypat
         (noise,) = store.select(dataset=dataset, attack="noise", metric="p@k")
         assert noise["value"] > 0.95
     for dataset, guard in (("digits", "bg"), ("planted", "train_auc")):
-        assert {"same", "null", guard} <= {
+        assert {"same", "null", "class_accuracy", guard} <= {
             r["metric"] for r in store.select(dataset=dataset, attack="none")
         }
     assert "| dataset | fold |" in (out / "table_k10.md").read_text()
@@ -139,20 +143,23 @@ def test_saved_models_of_pairs_are_attacked_at_their_own_budgets(root, monkeypat
     assert (out / "records.jsonl").read_bytes() == before
 
 
+def check_any_of_two(store, cell, suffix=""):
+    any_, pair, single = (
+        store.select(**cell, metric=f"sensitivity{part}{suffix}")[0]
+        for part in ("", "_pair", "_class")
+    )
+    assert any_["n"] == pair["n"] == single["n"] == 6
+    assert max(pair["value"], single["value"]) - 1e-6 <= any_["value"]
+    assert any_["value"] <= pair["value"] + single["value"] + 1e-6
+
+
 def test_any_changed_prediction_of_a_pair_counts(constrained):
     store = records.RecordStore(constrained / "records.jsonl")
     for dataset, (_, k, budgets, _) in SAVED.items():
         for weighting in ("unconstrained", "fixed"):
             cell = {"dataset": dataset, "weighting": weighting, "k": k, "fold": 0}
             cell["epsilon"] = budgets[-1]
-            any_, pair, single = (
-                store.select(**cell, metric=f"sensitivity{part}_last")[0]
-                for part in ("", "_pair", "_class")
-            )
-            assert any_["n"] == 6
-            largest = max(pair["value"], single["value"])
-            assert largest - 1e-6 <= any_["value"]
-            assert any_["value"] <= pair["value"] + single["value"] + 1e-6
+            check_any_of_two(store, cell, "_last")
             (length,) = store.select(**cell, metric="length")
             assert 0 < length["value"] <= 1 + 1e-5
     config = json.loads((constrained / "config.json").read_text())["flags"]

@@ -178,6 +178,23 @@ def test_any_of_several_classifications_may_change():
     np.testing.assert_allclose(shift.mean, gap * (0 + 0.5 + 1) / 3, rtol=1e-6)
 
 
+def test_classifications_of_different_numbers_of_classes_are_a_tuple():
+    pair = jnp.array([[1.0], [1.0], [-1.0], [1.0]])
+    single = jnp.array([[0.0, 1.0, 2.0]] * 4)
+    moved = pair.at[0].set(-1.0), single.at[1, 0].set(3.0)
+    result = metrics.sensitivity((pair, single), moved)
+    np.testing.assert_allclose(result.mean, 0.5)
+    assert (result.n, result.num_nonfinite) == (4, 0)
+    # Broken in one of them is broken, even where the other has changed.
+    broken = moved[0], moved[1].at[0, 2].set(jnp.nan)
+    result = metrics.sensitivity((pair, single), broken)
+    np.testing.assert_allclose(result.mean, 1 / 3, rtol=1e-6)
+    assert (result.n, result.num_nonfinite) == (3, 1)
+    for clean, perturbed in (((), ()), ((pair, single), (pair,))):
+        with pytest.raises(ValueError, match="as many classifications"):
+            metrics.sensitivity(clean, perturbed)
+
+
 def test_sensitivity_maps_over_models_and_a_batch_of_one():
     clean = np.ones((4, 1, 2), np.float32) * np.float32([1, 0])
     perturbed = clean[..., ::-1]
