@@ -20,7 +20,16 @@ from typing import NamedTuple
 
 from absl import flags as absl_flags
 
-from experiments.common import cli, exhibit, flags, jobs, output, parts, report_page
+from experiments.common import (
+    cli,
+    cost_images,
+    exhibit,
+    flags,
+    jobs,
+    output,
+    parts,
+    report_page,
+)
 from experiments.common.problems import problem
 from r2et_jax import checks, datasets
 
@@ -39,12 +48,14 @@ class Part(NamedTuple):
       alone: whether it measures times.
       few: whether presets but paper run it on the data set with the fewest training
         inputs alone.
+      also: data sets of other kinds that it takes besides.
     """
 
     minutes: float
     kinds: tuple[str, ...] = ("tabular", "image", "graph")
     alone: bool = False
     few: bool = False
+    also: tuple[str, ...] = ()
 
 
 PARTS = {
@@ -61,7 +72,7 @@ PARTS = {
     "case_study": Part(1),
     "convergence": Part(3, ("tabular",)),
     "certify": Part(10, ("tabular",)),
-    "cost": Part(8, ("tabular",), alone=True, few=True),
+    "cost": Part(8, ("tabular",), alone=True, few=True, also=cost_images.NAMES),
 }
 FLAGS = flags.define_common(
     EXPERIMENT,
@@ -161,6 +172,7 @@ def _cells(names, kinds, sizes, *, few) -> list[tuple[str, str]]:
         fitting = [name for name, kind in kinds.items() if kind in PARTS[part].kinds]
         if PARTS[part].few and few and fitting:
             fitting = [min(fitting, key=sizes.get)]
+        fitting += [name for name in kinds if name in PARTS[part].also]
         found += [(part, name) for name in fitting]
     if not found:
         raise ValueError(

@@ -1,14 +1,12 @@
 """What the experiment `cost` counts: agreement with PyTorch, FLOPs and memory."""
 
 import functools
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from experiments import cost
 from experiments.common import (
@@ -323,17 +321,9 @@ def test_the_results_say_what_was_measured_on_images(tmp_path):
     ],
 )
 def test_a_wrong_flag_gives_one_line(flag, message, tmp_path, capsys):
-    values = absl_flags.FLAGS
-    common = ["cost", "--preset=smoke", f"--output_dir={tmp_path / 'out'}"]
-    values(common + [flag])
-    try:
-        with pytest.raises(SystemExit) as stopped:
-            cli.guarded(cost.main)(["cost"])
-    finally:
-        values.unparse_flags()
-        for name in ("methods", "attacks", "datasets", "k", "epsilon", "preset"):
-            values[name].unparse()
-        values(sys.argv[:1])
+    folder = f"--output_dir={tmp_path / 'out'}"
+    with pytest.raises(SystemExit) as stopped:
+        cli.call(cost, "--preset=smoke", folder, flag)
     assert stopped.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
@@ -343,19 +333,10 @@ def test_a_wrong_flag_gives_one_line(flag, message, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_run_resumes_without_measuring_again(tmp_path, capsys, monkeypatch):
-    values = absl_flags.FLAGS
-    values(
-        ["cost", "--preset=smoke", "--noprogress", f"--output_dir={tmp_path / 'out'}"]
-    )
-    try:
-        cost.main(["cost"])
-        before = (tmp_path / "out" / "records.jsonl").read_bytes()
-        monkeypatch.setattr(cost, "PARTS", dict.fromkeys(cost.PARTS, None))
-        cost.main(["cost"])
-    finally:
-        values.unparse_flags()
-        for name in ("preset", "output_dir", "progress"):
-            values[name].unparse()
-        values(sys.argv[:1])
+    given = "--preset=smoke", "--noprogress", f"--output_dir={tmp_path / 'out'}"
+    cli.call(cost, *given)
+    before = (tmp_path / "out" / "records.jsonl").read_bytes()
+    monkeypatch.setattr(cost, "PARTS", dict.fromkeys(cost.PARTS, None))
+    cli.call(cost, *given)
     assert (tmp_path / "out" / "records.jsonl").read_bytes() == before
     assert "Training step" in capsys.readouterr().out

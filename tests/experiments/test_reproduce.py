@@ -318,6 +318,16 @@ def test_models_are_trained_first_and_times_measured_last(planned):
     assert {name.split()[0] for name in started} == set(reproduce.PARTS)
 
 
+def test_costs_are_measured_on_one_table_and_on_the_images_that_have_them():
+    kinds = {"adult": "tabular", "compas": "tabular", "mnist": "image", "hiv": "graph"}
+    sizes = {"adult": 4, "compas": 3, "mnist": 1, "hiv": 2}
+    cells = reproduce._cells(["cost", "certify"], kinds, sizes, few=True)
+    assert cells == [
+        ("certify", "adult"), ("certify", "compas"),
+        ("cost", "compas"), ("cost", "mnist"),
+    ]  # fmt: skip
+
+
 def test_the_page_tells_the_flags_that_a_part_was_run_with(planned, tmp_path):
     arguments = "--datasets=breast_cancer,digits", "--parts=robustness"
     planned(*arguments)
