@@ -241,6 +241,9 @@ class Evaluator:
         return self._single[1]
 
     def _auc(self, logits) -> float:
+        """Of the attacked inputs; NaN where all of these are of one class."""
+        if np.all(self.y == self.y[0]):
+            return np.nan
         logits = np.asarray(logits)
         return metrics.roc_auc(self.y, logits[:, 0] if logits.shape[1] == 1 else logits)
 

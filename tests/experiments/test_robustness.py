@@ -365,3 +365,18 @@ def test_a_data_set_that_is_done_leaves_no_compiled_programs(finished, robustnes
     setup.free_programs()
     assert evaluation._attack.cache_info().currsize == 0
     assert num_maps() - before < 0.2 * (during - before)
+
+
+def test_attacked_inputs_of_one_class_have_no_auc(tmp_path):
+    dataset, model = datasets.load("breast_cancer"), models.MLP(hidden=(3,))
+    params = model.init(jax.random.key(0), dataset.train.x[0])
+    evaluator = evaluation.Evaluator(dataset, model, k=4, num_test=1)
+    found = evaluator.attacked(params, "random", 0.5, same=0.3)
+    values = {record["metric"]: record["value"] for record in found}
+    assert np.isnan(values["aauc"]) and np.isnan(values["cauc"])
+    assert 0 <= values["p@k"] <= 1
+    cell = dict.fromkeys(records.REQUIRED, "none")
+    store = records.RecordStore(tmp_path / "records.jsonl")
+    store.append([{**cell, **record} for record in found])
+    (kept,) = store.select(metric="aauc")
+    assert kept["value"] is None and "nan" in kept["note"]
