@@ -2,7 +2,7 @@
 
 Trains methods (or finds their models), descends the gaps of test inputs, and records
 how fast the directions fall (theory: 1/√T) and whether inputs with a larger initial gap
-take more steps until a top-k feature leaves.
+and models with a thicker ranking take more steps until a top-k feature leaves.
 
     python -m experiments.convergence --datasets=adult,bank,compas
 """
@@ -26,6 +26,7 @@ from experiments.common import (
     runs,
     setup,
     tables,
+    thickness,
 )
 from experiments.common.measured import measured, summary
 from experiments.common.problems import problem
@@ -51,6 +52,7 @@ FLAGS = flags.define_common(
     },
 )
 _TRACE_POINTS = 25
+_RADIUS = 1.0  # of the ball in which thickness is measured
 _GUIDE = "1/√t"
 _NOTES = (
     "Descent on all gaps I_i − I_j at once, unbounded region, float64; networks with "
@@ -62,6 +64,7 @@ _NOTES = (
     "without an admissible step before that.",
     "rises, above: accepted steps in which an objective did not fall, and directions "
     "above the bound of Armijo's rule; the theory asks for 0.",
+    f"Θ: mean thickness, uniform in the l2 ball of radius {_RADIUS:g}. "
     "gap: smallest initial gap. steps: until the first top-k feature left, each of "
     f"length {convergence.MAX_LENGTH:g} at most, over the inputs where one did; "
     "censored: share of the others.",
@@ -95,6 +98,26 @@ def _measure_dataset(found, k, common, store):
         if not store.has(**cell):
             measurements = measure(one.model, one.params, x, k=k, effort=effort)
             store.append([{**cell, **record} for record in measurements])
+        thick = {**one.fields, "attack": "none", "epsilon": _RADIUS}
+        if not store.has(**thick):
+            store.append({**thick, **_thickness(found, one, k, common.preset)})
+
+
+def _thickness(found, one, k: int, preset: str) -> dict[str, Any]:
+    """The record of the model's mean thickness in the ball of radius _RADIUS."""
+    effort = thickness.effort(found, preset)
+    sample = thickness.first_inputs(found, one.model, one.params, effort.num_inputs)
+    found_thick = thickness.estimate(
+        found,
+        one.model,
+        one.params,
+        sample,
+        "uniform",
+        k=k,
+        epsilon=_RADIUS,
+        effort=effort,
+    )
+    return summary("thickness", found_thick.mean)
 
 
 def measure(
@@ -211,6 +234,7 @@ def _columns():
         "stalled": ("stalled", ".2f"),
         "rises": ("rises", ".0f"),
         "above": ("bound_violations", ".0f"),
+        "Θ": ("thickness", ".3f"),
         "gap": ("initial_gap", ".3g"),
         "steps": ("steps_to_flip", ".1f"),
         "censored": ("censored", ".2f"),

@@ -109,6 +109,7 @@ def _questions():
             f"{_TRAINED} needs fewer features for 90 % of the sum than vanilla",
             concentration,
             "The selected penalties may be weak there.",
+            ours=True,
         ),
     )
 

@@ -166,5 +166,6 @@ QUESTIONS = (
         _judge_saved,
         "Where the unconstrained attack changes hardly any prediction on its way to "
         "that P@k, there is nothing to save.",
+        ours=True,
     ),
 )

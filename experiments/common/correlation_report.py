@@ -32,7 +32,8 @@ QUANTITIES = {
 _DRAWN = ("hessian", "bend", "gap", "uniform", "gaussian", "adversarial")
 _LOGARITHMIC = ("hessian", "bend", "gap")
 # By which the claims are judged; the others stand beside them.
-_THICKNESS, _HESSIAN, _GAP = "uniform", "hessian", "gap"
+_THICKNESS, _GAP = "uniform", "gap"
+_HESSIANS = "hessian", "bend"
 _MAIN = "spearman_all"
 FIGURES = {
     "inputs": "Every test input of one method's models: curvature, gap and thickness "
@@ -170,12 +171,12 @@ def over_runs(found, quantity: str, metric: str = _MAIN) -> runs.Interval:
     return runs.interval(list(_by_run(found, quantity, metric).values()))
 
 
-def _by_run(found, quantity, metric):
+def _by_run(found, quantity, metric, *, of=float):
     chosen: dict = {}
     for record in records.select(found, metric=metric, quantity=quantity):
         value = number(record["value"])
         if math.isfinite(value):
-            chosen.setdefault((record["seed"], record["fold"]), []).append(value)
+            chosen.setdefault((record["seed"], record["fold"]), []).append(of(value))
     return {run: sum(values) / len(values) for run, values in chosen.items()}
 
 
@@ -187,13 +188,20 @@ def thickness_tells(store, dataset: str, common):
 
 
 def hessian_hardly_tells(store, dataset: str, common):
-    """Whether the Hessian's norm correlates less than half as much, run by run."""
+    """Whether the Hessian's norm, and that over the gradient's, correlate less than
+    half as much in size, model by model.
+    """
     found = _chosen(store, dataset, common)
-    thick, bent = (_by_run(found, name, _MAIN) for name in (_THICKNESS, _HESSIAN))
+    thick = _by_run(found, _THICKNESS, _MAIN)
     half = {run: value / 2 for run, value in thick.items()}
-    size = {run: abs(value) for run, value in bent.items()}
-    text = _text(found, dataset, ("hessian", "bend", _THICKNESS))
-    return runs.above(runs.difference(half, size), 0), text
+    verdicts, texts = [], []
+    for name in _HESSIANS:
+        size = _by_run(found, name, _MAIN, of=abs)
+        verdicts.append(runs.above(runs.difference(half, size), 0))
+        mean = runs.interval(list(size.values()))
+        texts.append(f"|{QUANTITIES[name][0]}| in size {runs.shown(mean)}")
+    own = _text(found, dataset, (*_HESSIANS, _THICKNESS))
+    return runs.together(verdicts), f"{own}; {', '.join(texts)}"
 
 
 def gap_tells_more(store, dataset: str, common):
@@ -229,13 +237,15 @@ QUESTIONS = (
         thickness_tells,
         "A mean over all pairs and random directions says little of the weakest pair, "
         "which leaves first.",
+        figure="correlations",
     ),
     runs.Question(
-        "The norm of the Hessian hardly tells it.",
-        f"{_RULE}: in size less than half of that of Θ uniform",
+        "The norm of the Hessian hardly tells it, by itself and over the gradient's.",
+        f"{_RULE}: in size, model by model, less than half of that of Θ uniform",
         hessian_hardly_tells,
         "The norm holds the scale of the gradient and the slope of the probability, "
         "which differ between inputs as the model's confidence does.",
+        figure="correlations",
     ),
     runs.Question(
         "Beyond the papers: the gap between ranks k and k + 1, which costs one "
@@ -244,5 +254,7 @@ QUESTIONS = (
         gap_tells_more,
         "The gap knows nothing of how fast the ranking moves around the input; "
         "thickness does.",
+        figure="correlations",
+        ours=True,
     ),
 )

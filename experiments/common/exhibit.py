@@ -27,12 +27,14 @@ class Claim(NamedTuple):
       held: whether it came out; None if this run cannot tell.
       found: what was measured, with numbers and over how many seeds.
       cause: where it does not hold or cannot be told, the likely cause.
+      ours: whether this project makes it, not the papers.
     """
 
     said: str
     held: bool | None
     found: str
     cause: str = ""
+    ours: bool = False
 
 
 class Exhibit(NamedTuple):
@@ -45,6 +47,7 @@ class Exhibit(NamedTuple):
       tables: file names of Markdown tables, the main one first.
       given: flags that the run was given, such as "--methods=vanilla,wd", but for the
         data, the preset and the folders.
+      settings: what all numbers are of, such as seeds and k, in a line.
     """
 
     title: str
@@ -52,6 +55,7 @@ class Exhibit(NamedTuple):
     figures: Mapping[str, str]
     tables: tuple[str, ...]
     given: tuple[str, ...] = ()
+    settings: str = ""
 
 
 def write(
@@ -61,6 +65,7 @@ def write(
     claims: Iterable[Claim],
     figures: Mapping[Path, str],
     tables: Iterable[Path],
+    settings: str = "",
 ) -> Path:
     """Write a run's exhibit; figures and tables are files in its folder.
 
@@ -81,6 +86,7 @@ def write(
         "figures": {str(p.relative_to(folder)): text for p, text in figures.items()},
         "tables": [str(path.relative_to(folder)) for path in tables],
         "given": _given(),
+        "settings": settings,
     }
     path = folder / FILE
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
@@ -101,6 +107,7 @@ def read(folder: Path) -> Exhibit:
         content["figures"],
         tuple(content["tables"]),
         tuple(content.get("given", ())),
+        content.get("settings", ""),
     )
 
 

@@ -1,13 +1,15 @@
 """Table, figures and verdict of the faithfulness experiment, from the records alone.
 
 How far COMP, SUFF and DFFOT of a model can go depends on how steep its probabilities
-are, which training changes too. Models are therefore compared by their *lead*, what
-they gain against the same features in random order on the same model:
+are, which training changes too. Models are therefore compared by their *lead* against
+the same features in random order on the same model and by the same baseline, relative
+to what that order reaches, so that a factor common to both cancels:
 
-    lead = COMP − COMP of a random order   (DFFOT, SUFF: the other way round)
+    lead = (COMP − COMP of a random order)/COMP of a random order
+           (DFFOT, SUFF: the other way round)
     share = lead / mean over runs of vanilla's lead
 
-both with their means over baselines, and the share with its mean over metrics.
+The mean of the shares is over metrics and baselines.
 """
 
 from __future__ import annotations
@@ -58,29 +60,28 @@ _OF_OTHERS = (
 
 
 def lead(
-    store: RecordStore, metric: str, baselines: Sequence[str], **where: Any
+    store: RecordStore, metric: str, baseline: str, **where: Any
 ) -> dict[Any, float]:
-    """Run -> lead over a random order, mean over baselines.
+    """Run -> lead over a random order, a share of what that order reaches.
 
-    `where` names data set, method and k.
+    NaN where it reaches nothing. `where` names data set, method and k.
     """
     sign = 1 if METRICS[metric][1] else -1
-    found: dict[Any, list[float]] = {}
-    for baseline in baselines:
-        one = where | {"metric": metric, "baseline": baseline}
-        own, floor = (
-            runs.by_run(store.select(**one, ranking=ranking))
-            for ranking in ("saliency", "random")
-        )
-        for run, value in own.items():
-            found.setdefault(run, []).append(sign * (value - floor[run]))
-    return {run: float(np.mean(values)) for run, values in found.items()}
+    one = where | {"metric": metric, "baseline": baseline}
+    own, floor = (
+        runs.by_run(store.select(**one, ranking=ranking))
+        for ranking in ("saliency", "random")
+    )
+    return {
+        run: sign * (value - floor[run]) / floor[run] if floor[run] else math.nan
+        for run, value in own.items()
+    }
 
 
 def shares(
     store: RecordStore,
     metric: str,
-    baselines: Sequence[str],
+    baseline: str,
     *,
     method: str,
     reference: str,
@@ -92,18 +93,23 @@ def shares(
     reference itself does no better than chance: the interval over runs of its lead
     holds 0.
     """
-    base = lead(store, metric, baselines, **where, method=reference)
+    base = lead(store, metric, baseline, **where, method=reference)
     level = runs.interval(list(base.values()))
-    if level.mean <= 0 or (level.low <= 0 and not math.isinf(level.low)):
+    if not level.mean > 0 or (level.low <= 0 and not math.isinf(level.low)):
         return None
-    own = lead(store, metric, baselines, **where, method=method)
+    own = lead(store, metric, baseline, **where, method=method)
     return {run: 1 + (own[run] - base[run]) / level.mean for run in base if run in own}
 
 
-def total(*args: Any, **where: Any) -> runs.Interval | None:
-    """The share of the lead, mean over metrics of `shares(store, metric, ...)`."""
-    store, *rest = args
-    found = [shares(store, metric, *rest, **where) for metric in METRICS]
+def total(
+    store: RecordStore, baselines: Sequence[str], **where: Any
+) -> runs.Interval | None:
+    """The share of the lead, mean over metrics and baselines of `shares`."""
+    found = [
+        shares(store, metric, baseline, **where)
+        for metric in METRICS
+        for baseline in baselines
+    ]
     known = [values for values in found if values is not None]
     if not known:
         return None
@@ -201,7 +207,7 @@ def _figure(store, methods, baselines, where):
             pairs = []
             for baseline in baselines:
                 of = {"method": method, "reference": reference, **where}
-                found = shares(store, metric, (baseline,), **of)
+                found = shares(store, metric, baseline, **of)
                 hidden |= found is None
                 values = [math.nan] if found is None else list(found.values())
                 pairs.append(tables.mean_and_stderr(values))
@@ -263,6 +269,7 @@ def write_exhibit(
         claims=[_claim(method, judged) for method, judged in told.items()],
         figures=figures,
         tables=[path for path in written if path.match("table*.md")][:1],
+        settings=runs.settings(groups),
     )
 
 
@@ -279,8 +286,9 @@ def _claim(method, judged):
         said="Robustness is not paid for with faithfulness: explanations of models "
         f"trained with {method} are as faithful as vanilla's.",
         held=held,
-        found="Lead over a random order of features as a share of vanilla's, mean over "
-        f"DFFOT, COMP, SUFF and the baselines: {'; '.join(texts)}. Held above "
+        found="Lead over a random order of features, relative to that order's, as a "
+        "share of vanilla's, mean over DFFOT, COMP, SUFF and the baselines: "
+        f"{'; '.join(texts)}. Held above "
         f"{1 - MARGIN:g}, not held below 1, beyond 95 % intervals over paired runs; on "
         f"{verdicts.count(True)} of {len(verdicts)} data sets.",
         cause="" if held else cause,

@@ -105,11 +105,25 @@ def last_lines(log: Path, count: int = 5) -> list[str]:
 
 def workers_by_memory(needed: int, *, most: int = 2) -> int:
     """Processes that the free memory and the cores hold, `needed` bytes each."""
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        return 1
+    free = _free_memory()
     return max(1, min(most, os.cpu_count() or 1, free // needed))
+
+
+def _free_memory(source: Path = Path("/proc/meminfo")) -> int:
+    """Bytes that new processes may take, caches that Linux would give up included."""
+    try:
+        (line,) = (
+            line
+            for line in source.read_text().splitlines()
+            if line.startswith("MemAvailable:")
+        )
+        return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
 
 
 def _startable(waiting, running, workers) -> Iterator[Job]:

@@ -13,6 +13,8 @@ from experiments.common.exhibit import Claim, Exhibit
 from experiments.common.output import write_text_atomic
 
 _VERDICTS = {True: "held", False: "did not hold", None: "cannot be told"}
+# Behind claims that are not the papers'.
+_OURS = "(our claim)"
 _CLASSES = {True: "held", False: "failed", None: "open"}
 # Colours of an embedded figure: enough for lines and text, a third of the size.
 _COLORS = 128
@@ -122,8 +124,9 @@ def _page(sections, told, failed) -> Iterator[str]:
     for section in sections:
         for said, verdicts in _by_claim(section).items():
             badges = " ".join(_badge(claim, name) for name, claim in verdicts)
+            whose = f" {_OURS}" if verdicts[0][1].ours else ""
             yield (
-                f'<tr><td><a href="#{section.name}">{html.escape(said)}</a></td>'
+                f'<tr><td><a href="#{section.name}">{html.escape(said)}</a>{whose}</td>'
                 f"<td>{badges}</td></tr>"
             )
     yield "</tbody></table>"
@@ -137,7 +140,8 @@ def _section(section: Section) -> Iterator[str]:
     yield f"<p>{html.escape(section.about)}</p>"
     yield f"<pre>{html.escape(section.command)}</pre>"
     for said, verdicts in _by_claim(section).items():
-        yield f'<div class="claim"><p><strong>{html.escape(said)}</strong></p>'
+        whose = f" {_OURS}" if verdicts[0][1].ours else ""
+        yield f'<div class="claim"><p><strong>{html.escape(said)}</strong>{whose}</p>'
         for name, claim in verdicts:
             text = f"{claim.found} {_cause(claim)}".strip()
             yield f"<p>{_badge(claim)} <em>{html.escape(name)}</em>: "
@@ -148,6 +152,8 @@ def _section(section: Section) -> Iterator[str]:
             yield f"<p>{html.escape(name)}: not measured yet.</p>"
             continue
         yield f"<h3>{html.escape(name)}</h3>"
+        if shown.settings:
+            yield f"<p>{html.escape(shown.settings)}</p>"
         for file, text in shown.figures.items():
             yield from _figure(folder / file, text)
         for number, file in enumerate(shown.tables):
@@ -201,12 +207,16 @@ def _cause(claim: Claim) -> str:
 
 
 def _count(sections: Iterable[Section]) -> str:
-    held = [claim.held for section in sections for _, claim in section.claims]
-    counts = {verdict: held.count(verdict) for verdict in _VERDICTS}
-    return (
-        f"Of {len(held)} claims on single data sets {counts[True]} held, "
-        f"{counts[False]} did not, and {counts[None]} cannot be told from this run."
-    )
+    claims = [claim for section in sections for _, claim in section.claims]
+    texts = []
+    for name, ours in (("claims of the papers", False), ("claims of ours", True)):
+        held = [claim.held for claim in claims if claim.ours is ours]
+        counts = {verdict: held.count(verdict) for verdict in _VERDICTS}
+        texts.append(
+            f"Of {len(held)} {name}, each on one data set, {counts[True]} held, "
+            f"{counts[False]} did not, and {counts[None]} cannot be told from this run."
+        )
+    return " ".join(texts)
 
 
 def _of_run(told: Mapping[str, Any]) -> str:
@@ -224,8 +234,8 @@ def _summary(sections, told) -> Iterator[str]:
     yield "# Results"
     yield ""
     yield (
-        "The claims of the papers on each data set, beside what was measured. "
-        + _of_run(told)
+        "The claims of the papers, and ours, on each data set, beside what was "
+        "measured. " + _of_run(told)
     )
     yield ""
     yield _count(sections)
@@ -238,12 +248,12 @@ def _summary(sections, told) -> Iterator[str]:
         yield f"```\n{section.command}\n```"
         for said, verdicts in _by_claim(section).items():
             yield ""
-            yield f"**{said}**"
+            yield f"**{said}**" + (f" {_OURS}" if verdicts[0][1].ours else "")
             yield ""
             for name, claim in verdicts:
                 text = f"{claim.found} {_cause(claim)}".strip()
                 yield f"* {name}: **{_VERDICTS[claim.held]}**. {text}"
         for name, (_, shown) in section.exhibits.items():
-            if shown is None:
+            if shown is None or shown.settings:
                 yield ""
-                yield f"{name}: not measured yet."
+                yield f"{name}: not measured yet." if shown is None else shown.settings

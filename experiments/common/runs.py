@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from scipy import stats
 
-from experiments.common import exhibit, parts
+from experiments.common import exhibit, parts, protocol
 from experiments.common.flags import Common
 from experiments.common.measured import measured
 from experiments.common.records import Record, RecordStore, number
@@ -23,6 +23,8 @@ DATASETS = {
     "paper": "adult,bank,compas",
 }
 SEEDS = {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"}
+# Kinds of tables that an exhibit shows, by the beginning of their files' names.
+_TABLES = ("table", "bounds", "stability")
 # Cause of a verdict of None.
 UNCLEAR = "Too few runs, or differences within their errors."
 
@@ -141,6 +143,8 @@ class Question(NamedTuple):
         the question has no meaning.
       cause: the likely one where it does not hold.
       exact: whether the rule counts, so that no error comes in.
+      figure: name of the figure that shows it, if it is not the first one; None: none.
+      ours: whether the claim is this project's, not the papers'.
     """
 
     said: str
@@ -148,6 +152,8 @@ class Question(NamedTuple):
     judge: Callable[..., tuple[Any, ...] | None]
     cause: str
     exact: bool = False
+    figure: str | None = ""
+    ours: bool = False
 
 
 def run(
@@ -232,7 +238,7 @@ def write_exhibit(
     Args:
       folder, store: of the run.
       groups: the flags of each group of data sets.
-      written: the reports, of which the first table is the main one.
+      written: the reports; of each kind of table the first one is shown.
       title, questions, figures: see `finish`.
     """
     datasets = [(name, common) for common in groups for name in common.datasets]
@@ -243,16 +249,45 @@ def write_exhibit(
         if judged:
             claims.append(_claim(question, list(judged.values())))
         for name, (_, text, *_) in judged.items():
-            told.setdefault(name, text)
+            figure = question.figure
+            figure = next(iter(figures), None) if figure == "" else figure
+            told.setdefault((figure, name), []).append(text)
     drawn = {
-        path: f"{text} {told.get(name, name)}."
+        path: f"{text} {'; '.join(told.get((figure, name), [name]))}."
         for name, _ in datasets
         for figure, text in figures.items()
         if (path := folder / f"{figure}_{name}.png") in written
     }
-    main_table = [path for path in written if path.match("table*.md")][:1]
+    shown = [
+        path
+        for kind in _TABLES
+        for path in [path for path in written if path.match(f"{kind}*.md")][:1]
+    ]
     return exhibit.write(
-        folder, title=title, claims=claims, figures=drawn, tables=main_table
+        folder,
+        title=title,
+        claims=claims,
+        figures=drawn,
+        tables=shown,
+        settings=settings(groups),
+    )
+
+
+def settings(groups: Sequence[Common]) -> str:
+    """What all numbers of a run are of, in a line."""
+    told = []
+    for common in groups:
+        budgets, k = (
+            ", ".join(f"{v:g}" for v in values) for values in (common.epsilon, common.k)
+        )
+        seeds = ", ".join(map(str, common.seeds))
+        told.append(
+            f"{', '.join(common.datasets)}: seeds {seeds}; k = {k}; {common.norm} "
+            f"budgets {budgets}"
+        )
+    return (
+        f"{'. '.join(told)}. Checkpoints within {protocol.MAIN_TOLERANCE:g} of "
+        f"vanilla's validation AUC; ± is a {CONFIDENCE:.0%} interval over runs."
     )
 
 
@@ -269,4 +304,5 @@ def _claim(question, judged):
         found=f"{several if len(verdicts) > 1 else ''}{'; '.join(texts)}. "
         f"Rule: {rule}.",
         cause={True: "", None: " ".join(sorted(unclear))}.get(held, question.cause),
+        ours=question.ours,
     )

@@ -352,6 +352,7 @@ QUESTIONS = (
         f"P@k with its own minus P@k with the other, not {MARGIN:g} lower",
         functools.partial(_judge, "reference", -1, _not_below),
         "A ranking that does not move is a steadier aim.",
+        ours=True,
     ),
     runs.Question(
         "The weight of the ranking term needs no fine tuning.",
@@ -359,17 +360,20 @@ QUESTIONS = (
         functools.partial(_judge_weight, "lambda_1"),
         "A small weight does little; with a large one the AUC lasts for a few epochs "
         "only (columns epoch, fallback).",
+        ours=True,
     ),
     runs.Question(
         "The weight of the curvature needs no fine tuning.",
         _OF_WEIGHTS,
         functools.partial(_judge_weight, "lambda_2"),
         "A large weight takes the gradient of the ranking term's place.",
+        ours=True,
     ),
     runs.Question(
         "R2ET keeps more of the top k than vanilla for every k that it is trained for.",
         "P@k minus vanilla's at the same k, above 0",
         functools.partial(_judge, "k", 1, lambda found: runs.above(found, 0)),
         "With nearly all features in the top k much of it stays by chance.",
+        ours=True,
     ),
 )

@@ -270,6 +270,9 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
             "no pair outside of them, and their distance grows with the radius",
             bounds_hold,
             "Rounding, or an error in the bounds.",
+            exact=True,
+            figure="bounds",
+            ours=True,
         ),
         runs.Question(
             "The published lower bound, by the curvature at the input alone, holds.",
@@ -278,21 +281,25 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
             "It is of first order: the curvature grows away from the input, and for "
             "features whose gradients differ in sign it takes the difference of rows "
             "of the Hessian where their sum counts.",
+            exact=True,
+            figure="bounds",
         ),
         runs.Question(
             "The difference in mean thickness between learnt and other inputs falls "
             "with the number m of learnt ones, no slower than 1/√m.",
-            "exponent of m below 0, and not above −.5",
+            stability.RULE,
             stability.judge(stability.THICKNESS),
             "Models learnt from few inputs also differ in their curvature, which "
             "changes the constant before the rate.",
+            figure="stability",
         ),
         runs.Question(
             "So does that in the distribution of border gaps (Kolmogorov–Smirnov).",
-            "exponent of m below 0, and not above −.5",
+            stability.RULE,
             stability.judge(stability.MARGINS),
             "What a network fits of its sample does not fall with the chance of the "
             "sample.",
+            figure="stability",
         ),
     )
 

@@ -193,6 +193,7 @@ def test_marks_are_the_top_sets_and_captions_state_the_rule(finished):
     captions = json.loads((folder / "captions.json").read_text())
     shown = exhibit.read(folder)
     assert shown.figures == captions
+    # The drawn methods do not include R2ET.
     assert {claim.held for claim in shown.claims} == {None}
     assert len(shown.claims) == len(DATASETS)
     pictures = sorted(path.name for path in folder.glob("*.png"))

@@ -1,6 +1,7 @@
 """Means over runs: intervals, verdicts and claims."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,10 +52,15 @@ def test_verdicts_have_three_values():
 def test_finish_judges_each_data_set_and_describes_each_figure(
     tmp_path, monkeypatch, capsys
 ):
-    for name in ("table.md", "seen_a.png"):
+    names = (
+        "table.md", "table_more.md", "bounds.md", "notes.md", "seen_a.png", "felt_a.png"
+    )  # fmt: skip
+    for name in names:
         (tmp_path / name).write_text("x")
-    group = type("Common", (), {"datasets": ("a", "b")})
-    written = [tmp_path / "table.md", tmp_path / "seen_a.png"]
+    group = SimpleNamespace(
+        datasets=("a", "b"), epsilon=(0.5, 1.0), k=(8,), seeds=(0, 1), norm="l2"
+    )
+    written = [tmp_path / name for name in names]
     monkeypatch.setattr(parts, "write_reports", lambda *_: (written, [group]))
     question = runs.Question(
         "It holds.",
@@ -66,17 +72,24 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
     unsure = question._replace(
         judge=lambda _, name, common: (None, name, "Too dark.")[: 2 + (name == "a")]
     )
+    felt = unsure._replace(figure="felt", ours=True)
+    asked = [question, silent, felt, question._replace(figure=None)]
     runs.finish(
-        tmp_path, "two", [], (), None, title="T", questions=[question, silent, unsure],
-        figures={"seen": "What is seen."},
+        tmp_path, "two", [], (), None, title="T", questions=asked,
+        figures={"seen": "What is seen.", "felt": "What is felt."},
     )  # fmt: skip
     found = exhibit.read(tmp_path)
-    claim, undecided = found.claims
+    claim, undecided, _ = found.claims
+    assert (claim.ours, undecided.ours) == (False, True)
     assert undecided.held is None
     assert undecided.cause == f"Too dark. {runs.UNCLEAR}"
     assert (claim.held, claim.cause) == (False, "Chance.")
     assert claim.found.startswith("On 1 of 2 data sets. a: two; b: two.")
     assert "Rule: by more than 1, beyond a 95% interval over runs." in claim.found
-    assert found.figures == {"seen_a.png": "What is seen. a: two."}
-    assert found.tables == ("table.md",)
+    # Each figure tells what the claims that it shows have found.
+    assert found.figures == {
+        "seen_a.png": "What is seen. a: two.", "felt_a.png": "What is felt. a."
+    }  # fmt: skip
+    assert found.tables == ("table.md", "bounds.md")
+    assert found.settings.startswith("a, b: seeds 0, 1; k = 8; l2 budgets 0.5, 1. ")
     assert capsys.readouterr().out.split()[-1].endswith("exhibit.json")

@@ -106,15 +106,16 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
     assert (tmp_path / "records.jsonl").read_text() == text
 
 
-def judged(thick, hessian, gap):
+def judged(thick, hessian, gap, bend=0.1):
     """The verdicts of the three questions on made-up correlations of 5 runs."""
     rng = np.random.default_rng(0)
     store = [
         {"dataset": "d", "method": method, "k": 8, "seed": seed, "fold": 0,
          "metric": "spearman_all", "quantity": name,
-         "value": value + 0.02 * rng.normal()}
+         "value": (value[method] if isinstance(value, dict) else value)
+         + 0.02 * rng.normal()}
         for name, value in (
-            ("uniform", thick), ("hessian", hessian), ("gap", gap), ("bend", 0.1),
+            ("uniform", thick), ("hessian", hessian), ("gap", gap), ("bend", bend),
             ("gap_mean", 0.1), ("gaussian", 0.2), ("adversarial", 0.2),
             ("uniform_min", 0.3),
         )
@@ -139,6 +140,9 @@ def test_claims_follow_the_correlations():
     assert judged(0.5, -0.1, 0.2) == [True, True, False]
     assert judged(0.3, -0.4, 0.6) == [True, False, True]
     assert judged(-0.2, 0.0, -0.2) == [False, False, None]
+    # Signs that cancel over methods hide nothing, and both norms count.
+    assert judged(0.5, {"a": 0.4, "b": -0.4}, 0.2)[1] is False
+    assert judged(0.5, 0.0, 0.2, bend=-0.4)[1] is False
 
 
 @pytest.mark.parametrize(

@@ -126,10 +126,10 @@ def test_the_share_of_the_lead_is_paired_and_in_units_of_the_reference(tmp_path)
         },
     )
     where = {"dataset": "d", "k": 8}
-    lead = report.lead(store, "dffot", ["zero"], **where, method="vanilla")
-    np.testing.assert_allclose(list(lead.values()), base)
+    lead = report.lead(store, "dffot", "zero", **where, method="vanilla")
+    np.testing.assert_allclose(list(lead.values()), base / 0.5)
     where |= {"method": "other", "reference": "vanilla"}
-    found = [report.shares(store, m, ["zero"], **where) for m in report.METRICS]
+    found = [report.shares(store, m, "zero", **where) for m in report.METRICS]
     np.testing.assert_allclose(list(found[0].values()), 1 - 0.05 / 0.21)
     np.testing.assert_allclose(list(found[1].values()), 1 + 0.1 * base / 0.21)
     assert found[2] is None
@@ -138,6 +138,26 @@ def test_the_share_of_the_lead_is_paired_and_in_units_of_the_reference(tmp_path)
     assert share.runs == 3 and share.low < share.mean < share.high < 1
     # Of the raw numbers, DFFOT is worse, COMP and SUFF are better.
     assert report.raw(store, ["zero"], **where) == (3, 1, 2)
+
+
+def test_a_steeper_model_has_no_larger_share(tmp_path):
+    """Probabilities that move twice as far, by saliency as in random order."""
+    leads = {
+        (method, metric): np.array([0.1, 0.11, 0.12])
+        for method in ("vanilla", "steeper")
+        for metric in report.METRICS
+    }
+    store = RecordStore(tmp_path / "records.jsonl")
+    for baseline, floor in (("zero", 0.5), ("mean", 0.3)):
+        for method, factor in (("vanilla", 1), ("steeper", 2)):
+            own = {key: factor * v for key, v in leads.items() if key[0] == method}
+            part = synthetic(tmp_path / f"{baseline}{method}", own, floor * factor)
+            for record in part.select():
+                record.pop("cell_left")
+                store.append({**record, "baseline": baseline})
+    where = {"dataset": "d", "k": 8, "method": "steeper", "reference": "vanilla"}
+    share = report.total(store, ["zero", "mean"], **where)
+    np.testing.assert_allclose([share.low, share.high], 1, rtol=1e-12)
 
 
 def test_the_verdict():

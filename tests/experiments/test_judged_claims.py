@@ -7,6 +7,8 @@ import pytest
 from scipy import stats
 
 from experiments.common import (
+    case_study_examples,
+    case_study_report,
     certify_report,
     claims_constrained,
     claims_convergence,
@@ -221,12 +223,22 @@ def test_convergence():
     assert judged(1, fast)[0] is True
     assert judged(1, descent("vanilla", -0.8, related=-0.5))[0] is False
     assert judged(2, fast) is None
-    thicker = Store(fast + descent("r2et", -0.8, steps=(6, None, None)))
-    verdict, text = judged(2, thicker)
-    # (6 + 10 + 10)/3 − (3 + 5 + 10)/3, the seed's tenth in one input less of three.
-    assert verdict is True and text == "adult r2et +2.6 ± 0.1"
-    faster = Store(fast + descent("r2et", -0.8, steps=(1, 1, 2)))
-    assert judged(2, faster)[0] is False
+    taken = {"vanilla": (3, 5, None), "r2et": (6, None, None), "wd": (7, None, None)}
+    for thickness, verdict, rho in (
+        ((0.7, 0.8, 0.9), True, "+1.00"),
+        ((0.9, 0.8, 0.7), False, "-1.00"),
+        ((0.7, 0.9, 0.8), True, "+0.50"),
+    ):
+        store = Store()
+        for (method, steps), width in zip(taken.items(), thickness, strict=True):
+            store += descent(method, -0.8, steps=steps)
+            store += cells("adult", method, "thickness", width, epsilon=1.0)
+        found, text = judged(2, store)
+        # vanilla: (3 + 5 + 10)/3, and the mean seed's fifth in two inputs of three.
+        assert found is verdict and text.startswith(f"adult {rho} ± 0.00 (vanilla Θ")
+        assert "vanilla Θ 0." in text and "6.1 steps" in text
+    # A method without its thickness is left out, and two make no order.
+    assert judged(2, Store([r for r in store if r["method"] != "wd"])) is None
 
 
 def attacked(variant, last, traces, seed):
@@ -305,3 +317,25 @@ def test_cost():
 def test_every_question_has_its_likely_cause(module):
     assert all(q.said.endswith(".") and q.cause for q in module.QUESTIONS)
     assert all(isinstance(question, runs.Question) for question in module.QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    "ours, stderr, held",
+    [(0.7, 0.02, True), (0.45, 0.02, False), (0.6, 0.1, None), (None, 0.02, None)],
+)
+def test_a_difference_is_visible_beyond_its_error(ours, stderr, held):
+    means = {"vanilla": 0.4} | ({} if ours is None else {"r2et": ours})
+    store = [
+        {"method": method, "metric": "p@k", "example": example, "value": value,
+         "stderr": stderr, "k": 8, "seed": 0, "attack": "er_surrogate"}
+        for method, value in means.items()
+        for example in (1, case_study_examples.ALL)
+    ]  # fmt: skip
+    study = SimpleNamespace(
+        cell={"k": 8, "seed": 0, "attack": "er_surrogate"},
+        found=SimpleNamespace(name="d"),
+        methods=tuple(means),
+    )
+    claim = case_study_report._claim(study, Store(store))
+    assert claim.held is held and bool(claim.cause) is not (held is True)
+    assert "vanilla .40 (mean of all .40)" in claim.found

@@ -155,7 +155,7 @@ def run_folder(tmp_path):
     claims = [
         Claim("R2ET is above vanilla.", True, "0.9 against 0.3 over 5 seeds."),
         Claim("R2ET is above all.", False, "0.9 against 0.95.", "<i> & nonlinear."),
-        Claim("R2ET is cheap.", None, "Not timed."),
+        Claim("R2ET is cheap.", None, "Not timed.", ours=True),
     ]
     exhibit.write(
         folder,
@@ -163,6 +163,7 @@ def run_folder(tmp_path):
         claims=claims,
         figures={folder / "lines.png": 'Lines: R2ET on top of "vanilla".'},
         tables=[folder / "table.md"],
+        settings="adult: seeds 0, 1.",
     )
     return folder
 
@@ -265,12 +266,17 @@ def test_the_page_needs_nothing_beside_it(run_folder, tmp_path):
         "python -m experiments.robustness --datasets=adult,bank",
         "bank: not measured yet.",
         "robustness bank did not end well.",
-        "Of 3 claims on single data sets 1 held, 1 did not, and 1 cannot be told",
+        "Of 2 claims of the papers, each on one data set, 1 held, 1 did not, and 0",
+        "Of 1 claims of ours, each on one data set, 0 held, 0 did not, and 1",
+        "(our claim)",
+        "seeds 0, 1",
     ):
         assert text in words
-    assert [words.count(v) for v in ("did not hold", "cannot be told")] == [2, 3]
+    assert [words.count(v) for v in ("did not hold", "cannot be told")] == [2, 4]
     text = summary.read_text(encoding="utf-8")
     assert "* adult: **did not hold**. 0.9 against 0.95. Likely cause:" in text
+    assert "\n**R2ET is cheap.** (our claim)\n" in text
+    assert "\nadult: seeds 0, 1.\n" in text
     assert re.search(r"(?m)^## P@k under attack$", text)
 
 
@@ -316,6 +322,27 @@ def test_models_are_trained_first_and_times_measured_last(planned):
     # What is for tables alone leaves images out.
     assert "certify digits" not in started and "thickness digits" in started
     assert {name.split()[0] for name in started} == set(reproduce.PARTS)
+
+
+def test_hyperparameters_are_varied_on_the_smallest_table():
+    kinds = {"adult": "tabular", "compas": "tabular", "hiv": "graph"}
+    sizes = {"adult": 4, "compas": 3, "hiv": 2}
+    only = [("sensitivity", "compas")]
+    assert reproduce._cells(["sensitivity"], kinds, sizes, few=True) == only
+    graphs = {"hiv": "graph"}
+    assert reproduce._cells(["sensitivity"], graphs, sizes, few=True) == [
+        ("sensitivity", "hiv")
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, free",
+    [("MemFree: 9 kB\nMemAvailable:   20 kB\n", 20 * 1024), ("MemFree: 9 kB\n", None)],
+)
+def test_memory_that_caches_hold_is_free(text, free, tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text(text)
+    monkeypatch.setattr(jobs.os, "sysconf", lambda name: 3)
+    assert jobs._free_memory(tmp_path / "meminfo") == (9 if free is None else free)
 
 
 def test_costs_are_measured_on_one_table_and_on_the_images_that_have_them():

@@ -132,6 +132,24 @@ def test_the_rate_is_that_of_the_power_law():
     assert stability.rate(learnt[:3], "d", "x") is None
 
 
+@pytest.mark.parametrize(
+    "power, noise, verdict",
+    [(-0.5, 0.01, True), (-0.8, 0.01, True), (-0.3, 0.01, False), (-0.6, 0.4, None)],
+)
+def test_a_rate_that_cannot_be_told_is_no_rate(power, noise, verdict):
+    rng = np.random.default_rng(0)
+    learnt = [
+        {"dataset": "d", "method": method, "metric": "x", "sample_size": m, "k": 8,
+         "seed": seed, "value": m ** (power + slope)}
+        for method in ("vanilla", "r2et_nh")
+        for seed, slope in enumerate(noise * rng.normal(size=5))
+        for m in (8, 32, 128)
+    ]  # fmt: skip
+    store = SimpleNamespace(select=lambda **filters: records.select(learnt, **filters))
+    found, text = stability.judge("x")(store, "d", SimpleNamespace(k=(8,)))
+    assert found is verdict and "5 runs" in text
+
+
 def test_correlation_over_models_and_run_by_run():
     rng = np.random.default_rng(0)
     points = {
