@@ -1,23 +1,31 @@
 """Reading a stranger's pickle: NumPy arrays and plain containers, nothing else.
 
-A pickle is a program: it may call any function that the reader can import. The reader
-here can import no function but those that rebuild NumPy arrays, whatever the pickle
-asks for; anything else ends in a ValueError before it is called.
+A pickle is a program: it may call any function that the reader can import, and set the
+state of any object that it gets. Here it gets none of NumPy's own: small stand-ins note
+what it says of an array, and arrays are made of that afterwards, of plain numbers and
+text alone. Anything else ends in a ValueError.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
+import re
 from typing import Any
 
 import numpy as np
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), np.generic)
+# Booleans, numbers, bytes and text of a fixed size.
+_CODE = re.compile(r"[<>=|]?([?biufcSU])([0-9]*)")
+_MOST_BYTES = 2**40  # of an item, so that no size overflows
+_MOST_AXES = 32
 
 
-# What stands in for Python functions are instances without attributes, so that a
-# pickle, which may set attributes of what it gets, cannot change them either.
+# Stand-ins are instances without attributes or with slots that only their own methods
+# fill, so that a pickle, which may set the state of what it gets, cannot change them
+# otherwise.
 
 
 class _Latin1:
@@ -31,31 +39,138 @@ class _Latin1:
         return text.encode("latin1")
 
 
+class _Class:
+    """`numpy.ndarray`, as an argument of `_Reconstruct` alone."""
+
+    __slots__ = ()
+
+
+class _Described:
+    """A dtype: its code, and the order of its bytes, which comes as its state."""
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: str):
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: Any) -> None:
+        _, order, *rest = state
+        structure = rest[:3]  # of a part of an array, names, fields
+        if any(part is not None for part in structure):
+            raise pickle.UnpicklingError("a dtype with fields, expected a plain one")
+        self.order = _text(order)
+
+    @property
+    def dtype(self) -> np.dtype:
+        if self.order not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError(f"byte order {self.order!r} of a dtype")
+        return np.dtype(self.code).newbyteorder(self.order)
+
+
+class _Dtype:
+    """`numpy.dtype` of a code such as "f8"."""
+
+    __slots__ = ()
+
+    def __call__(self, code: Any, align: Any = False, copy: Any = False) -> _Described:
+        code = _text(code)
+        found = _CODE.fullmatch(code)
+        if found is None or int(found[2] or 0) > _MOST_BYTES:
+            raise pickle.UnpicklingError(
+                f"an array of the dtype {code!r}, expected numbers or text of one size"
+            )
+        return _Described(code)
+
+
+class _Rebuilt:
+    """An array, which is made of its state when all has been read."""
+
+    __slots__ = ("value",)
+    __hash__ = None
+
+    def __init__(self):
+        self.value = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, described, fortran, raw = state
+        if isinstance(raw, str):  # the byte strings of Python 2
+            raw = raw.encode("latin1")
+        self.value = _array(raw, described, shape, "F" if fortran else "C")
+
+
+class _Reconstruct:
+    """`_reconstruct`, with which arrays begin."""
+
+    __slots__ = ()
+
+    def __call__(self, kind: Any, shape: Any, code: Any) -> _Rebuilt:
+        if not isinstance(kind, _Class):
+            raise pickle.UnpicklingError("an array of another class than ndarray")
+        return _Rebuilt()
+
+
+class _Scalar:
+    """`scalar`, with which single numbers are written."""
+
+    __slots__ = ()
+
+    def __call__(self, described: Any, raw: Any) -> np.generic:
+        if isinstance(raw, str):
+            raw = raw.encode("latin1")
+        return _array(raw, described, (), "C")[()]
+
+
 class _FromBuffer:
     """`numpy.core.numeric._frombuffer`, with which protocol 5 writes arrays."""
 
     __slots__ = ()
 
-    def __call__(self, buffer, dtype, shape, order, axis_order=None) -> np.ndarray:
-        flat = np.frombuffer(buffer, dtype=dtype)
+    def __call__(self, buffer, described, shape, order, axis_order=None) -> np.ndarray:
         if order == "K" and axis_order is not None:
-            return flat.reshape(shape, order="C").transpose(axis_order)
-        return flat.reshape(shape, order=order)
+            flat = _array(buffer, described, shape, "C")
+            return flat.transpose(axis_order)
+        return _array(buffer, described, shape, order)
+
+
+def _array(raw: Any, described: Any, shape: Any, order: Any) -> np.ndarray:
+    """An array of its own memory."""
+    if not isinstance(raw, bytes | bytearray):
+        raise pickle.UnpicklingError("an array of objects, expected numbers or text")
+    if not isinstance(described, _Described):
+        raise pickle.UnpicklingError("an array without a dtype")
+    sizes = tuple(shape)
+    if len(sizes) > _MOST_AXES or not all(type(n) is int and n >= 0 for n in sizes):
+        raise pickle.UnpicklingError(f"the shape {shape!r} of an array")
+    dtype = described.dtype
+    if len(raw) != math.prod(sizes) * dtype.itemsize:
+        raise pickle.UnpicklingError(
+            f"{len(raw)} bytes for an array of shape {sizes} of {dtype}"
+        )
+    if not dtype.itemsize:  # empty text
+        return np.zeros(sizes, dtype)
+    flat = np.frombuffer(raw, dtype).copy()
+    return flat.reshape(sizes, order="F" if order == "F" else "C")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("latin1")
+    if not isinstance(value, str):
+        raise pickle.UnpicklingError(f"{type(value).__name__}, expected text")
+    return value
 
 
 def _allowed() -> dict[tuple[str, str], Any]:
-    # The function's home has moved between NumPy versions; __reduce__ tells ours.
-    reconstruct = np.empty(0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
     allowed: dict[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy", "ndarray"): _Class(),
+        ("numpy", "dtype"): _Dtype(),
         ("_codecs", "encode"): _Latin1(),
     }
+    # The functions' home has moved between NumPy versions.
     for core in ("numpy.core", "numpy._core"):
         for module in ("multiarray", "_multiarray_umath"):
-            allowed[f"{core}.{module}", "_reconstruct"] = reconstruct
-            allowed[f"{core}.{module}", "scalar"] = scalar
+            allowed[f"{core}.{module}", "_reconstruct"] = _Reconstruct()
+            allowed[f"{core}.{module}", "scalar"] = _Scalar()
         allowed[f"{core}.numeric", "_frombuffer"] = _FromBuffer()
     return allowed
 
@@ -90,25 +205,35 @@ def loads(content: bytes, what: str) -> Any:
     """
     try:
         result = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        return _finished(result, {})
     except Exception as error:  # a broken program may fail in any way
         raise ValueError(f"{what} is refused as a pickle: {error}") from error
-    _check(result, what)
-    return result
 
 
-def _check(value: Any, what: str) -> None:
-    pending, seen = [value], set()
-    while pending:
-        item = pending.pop()
-        if id(item) in seen:  # containers may hold themselves
-            continue
-        seen.add(id(item))
-        if isinstance(item, dict):
-            pending += [*item.keys(), *item.values()]
-        elif isinstance(item, list | tuple | set | frozenset):
-            pending += item
-        elif isinstance(item, np.ndarray):
-            if item.dtype.hasobject:
-                raise ValueError(f"{what} is refused: it holds an array of objects")
-        elif not isinstance(item, _PLAIN):
-            raise ValueError(f"{what} is refused: it holds a {type(item).__name__}")
+def _finished(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
+    """The value with its arrays; lists and dicts are filled in place.
+
+    `seen` keeps each container, that its address is not given away, with its result.
+    """
+    if id(value) in seen:  # containers may hold themselves
+        return seen[id(value)][1]
+    if isinstance(value, _Rebuilt) and value.value is not None:
+        return value.value
+    if type(value) is list:
+        seen[id(value)] = value, value
+        value[:] = [_finished(item, seen) for item in value]
+        return value
+    if type(value) is dict:
+        seen[id(value)] = value, value
+        for key in value:
+            _finished(key, seen)
+            value[key] = _finished(value[key], seen)
+        return value
+    if type(value) in (tuple, set, frozenset):
+        seen[id(value)] = value, value
+        found = type(value)(_finished(item, seen) for item in value)
+        seen[id(value)] = value, found
+        return found
+    if isinstance(value, np.ndarray) or isinstance(value, _PLAIN):
+        return value
+    raise pickle.UnpicklingError(f"it holds a {type(value).__name__.lstrip('_')}")

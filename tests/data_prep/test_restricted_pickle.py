@@ -115,11 +115,91 @@ def test_codecs_but_latin1_are_refused():
 
 
 def test_arrays_of_objects_and_bare_functions_are_refused():
-    objects = pickle.dumps({"X": np.array([{"a": 1}, None], object)})
-    with pytest.raises(ValueError, match="own is refused: it holds an array of obj"):
-        restricted_pickle.loads(objects, "own")
-    with pytest.raises(ValueError, match="own is refused: it holds a type"):
-        restricted_pickle.loads(pickle.dumps([np.ndarray]), "own")
+    for protocol in range(6):
+        objects = pickle.dumps({"X": np.array([{"a": 1}, None], object)}, protocol)
+        with pytest.raises(ValueError, match="own is refused.*dtype 'O8'"):
+            restricted_pickle.loads(objects, "own")
+    for value in (np.ndarray, np.dtype("f8")):
+        with pytest.raises(ValueError, match="own is refused.*it holds a"):
+            restricted_pickle.loads(pickle.dumps([value]), "own")
+
+
+class Made:
+    """A pickle whose every part is chosen: a function, its arguments, a state."""
+
+    def __init__(self, function, arguments, state=None):
+        self.whole = (function, arguments, state)
+
+    def __reduce__(self):
+        return self.whole
+
+
+RECONSTRUCT = np.empty(0).__reduce__()[0]
+PLAIN = (3, "<", None, None, None, -1, -1, 0)
+
+
+def made_array(dtype, shape, raw):
+    return Made(RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, shape, dtype, False, raw))
+
+
+def made_dtype(code, state=PLAIN):
+    return Made(np.dtype, (code, False, True), state)
+
+
+def test_an_array_made_by_hand_is_read():
+    """What the refused ones below differ from."""
+    raw = np.float64([1, 2]).tobytes()
+    made = made_array(made_dtype("f8"), (2,), raw)
+    got = restricted_pickle.loads(pickle.dumps(made), "own")
+    np.testing.assert_array_equal(got, [1.0, 2.0])
+    assert type(got) is np.ndarray and got.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        # Fields that say they hold no objects: NumPy takes bytes for pointers.
+        (made_dtype([("a", "O")], (3, "|", None, ("a",), {}, 8, 1, 0)), "list"),
+        (made_dtype("V8", (3, "|", None, ("a",), {"a": 0}, 8, 1, 0)), "'V8'"),
+        # Fields outside of the item.
+        (made_dtype("f8", (3, "<", None, ("a",), {"a": 9**9}, 8, 1, 0)), "fields"),
+        (made_dtype("f8", (3, "<", ("f8", (9,)), None, None, 8, 1, 0)), "fields"),
+        (made_dtype("O"), "'O'"),
+        (made_dtype("M8"), "'M8'"),
+        (made_dtype("f8", (3, "?", None, None, None, -1, -1, 0)), "byte order"),
+        ("f8", "without a dtype"),
+    ],
+)
+def test_dtypes_that_are_not_plain_are_refused(made, message):
+    content = pickle.dumps(made_array(made, (1,), bytes(8)))
+    with pytest.raises(ValueError, match=f"own is refused.*{message}"):
+        restricted_pickle.loads(content, "own")
+
+
+@pytest.mark.parametrize(
+    ("shape", "raw", "message"),
+    [
+        ((3,), bytes(8), "8 bytes for an array of shape"),
+        ((2**62, 4), b"", "0 bytes for an array"),
+        ((-1,), bytes(8), "the shape"),
+        ((1.0,), bytes(8), "the shape"),
+        ((1,), [None], "array of objects"),
+    ],
+)
+def test_arrays_larger_than_their_bytes_are_refused(shape, raw, message):
+    content = pickle.dumps(made_array(made_dtype("f8"), shape, raw))
+    with pytest.raises(ValueError, match=f"own is refused.*{message}"):
+        restricted_pickle.loads(content, "own")
+
+
+def test_a_state_given_later_changes_no_array():
+    """A dtype that two arrays share, told to be wider after the first was made."""
+    shared = made_dtype("S2")
+    first = made_array(shared, (2,), b"abcd")
+    wide = (3, "|", None, None, None, 9, 1, 0)
+    content = pickle.dumps([first, Made(RECONSTRUCT, (np.ndarray, (0,), b"b"), wide)])
+    with pytest.raises(ValueError, match="own is refused"):
+        restricted_pickle.loads(content, "own")
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps([1])[:-1]])

@@ -115,6 +115,10 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
     text = (tmp_path / "records.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     assert all(set(records.REQUIRED) <= set(record) for record in found)
+    thick = [r for r in found if r["metric"] == "thickness"]
+    assert all((r["attack"], r["epsilon"]) == ("none", 1.0) for r in thick)
+    assert all(0.5 < r["value"] <= 1 for r in thick) and len(thick) > 0
+    found = [r for r in found if r["metric"] != "thickness"]
     assert {r["attack"] for r in found} == {"multiobjective"}
     assert {r["epsilon"] for r in found} == {None}
     one = [r for r in found if r["seed"] == 3]
@@ -137,7 +141,7 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
     for name in ("direction_norm_breast_cancer", "steps_by_gap_breast_cancer"):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
     shown = exhibit.read(tmp_path)
-    # Without a model of R2ET there is nothing to say of thicker ones.
+    # One method alone has no order by thickness.
     assert len(shown.claims) == 2 and len(shown.figures) == 2
     assert "(0 violations)" in shown.claims[0].found
     monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
