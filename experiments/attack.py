@@ -34,8 +34,9 @@ FLAGS = flags.define_common(
         "attacks": f"er,er_surrogate,{STRONGEST}",
         "epsilon": "1",
     },
-    own=("model",),
+    own=("model", "absent_edges"),
 )
+parts.define_absent_edges()
 absl_flags.DEFINE_list(
     "model", None, "folders of saved models, comma-separated", allow_override=True
 )
@@ -113,7 +114,7 @@ def _subjects(common) -> list[Subject]:
             checks.check_in("dataset", name, parts.known_datasets())
             part = {"fold": fold} if fold else {}
             found = datasets.load(name, data_dir=common.data_dir, **part)
-            loaded[name, fold] = problem(found)
+            loaded[name, fold] = problem(found, **parts.of_graphs())
         data = loaded[name, fold]
         if own:
             trained.check_data(told, data, folder=folder)

@@ -55,7 +55,7 @@ FLAGS = flags.define_common(
         # As of the robustness experiment: a model's seeds were trained together.
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
-    own=(*training_flags.NAMES, "num_examples", "tolerance", "pooling"),
+    own=(*training_flags.NAMES, "num_examples", "tolerance", "pooling", "absent_edges"),
 )
 training_flags.define_training()
 absl_flags.DEFINE_integer(
@@ -72,7 +72,7 @@ absl_flags.DEFINE_float(
     f"{', '.join(map(str, protocol.TOLERANCES))}",
     allow_override=True,
 )
-parts.define_pooling()
+parts.define_of_pairs(folds=False)
 
 
 class Study(NamedTuple):

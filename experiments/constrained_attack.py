@@ -54,8 +54,7 @@ FLAGS = flags.define_common(
     },
     own=parts.OF_PAIRS,
 )
-parts.define_folds()
-parts.define_pooling()
+parts.define_of_pairs()
 _LISTS = {
     "weightings": (
         "rules for the weights of the objectives",

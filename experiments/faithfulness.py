@@ -77,8 +77,7 @@ absl_flags.DEFINE_list(
     f"what stands for removed features: {', '.join(BASELINES)}",
     allow_override=True,
 )
-parts.define_folds()
-parts.define_pooling()
+parts.define_of_pairs()
 
 
 def main(argv):

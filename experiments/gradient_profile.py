@@ -64,8 +64,7 @@ FLAGS = flags.define_common(
     },
     own=parts.OF_PAIRS,
 )
-parts.define_folds()
-parts.define_pooling()
+parts.define_of_pairs()
 
 
 def main(argv):

@@ -70,8 +70,7 @@ absl_flags.DEFINE_list(
     f"(default: smoke none; standard, paper {_MAIN})",
     allow_override=True,
 )
-parts.define_folds()
-parts.define_pooling()
+parts.define_of_pairs()
 
 
 def main(argv):

@@ -60,8 +60,7 @@ absl_flags.DEFINE_list(
     f"hyperparameters that are varied, of {', '.join(FACTORS)} (default: all)",
     allow_override=True,
 )
-parts.define_folds()
-parts.define_pooling()
+parts.define_of_pairs()
 
 # Levels that are tried beside the default.
 _SOME = {

@@ -61,7 +61,7 @@ absl_flags.DEFINE_integer(
     "part of the cross-validation of graphs that is the test part",
     allow_override=True,
 )
-parts.define_pooling()
+parts.define_of_pairs(folds=False)
 
 
 def main(argv):
@@ -123,10 +123,14 @@ def _config(common, chosen):
     """Every flag that is of account: what is for pairs does not tell tables apart."""
     config = parts.with_choices(common.config, chosen, ("k",))
     kinds = {found.view.kind for found, _ in chosen}
-    for name, kind in (("fold", "graph"), ("pooling", "image")):
+    for name, kind in (
+        ("fold", "graph"),
+        ("pooling", "image"),
+        ("absent_edges", "graph"),
+    ):
         if kind in kinds:
             config = {**config, name: absl_flags.FLAGS[name].value}
-    return config
+    return parts.without_unset(config)
 
 
 def _weights(common) -> dict[str, Any]:

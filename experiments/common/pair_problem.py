@@ -17,7 +17,7 @@ from experiments.common import pair_protocol
 from experiments.common import protocol as protocols
 from experiments.common.tabular_problem import StructuredProblem
 from experiments.common.views import GRAPH, IMAGE, Inputs, View
-from r2et_jax import datasets, models, objectives
+from r2et_jax import datasets, models, objectives, threat
 from r2et_jax.checks import check_in
 from r2et_jax.types import ApplyFn, Params
 
@@ -36,11 +36,19 @@ class PairProblem(StructuredProblem):
     Args:
       dataset: the data.
       pooling: of the convolutional network, one of `POOLINGS`.
+      absent: whether edges of graphs that are absent may appear under attack, one of
+        `threat.ABSENT_RULES`; None: "frozen" where the graphs are sparse.
     """
 
     holds = "pairs, which are judged by a Siamese network"
 
-    def __init__(self, dataset: datasets.PairDataset, *, pooling: str = "max"):
+    def __init__(
+        self,
+        dataset: datasets.PairDataset,
+        *,
+        pooling: str = "max",
+        absent: str | None = None,
+    ):
         check_in("pooling", pooling, POOLINGS)
         self.dataset = dataset
         self.pooling = pooling
@@ -52,6 +60,10 @@ class PairProblem(StructuredProblem):
         self.shape = dataset.shape
         self.view = GRAPH if dataset.kind == "graph" else IMAGE
         self.protocol_kind = dataset.kind
+        sparse = self._is_graph and bool(dataset.meta.get("sparse"))
+        self.default_absent = "frozen" if sparse else "free"
+        self.absent = absent if absent and self._is_graph else self.default_absent
+        check_in("rule for absent edges", self.absent, threat.ABSENT_RULES)
         self.small = dataset.kind == "image" and dataset.shape[:2] != (28, 28)
         self.k = self._default_k()
         self.epsilon = pair_protocol.budgets(dataset.kind, small=self.small)
@@ -77,7 +89,8 @@ class PairProblem(StructuredProblem):
     @functools.cached_property
     def _max_connected(self) -> int | None:
         """The most nodes with edges in a graph of the data, where that saves work."""
-        if not self.dataset.meta.get("sparse"):
+        # Edges that may appear may join any nodes.
+        if self.absent == "free":
             return None
         # All splits share the data set's graphs.
         graphs, pairs = self.dataset.train.inputs, self.dataset.edges
@@ -154,7 +167,11 @@ class PairProblem(StructuredProblem):
         return _recenter(model)(params, self.train_inputs())
 
     def config(self, method: str) -> dict[str, Any]:
-        return {"fold": self.fold, **super().config(method)}
+        found = {"fold": self.fold, **super().config(method)}
+        # The default is not named: models keep the folders that they have.
+        if self.absent != self.default_absent:
+            found["absent"] = self.absent
+        return found
 
 
 @functools.lru_cache

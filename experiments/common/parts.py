@@ -18,7 +18,7 @@ from experiments.common.output import write_text_atomic
 from experiments.common.problems import POOLINGS, Problem, problem
 from experiments.common.progress import track
 from experiments.common.records import RecordStore
-from r2et_jax import checks, datasets
+from r2et_jax import checks, datasets, threat
 from r2et_jax.types import Params
 
 absl_flags.disclaim_key_flags()
@@ -26,7 +26,7 @@ absl_flags.disclaim_key_flags()
 # What the reports say of a data set's attacks.
 _OF_VIEW = ("kind", "norm", "num_steps")
 # Flags of no account for tables.
-OF_PAIRS = ("folds", "pooling")
+OF_PAIRS = ("folds", "pooling", "absent_edges")
 # Flags of which `choose_largest` has images and graphs choose.
 LARGEST = ("k", "epsilon", "seeds")
 
@@ -60,8 +60,12 @@ def known_datasets() -> tuple[str, ...]:
     return tuple(name for kind in kinds for name in datasets.names(kind))
 
 
-def define_pooling() -> None:
-    """Define --pooling, which `problems` reads."""
+def define_of_pairs(*, folds: bool = True) -> None:
+    """Define --pooling, --absent_edges and --folds, which `problems` reads.
+
+    Args:
+      folds: whether --folds is one of them.
+    """
     absl_flags.DEFINE_enum(
         "pooling",
         None,
@@ -69,21 +73,38 @@ def define_pooling() -> None:
         "of the convolutional network for images (default: max)",
         allow_override=True,
     )
+    define_absent_edges()
+    if folds:
+        absl_flags.DEFINE_list(
+            "folds",
+            None,
+            "parts of the cross-validation of graphs that are the test part (default: "
+            "smoke 0; standard, paper 0,1,2,3,4)",
+            allow_override=True,
+        )
 
 
-def define_folds() -> None:
-    """Define --folds, which `problems` reads."""
-    absl_flags.DEFINE_list(
-        "folds",
+def define_absent_edges() -> None:
+    """Define --absent_edges, which `of_graphs` reads."""
+    absl_flags.DEFINE_enum(
+        "absent_edges",
         None,
-        "parts of the cross-validation of graphs that are the test part (default: "
-        "smoke 0; standard, paper 0,1,2,3,4)",
+        threat.ABSENT_RULES,
+        "of graphs under attack: free to appear, or frozen at zero (default: frozen "
+        "where the graphs are sparse)",
         allow_override=True,
     )
 
 
+def of_graphs() -> dict[str, str]:
+    """What flags say of graphs, as options of `problems.problem`."""
+    given = absl_flags.FLAGS["absent_edges"].value
+    return {} if given is None else {"absent": given}
+
+
 def problems(common: Common, *, folds: tuple[int, ...] | None = None) -> list[Problem]:
-    """Load what --datasets names, with the network that --pooling names.
+    """Load what --datasets names, with the network that --pooling names and the attacks
+    of graphs that --absent_edges allows.
 
     Args:
       common: the flags of the run.
@@ -99,11 +120,9 @@ def problems(common: Common, *, folds: tuple[int, ...] | None = None) -> list[Pr
         if not given:
             raise ValueError("--folds must name at least one, got an empty list")
         folds = flags.parse_ints("folds", given, minimum=0)
-    pooling = None
-    if "pooling" in absl_flags.FLAGS:
-        pooling = absl_flags.FLAGS["pooling"].value
+    pooling = absl_flags.FLAGS["pooling"].value or POOLINGS[0]
     loaded = setup.load(common, folds=folds)
-    return [problem(one, pooling=pooling or POOLINGS[0]) for one in loaded]
+    return [problem(one, pooling=pooling, **of_graphs()) for one in loaded]
 
 
 def start(
@@ -120,10 +139,7 @@ def start(
     Raises:
       ValueError: if the folder holds another configuration's records.
     """
-    config = {
-        n: v for n, v in common.config.items() if n not in OF_PAIRS or v is not None
-    }
-    config = with_choices(config, chosen, own)
+    config = with_choices(common.config, chosen, own)
     return setup.open_folder(common._replace(config=config), experiment=experiment)
 
 
@@ -163,10 +179,16 @@ def choose(
     return Part(found, common)
 
 
+def without_unset(config: dict[str, Any]) -> dict[str, Any]:
+    """Without the flags of pairs that were not given."""
+    return {n: v for n, v in config.items() if n not in OF_PAIRS or v is not None}
+
+
 def with_choices(
     config: dict[str, Any], parts: Iterable[Part], names: Sequence[str]
 ) -> dict[str, Any]:
     """A run's configuration with the named flags of data sets of images or graphs."""
+    config = without_unset(config)
     chosen = {
         found.name: {name: list(getattr(own, name)) for name in names}
         for found, own in parts

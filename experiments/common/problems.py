@@ -6,8 +6,6 @@ pairs of images or of brain graphs a Siamese network.
 
 from __future__ import annotations
 
-from typing import Any
-
 from experiments.common.image_problem import ImageProblem
 from experiments.common.pair_problem import POOLINGS as POOLINGS
 from experiments.common.pair_problem import PairProblem
@@ -21,19 +19,22 @@ Problem = TabularProblem
 
 
 def problem(
-    dataset: datasets.Dataset | datasets.PairDataset | Problem, **options: Any
+    dataset: datasets.Dataset | datasets.PairDataset | Problem,
+    *,
+    pooling: str = POOLINGS[0],
+    absent: str | None = None,
 ) -> Problem:
     """The problem of a data set; a problem is returned as it is.
 
     Args:
       dataset: the data; those whose `meta` has a "shape" are images.
-      options: further arguments of `PairProblem` and `ImageProblem`, which tables
-        ignore.
+      pooling: of convolutional networks, one of `POOLINGS`.
+      absent: of graphs, see `PairProblem`.
     """
     if isinstance(dataset, TabularProblem):
         return dataset
     if isinstance(dataset, datasets.PairDataset):
-        return PairProblem(dataset, **options)
+        return PairProblem(dataset, pooling=pooling, absent=absent)
     if "shape" in dataset.meta:
-        return ImageProblem(dataset, **options)
+        return ImageProblem(dataset, pooling=pooling)
     return TabularProblem(dataset)

@@ -132,11 +132,13 @@ class StructuredProblem(TabularProblem):
       protocol_kind: theirs in `pair_protocol`.
       holds: what the data are, for messages.
       shape: of an image, or (regions,) of a graph.
+      absent: rule for features that are zero, one of `threat.ABSENT_RULES`.
     """
 
     protocol_kind: str
     holds: str
     shape: tuple[int, ...]
+    absent: str = "free"
 
     def protocol(self, preset: str) -> protocols.Protocol:
         return training_flags.change(
@@ -158,14 +160,13 @@ class StructuredProblem(TabularProblem):
         )
 
     def budget(self, epsilon: float) -> threat.ThreatModel:
-        """Inside the box of legal values; absent edges of sparse graphs stay absent."""
-        sparse = bool(self.dataset.meta.get("sparse"))
+        """Inside the box of legal values, by the rule for absent edges."""
         return threat.threat_model(
             self.view.norm,
             epsilon,
             lower=self.dataset.lower,
             upper=self.dataset.upper,
-            absent="frozen" if sparse else "free",
+            absent=self.absent,
         )
 
     def config(self, method: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
 from experiments.common import (
     candidates,
@@ -15,11 +16,12 @@ from experiments.common import (
     fitting,
     pair_problem,
     pair_protocol,
+    parts,
     problems,
     records,
     views,
 )
-from r2et_jax import datasets, models, objectives, saliency, score
+from r2et_jax import datasets, models, objectives, saliency, score, threat
 
 TINY = {
     "pretrain_epochs": 2, "epochs": 1, "eval_every": 1, "learning_rate": 5e-3,
@@ -224,6 +226,39 @@ def test_attacks_stay_among_legal_inputs_and_absent_edges_stay_absent(planted, d
     dataset = planted.dataset._replace(meta={**planted.dataset.meta, "sparse": True})
     budget = problems.problem(dataset).budget(0.02)
     assert (budget.norm, budget.absent) == ("linf", "frozen")
+
+
+def test_whether_absent_edges_may_appear_is_a_choice(planted, digits, robustness):
+    few = planted.dataset.train.inputs * (planted.dataset.edges.max(axis=1) < 4)
+    splits = {
+        name: getattr(planted.dataset, name)._replace(inputs=few)
+        for name in ("train", "valid", "test")
+    }
+    meta = {**planted.dataset.meta, "sparse": True}
+    sparse = planted.dataset._replace(meta=meta, **splits)
+    kept, free = problems.problem(sparse), problems.problem(sparse, absent="free")
+    assert kept.model("vanilla").encoder.max_connected == 4
+    assert free.model("vanilla").encoder.max_connected is None
+    assert free.budget(0.02).absent == "free"
+    x = jnp.asarray(few[0])
+    for found, moved in ((kept, few[0] != 0), (free, few[0] == few[0])):
+        drawn = threat.sample(found.budget(0.02), x, key=jax.random.key(0))
+        assert np.array_equal(np.asarray(drawn) != few[0], moved)
+    # Models of another rule are chosen under another attack: they stand apart.
+    assert "absent" not in kept.config("wd")
+    assert free.config("wd")["absent"] == "free"
+    assert problems.problem(planted.dataset, absent="free").config("wd") == (
+        planted.config("wd")
+    )
+    assert problems.problem(digits.dataset, absent="frozen").budget(0.1).absent == (
+        "free"
+    )
+    del robustness  # defines the flags
+    with flagsaver.flagsaver(absent_edges="free"):
+        assert parts.of_graphs() == {"absent": "free"}
+    assert parts.of_graphs() == {}
+    with pytest.raises(ValueError, match="absent edges"):
+        problems.problem(planted.dataset, absent="never")
 
 
 def test_folds_have_models_of_their_own(tmp_path):
