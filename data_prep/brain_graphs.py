@@ -11,7 +11,8 @@ hiv, bp: correlation matrices in HIV_fMRI_fold_1…3 and BP_fMRI_fold_1…3; the
 pickles, read by an unpickler that admits NumPy arrays and nothing else. Their splits
 overlap: graphs of all folds are pooled. They are fetched by hand into --raw_dir.
 --npz: your own file with adjacency [m, v, v] and labels [m] (integers), and, if you
-like, regions [v] (names); it is prepared under the file's name.
+like, regions [v] (names); it is prepared under the file's name, by which experiments
+then know it: python -m experiments.robustness --datasets=own.
 
 Of graphs with equal entries one is kept. Correlations are replaced by their absolute
 values in hiv and bp, unless --noabsolute; in other data sets only with --absolute.
@@ -22,7 +23,7 @@ class and as many of another; partners of validation and test graphs are trainin
 graphs. An input is the upper triangle of its matrix, in the order of
 np.triu_indices(v, 1).
 
-Read the files with r2et_jax.datasets.load(name, fold=0) or load_pairs_npz.
+In Python, read the files with r2et_jax.datasets.load(name, fold=0) or load_pairs_npz.
 """
 
 from __future__ import annotations
@@ -41,7 +42,13 @@ from data_prep._main import run
 from data_prep.graph_table import GraphTable, checked, distinct
 from data_prep.sources import SOURCES, Source, fetch
 from r2et_jax.checks import check_in
-from r2et_jax.datasets import PairTable, fold_pairs, save_pairs_npz, upper_triangle
+from r2et_jax.datasets import (
+    PairTable,
+    fold_pairs,
+    names,
+    save_pairs_npz,
+    upper_triangle,
+)
 from r2et_jax.datasets.npz import read_arrays
 from r2et_jax.datasets.pair_files import load_table
 
@@ -118,6 +125,8 @@ def read_own(path: Path) -> tuple[GraphTable, dict[str, Any]]:
     """Return the graphs of a user's .npz file, and where they come from."""
     arrays = read_arrays(path, ("adjacency", "labels"), optional=("regions",))
     adjacency = arrays["adjacency"]
+    if adjacency.dtype == bool:
+        adjacency = adjacency.astype(np.float64)
     if not np.issubdtype(adjacency.dtype, np.number) or np.iscomplexobj(adjacency):
         raise ValueError(
             f"{path}: adjacency must hold real numbers, got {adjacency.dtype}"
@@ -214,6 +223,11 @@ def prepare_own(
     """Prepare a user's own file and return the file that was written."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}, expected adjacency and labels in it")
+    known = {name for kind in ("tabular", "pairs", "images") for name in names(kind)}
+    if path.stem in known:
+        raise ValueError(
+            f"{path}: {path.stem} is a known data set, expected another file name"
+        )
     target = data_dir / f"{path.stem}.npz"
     if target.resolve() == path.resolve():
         raise ValueError(
@@ -247,10 +261,10 @@ def summary(table: PairTable, path: Path) -> str:
 def main(argv: Sequence[str]) -> None:
     """Prepare the data sets that the flags name."""
     del argv
-    names = [name for name in dict.fromkeys(_DATASETS.value) if name]
-    if not names and not _NPZ.value:
+    asked = [name for name in dict.fromkeys(_DATASETS.value) if name]
+    if not asked and not _NPZ.value:
         raise ValueError(f"--datasets is empty; known: {', '.join(NAMES)}")
-    for name in names:
+    for name in asked:
         check_in("dataset", name, NAMES)
     raw_dir = None if _RAW_DIR.value is None else Path(_RAW_DIR.value)
     common = {
@@ -260,7 +274,7 @@ def main(argv: Sequence[str]) -> None:
         "absolute": _ABSOLUTE_FLAG.value,
     }
     jobs: list[Callable[[], Path]] = [
-        *(lambda name=name: prepare(name, raw_dir=raw_dir, **common) for name in names),
+        *(lambda name=name: prepare(name, raw_dir=raw_dir, **common) for name in asked),
         *(lambda file=file: prepare_own(Path(file), **common) for file in _NPZ.value),
     ]
     for job in jobs:

@@ -86,7 +86,11 @@ for _name, (_meaning, _default) in _LISTS.items():
 def main(argv):
     del argv
     common = FLAGS.read(
-        datasets=(*datasets.names(), *datasets.names("pairs")),
+        datasets=[
+            name
+            for name in parts.known_datasets()
+            if name not in datasets.names("images")
+        ],
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=(ATTACK,),
     )

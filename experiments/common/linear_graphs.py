@@ -10,14 +10,15 @@ from r2et_jax import datasets, metrics
 def linear_graph_auc(dataset: datasets.PairDataset) -> tuple[float, float]:
     """Test AUC of pairs and of single graphs, by class probabilities p of one graph.
 
-    Pr[same class] = p p′ + (1 − p)(1 − p′). Fitted on the training graphs, each once,
-    with standardised edges.
+    Pr[same class] = Σ_c p_c p′_c. Fitted on the training graphs, each once, with
+    standardised edges.
 
     Args:
-      dataset: pairs of graphs of two classes.
+      dataset: pairs of graphs.
 
     Returns:
-      AUC of the test pairs, and of the graphs that are first in one of them.
+      AUC of the test pairs, and of the graphs that are first in one of them: of more
+      than two classes the mean over each against the others.
     """
     # Imported where it is needed: slow to import, and most experiments have no graphs.
     from sklearn.linear_model import LogisticRegression
@@ -28,8 +29,8 @@ def linear_graph_auc(dataset: datasets.PairDataset) -> tuple[float, float]:
     seen = np.unique([train.first, train.second])
     fit = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     fit.fit(train.inputs[seen], train.labels[seen])
-    p, partner = (fit.predict_proba(inputs)[:, 1] for inputs in (test.x, test.partner))
+    p, partner = (fit.predict_proba(inputs) for inputs in (test.x, test.partner))
     _, once = np.unique(test.first, return_index=True)
     single = fit.decision_function(test.x[once])
-    pairs = metrics.roc_auc(test.y, p * partner + (1 - p) * (1 - partner))
+    pairs = metrics.roc_auc(test.y, np.sum(p * partner, axis=1))
     return float(pairs), float(metrics.roc_auc(test.label_x[once], single))

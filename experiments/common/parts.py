@@ -55,9 +55,10 @@ class Trained(NamedTuple):
 
 
 def known_datasets() -> tuple[str, ...]:
-    """Names of the tables, pairs and single images that there are."""
+    """Names of the tables, pairs and single images, and what else --data_dir holds."""
     kinds = ("tabular", "pairs", "images")
-    return tuple(name for kind in kinds for name in datasets.names(kind))
+    known = tuple(name for kind in kinds for name in datasets.names(kind))
+    return (*known, *datasets.prepared(absl_flags.FLAGS["data_dir"].value))
 
 
 def define_of_pairs(*, folds: bool = True) -> None:

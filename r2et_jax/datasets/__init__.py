@@ -10,7 +10,7 @@ from r2et_jax.datasets.pairing import class_pairs, fold_pairs, split_pairs
 from r2et_jax.datasets.pairs import PairDataset, PairSplit, PairTable
 from r2et_jax.datasets.planted import planted
 from r2et_jax.datasets.reference import drop_reference
-from r2et_jax.datasets.registry import REFERENCE_SUFFIX, load, names
+from r2et_jax.datasets.registry import REFERENCE_SUFFIX, load, names, prepared
 from r2et_jax.datasets.soundness import fingerprint, validate
 from r2et_jax.datasets.splitting import stratified_split
 from r2et_jax.datasets.tabular import from_arrays, load_npz
@@ -37,6 +37,7 @@ __all__ = [
     "load_pairs_npz",
     "names",
     "planted",
+    "prepared",
     "save_pairs_npz",
     "split_pairs",
     "stratified_split",

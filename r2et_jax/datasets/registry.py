@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 from r2et_jax.checks import check_in
@@ -51,6 +52,26 @@ def names(kind: str = "tabular") -> tuple[str, ...]:
     return _NAMES[kind]
 
 
+def prepared(data_dir: str | Path) -> tuple[str, ...]:
+    """The names of further pairs in a folder, as `save_pairs_npz` has written them.
+
+    Args:
+      data_dir: the folder, which need not exist.
+
+    Returns:
+      The names of files that hold pairs and have no name of `names()`, sorted; other
+      files are left out.
+    """
+    found = []
+    for path in sorted(Path(data_dir).glob("*.npz")):
+        if path.stem in _known() or not zipfile.is_zipfile(path):
+            continue
+        with zipfile.ZipFile(path) as file:
+            if "pairs.npy" in file.namelist():
+                found.append(path.stem)
+    return tuple(found)
+
+
 def load(
     name: str, *, data_dir: str | Path = "data", fold: int = 0
 ) -> Dataset | PairDataset:
@@ -61,7 +82,7 @@ def load(
         files), or one of the latter with "_ref": one reference level of each one-hot
         group dropped (`drop_reference`). Pairs: digits, planted (bundled, seed 0), or
         mnist, adhd, hiv, bp (prepared files). Single images: cifar10 (a prepared
-        file).
+        file). Any other name: a file of pairs of your own, see `prepared`.
       data_dir: the folder of the prepared .npz files.
       fold: of the cross-validation of graphs, 0 … 4; 0 for all others.
 
@@ -78,7 +99,9 @@ def load(
       >>> load("breast_cancer").name
       'breast_cancer'
     """
-    check_in("dataset", name, [known for kind in _NAMES.values() for known in kind])
+    if name not in _known() and name in prepared(data_dir):
+        return load_pairs_npz(Path(data_dir) / f"{name}.npz", fold=fold)
+    check_in("dataset", name, (*_known(), *prepared(data_dir)))
     if name in _BUNDLED_PAIRS:
         return _BUNDLED_PAIRS[name]().fold(fold)
     if name in _PAIRS:
@@ -93,6 +116,10 @@ def load(
     base = name.removesuffix(REFERENCE_SUFFIX)
     dataset = load_npz(_file(base, data_dir, "tabular"))
     return dataset if name == base else drop_reference(dataset)
+
+
+def _known() -> tuple[str, ...]:
+    return tuple(known for kind in _NAMES.values() for known in kind)
 
 
 def _file(base: str, data_dir: str | Path, module: str) -> Path:

@@ -18,7 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from data_prep import brain_graphs, folds, nel
 from data_prep.graph_table import GraphTable, checked, distinct
 from data_prep.sources import SOURCES
-from r2et_jax.datasets import fingerprint, load, load_pairs_npz, symmetric
+from experiments.common.linear_graphs import linear_graph_auc
+from r2et_jax.datasets import fingerprint, load, load_pairs_npz, prepared, symmetric
 from r2et_jax.datasets.pair_files import load_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -226,6 +227,63 @@ def test_own_file(tmp_path):
     np.testing.assert_array_equal(
         symmetric(data.train.inputs)[3, 1, 4], np.float32(table.adjacency[3, 1, 4])
     )
+
+
+def test_an_own_file_is_known_by_its_name(tmp_path):
+    out = tmp_path / "out"
+    assert prepared(out) == ()
+    _, path = own_file(tmp_path)
+    brain_graphs.prepare_own(path, data_dir=out)
+    np.savez(out / "other.npz", x=np.ones(3))
+    (out / "broken.npz").write_text("no zip")
+    assert prepared(out) == ("own",)
+    data = load("own", data_dir=out, fold=2)
+    assert data.name == "own" and data.fold == 2
+    with pytest.raises(ValueError, match="unknown dataset 'other'.*own"):
+        load("other", data_dir=out)
+    with pytest.raises(ValueError, match="fold must lie in"):
+        load("own", data_dir=out, fold=7)
+
+
+def test_graphs_of_three_classes_have_a_linear_baseline(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    weights = rng.normal(size=(30, 6, 6))
+    weights[np.arange(30), labels, labels + 1] += 30
+    weights = weights + weights.transpose(0, 2, 1)
+    _, path = own_file(tmp_path, adjacency=weights, labels=labels)
+    brain_graphs.prepare_own(path, data_dir=tmp_path / "out")
+    pairs, single = linear_graph_auc(load("own", data_dir=tmp_path / "out"))
+    assert pairs > 0.95 and single == 1
+
+
+def test_own_edges_may_be_booleans(tmp_path):
+    table, path = own_file(tmp_path, adjacency=made_up().adjacency > 0)
+    data = load_pairs_npz(brain_graphs.prepare_own(path, data_dir=tmp_path / "out"))
+    assert set(np.unique(data.train.inputs)) == {0, 1}
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_rounding_is_relative_to_the_weights(scale, tmp_path):
+    """Small weights are no copies of each other, large ones are symmetric."""
+    table = made_up()
+    rng = np.random.default_rng(0)
+    noise = 1 + 1e-7 * rng.normal(size=table.adjacency.shape)
+    _, path = own_file(tmp_path, adjacency=scale * table.adjacency * noise)
+    data = load_pairs_npz(brain_graphs.prepare_own(path, data_dir=tmp_path / "out"))
+    assert data.meta["graphs_read"] == len(table.labels)
+    assert len(np.unique(data.train.inputs, axis=0)) == len(data.train.inputs)
+    lopsided = scale * table.adjacency
+    lopsided[0, 1, 2] += scale * 1e-3
+    _, path = own_file(tmp_path, adjacency=lopsided)
+    with pytest.raises(ValueError, match="must be symmetric"):
+        brain_graphs.prepare_own(path, data_dir=tmp_path / "out")
+
+
+def test_a_known_name_is_no_name_for_an_own_file(tmp_path):
+    _, path = own_file(tmp_path)
+    with pytest.raises(ValueError, match="hiv is a known data set"):
+        brain_graphs.prepare_own(path.rename(tmp_path / "hiv.npz"), data_dir=tmp_path)
 
 
 def test_own_weights_of_any_size_have_their_range_as_box(tmp_path):
