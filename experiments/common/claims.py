@@ -15,6 +15,7 @@ from experiments.common import (
     claims_convergence,
     claims_curvature,
     claims_estimators,
+    claims_graphs,
     problems,
     protocol,
     setup,
@@ -313,6 +314,20 @@ def _curvature_estimators(common):
             yield Finding(f"{name}, {dataset.name}", text, numbers, bool(holds))
 
 
+def _graph_forms(common):
+    del common
+    for name, (num_nodes, num_edges) in claims_graphs.SHAPES.items():
+        found = claims_graphs.compare(num_nodes, num_edges)
+        yield Finding(
+            f"{name}: {num_nodes} regions, {num_edges} edges",
+            f"time by matrices over time by edges {found['ratio']:.2f} "
+            f"({found['ratio_min']:.2f} … {found['ratio_max']:.2f}); gradients apart "
+            f"by {found['error']:.0e}",
+            found,
+            claims_graphs.holds(name, found),
+        )
+
+
 CLAIMS: dict[str, Claim] = {
     "strongest_below_published": Claim(
         "strongest reaches a P@8 at least .15 below the published ERAttack at the same "
@@ -378,6 +393,12 @@ CLAIMS: dict[str, Claim] = {
         "Hutchinson's estimate has no bias, and 8 Lanczos steps find .9 of |λ|max",
         ("digits", "planted"),
         _curvature_estimators,
+    ),
+    "graph_forms": Claim(
+        "a batch of sparse graphs is faster by its edges (GraphsTuple), one of dense "
+        "graphs by its matrices, with equal gradients",
+        (),
+        _graph_forms,
     ),
     "curvature_memory": Claim(
         "Exact-H and SSR of a smooth network of 3,072 features, with their gradients "

@@ -21,7 +21,8 @@ READING = (
     "among the inputs that the attack visited; mean over test inputs.",
     "P@k⁺ = (P@k − same)/(1 − same): corrected for the overlap between different "
     "inputs, which a model that ignores its input has too.",
-    "P@k, class kept: the lowest value among inputs whose predicted class stayed.",
+    "P@k, class kept: the lowest value among inputs whose predicted class stayed, of "
+    "pairs that of the pair.",
     "same: mean top-k overlap between different test inputs; 1 for a linear model.",
     "null: share of the squared gradient along directions in which the training data "
     "are constant; large values fix the ranking at unchanged predictions.",
