@@ -37,6 +37,9 @@ EXPERIMENT = "reproduce"
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _MEMORY = 5 * 2**30  # of a process, at most
 _DONE = "done.json"
+# Time of a preset and of a kind of data, in that of a table at the preset standard.
+_EFFORT = {"smoke": 0.1, "standard": 1.0, "paper": 20.0}
+_LONGER = {"tabular": 1.0, "image": 4.0, "graph": 2.0, "single": 20.0}
 
 
 class Part(NamedTuple):
@@ -44,7 +47,7 @@ class Part(NamedTuple):
 
     Attributes:
       minutes: on one table at the preset standard, with trained models.
-      kinds: of data that it takes.
+      kinds: of data that it takes; "single" are images by themselves.
       alone: whether it measures times.
       few: whether presets but paper run it on the table with the fewest training
         inputs alone.
@@ -52,7 +55,7 @@ class Part(NamedTuple):
     """
 
     minutes: float
-    kinds: tuple[str, ...] = ("tabular", "image", "graph")
+    kinds: tuple[str, ...] = ("tabular", "image", "graph", "single")
     alone: bool = False
     few: bool = False
     also: tuple[str, ...] = ()
@@ -63,7 +66,7 @@ PARTS = {
     "robustness": Part(30),
     "thickness": Part(2),
     "correlation": Part(2),
-    "constrained_attack": Part(3),
+    "constrained_attack": Part(3, ("tabular", "image", "graph")),
     "tradeoff": Part(3),
     "sensitivity": Part(8, few=True),
     "gradient_profile": Part(1),
@@ -124,7 +127,9 @@ def main(argv):
     kinds, sizes = {}, {}
     for name in common.datasets:
         loaded = datasets.load(name, data_dir=common.data_dir)
-        kinds[name] = problem(loaded).view.kind
+        view = problem(loaded).view
+        alone = view.kind == "image" and not view.paired
+        kinds[name] = "single" if alone else view.kind
         sizes[name] = len(loaded.train.y)
     common = common._replace(output_dir=common.output_dir.resolve())
     common.output_dir.mkdir(parents=True, exist_ok=True)
@@ -134,7 +139,7 @@ def main(argv):
         there = [cell for cell in cells if _folder(*cell, common).is_dir()]
         print("\n".join(map(str, write_page(there, {}, common))))
         return
-    planned = [_job(part, name, common) for part, name in cells]
+    planned = [_job(part, name, common, kinds[name]) for part, name in cells]
     missing = [job for job in planned if not _is_done(job)]
     if len(missing) < len(planned):
         print(f"{len(planned) - len(missing)} of {len(planned)} were done before")
@@ -196,7 +201,7 @@ def _command(part: str, name: str, common, *, folder: Path) -> list[str]:
     return ["-m", f"experiments.{part}", *found, f"--output_dir={folder}"]
 
 
-def _job(part: str, name: str, common) -> jobs.Job:
+def _job(part: str, name: str, common, kind: str) -> jobs.Job:
     folder = _folder(part, name, common)
     absolute = common._replace(
         data_dir=common.data_dir.resolve(), models_dir=common.models_dir.resolve()
@@ -207,7 +212,7 @@ def _job(part: str, name: str, common) -> jobs.Job:
         f"{part} {name}",
         (sys.executable, *arguments),
         folder / "log.txt",
-        PARTS[part].minutes,
+        PARTS[part].minutes * _EFFORT[common.preset] * _LONGER[kind],
         after,
         PARTS[part].alone,
     )

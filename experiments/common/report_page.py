@@ -17,7 +17,7 @@ _VERDICTS = {True: "held", False: "did not hold", None: "cannot be told"}
 _OURS = "(our claim)"
 _CLASSES = {True: "held", False: "failed", None: "open"}
 # Colours of an embedded figure: enough for lines and text, a third of the size.
-_COLORS = 128
+_COLORS = 64
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff;

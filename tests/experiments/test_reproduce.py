@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments import reproduce
-from experiments.common import exhibit, jobs, report_page
+from experiments.common import cli, exhibit, jobs, report_page
 from experiments.common.exhibit import Claim
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -322,6 +322,38 @@ def test_models_are_trained_first_and_times_measured_last(planned):
     # What is for tables alone leaves images out.
     assert "certify digits" not in started and "thickness digits" in started
     assert {name.split()[0] for name in started} == set(reproduce.PARTS)
+
+
+def test_the_time_that_is_expected_follows_preset_and_kind(monkeypatch, tmp_path):
+    expected = {}
+
+    def run_jobs(asked, **options):
+        expected.update({job.name: job.minutes for job in asked})
+
+    monkeypatch.setattr(reproduce.jobs, "run_jobs", run_jobs)
+    monkeypatch.setattr(reproduce, "write_page", lambda *_: [])
+    for preset in ("smoke", "standard"):
+        folders = f"--output_dir={tmp_path / preset}", "--parts=robustness,cost"
+        cli.call(
+            reproduce, f"--preset={preset}", "--datasets=breast_cancer,digits", *folders
+        )
+        if preset == "smoke":
+            short = dict(expected)
+    assert expected == {
+        "robustness breast_cancer": 30, "robustness digits": 120,
+        "cost breast_cancer": 8,
+    }  # fmt: skip
+    assert short == {name: pytest.approx(v / 10) for name, v in expected.items()}
+
+
+def test_single_images_are_left_out_where_they_have_no_attack():
+    kinds, sizes = {"cifar10": "single", "mnist": "image"}, {"cifar10": 1, "mnist": 1}
+    names = ["constrained_attack", "motivation", "cost"]
+    assert reproduce._cells(names, kinds, sizes, few=True) == [
+        ("constrained_attack", "mnist"),
+        ("motivation", "cifar10"), ("motivation", "mnist"),
+        ("cost", "cifar10"), ("cost", "mnist"),
+    ]  # fmt: skip
 
 
 def test_hyperparameters_are_varied_on_the_smallest_table():
