@@ -111,7 +111,7 @@ def judged(thick, hessian, gap, bend=0.1):
     rng = np.random.default_rng(0)
     store = [
         {"dataset": "d", "method": method, "k": 8, "seed": seed, "fold": 0,
-         "metric": "spearman_all", "quantity": name,
+         "metric": metric, "quantity": name,
          "value": (value[method] if isinstance(value, dict) else value)
          + 0.02 * rng.normal()}
         for name, value in (
@@ -121,7 +121,10 @@ def judged(thick, hessian, gap, bend=0.1):
         )
         for method in ("a", "b")
         for seed in range(5)
+        for metric in ("spearman_all", "spearman")
     ]  # fmt: skip
+    censored = {"dataset": "d", "method": "a", "k": 8, "metric": "censored"}
+    store.append({**censored, "value": 0.25})
 
     class Store:
         def select(self, **filters):
@@ -130,10 +133,10 @@ def judged(thick, hessian, gap, bend=0.1):
     class Common:
         methods, k = ("a", "b"), (8,)
 
-    return [
-        question.judge(Store(), "d", Common)[0]
-        for question in correlation_report.QUESTIONS
-    ]
+    questions = correlation_report.QUESTIONS
+    found = [question.judge(Store(), "d", Common) for question in questions]
+    assert "without the 25% never manipulated" in found[0][1]
+    return [verdict for verdict, _ in found]
 
 
 def test_claims_follow_the_correlations():
