@@ -11,6 +11,7 @@ import numpy as np
 from experiments.common.problems import PairProblem
 from r2et_jax import curvature, score
 from r2et_jax.objectives import InContext, curvature_penalties
+from r2et_jax.types import ApplyFn, Array
 
 # Lanczos steps after which the largest eigenvalue has settled.
 _SETTLED = 64
@@ -48,10 +49,9 @@ def errors(
     (x, context), _ = problem.training(num_inputs)
     apply, split = problem.trained(model), problem.split(model)
     split = None if split is None else curvature_penalties.Split(*split)
-    probability = score.probability(apply)
     target = jnp.ones((), jnp.int32)
 
-    def each(function):
+    def each(function, x=x, context=context):
         def one(x, context, key):
             return function(InContext(params, context), x, key)
 
@@ -60,10 +60,14 @@ def errors(
         run = jax.jit(lambda *batch: jax.lax.map(lambda b: one(*b), batch))
         return np.asarray(run(x, context, keys), np.float64)
 
+    probability, reduced = score.probability(apply), (x, context)
+    if problem.view.kind == "graph":
+        probability, reduced = _of_edges(apply, context)
     norm = curvature.frobenius_norm(probability)
-    whole = each(lambda params, x, key: norm(params, x, target))
-    settled = curvature.spectral_norm(probability, num_steps=_SETTLED)
-    largest = each(lambda params, x, key: settled(params, x, target, key=key))
+    whole = each(lambda params, x, key: norm(params, x, target), *reduced)
+    steps = min(_SETTLED, reduced[0].shape[1])
+    settled = curvature.spectral_norm(probability, num_steps=steps)
+    largest = each(lambda params, x, key: settled(params, x, target, key=key), *reduced)
     ssr = curvature_penalties.spectral_curvature(apply, split=split)
     found = each(lambda params, x, key: ssr(params, None, x, target)) / largest
     if split is not None:
@@ -88,3 +92,24 @@ def errors(
         },
         "ssr": {"found": found.min()},
     }
+
+
+def _of_edges(apply: ApplyFn, context: Any) -> tuple[Any, tuple[Array, Any]]:
+    """The probability as a function of the factors of a graph's edges alone.
+
+    The factor of an absent edge changes nothing: its row of the Hessian is zero.
+
+    Returns:
+      The probability; its factors of one [m, e], and their contexts.
+    """
+    _, graphs = context
+    most = int(jnp.max(jnp.sum(graphs != 0, axis=1)))
+    _, places = jax.lax.top_k(jnp.abs(graphs), most)
+
+    def of_edges(both, factors, /):
+        params, (own, places) = both
+        whole = jnp.ones(graphs.shape[1], factors.dtype).at[places].set(factors)
+        return apply(InContext(params, own), whole)
+
+    ones = jnp.ones(places.shape, graphs.dtype)
+    return score.probability(of_edges), (ones, (context, places))

@@ -1,10 +1,12 @@
 """The estimators of curvature that training uses for pairs, measured and misused."""
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments.common import claims_estimators, problems
-from r2et_jax import curvature, datasets
+from r2et_jax import curvature, datasets, score
 
 
 def measured(name):
@@ -37,6 +39,27 @@ def test_graphs_have_estimates_with_their_spread():
     assert abs(numbers["bias"]) < 4 * numbers["stderr"] < 1
     assert 0.1 < numbers["spread"] < 2
     assert 0.9 < found["ssr"]["found"] < 1.001
+
+
+def test_absent_edges_have_no_curvature():
+    problem = problems.problem(datasets.load("planted"))
+    model = problem.model("vanilla")
+    params = jax.jit(model.init)(jax.random.key(0), problem.sample)
+    (x, (partner, graphs)), _ = problem.training(2)
+    graphs = graphs * (jnp.arange(graphs.shape[1]) % 9 == 0)
+    apply, target = problem.trained(model), jnp.ones((), jnp.int32)
+
+    def norms(probability, x, context):
+        norm = curvature.frobenius_norm(probability)
+        run = jax.jit(lambda x, context: norm((params, context), x, target))
+        return jax.vmap(run)(x, context)
+
+    context = partner, graphs
+    probability, reduced = claims_estimators._of_edges(apply, context)
+    assert reduced[0].shape[1] < x.shape[1] / 8
+    whole = norms(score.probability(apply), x, context)
+    assert float(whole.min()) > 0
+    np.testing.assert_allclose(norms(probability, *reduced), whole, rtol=1e-4)
 
 
 def test_tables_are_refused():
