@@ -269,21 +269,28 @@ def write_exhibit(
         claims=claims,
         figures=drawn,
         tables=shown,
-        settings=settings(groups),
+        settings=settings(store, groups),
     )
 
 
-def settings(groups: Sequence[Common]) -> str:
-    """What all numbers of a run are of, in a line."""
+def settings(store: RecordStore, groups: Sequence[Common]) -> str:
+    """What all numbers of a run are of, in a line.
+
+    Args:
+      store, groups: as of `write_exhibit`.
+    """
     told = []
     for common in groups:
         budgets, k = (
             ", ".join(f"{v:g}" for v in values) for values in (common.epsilon, common.k)
         )
-        seeds = ", ".join(map(str, common.seeds))
+        seeds = f"seeds {', '.join(map(str, common.seeds))}"
+        found = {record["fold"] for record in store.select(dataset=common.datasets)}
+        if len(found) > 1:
+            seeds += f"; folds {', '.join(map(str, sorted(found)))}"
         told.append(
-            f"{', '.join(common.datasets)}: seeds {seeds}; k = {k}; {common.norm} "
-            f"budgets {budgets}"
+            f"{', '.join(common.datasets)}: {seeds}; k = {k}; {common.norm} budgets "
+            f"{budgets or 'none'}"
         )
     return (
         f"{'. '.join(told)}. Checkpoints within {protocol.MAIN_TOLERANCE:g} of "

@@ -65,17 +65,20 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
     question = runs.Question(
         "It holds.",
         "by more than 1",
-        lambda store, name, common: (name == "a", f"{name}: {store}"),
+        lambda store, name, common: (name == "a", f"{name}: {store.told}"),
         "Chance.",
     )
     silent = question._replace(judge=lambda *_: None)
     unsure = question._replace(
         judge=lambda _, name, common: (None, name, "Too dark.")[: 2 + (name == "a")]
     )
+    store = SimpleNamespace(
+        told="two", select=lambda **_: [{"fold": fold} for fold in (1, 0, 1)]
+    )
     felt = unsure._replace(figure="felt", ours=True)
     asked = [question, silent, felt, question._replace(figure=None)]
     runs.finish(
-        tmp_path, "two", [], (), None, title="T", questions=asked,
+        tmp_path, store, [], (), None, title="T", questions=asked,
         figures={"seen": "What is seen.", "felt": "What is felt."},
     )  # fmt: skip
     found = exhibit.read(tmp_path)
@@ -91,5 +94,6 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
         "seen_a.png": "What is seen. a: two.", "felt_a.png": "What is felt. a."
     }  # fmt: skip
     assert found.tables == ("table.md", "bounds.md")
-    assert found.settings.startswith("a, b: seeds 0, 1; k = 8; l2 budgets 0.5, 1. ")
+    expected = "a, b: seeds 0, 1; folds 0, 1; k = 8; l2 budgets 0.5, 1. "
+    assert found.settings.startswith(expected)
     assert capsys.readouterr().out.split()[-1].endswith("exhibit.json")
