@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Of the largest entry: what rounding may tell apart.
+# Of a graph's largest edge: what rounding may tell apart.
 _ASYMMETRY = 1e-6
 
 
@@ -110,9 +110,10 @@ def checked(table: GraphTable, what: str) -> GraphTable:
             "expected a finite number"
         )
     difference = np.abs(adjacency - adjacency.transpose(0, 2, 1))
-    allowed = _ASYMMETRY * np.abs(adjacency).max(initial=0)
-    if difference.max(initial=0) > allowed:
-        graph, i, j = np.argwhere(difference > allowed)[0]
+    off = ~np.eye(adjacency.shape[1], dtype=bool)
+    largest = np.abs(adjacency).max(axis=(1, 2), initial=0, where=off, keepdims=True)
+    if np.any(difference > _ASYMMETRY * largest):
+        graph, i, j = np.argwhere(difference > _ASYMMETRY * largest)[0]
         raise ValueError(
             f"{what}: graph {graph} must be symmetric, got "
             f"{adjacency[graph, i, j]} at ({i}, {j}) and {adjacency[graph, j, i]} at "
@@ -125,10 +126,11 @@ def distinct(table: GraphTable, what: str) -> GraphTable:
     """Keep the first of graphs with equal entries; raise if their labels differ."""
     first: dict[bytes, int] = {}
     upper = np.triu_indices(len(table.regions), 1)
-    largest = np.abs(table.adjacency).max(initial=0) or 1.0
     for i, matrix in enumerate(table.adjacency):
         # Rounding so that a copy saved with other digits is still one.
-        key = (np.round(matrix[upper] / largest, 6) + 0.0).tobytes()
+        edges = matrix[upper]
+        largest = np.abs(edges).max(initial=0) or 1.0
+        key = (np.round(edges / largest, 6) + 0.0).tobytes() + f"{largest:.6g}".encode()
         earlier = first.setdefault(key, i)
         if table.labels[earlier] != table.labels[i]:
             raise ValueError(

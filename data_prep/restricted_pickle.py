@@ -2,8 +2,9 @@
 
 A pickle is a program: it may call any function that the reader can import, and set the
 state of any object that it gets. Here it gets none of NumPy's own: small stand-ins note
-what it says of an array, and arrays are made of that afterwards, of plain numbers and
-text alone. Anything else ends in a ValueError.
+what it says of an array, and the arrays are handed out when all has been read, made of
+plain numbers and text alone. Anything else ends in a ValueError. What is not guarded
+against: a pickle that nests deeper than Python's own reader can follow.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-_PLAIN = (str, bytes, bool, int, float, complex, type(None), np.generic)
+_PLAIN = (str, bytes, bytearray, bool, int, float, complex, type(None))
 # Booleans, numbers, bytes and text of a fixed size.
 _CODE = re.compile(r"[<>=|]?([?biufcSU])([0-9]*)")
 _MOST_BYTES = 2**40  # of an item, so that no size overflows
@@ -88,8 +89,8 @@ class _Rebuilt:
     __slots__ = ("value",)
     __hash__ = None
 
-    def __init__(self):
-        self.value = None
+    def __init__(self, value: Any = None):
+        self.value = value
 
     def __setstate__(self, state: Any) -> None:
         _, shape, described, fortran, raw = state
@@ -114,10 +115,10 @@ class _Scalar:
 
     __slots__ = ()
 
-    def __call__(self, described: Any, raw: Any) -> np.generic:
+    def __call__(self, described: Any, raw: Any) -> _Rebuilt:
         if isinstance(raw, str):
             raw = raw.encode("latin1")
-        return _array(raw, described, (), "C")[()]
+        return _Rebuilt(_array(raw, described, (), "C")[()])
 
 
 class _FromBuffer:
@@ -125,11 +126,11 @@ class _FromBuffer:
 
     __slots__ = ()
 
-    def __call__(self, buffer, described, shape, order, axis_order=None) -> np.ndarray:
+    def __call__(self, buffer, described, shape, order, axis_order=None) -> _Rebuilt:
         if order == "K" and axis_order is not None:
             flat = _array(buffer, described, shape, "C")
-            return flat.transpose(axis_order)
-        return _array(buffer, described, shape, order)
+            return _Rebuilt(flat.transpose(axis_order))
+        return _Rebuilt(_array(buffer, described, shape, order))
 
 
 def _array(raw: Any, described: Any, shape: Any, order: Any) -> np.ndarray:
@@ -142,12 +143,11 @@ def _array(raw: Any, described: Any, shape: Any, order: Any) -> np.ndarray:
     if len(sizes) > _MOST_AXES or not all(type(n) is int and n >= 0 for n in sizes):
         raise pickle.UnpicklingError(f"the shape {shape!r} of an array")
     dtype = described.dtype
-    if len(raw) != math.prod(sizes) * dtype.itemsize:
+    # Text of no length would make many items of no bytes.
+    if not dtype.itemsize or len(raw) != math.prod(sizes) * dtype.itemsize:
         raise pickle.UnpicklingError(
             f"{len(raw)} bytes for an array of shape {sizes} of {dtype}"
         )
-    if not dtype.itemsize:  # empty text
-        return np.zeros(sizes, dtype)
     flat = np.frombuffer(raw, dtype).copy()
     return flat.reshape(sizes, order="F" if order == "F" else "C")
 
@@ -215,7 +215,9 @@ def _finished(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
 
     `seen` keeps each container, that its address is not given away, with its result.
     """
-    if id(value) in seen:  # containers may hold themselves
+    if id(value) in seen:  # lists and dicts may hold themselves
+        if seen[id(value)][1] is None:
+            raise pickle.UnpicklingError(f"a {type(value).__name__} that holds itself")
         return seen[id(value)][1]
     if isinstance(value, _Rebuilt) and value.value is not None:
         return value.value
@@ -230,10 +232,10 @@ def _finished(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
             value[key] = _finished(value[key], seen)
         return value
     if type(value) in (tuple, set, frozenset):
-        seen[id(value)] = value, value
+        seen[id(value)] = value, None
         found = type(value)(_finished(item, seen) for item in value)
         seen[id(value)] = value, found
         return found
-    if isinstance(value, np.ndarray) or isinstance(value, _PLAIN):
+    if isinstance(value, _PLAIN):
         return value
     raise pickle.UnpicklingError(f"it holds a {type(value).__name__.lstrip('_')}")

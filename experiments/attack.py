@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from absl import flags as absl_flags
 
-from experiments.common import cli, flags, parts, setup, tables, trained
+from experiments.common import cli, flags, parts, setup, tables, trained, views
 from experiments.common.evaluation import STRONGEST, Evaluator
 from experiments.common.problems import Problem, problem
 from experiments.common.progress import track
@@ -136,8 +136,12 @@ def _subjects(common) -> list[Subject]:
             "trained_on": told.get("dataset"),
             "params_sha256": training.params_sha256(model.params),
         }
+        module = model.model
+        if data.absent == "free":
+            # A model that leaves nodes without edges out does not see new edges.
+            module = views.anywhere(module)
         subjects.append(
-            Subject(data, model.model, model.params, sizes, chosen.own.epsilon, fields)
+            Subject(data, module, model.params, sizes, chosen.own.epsilon, fields)
         )
     return subjects
 

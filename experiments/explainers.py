@@ -104,6 +104,7 @@ def main(argv):
                 "Integrated Gradients multiply by the input: an attack that moves it "
                 "much changes their ranking even where the gradient is constant, and "
                 "a feature at 0 cannot lead it, so that less is left to the methods.",
+                figure="explainers",
             )
         ],
         figures={

@@ -101,6 +101,7 @@ def _questions():
             long_tail,
             "Where it does not hold, the magnitudes of an ordinarily trained network "
             "fall off no faster than sorting makes random numbers fall.",
+            figure="gradient_profile",
         ),
         runs.Question(
             "Training for a robust ranking makes the tail: it gathers the explanation "
@@ -109,6 +110,7 @@ def _questions():
             concentration,
             "The selected penalties may be weak there.",
             ours=True,
+            figure="gradient_profile",
         ),
     )
 

@@ -111,6 +111,7 @@ def _question():
         f"more than {_CLEARLY:.0%} of pairs are discordant in each norm",
         judge,
         "Where the whole ranking moves with the map, its distance tells it.",
+        figure="distance",
     )
 
 

@@ -366,7 +366,12 @@ def _exhibit(folder, store, groups, written):
         claims=[_claim(metric, judged) for metric, judged in told.items()],
         figures=figures,
         tables=[path for path in written if path.match("table*.md")][:1],
-        settings=runs.settings(store, groups),
+        settings=runs.settings(
+            store,
+            groups,
+            tolerances=protocol.TOLERANCES,
+            error="the standard error over runs",
+        ),
     )
 
 

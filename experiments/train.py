@@ -123,14 +123,10 @@ def _config(common, chosen):
     """Every flag that is of account: what is for pairs does not tell tables apart."""
     config = parts.with_choices(common.config, chosen, ("k",))
     kinds = {found.view.kind for found, _ in chosen}
-    for name, kind in (
-        ("fold", "graph"),
-        ("pooling", "image"),
-        ("absent_edges", "graph"),
-    ):
+    for name, kind in (("fold", "graph"), ("pooling", "image")):
         if kind in kinds:
             config = {**config, name: absl_flags.FLAGS[name].value}
-    return parts.without_unset(config)
+    return {**config, **parts.of_graphs()} if "graph" in kinds else config
 
 
 def _weights(common) -> dict[str, Any]:

@@ -158,6 +158,7 @@ QUESTIONS = (
         _judge_front,
         "Its weights move to the constraint once the class is at risk, and then give "
         "up P@k that other rules keep; see the figure.",
+        figure="front",
     ),
     runs.Question(
         "At the same P@k a constrained attack changes fewer predictions.",
@@ -167,5 +168,6 @@ QUESTIONS = (
         "Where the unconstrained attack changes hardly any prediction on its way to "
         "that P@k, there is nothing to save.",
         ours=True,
+        figure="front",
     ),
 )

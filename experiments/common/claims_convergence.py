@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
-from experiments.common import convergence, protocol, records, runs
+from experiments.common import (
+    convergence,
+    protocol,
+    records,
+    runs,
+    thickness_report,
+)
 from experiments.common.fitting import Fitter
 from r2et_jax import datasets
 
@@ -168,21 +173,20 @@ def _judge_models(store, dataset, common):
             steps.setdefault((method, r["seed"], r["fold"]), []).append(value)
         for r in records.select(found, metric="thickness"):
             thick[method, r["seed"], r["fold"]] = records.number(r["value"])
-    by_run: dict = {}
-    for (method, *run), width in thick.items():
-        pair = width, float(np.mean(steps[method, *run]))
-        by_run.setdefault(tuple(run), {})[method] = pair
-    whole = {run: found for run, found in by_run.items() if len(found) > 2}
-    if not whole:
+    points = {
+        model: (width, float(np.mean(steps[model]))) for model, width in thick.items()
+    }
+    methods = dict.fromkeys(method for method, *_ in points)
+    if len(methods) < 3:  # two have an order by chance
         return None
-    pairs = {run: np.array(list(found.values())).T for run, found in whole.items()}
-    related = runs.interval([stats.spearmanr(*pair)[0] for pair in pairs.values()])
-    means = np.mean(list(pairs.values()), axis=0)
-    shown = ", ".join(
-        f"{method} Θ {a:.3f}, {b:.1f} steps"
-        for method, a, b in zip(next(iter(whole.values())), *means, strict=True)
-    )
-    return runs.above(related, 0), f"{dataset} {runs.shown(related, '+.2f')} ({shown})"
+    related = thickness_report.association(points)["by_run"]
+    shown = []
+    for method in methods:
+        own = [pair for model, pair in points.items() if model[0] == method]
+        width, taken = np.mean(own, axis=0)
+        shown.append(f"{method} Θ {width:.3f}, {taken:.1f} steps")
+    text = f"{dataset} {runs.shown(related, '+.2f')} ({', '.join(shown)})"
+    return runs.above(related, 0), text
 
 
 QUESTIONS = (
@@ -193,6 +197,7 @@ QUESTIONS = (
         _judge_rate,
         "The rate is that of the limit; the steps here are few, and an input whose "
         "directions are small from the start has little left to fall.",
+        figure="direction_norm",
     ),
     runs.Question(
         "Inputs with a larger gap take more steps until a top-k feature leaves.",
@@ -209,7 +214,6 @@ QUESTIONS = (
         _judge_models,
         "Steps have a fixed length at most: a model with larger gradients may have "
         "larger gaps that fall faster as well.",
-        figure=None,
     ),
 )
 

@@ -32,23 +32,26 @@ def claims(found: Sequence[records.Record]) -> list[Claim]:
             f"FLOPs of a step over vanilla's, at most {MOST:g}",
             _small,
             "small",
+            False,
         ),
         (
             "Adversarial training is dearer than R2ET.",
             "FLOPs of a step of at over those of r2et, above 1",
             _dear,
             "dear",
+            False,
         ),
         (
             "Attacks here run faster than the same attacks in batched PyTorch.",
             "sample-iterations a second of ERAttack over PyTorch's, in all rounds",
             _fast,
             "fast",
+            True,
         ),
     )
     return [
-        claim._replace(ours=cause == "fast")
-        for said, rule, judge, cause in asked
+        claim._replace(ours=ours)
+        for said, rule, judge, cause, ours in asked
         if (claim := _claim(found, said, rule, judge, _CAUSES[cause]))
     ]
 

@@ -9,7 +9,7 @@ to what that order reaches, so that a factor common to both cancels:
            (DFFOT, SUFF: the other way round)
     share = lead / mean over runs of vanilla's lead
 
-The mean of the shares is over metrics and baselines.
+The share that is judged is that of the mean lead over metrics and baselines.
 """
 
 from __future__ import annotations
@@ -93,27 +93,39 @@ def shares(
     reference itself does no better than chance: the interval over runs of its lead
     holds 0.
     """
-    base = lead(store, metric, baseline, **where, method=reference)
+    return _paired(
+        lead(store, metric, baseline, **where, method=method),
+        lead(store, metric, baseline, **where, method=reference),
+    )
+
+
+def _paired(own: dict[Any, float], base: dict[Any, float]) -> dict[Any, float] | None:
     level = runs.interval(list(base.values()))
     if not level.mean > 0 or (level.low <= 0 and not math.isinf(level.low)):
         return None
-    own = lead(store, metric, baseline, **where, method=method)
     return {run: 1 + (own[run] - base[run]) / level.mean for run in base if run in own}
 
 
 def total(
-    store: RecordStore, baselines: Sequence[str], **where: Any
+    store: RecordStore,
+    baselines: Sequence[str],
+    *,
+    method: str,
+    reference: str,
+    **where: Any,
 ) -> runs.Interval | None:
-    """The share of the lead, mean over metrics and baselines of `shares`."""
-    found = [
-        shares(store, metric, baseline, **where)
-        for metric in METRICS
-        for baseline in baselines
-    ]
-    known = [values for values in found if values is not None]
-    if not known:
-        return None
-    return runs.interval([np.mean([v[run] for v in known]) for run in known[0]])
+    """As `shares`, of the mean lead over all metrics and baselines."""
+
+    def mean(name):
+        found = [
+            lead(store, metric, baseline, **where, method=name)
+            for metric in METRICS
+            for baseline in baselines
+        ]
+        return {run: float(np.mean([one[run] for one in found])) for run in found[0]}
+
+    share = _paired(mean(method), mean(reference))
+    return None if share is None else runs.interval(list(share.values()))
 
 
 def verdict(share: runs.Interval | None) -> bool | None:
@@ -286,8 +298,8 @@ def _claim(method, judged):
         said="Robustness is not paid for with faithfulness: explanations of models "
         f"trained with {method} are as faithful as vanilla's.",
         held=held,
-        found="Lead over a random order of features, relative to that order's, as a "
-        "share of vanilla's, mean over DFFOT, COMP, SUFF and the baselines: "
+        found="Lead over a random order of features, relative to that order's, mean "
+        "over DFFOT, COMP, SUFF and the baselines, as a share of vanilla's: "
         f"{'; '.join(texts)}. Held above "
         f"{1 - MARGIN:g}, not held below 1, beyond 95 % intervals over paired runs; on "
         f"{verdicts.count(True)} of {len(verdicts)} data sets.",

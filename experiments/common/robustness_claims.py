@@ -104,6 +104,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
             functools.partial(_against_decay, found, STRONGEST, _is_ours),
             "On tables tuned weight decay makes nearly linear networks; on images it "
             "moves towards one ranking for all inputs (same).",
+            figure="p_at_k_by_method",
             ours=True,
         ),
         runs.Question(
@@ -114,7 +115,6 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
             functools.partial(_corrected, found),
             "R2ET moves towards one ranking for all inputs (same): what it keeps "
             "under attack is largely what every input has.",
-            figure=None,
             ours=True,
         ),
         runs.Question(
@@ -124,14 +124,12 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
             "With one output and kinks the Hessian has rank one almost everywhere, so "
             "that both attacks move along nearly the same direction; the MSE attack "
             "starts at random.",
-            figure=None,
         ),
         runs.Question(
             "The strongest attack lowers P@k below the published ERAttack.",
             "vanilla's P@k under er minus that under strongest, above 0",
             functools.partial(_strongest_lower, found),
             "Where nearly nothing is left to lower, or too few evaluations were given.",
-            figure=None,
             ours=True,
         ),
         runs.Question(
@@ -142,7 +140,6 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
             functools.partial(_truth_kept, found),
             "A steadier ranking is not a truer one: what R2ET keeps under attack it "
             "need not have had before.",
-            figure=None,
             ours=True,
         ),
     ]

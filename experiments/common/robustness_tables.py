@@ -38,8 +38,10 @@ READING = (
     "kinks or ties.",
     "AUC: of clean test data, of several classes the mean over each one against the "
     "others. aAUC: of the attacked inputs. changed: share of inputs whose predicted "
-    "class the attack changed; of pairs, that of the pair or of the attacked input by "
-    "itself, judged by a logistic regression on its embedding.",
+    "class the attack changed.",
+    "pair changed, class changed: of pairs, the share whose prediction changed, and "
+    "that in which the class of the attacked input did, by itself, by logistic "
+    "regression on its embedding, of the accuracy beside it.",
     "fallback: share of seeds that found no checkpoint within the tolerance and take "
     "the vanilla model.",
     "logistic: logistic regression, whose ranking cannot change: the price in AUC of "
@@ -65,8 +67,17 @@ SAME = 0.95
 NULL_ABOVE = 0.1
 
 
-def columns(common, k: int, *, truth: bool = False) -> list[tables.ColumnSpec]:
-    """The columns that are shown; with `truth`, how much of it explanations find."""
+def columns(
+    common, k: int, *, truth: bool = False, classes: bool = False
+) -> list[tables.ColumnSpec]:
+    """The columns that are shown.
+
+    Args:
+      common: the flags.
+      k: size of the top set.
+      truth: whether it is known, for how much of it explanations find.
+      classes: whether inputs of pairs have a class of their own.
+    """
     clean = {"attack": "none"}
     main, budget = leading_attack(common.attacks), max(common.epsilon)
     attacked = {"attack": main, "epsilon": budget}
@@ -92,7 +103,15 @@ def columns(common, k: int, *, truth: bool = False) -> list[tables.ColumnSpec]:
         ),
         spec(f"P@{k} noise", {"metric": "p@k", "attack": "noise"}),
         spec("aAUC", {"metric": "aauc", **attacked}),
-        spec("changed", {"metric": "sensitivity", **attacked}),
+        *(
+            [
+                spec("pair changed", {"metric": "sensitivity_pair", **attacked}),
+                spec("class changed", {"metric": "sensitivity_class", **attacked}),
+                spec("accuracy", {"metric": "class_accuracy", **clean}),
+            ]
+            if classes
+            else [spec("changed", {"metric": "sensitivity", **attacked})]
+        ),
         spec("fallback", {"metric": "fallback", **clean}, format=".2f"),
     ]
 
@@ -120,6 +139,7 @@ def _reading(common) -> list[str]:
         "train AUC:": ("graph",),
         "AUC linear:": ("graph",),
         "truth:": ("graph",),
+        "pair changed": ("image", "graph"),
     }
     hidden = tuple(start for start, among in kinds.items() if common.kind not in among)
     return [line for line in READING if not line.startswith(hidden)]
@@ -128,8 +148,11 @@ def _reading(common) -> list[str]:
 def table(results: Results, datasets, tolerance: float, *, selection: bool = False):
     """The table of some data sets; `selection` adds what was selected, for the CSV."""
     # Of the data sets of one table, some may have no truth.
-    truth = bool(results.table_records(datasets, tolerance, ["truth_precision"]))
-    shown = columns(results.common, results.k, truth=truth)
+    truth, classes = (
+        bool(results.table_records(datasets, tolerance, [metric]))
+        for metric in ("truth_precision", "class_accuracy")
+    )
+    shown = columns(results.common, results.k, truth=truth, classes=classes)
     if selection:
         chosen = ["epoch", "valid_auc", "valid_p@k", "settings_tried", "settings_left"]
         chosen += [m for m in results.metrics(tolerance) if m.startswith("weight_")]

@@ -143,7 +143,7 @@ class Question(NamedTuple):
         the question has no meaning.
       cause: the likely one where it does not hold.
       exact: whether the rule counts, so that no error comes in.
-      figure: name of the figure that shows it, if it is not the first one; None: none.
+      figure: name of the figure that shows it, or None.
       ours: whether the claim is this project's, not the papers'.
     """
 
@@ -152,7 +152,7 @@ class Question(NamedTuple):
     judge: Callable[..., tuple[Any, ...] | None]
     cause: str
     exact: bool = False
-    figure: str | None = ""
+    figure: str | None = None
     ours: bool = False
 
 
@@ -249,9 +249,7 @@ def write_exhibit(
         if judged:
             claims.append(_claim(question, list(judged.values())))
         for name, (_, text, *_) in judged.items():
-            figure = question.figure
-            figure = next(iter(figures), None) if figure == "" else figure
-            told.setdefault((figure, name), []).append(text)
+            told.setdefault((question.figure, name), []).append(text)
     drawn = {
         path: f"{text} {'; '.join(told.get((figure, name), [name]))}."
         for name, _ in datasets
@@ -273,11 +271,19 @@ def write_exhibit(
     )
 
 
-def settings(store: RecordStore, groups: Sequence[Common]) -> str:
+def settings(
+    store: RecordStore,
+    groups: Sequence[Common],
+    *,
+    tolerances: Sequence[float] = (protocol.MAIN_TOLERANCE,),
+    error: str = f"a {CONFIDENCE:.0%} interval over runs",
+) -> str:
     """What all numbers of a run are of, in a line.
 
     Args:
       store, groups: as of `write_exhibit`.
+      tolerances: validation AUC that models may give up against vanilla.
+      error: what stands behind ±.
     """
     told = []
     for common in groups:
@@ -292,9 +298,10 @@ def settings(store: RecordStore, groups: Sequence[Common]) -> str:
             f"{', '.join(common.datasets)}: {seeds}; k = {k}; {common.norm} budgets "
             f"{budgets or 'none'}"
         )
+    limits = " and ".join(format(value, "g") for value in tolerances)
     return (
-        f"{'. '.join(told)}. Checkpoints within {protocol.MAIN_TOLERANCE:g} of "
-        f"vanilla's validation AUC; ± is a {CONFIDENCE:.0%} interval over runs."
+        f"{'. '.join(told)}. Checkpoints within {limits} of vanilla's validation AUC; "
+        f"± is {error}."
     )
 
 

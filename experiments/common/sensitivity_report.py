@@ -338,6 +338,7 @@ QUESTIONS = (
         functools.partial(_judge, "k_prime", 1, _within),
         "A single pair is a noisier aim than several, and all pairs look away from the "
         "border of the top k; the grid of weights is short.",
+        figure="sensitivity",
     ),
     runs.Question(
         "Retraining a vanilla model does no worse than training from scratch.",
@@ -345,6 +346,7 @@ QUESTIONS = (
         functools.partial(_judge, "schedule", -1, _not_below),
         "From scratch the penalty acts over all epochs, twice as many as after "
         "pretraining.",
+        figure="sensitivity",
     ),
     runs.Question(
         "Keeping the model's own ranking does no worse than keeping that of the "
@@ -353,6 +355,7 @@ QUESTIONS = (
         functools.partial(_judge, "reference", -1, _not_below),
         "A ranking that does not move is a steadier aim.",
         ours=True,
+        figure="sensitivity",
     ),
     runs.Question(
         "The weight of the ranking term needs no fine tuning.",
@@ -361,6 +364,7 @@ QUESTIONS = (
         "A small weight does little; with a large one the AUC lasts for a few epochs "
         "only (columns epoch, fallback).",
         ours=True,
+        figure="sensitivity",
     ),
     runs.Question(
         "The weight of the curvature needs no fine tuning.",
@@ -368,6 +372,7 @@ QUESTIONS = (
         functools.partial(_judge_weight, "lambda_2"),
         "A large weight takes the gradient of the ranking term's place.",
         ours=True,
+        figure="sensitivity",
     ),
     runs.Question(
         "R2ET keeps more of the top k than vanilla for every k that it is trained for.",
@@ -375,5 +380,6 @@ QUESTIONS = (
         functools.partial(_judge, "k", 1, lambda found: runs.above(found, 0)),
         "With nearly all features in the top k much of it stays by chance.",
         ours=True,
+        figure="sensitivity",
     ),
 )

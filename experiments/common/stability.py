@@ -295,8 +295,8 @@ def rate(learnt, dataset: str, metric: str) -> runs.Interval | None:
 # A claim of 1/√m cannot be shown to the last digit: a fifth is left to the fit.
 _FAST_ENOUGH = 0.4
 RULE = (
-    f"exponent of m below −{_FAST_ENOUGH:.1f}; chance alone, in which inputs were "
-    "drawn, gives −0.5"
+    f"exponent of m below −{_FAST_ENOUGH:.1f}, and not above −0.5, which chance alone "
+    "gives, in which inputs were drawn"
 )
 
 
@@ -309,8 +309,9 @@ def judge(metric: str):
         if found is None:
             return None
         text = f"{dataset}: m^({runs.shown(found, '+.2f')}), {found.runs} runs"
-        slower = runs.above(found, -_FAST_ENOUGH)
-        return (None if slower is None else not slower), text
+        if found.low > -0.5:
+            return False, text
+        return (True if found.high < -_FAST_ENOUGH else None), text
 
     return judged
 

@@ -32,12 +32,14 @@ class TabularProblem:
       selection_epsilon: budget of the attack by which checkpoints are chosen.
       radius: of the ball that some penalties look at.
       truth: [n] bool, the features in which the classes truly differ, or None.
+      absent: rule for features that are zero, one of `threat.ABSENT_RULES`.
     """
 
     view = TABULAR
     fold = 0
     num_outputs = 1
     k = epsilon = truth = None
+    absent = "free"
     selection_epsilon = radius = 1.0
 
     def __init__(self, dataset: datasets.Dataset):
@@ -132,13 +134,11 @@ class StructuredProblem(TabularProblem):
       protocol_kind: theirs in `pair_protocol`.
       holds: what the data are, for messages.
       shape: of an image, or (regions,) of a graph.
-      absent: rule for features that are zero, one of `threat.ABSENT_RULES`.
     """
 
     protocol_kind: str
     holds: str
     shape: tuple[int, ...]
-    absent: str = "free"
 
     def protocol(self, preset: str) -> protocols.Protocol:
         return training_flags.change(

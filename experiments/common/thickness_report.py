@@ -263,6 +263,7 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
             thicker_is_more_robust,
             "Thickness is a mean over random directions and over all pairs, where an "
             "attack needs one bad direction and the weakest pairs.",
+            figure="thickness",
         ),
         runs.Question(
             "The expected gap along the segments lies between bounds by the curvature "

@@ -70,7 +70,7 @@ class View:
         """
         # Other explanations look at absent edges too, as those under noise do.
         if not within or self.explainer is not saliency.gradient_times_input:
-            model = _anywhere(model)
+            model = anywhere(model)
         return models.pair_apply(model, embedded=True) if self.paired else model.apply
 
     def smoothed(self, model: Any, rho: float, *, within: bool = False) -> ApplyFn:
@@ -99,7 +99,7 @@ class View:
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
 
-def _anywhere(model: Any) -> Any:
+def anywhere(model: Any) -> Any:
     """The model for graphs of any number of edges, of the same parameters."""
     encoder = getattr(model, "encoder", None)
     if getattr(encoder, "max_connected", None) is None:

@@ -280,6 +280,19 @@ def test_rounding_is_relative_to_the_weights(scale, tmp_path):
         brain_graphs.prepare_own(path, data_dir=tmp_path / "out")
 
 
+def test_a_large_graph_or_diagonal_makes_no_copies_of_small_ones(tmp_path):
+    adjacency = made_up().adjacency.copy()
+    adjacency[0] *= 1e8
+    adjacency[1, range(5), range(5)] = 1e9
+    _, path = own_file(tmp_path, adjacency=adjacency)
+    data = load_pairs_npz(brain_graphs.prepare_own(path, data_dir=tmp_path / "out"))
+    assert len(np.unique(data.train.inputs, axis=0)) == len(adjacency)
+    adjacency[2, 0, 1] += 1e-3
+    _, path = own_file(tmp_path, adjacency=adjacency)
+    with pytest.raises(ValueError, match="graph 2 must be symmetric"):
+        brain_graphs.prepare_own(path, data_dir=tmp_path / "out")
+
+
 def test_a_known_name_is_no_name_for_an_own_file(tmp_path):
     _, path = own_file(tmp_path)
     with pytest.raises(ValueError, match="hiv is a known data set"):

@@ -193,12 +193,30 @@ def test_arrays_larger_than_their_bytes_are_refused(shape, raw, message):
 
 
 def test_a_state_given_later_changes_no_array():
-    """A dtype that two arrays share, told to be wider after the first was made."""
-    shared = made_dtype("S2")
-    first = made_array(shared, (2,), b"abcd")
-    wide = (3, "|", None, None, None, 9, 1, 0)
-    content = pickle.dumps([first, Made(RECONSTRUCT, (np.ndarray, (0,), b"b"), wide)])
-    with pytest.raises(ValueError, match="own is refused"):
+    """A dtype, told to be wider after an array of it was made."""
+
+    def state(size):
+        return b"(I3\nS'|'\nNNNI%d\nI1\nI0\ntb" % size
+
+    content = b"(cnumpy\ndtype\n(S'S2'\nI00\nI01\ntRp0\n" + state(2) + b"0"
+    content += b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\n"
+    content += b"tR(I1\n(I2\ntg0\nI00\nS'abcd'\ntb"
+    content += b"g0\n" + state(900) + b"0l."
+    (got,) = restricted_pickle.loads(content, "own")
+    assert got.dtype == "S2" and got.tolist() == [b"ab", b"cd"]
+
+
+def test_tuples_that_hold_themselves_are_refused():
+    inner = []
+    value = (inner,)
+    inner.append(value)
+    with pytest.raises(ValueError, match="tuple that holds itself"):
+        restricted_pickle.loads(pickle.dumps(value), "own")
+
+
+def test_text_of_no_length_is_refused():
+    content = pickle.dumps(made_array(made_dtype("S0"), (10**12,), b""))
+    with pytest.raises(ValueError, match="0 bytes for an array"):
         restricted_pickle.loads(content, "own")
 
 

@@ -67,6 +67,7 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
         "by more than 1",
         lambda store, name, common: (name == "a", f"{name}: {store.told}"),
         "Chance.",
+        figure="seen",
     )
     silent = question._replace(judge=lambda *_: None)
     unsure = question._replace(

@@ -122,7 +122,7 @@ def test_the_share_of_the_lead_is_paired_and_in_units_of_the_reference(tmp_path)
             ("vanilla", "sufficiency"): uneven - 0.2,  # no better than chance
             ("other", "dffot"): base - 0.05,
             ("other", "comprehensiveness"): base * 1.1,
-            ("other", "sufficiency"): [9, 9, 9],
+            ("other", "sufficiency"): [0.5, 0.5, 0.5],
         },
     )
     where = {"dataset": "d", "k": 8}
@@ -134,8 +134,10 @@ def test_the_share_of_the_lead_is_paired_and_in_units_of_the_reference(tmp_path)
     np.testing.assert_allclose(list(found[1].values()), 1 + 0.1 * base / 0.21)
     assert found[2] is None
     share = report.total(store, ["zero"], **where)
-    assert share.mean == pytest.approx((1 - 0.05 / 0.21 + 1.1) / 2)
-    assert share.runs == 3 and share.low < share.mean < share.high < 1
+    own = (base - 0.05 + 1.1 * base + 0.5) / 3
+    level = (2 * base + uneven - 0.2) / 3
+    assert share.mean == pytest.approx(1 + (own - level).mean() / level.mean())
+    assert share.runs == 3 and share.low < share.mean < share.high
     # Of the raw numbers, DFFOT is worse, COMP and SUFF are better.
     assert report.raw(store, ["zero"], **where) == (3, 1, 2)
 

@@ -239,6 +239,8 @@ def test_whether_absent_edges_may_appear_is_a_choice(planted, digits, robustness
     kept, free = problems.problem(sparse), problems.problem(sparse, absent="free")
     assert kept.model("vanilla").encoder.max_connected == 4
     assert free.model("vanilla").encoder.max_connected is None
+    # A model that was trained to leave nodes out, where new edges may join them.
+    assert views.anywhere(kept.model("vanilla")) == free.model("vanilla")
     assert free.budget(0.02).absent == "free"
     x = jnp.asarray(few[0])
     for found, moved in ((kept, few[0] != 0), (free, few[0] == few[0])):

@@ -134,7 +134,13 @@ def test_the_rate_is_that_of_the_power_law():
 
 @pytest.mark.parametrize(
     "power, noise, verdict",
-    [(-0.5, 0.01, True), (-0.8, 0.01, True), (-0.3, 0.01, False), (-0.6, 0.4, None)],
+    [
+        (-0.5, 0.02, True),
+        (-0.8, 0.01, True),
+        (-0.3, 0.01, False),
+        (-0.6, 0.4, None),
+        (-0.45, 0.01, False),
+    ],  # fmt: skip
 )
 def test_a_rate_that_cannot_be_told_is_no_rate(power, noise, verdict):
     rng = np.random.default_rng(0)
