@@ -33,7 +33,6 @@ _DRAWN = ("hessian", "bend", "gap", "uniform", "gaussian", "adversarial")
 _LOGARITHMIC = ("hessian", "bend", "gap")
 # By which the claims are judged; the others stand beside them.
 _THICKNESS, _GAP = "uniform", "gap"
-_HESSIANS = "hessian", "bend"
 _MAIN = "spearman_all"
 FIGURES = {
     "inputs": "Every test input of one method's models: curvature, gap and thickness "
@@ -193,21 +192,22 @@ def thickness_tells(store, dataset: str, common):
     return runs.above(over_runs(found, _THICKNESS), 0), text
 
 
-def hessian_hardly_tells(store, dataset: str, common):
-    """Whether the Hessian's norm, and that over the gradient's, correlate less than
-    half as much in size, model by model.
+def hessian_hardly_tells(quantity: str):
+    """`judge(store, dataset, common)`: whether a norm of the Hessian correlates less
+    than half as much in size, model by model.
     """
-    found = _chosen(store, dataset, common)
-    thick = _by_run(found, _THICKNESS, _MAIN)
-    half = {run: value / 2 for run, value in thick.items()}
-    verdicts, texts = [], []
-    for name in _HESSIANS:
-        size = _by_run(found, name, _MAIN, of=abs)
-        verdicts.append(runs.above(runs.difference(half, size), 0))
+
+    def judged(store, dataset: str, common):
+        found = _chosen(store, dataset, common)
+        thick = _by_run(found, _THICKNESS, _MAIN)
+        half = {run: value / 2 for run, value in thick.items()}
+        size = _by_run(found, quantity, _MAIN, of=abs)
         mean = runs.interval(list(size.values()))
-        texts.append(f"|{QUANTITIES[name][0]}| in size {runs.shown(mean)}")
-    own = _text(found, dataset, (*_HESSIANS, _THICKNESS))
-    return runs.together(verdicts), f"{own}; {', '.join(texts)}"
+        text = _text(found, dataset, (quantity, _THICKNESS))
+        text += f"; the first in size {runs.shown(mean)}"
+        return runs.above(runs.difference(half, size), 0), text
+
+    return judged
 
 
 def gap_tells_more(store, dataset: str, common):
@@ -236,6 +236,9 @@ _RULE = (
     "Spearman's correlation with the iteration of the first loss, inputs never "
     "manipulated as the longest, mean over methods"
 )
+_LESS_THAN_HALF = (
+    f"{_RULE}: in size, model by model, less than half of that of Θ uniform"
+)
 QUESTIONS = (
     runs.Question(
         "The thicker an input's top-k set, the longer it withstands an attack.",
@@ -246,12 +249,22 @@ QUESTIONS = (
         figure="correlations",
     ),
     runs.Question(
-        "The norm of the Hessian hardly tells it, by itself and over the gradient's.",
-        f"{_RULE}: in size, model by model, less than half of that of Θ uniform",
-        hessian_hardly_tells,
+        "The norm of the Hessian hardly tells it.",
+        _LESS_THAN_HALF,
+        hessian_hardly_tells("hessian"),
         "The norm holds the scale of the gradient and the slope of the probability, "
         "which differ between inputs as the model's confidence does.",
         figure="correlations",
+    ),
+    runs.Question(
+        "Beyond the papers: nor does it where the norm of the gradient, and with it "
+        "their scale, is divided out.",
+        _LESS_THAN_HALF,
+        hessian_hardly_tells("bend"),
+        "Without its scale the curvature tells how fast the direction of the gradient "
+        "turns, which is what an attack needs.",
+        figure="correlations",
+        ours=True,
     ),
     runs.Question(
         "Beyond the papers: the gap between ranks k and k + 1, which costs one "
