@@ -284,7 +284,8 @@ class GCN(nn.Module):
             zeros = nn.initializers.zeros_init()
             biases.append(self.param(f"bias_{layer}", zeros, shape[1:], jnp.float32))
 
-        h = graph.features(kernels[0])
+        # Read from a file they may be NumPy arrays, which traced nodes cannot index.
+        h = graph.features(jnp.asarray(kernels[0]))
         h = h if one_hot else graph.rows(h)
         if len(kernels) == 1:
             return graph.mean(h) + biases[0]

@@ -355,3 +355,19 @@ KEY = jax.random.key(0)
 def test_static_mistakes_raise(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("form", ["triangle", "connected", "sparse"])
+def test_parameters_may_be_numpy_arrays(form):
+    """As they are read from a file, and closed over by a compiled function."""
+    size = N if form == "connected" else None
+    model = models.GCN(num_nodes=N, hidden=(4, 3), max_connected=size)
+    x = graph_weights(5).astype(np.float32)
+    params = jax.device_get(init(model, jnp.float32))
+    apply = jax.jit(lambda x: model.apply(params, x))
+    expected = models.GCN(num_nodes=N, hidden=(4, 3)).apply(params, jnp.asarray(x))
+    value = apply(jnp.asarray(x))
+    if form == "sparse":
+        graph = models.sparse_graph(*models.edge_list(x, N, length=M), N)
+        value = apply(graph)[0]
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
