@@ -17,7 +17,7 @@ _VERDICTS = {True: "held", False: "did not hold", None: "cannot be told"}
 _OURS = "(our claim)"
 _CLASSES = {True: "held", False: "failed", None: "open"}
 # Colours of an embedded figure: enough for lines and text, a third of the size.
-_COLORS = 64
+_COLORS = 32
 _STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff;
@@ -143,7 +143,7 @@ def _section(section: Section) -> Iterator[str]:
         whose = f" {_OURS}" if verdicts[0][1].ours else ""
         yield f'<div class="claim"><p><strong>{html.escape(said)}</strong>{whose}</p>'
         for name, claim in verdicts:
-            text = f"{claim.found} {_cause(claim)}".strip()
+            text = _told(name, claim)
             yield f"<p>{_badge(claim)} <em>{html.escape(name)}</em>: "
             yield f"{html.escape(text)}</p>"
         yield "</div>"
@@ -202,6 +202,12 @@ def _by_claim(section: Section) -> dict[str, list[tuple[str, Claim]]]:
     return found
 
 
+def _told(name: str, claim: Claim) -> str:
+    """What was found and the likely cause; the data set stands before it already."""
+    found = claim.found.removeprefix(f"{name}: ").removeprefix(f"{name} ")
+    return f"{found} {_cause(claim)}".strip()
+
+
 def _cause(claim: Claim) -> str:
     return f"Likely cause: {claim.cause}" if claim.cause and not claim.held else ""
 
@@ -251,7 +257,7 @@ def _summary(sections, told) -> Iterator[str]:
             yield f"**{said}**" + (f" {_OURS}" if verdicts[0][1].ours else "")
             yield ""
             for name, claim in verdicts:
-                text = f"{claim.found} {_cause(claim)}".strip()
+                text = _told(name, claim)
                 yield f"* {name}: **{_VERDICTS[claim.held]}**. {text}"
         for name, (_, shown) in section.exhibits.items():
             if shown is None or shown.settings:

@@ -154,7 +154,9 @@ def run_folder(tmp_path):
     )
     claims = [
         Claim("R2ET is above vanilla.", True, "0.9 against 0.3 over 5 seeds."),
-        Claim("R2ET is above all.", False, "0.9 against 0.95.", "<i> & nonlinear."),
+        Claim(
+            "R2ET is above all.", False, "adult: 0.9 against 0.95.", "<i> & nonlinear."
+        ),
         Claim("R2ET is cheap.", None, "Not timed.", ours=True),
     ]
     exhibit.write(
