@@ -45,7 +45,7 @@ from r2et_jax.checks import check_in
 from r2et_jax.datasets import (
     PairTable,
     fold_pairs,
-    names,
+    known,
     save_pairs_npz,
     upper_triangle,
 )
@@ -223,8 +223,7 @@ def prepare_own(
     """Prepare a user's own file and return the file that was written."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}, expected adjacency and labels in it")
-    known = {name for kind in ("tabular", "pairs", "images") for name in names(kind)}
-    if path.stem in known:
+    if path.stem in known():
         raise ValueError(
             f"{path}: {path.stem} is a known data set, expected another file name"
         )
@@ -261,10 +260,10 @@ def summary(table: PairTable, path: Path) -> str:
 def main(argv: Sequence[str]) -> None:
     """Prepare the data sets that the flags name."""
     del argv
-    asked = [name for name in dict.fromkeys(_DATASETS.value) if name]
-    if not asked and not _NPZ.value:
+    names = [name for name in dict.fromkeys(_DATASETS.value) if name]
+    if not names and not _NPZ.value:
         raise ValueError(f"--datasets is empty; known: {', '.join(NAMES)}")
-    for name in asked:
+    for name in names:
         check_in("dataset", name, NAMES)
     raw_dir = None if _RAW_DIR.value is None else Path(_RAW_DIR.value)
     common = {
@@ -274,7 +273,7 @@ def main(argv: Sequence[str]) -> None:
         "absolute": _ABSOLUTE_FLAG.value,
     }
     jobs: list[Callable[[], Path]] = [
-        *(lambda name=name: prepare(name, raw_dir=raw_dir, **common) for name in asked),
+        *(lambda name=name: prepare(name, raw_dir=raw_dir, **common) for name in names),
         *(lambda file=file: prepare_own(Path(file), **common) for file in _NPZ.value),
     ]
     for job in jobs:

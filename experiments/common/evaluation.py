@@ -15,13 +15,12 @@ from experiments.common.candidates import attacked_model
 from experiments.common.linear_graphs import linear_graph_auc
 from experiments.common.measured import each, measured, summary
 from experiments.common.problems import TABULAR, Problem, View, problem
-from experiments.common.trained import class_accuracy, with_classifier
+from experiments.common.trained import class_accuracy, class_logits, with_classifier
 from r2et_jax import (
     attacks,
     checks,
     datasets,
     metrics,
-    models,
     ranking,
     score,
 )
@@ -222,7 +221,7 @@ class Evaluator:
         """How often a predicted class changed: any, and of pairs each by itself."""
         parts = {"": (clean_logits, logits)}
         if self.view.paired:
-            classify = functools.partial(_classes, *self._classifier(params))
+            classify = functools.partial(class_logits, *self._classifier(params))
             single = classify(self.x), classify(perturbed)
             both = tuple(zip(parts[""], single, strict=True))
             parts = {"": both, "_pair": parts[""], "_class": single}
@@ -281,12 +280,6 @@ def _ties(maps: np.ndarray, k: int) -> np.ndarray:
 @functools.lru_cache
 def _linear_auc(found: Problem) -> tuple[float, float]:
     return linear_graph_auc(found.dataset)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _classes(model, params, x):
-    """Logits [m, C] of single inputs."""
-    return jax.vmap(models.class_apply(model), (None, 0))(params, x)
 
 
 @functools.lru_cache

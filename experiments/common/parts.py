@@ -56,9 +56,8 @@ class Trained(NamedTuple):
 
 def known_datasets() -> tuple[str, ...]:
     """Names of the tables, pairs and single images, and what else --data_dir holds."""
-    kinds = ("tabular", "pairs", "images")
-    known = tuple(name for kind in kinds for name in datasets.names(kind))
-    return (*known, *datasets.prepared(absl_flags.FLAGS["data_dir"].value))
+    further = datasets.prepared(absl_flags.FLAGS["data_dir"].value)
+    return (*datasets.known(), *further)
 
 
 def define_of_pairs(*, folds: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from experiments.common.problems import Problem, problem
 from r2et_jax import datasets, metrics, models, saved, score, training
-from r2et_jax.types import Params
+from r2et_jax.types import Array, Params
 
 Data = datasets.Dataset | datasets.PairDataset | Problem
 
@@ -201,13 +202,19 @@ def with_classifier(
     return model.clone(num_outputs=kernel.shape[1]), {**params, "params": own}
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def class_logits(model: models.Siamese, params: Params, x: Array) -> Array:
+    """Logits [m, C] of single inputs [m, n], by the classifier of a model of pairs."""
+    return jax.vmap(models.class_apply(model), (None, 0))(params, x)
+
+
 def class_accuracy(
     found: Problem, model: models.Siamese, params: Params
 ) -> tuple[float, int]:
     """Share of the first inputs of test pairs that are classified rightly, and m."""
     test = found.dataset.test
     once = np.unique(test.first)
-    logits = jax.vmap(models.class_apply(model), (None, 0))(params, test.inputs[once])
+    logits = class_logits(model, params, test.inputs[once])
     right = np.asarray(jax.vmap(score.predicted_class)(logits)) == test.labels[once]
     return float(np.mean(right)), len(once)
 

@@ -10,7 +10,13 @@ from r2et_jax.datasets.pairing import class_pairs, fold_pairs, split_pairs
 from r2et_jax.datasets.pairs import PairDataset, PairSplit, PairTable
 from r2et_jax.datasets.planted import planted
 from r2et_jax.datasets.reference import drop_reference
-from r2et_jax.datasets.registry import REFERENCE_SUFFIX, load, names, prepared
+from r2et_jax.datasets.registry import (
+    REFERENCE_SUFFIX,
+    known,
+    load,
+    names,
+    prepared,
+)
 from r2et_jax.datasets.soundness import fingerprint, validate
 from r2et_jax.datasets.splitting import stratified_split
 from r2et_jax.datasets.tabular import from_arrays, load_npz
@@ -31,6 +37,7 @@ __all__ = [
     "fingerprint",
     "fold_pairs",
     "from_arrays",
+    "known",
     "load",
     "load_images_npz",
     "load_npz",

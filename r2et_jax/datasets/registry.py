@@ -52,6 +52,11 @@ def names(kind: str = "tabular") -> tuple[str, ...]:
     return _NAMES[kind]
 
 
+def known() -> tuple[str, ...]:
+    """The names of all kinds that `load` knows wherever the files are."""
+    return tuple(name for kind in _NAMES.values() for name in kind)
+
+
 def prepared(data_dir: str | Path) -> tuple[str, ...]:
     """The names of further pairs in a folder, as `save_pairs_npz` has written them.
 
@@ -64,7 +69,7 @@ def prepared(data_dir: str | Path) -> tuple[str, ...]:
     """
     found = []
     for path in sorted(Path(data_dir).glob("*.npz")):
-        if path.stem in _known() or not zipfile.is_zipfile(path):
+        if path.stem in known() or not zipfile.is_zipfile(path):
             continue
         with zipfile.ZipFile(path) as file:
             if "pairs.npy" in file.namelist():
@@ -99,9 +104,9 @@ def load(
       >>> load("breast_cancer").name
       'breast_cancer'
     """
-    if name not in _known() and name in prepared(data_dir):
+    if name not in known() and name in prepared(data_dir):
         return load_pairs_npz(Path(data_dir) / f"{name}.npz", fold=fold)
-    check_in("dataset", name, (*_known(), *prepared(data_dir)))
+    check_in("dataset", name, (*known(), *prepared(data_dir)))
     if name in _BUNDLED_PAIRS:
         return _BUNDLED_PAIRS[name]().fold(fold)
     if name in _PAIRS:
@@ -116,10 +121,6 @@ def load(
     base = name.removesuffix(REFERENCE_SUFFIX)
     dataset = load_npz(_file(base, data_dir, "tabular"))
     return dataset if name == base else drop_reference(dataset)
-
-
-def _known() -> tuple[str, ...]:
-    return tuple(known for kind in _NAMES.values() for known in kind)
 
 
 def _file(base: str, data_dir: str | Path, module: str) -> Path:
