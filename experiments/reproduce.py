@@ -15,7 +15,9 @@ from __future__ import annotations
 import ast
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from absl import flags as absl_flags
@@ -43,7 +45,7 @@ _LONGER = {"tabular": 1.0, "image": 4.0, "graph": 2.0, "single": 20.0}
 
 
 class Part(NamedTuple):
-    """An experiment.
+    """An experiment, or one more run of it.
 
     Attributes:
       minutes: on one table at the preset standard, with trained models.
@@ -52,6 +54,10 @@ class Part(NamedTuple):
       few: whether presets but paper run it on the table with the fewest training
         inputs alone.
       also: data sets of other kinds that it takes besides.
+      experiment: its module; "" for the part's own name.
+      k: sizes of the top set by kind of data; {} for the experiment's own.
+      flags: more of them.
+      title: "" for the experiment's own.
     """
 
     minutes: float
@@ -59,11 +65,37 @@ class Part(NamedTuple):
     alone: bool = False
     few: bool = False
     also: tuple[str, ...] = ()
+    experiment: str = ""
+    k: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    flags: tuple[str, ...] = ()
+    title: str = ""
 
 
+class Data(NamedTuple):
+    """A data set.
+
+    Attributes:
+      kind: of `Part.kinds`.
+      num_inputs: of training.
+      num_features: n.
+    """
+
+    kind: str
+    num_inputs: int
+    num_features: int
+
+
+_MANY = (10, 30, 100)
 PARTS = {
     "motivation": Part(1),
     "robustness": Part(30),
+    "other_k": Part(
+        10,
+        experiment="robustness",
+        k={"tabular": (2, 5), "image": _MANY, "graph": _MANY, "single": _MANY},
+        flags=("--methods=vanilla,wd,sp,r2et_nh,r2et", "--reference_methods="),
+        title="How much of smaller and larger top sets survives",
+    ),
     "thickness": Part(2),
     "correlation": Part(2),
     "constrained_attack": Part(3, ("tabular", "image", "graph")),
@@ -124,22 +156,16 @@ def main(argv):
         workers = jobs.workers_by_memory(_MEMORY)
     checks.check_count("workers", workers)
     # Before any long work: data that were not prepared, folders that cannot be made.
-    kinds, sizes = {}, {}
-    for name in common.datasets:
-        loaded = datasets.load(name, data_dir=common.data_dir)
-        view = problem(loaded).view
-        alone = view.kind == "image" and not view.paired
-        kinds[name] = "single" if alone else view.kind
-        sizes[name] = len(loaded.train.y)
+    data = {name: _look(name, common.data_dir) for name in common.datasets}
     common = common._replace(output_dir=common.output_dir.resolve())
     common.output_dir.mkdir(parents=True, exist_ok=True)
     run = absl_flags.FLAGS["run"].value
-    cells = _cells(names, kinds, sizes, few=run and common.preset != "paper")
+    cells = _cells(names, data, few=run and common.preset != "paper")
     if not run:
         there = [cell for cell in cells if _folder(*cell, common).is_dir()]
         print("\n".join(map(str, write_page(there, {}, common))))
         return
-    planned = [_job(part, name, common, kinds[name]) for part, name in cells]
+    planned = [_job(part, name, common, data[name]) for part, name in cells]
     missing = [job for job in planned if not _is_done(job)]
     if len(missing) < len(planned):
         print(f"{len(planned) - len(missing)} of {len(planned)} were done before")
@@ -168,51 +194,75 @@ def main(argv):
         sys.exit(1)
 
 
-def _cells(names, kinds, sizes, *, few) -> list[tuple[str, str]]:
+def _look(name: str, data_dir) -> Data:
+    loaded = datasets.load(name, data_dir=data_dir)
+    found = problem(loaded)
+    alone = found.view.kind == "image" and not found.view.paired
+    kind = "single" if alone else found.view.kind
+    return Data(kind, len(loaded.train.y), found.num_features)
+
+
+def _cells(names, data, *, few) -> list[tuple[str, str]]:
     """(part, data set): first what trains models for the others, last the timings."""
     found = []
     for part in sorted(
         names, key=lambda name: (name != "robustness", PARTS[name].alone)
     ):
-        fitting = [name for name, kind in kinds.items() if kind in PARTS[part].kinds]
+        fitting = [name for name, one in data.items() if _takes(PARTS[part], one)]
         if PARTS[part].few and few and fitting:
             # A table, if there is one: images and graphs take far longer.
-            known = [name for name in fitting if kinds[name] == "tabular"]
-            fitting = [min(known or fitting, key=sizes.get)]
-        fitting += [name for name in kinds if name in PARTS[part].also]
+            known = [name for name in fitting if data[name].kind == "tabular"]
+            fitting = [min(known or fitting, key=lambda name: data[name].num_inputs)]
+        fitting += [name for name in data if name in PARTS[part].also]
         found += [(part, name) for name in fitting]
     if not found:
         raise ValueError(
-            f"none of --parts={','.join(names)} takes --datasets={','.join(kinds)}"
+            f"none of --parts={','.join(names)} takes --datasets={','.join(data)}"
         )
     return found
+
+
+def _takes(part: Part, data: Data) -> bool:
+    return data.kind in part.kinds and bool(not part.k or _sizes(part, data))
+
+
+def _sizes(part: Part, data: Data) -> list[int]:
+    """The sizes of the top set that leave a feature outside."""
+    return [k for k in part.k.get(data.kind, ()) if k < data.num_features]
 
 
 def _folder(part: str, name: str, common) -> Path:
     return common.output_dir / part / name
 
 
-def _command(part: str, name: str, common, *, folder: Path) -> list[str]:
+def _command(part: str, name: str, common, *, data: Data, folder: Path) -> list[str]:
     """The command for one part alone, whose every flag is given by name."""
     found = [f"--datasets={name}", f"--preset={common.preset}"]
     if absl_flags.FLAGS["seeds"].value is not None and not PARTS[part].alone:
         found.append(f"--seeds={','.join(map(str, common.seeds))}")
     found += [f"--data_dir={common.data_dir}", f"--models_dir={common.models_dir}"]
-    return ["-m", f"experiments.{part}", *found, f"--output_dir={folder}"]
+    found += PARTS[part].flags
+    if sizes := _sizes(PARTS[part], data):
+        found.append(f"--k={','.join(map(str, sizes))}")
+    return ["-m", f"experiments.{_module(part)}", *found, f"--output_dir={folder}"]
 
 
-def _job(part: str, name: str, common, kind: str) -> jobs.Job:
+def _module(part: str) -> str:
+    return PARTS[part].experiment or part
+
+
+def _job(part: str, name: str, common, data: Data) -> jobs.Job:
     folder = _folder(part, name, common)
     absolute = common._replace(
         data_dir=common.data_dir.resolve(), models_dir=common.models_dir.resolve()
     )
-    arguments = _command(part, name, absolute, folder=folder)
+    arguments = _command(part, name, absolute, data=data, folder=folder)
     after = () if part == "robustness" else (f"robustness {name}",)
     return jobs.Job(
         f"{part} {name}",
         (sys.executable, *arguments),
         folder / "log.txt",
-        PARTS[part].minutes * _EFFORT[common.preset] * _LONGER[kind],
+        PARTS[part].minutes * _EFFORT[common.preset] * _LONGER[data.kind],
         after,
         PARTS[part].alone,
     )
@@ -246,7 +296,9 @@ def write_page(cells, failed, common) -> list[Path]:
                 exhibits[name] = folder, None
         if exhibits:
             commands = _commands(part, exhibits, common.preset)
-            shown.append(report_page.Section(part, _about(part), commands, exhibits))
+            about = _about(_module(part))
+            section = report_page.Section(part, about, commands, exhibits)
+            shown.append(section._replace(heading=PARTS[part].title))
     told = {"preset": common.preset, **output.environment()}
     return report_page.write(
         common.output_dir / "report", shown, told=told, failed=failed
@@ -261,7 +313,7 @@ def _commands(part: str, exhibits, preset: str) -> str:
     return "\n".join(
         " ".join(
             [
-                f"python -m experiments.{part}",
+                f"python -m experiments.{_module(part)}",
                 f"--datasets={','.join(names)}",
                 f"--preset={preset}",
                 *given,
@@ -271,9 +323,9 @@ def _commands(part: str, exhibits, preset: str) -> str:
     )
 
 
-def _about(part: str) -> str:
+def _about(module: str) -> str:
     """The first two paragraphs of an experiment's docstring, which is not imported."""
-    source = (_CHECKOUT / "experiments" / f"{part}.py").read_text(encoding="utf-8")
+    source = (_CHECKOUT / "experiments" / f"{module}.py").read_text(encoding="utf-8")
     paragraphs = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")
     return " ".join(" ".join(paragraphs[:2]).split())
 

@@ -60,7 +60,7 @@ def _sound(store, dataset, common):
 
 
 def _not_vacuous(store, dataset, common):
-    """At the largest budget and the first k, the best method but for linear models."""
+    """At the largest budget, the best method but for linear models."""
     budget = max(common.epsilon)
     where = {"dataset": dataset, "k": common.k[0], "metric": "certified_p@k"}
     found = store.select(**where, epsilon=budget)

@@ -116,7 +116,7 @@ def convergence_numbers(
 
 
 def _of(store, dataset, common, method):
-    """Metric -> the records of one method, for the first k."""
+    """Metric -> the records of one method."""
     found = store.select(dataset=dataset, method=method, k=common.k[0])
     whole = [r for r in found if "iteration" not in r and "input" not in r]
     return {

@@ -58,16 +58,20 @@ class Section(NamedTuple):
       about: a sentence or two on what it measures.
       command: that makes it alone.
       exhibits: data set -> the folder of its run and what it shows, None if nothing.
+      heading: by its content; "" for that of the first exhibit.
     """
 
     name: str
     about: str
     command: str
     exhibits: Mapping[str, tuple[Path, Exhibit | None]]
+    heading: str = ""
 
     @property
     def title(self) -> str:
-        """By its content, as the first exhibit has it."""
+        """By its content, as the first exhibit has it if it is not given."""
+        if self.heading:
+            return self.heading
         found = [shown for _, shown in self.exhibits.values() if shown is not None]
         return found[0].title if found else self.name.replace("_", " ")
 

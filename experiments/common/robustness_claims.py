@@ -52,7 +52,7 @@ def write_exhibit(
 
 
 def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
-    """The claims; with several k, on the first of them.
+    """The claims on every data set with every k.
 
     Args:
       store: the records.
@@ -60,8 +60,9 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
     """
     found = {}
     for common in groups:
-        results = Results(store, common, k=common.k[0])
-        found |= dict.fromkeys(common.datasets, results)
+        for k in common.k:
+            results = Results(store, common, k=k)
+            found |= dict.fromkeys(((name, k) for name in common.datasets), results)
     asked = []
     for attack, name in (
         (PUBLISHED_ATTACK, "the published ERAttack"),
@@ -147,7 +148,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
 
 def _against_published(found, attack, store, dataset, common):
     del store
-    results = found[dataset]
+    results = found[dataset, common.k[0]]
     ours = _best(results, dataset, attack, FORMS.__contains__)
     values = _precision(results, dataset, attack, ours)
     others = {
@@ -166,7 +167,7 @@ def _against_published(found, attack, store, dataset, common):
 
 def _against_decay(found, attack, candidates, store, dataset, common):
     del store
-    results = found[dataset]
+    results = found[dataset, common.k[0]]
     ours = _best(results, dataset, attack, candidates)
     decay = _best(results, dataset, attack, WEIGHT_DECAY.__contains__)
     if None in (ours, decay) or dataset.endswith(REFERENCE):
@@ -186,7 +187,7 @@ def _against_decay(found, attack, candidates, store, dataset, common):
 
 def _corrected(found, store, dataset, common):
     del store
-    results = found[dataset]
+    results = found[dataset, common.k[0]]
     ours = _best(results, dataset, STRONGEST, FORMS.__contains__)
     if ours is None or dataset.endswith(REFERENCE):
         return None
@@ -224,7 +225,7 @@ def jackknife(statistic: Callable, values: np.ndarray) -> list[float]:
 
 def _mse_weaker(found, store, dataset, common):
     del store
-    results = found[dataset]
+    results = found[dataset, common.k[0]]
     by_run: dict = {}
     count = 0
     for method in results.measured(dataset, _TOLERANCE):
@@ -245,8 +246,8 @@ def _mse_weaker(found, store, dataset, common):
 
 
 def _strongest_lower(found, store, dataset, common):
-    del store, common
-    results = found[dataset]
+    del store
+    results = found[dataset, common.k[0]]
     pair = [
         _precision(results, dataset, attack, "vanilla")
         for attack in (PUBLISHED_ATTACK, STRONGEST)
@@ -260,7 +261,7 @@ def _strongest_lower(found, store, dataset, common):
 
 def _truth_kept(found, store, dataset, common):
     del store
-    results, metric = found[dataset], "truth_precision"
+    results, metric = found[dataset, common.k[0]], "truth_precision"
     ours = _best(results, dataset, STRONGEST, FORMS.__contains__)
     attacked = {
         method: _precision(results, dataset, STRONGEST, method, metric)

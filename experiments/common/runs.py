@@ -133,14 +133,14 @@ def main_method(methods: Sequence[str]) -> str:
 
 
 class Question(NamedTuple):
-    """A claim that is judged on each data set, and holds if it does on all.
+    """A claim that is judged on each data set with each k, and holds if it does on all.
 
     Attributes:
       said: the claim.
       rule: by which a data set is judged.
-      judge: `judge(store, dataset, common) -> (verdict, numbers)`, followed by the
-        cause where the verdict is None for another one than `UNCLEAR`; or None where
-        the question has no meaning.
+      judge: `judge(store, dataset, common) -> (verdict, numbers)`, where `common` has
+        one k; followed by the cause where the verdict is None for another one than
+        `UNCLEAR`; or None where the question has no meaning.
       cause: the likely one where it does not hold.
       exact: whether the rule counts, so that no error comes in.
       figure: name of the figure that shows it, or None.
@@ -238,28 +238,43 @@ def write_exhibit(
     Args:
       folder, store: of the run.
       groups: the flags of each group of data sets.
-      written: the reports; of each kind of table the first one is shown.
+      written: the reports; of each kind of table the first one is shown, where there
+        are several k the first one of each.
       title, questions, figures: see `finish`.
     """
-    datasets = [(name, common) for common in groups for name in common.datasets]
+    cells = {
+        (name, f"_k{k}" if len(common.k) > 1 else ""): common._replace(k=(k,))
+        for common in groups
+        for k in common.k
+        for name in common.datasets
+    }
     claims, told = [], {}
     for question in questions:
-        judged = {name: question.judge(store, name, own) for name, own in datasets}
-        judged = {name: found for name, found in judged.items() if found is not None}
+        judged = {}
+        for (name, suffix), own in cells.items():
+            found = question.judge(store, name, own)
+            if found is not None:
+                verdict, text, *cause = found
+                if suffix:
+                    numbers = text.removeprefix(name).lstrip(":, ")
+                    text = f"{name}, k = {own.k[0]}: {numbers}"
+                judged[name, suffix] = verdict, text, *cause
+                told.setdefault((question.figure, name, suffix), []).append(text)
         if judged:
-            claims.append(_claim(question, list(judged.values())))
-        for name, (_, text, *_) in judged.items():
-            told.setdefault((question.figure, name), []).append(text)
+            claims.append(_claim(question, judged))
     drawn = {
-        path: f"{text} {'; '.join(told.get((figure, name), [name]))}."
-        for name, _ in datasets
+        path: f"{text} {'; '.join(told.get((figure, name, suffix), [name]))}."
+        for name, suffix in cells
         for figure, text in figures.items()
-        if (path := folder / f"{figure}_{name}.png") in written
+        if (path := folder / f"{figure}_{name}{suffix}.png") in written
     }
+    whole = folder / "table.md" in written
+    endings = [""] if whole else dict.fromkeys(suffix for _, suffix in cells)
     shown = [
         path
         for kind in _TABLES
-        for path in [path for path in written if path.match(f"{kind}*.md")][:1]
+        for end in endings
+        for path in [path for path in written if path.match(f"{kind}*{end}.md")][:1]
     ]
     return exhibit.write(
         folder,
@@ -306,12 +321,13 @@ def settings(
 
 
 def _claim(question, judged):
-    verdicts, texts = zip(*(found[:2] for found in judged), strict=True)
+    verdicts, texts = zip(*(found[:2] for found in judged.values()), strict=True)
     held = together(verdicts)
-    unclear = {(*found, UNCLEAR)[2] for found in judged if found[0] is None}
+    unclear = {(*found, UNCLEAR)[2] for found in judged.values() if found[0] is None}
     beyond = f", beyond a {CONFIDENCE:.0%} interval over runs"
     rule = f"{question.rule}{'' if question.exact else beyond}"
-    several = f"On {verdicts.count(True)} of {len(verdicts)} data sets. "
+    of = "data sets" if len({name for name, _ in judged}) == len(judged) else "cases"
+    several = f"On {verdicts.count(True)} of {len(verdicts)} {of}. "
     return exhibit.Claim(
         said=question.said,
         held=held,

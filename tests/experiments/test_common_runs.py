@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -49,6 +50,18 @@ def test_verdicts_have_three_values():
     assert runs.shown(runs.interval([0.5])) == "0.50"
 
 
+class Flags(NamedTuple):
+    datasets: tuple
+    epsilon: tuple
+    k: tuple
+    seeds: tuple
+    norm: str
+
+
+def made_flags(*, k):
+    return Flags(("a", "b"), (0.5, 1.0), k, (0, 1), "l2")
+
+
 def test_finish_judges_each_data_set_and_describes_each_figure(
     tmp_path, monkeypatch, capsys
 ):
@@ -57,9 +70,7 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
     )  # fmt: skip
     for name in names:
         (tmp_path / name).write_text("x")
-    group = SimpleNamespace(
-        datasets=("a", "b"), epsilon=(0.5, 1.0), k=(8,), seeds=(0, 1), norm="l2"
-    )
+    group = made_flags(k=(8,))
     written = [tmp_path / name for name in names]
     monkeypatch.setattr(parts, "write_reports", lambda *_: (written, [group]))
     question = runs.Question(
@@ -98,3 +109,31 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
     expected = "a, b: seeds 0, 1; folds 0, 1; k = 8; l2 budgets 0.5, 1. "
     assert found.settings.startswith(expected)
     assert capsys.readouterr().out.split()[-1].endswith("exhibit.json")
+
+
+def test_every_k_is_judged_and_shown(tmp_path):
+    names = ["table_k2.md", "table_k5.md", "notes_k5.md", "seen_a_k2.png"]
+    for name in names:
+        (tmp_path / name).write_text("")
+    question = runs.Question(
+        "It holds.",
+        "by more than 1",
+        lambda store, name, common: (common.k == (5,), f"{name} {common.k}"),
+        "Chance.",
+        figure="seen",
+    )
+    path = runs.write_exhibit(
+        tmp_path,
+        SimpleNamespace(select=lambda **_: []),
+        [made_flags(k=(2, 5))._replace(datasets=("a",))],
+        [tmp_path / name for name in names],
+        title="T",
+        questions=[question],
+        figures={"seen": "What is seen."},
+    )
+    found = exhibit.read(path.parent)
+    (claim,) = found.claims
+    assert claim.found.startswith("On 1 of 2 cases. a, k = 2: (2,); a, k = 5: (5,).")
+    assert claim.held is False
+    assert found.tables == ("table_k2.md", "table_k5.md")
+    assert found.figures == {"seen_a_k2.png": "What is seen. a, k = 2: (2,)."}

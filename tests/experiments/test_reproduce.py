@@ -317,6 +317,10 @@ def planned(monkeypatch, tmp_path):
     return run
 
 
+def made(kind, num_inputs=1, num_features=1000):
+    return reproduce.Data(kind, num_inputs, num_features)
+
+
 def test_models_are_trained_first_and_times_measured_last(planned):
     started = planned("--datasets=breast_cancer,digits")
     assert started[:2] == ["robustness breast_cancer", "robustness digits"]
@@ -349,9 +353,9 @@ def test_the_time_that_is_expected_follows_preset_and_kind(monkeypatch, tmp_path
 
 
 def test_single_images_are_left_out_where_they_have_no_attack():
-    kinds, sizes = {"cifar10": "single", "mnist": "image"}, {"cifar10": 1, "mnist": 1}
+    data = {"cifar10": made("single"), "mnist": made("image")}
     names = ["constrained_attack", "motivation", "cost"]
-    assert reproduce._cells(names, kinds, sizes, few=True) == [
+    assert reproduce._cells(names, data, few=True) == [
         ("constrained_attack", "mnist"),
         ("motivation", "cifar10"), ("motivation", "mnist"),
         ("cost", "cifar10"), ("cost", "mnist"),
@@ -359,14 +363,29 @@ def test_single_images_are_left_out_where_they_have_no_attack():
 
 
 def test_hyperparameters_are_varied_on_the_smallest_table():
-    kinds = {"adult": "tabular", "compas": "tabular", "hiv": "graph"}
-    sizes = {"adult": 4, "compas": 3, "hiv": 2}
+    data = {
+        "adult": made("tabular", 4), "compas": made("tabular", 3),
+        "hiv": made("graph", 2),
+    }  # fmt: skip
     only = [("sensitivity", "compas")]
-    assert reproduce._cells(["sensitivity"], kinds, sizes, few=True) == only
-    graphs = {"hiv": "graph"}
-    assert reproduce._cells(["sensitivity"], graphs, sizes, few=True) == [
+    assert reproduce._cells(["sensitivity"], data, few=True) == only
+    graphs = {"hiv": made("graph")}
+    assert reproduce._cells(["sensitivity"], graphs, few=True) == [
         ("sensitivity", "hiv")
     ]
+
+
+def test_other_sizes_of_the_top_set_leave_a_feature_outside(planned, tmp_path):
+    data = {"few": made("tabular", num_features=2), "some": made("tabular")}
+    assert reproduce._cells(["other_k"], data, few=True) == [("other_k", "some")]
+    assert planned("--datasets=digits", "--parts=other_k") == ["other_k digits"]
+    marker = tmp_path / "out" / "other_k" / "digits" / "done.json"
+    command = json.loads(marker.read_text())["command"]
+    # Of 64 pixels.
+    assert "experiments.robustness" in command and "--k=10,30" in command
+    page = (tmp_path / "out" / "report" / "RESULTS.md").read_text()
+    assert "## How much of smaller and larger top sets survives" in page
+    assert "python -m experiments.robustness --datasets=digits" in page
 
 
 @pytest.mark.parametrize(
@@ -380,9 +399,11 @@ def test_memory_that_caches_hold_is_free(text, free, tmp_path, monkeypatch):
 
 
 def test_costs_are_measured_on_one_table_and_on_the_images_that_have_them():
-    kinds = {"adult": "tabular", "compas": "tabular", "mnist": "image", "hiv": "graph"}
-    sizes = {"adult": 4, "compas": 3, "mnist": 1, "hiv": 2}
-    cells = reproduce._cells(["cost", "certify"], kinds, sizes, few=True)
+    data = {
+        "adult": made("tabular", 4), "compas": made("tabular", 3),
+        "mnist": made("image", 1), "hiv": made("graph", 2),
+    }  # fmt: skip
+    cells = reproduce._cells(["cost", "certify"], data, few=True)
     assert cells == [
         ("certify", "adult"), ("certify", "compas"),
         ("cost", "compas"), ("cost", "mnist"),
@@ -438,4 +459,4 @@ def test_mistakes_are_told_before_any_work(planned, argument, message):
 
 def test_every_part_is_an_experiment_that_says_what_it_is():
     for part in reproduce.PARTS:
-        assert len(reproduce._about(part)) > 40
+        assert len(reproduce._about(reproduce._module(part))) > 40
