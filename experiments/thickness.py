@@ -74,8 +74,7 @@ def main(argv):
 
 def _measure_dataset(found, k, common, store):
     _measure_models(found, k, common, store)
-    if found.view.tabular:
-        stability.measure(FLAGS.experiment, found, k, common, store)
+    stability.measure(FLAGS.experiment, found, k, common, store)
 
 
 def _measure_models(found, k, common, store):

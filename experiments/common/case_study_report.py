@@ -21,7 +21,7 @@ _VISIBLE = 0.15
 # Change of a pixel up to which an image looks the same on a page.
 _UNSEEN = 0.25
 _MOST_NAMES = 5
-_DPI = 120
+_DPI = 90
 _KINDS = {"image": "pixels", "graph": "edges", "tabular": "features"}
 
 

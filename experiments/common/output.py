@@ -121,7 +121,7 @@ def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
 
 
 def save_figure(
-    path: str | os.PathLike[str], figure: Figure, *, dpi: int = 160
+    path: str | os.PathLike[str], figure: Figure, *, dpi: int = 110
 ) -> None:
     """Write a figure as PNG, atomically."""
     path = Path(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,9 @@ figcaption { font-size: .9rem; color: #48566a; }
 table { border-collapse: collapse; font-size: .85rem; }
 th, td { padding: .25rem .5rem; border-bottom: 1px solid #dde2ea; text-align: left;
   vertical-align: top; }
-.numbers td, .numbers th { white-space: nowrap; overflow-wrap: normal; }
+.numbers td, .numbers th { white-space: nowrap; overflow-wrap: normal;
+  text-align: right; }
+.numbers .text { text-align: left; }
 .verdict { display: inline-block; padding: 0 .5rem; border-radius: .6rem;
   white-space: nowrap; font-size: .85rem; font-weight: 600; }
 .held { background: #d7f0dc; color: #14532d; }
@@ -190,7 +193,14 @@ def _rendered(source: str) -> str:
     """A Markdown table of ours as HTML; its text is shown as it is."""
     import markdown
 
-    return markdown.markdown(html.escape(source, quote=False), extensions=["tables"])
+    page = markdown.markdown(html.escape(source, quote=False), extensions=["tables"])
+    # Most cells are numbers: they go without an attribute, and texts are named.
+    aligned = ' style="text-align: right;"'
+    return re.sub(
+        f"<(t[dh])({aligned})?>",
+        lambda cell: f"<{cell[1]}>" if cell[2] else f'<{cell[1]} class="text">',
+        page,
+    )
 
 
 def _badge(claim: Claim, name: str = "") -> str:

@@ -27,6 +27,10 @@ SEEDS = {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"}
 _TABLES = ("table", "bounds", "stability")
 # Cause of a verdict of None.
 UNCLEAR = "Too few runs, or differences within their errors."
+# Behind ±.
+_ERRORS = (
+    f"in claims a {CONFIDENCE:.0%} interval over runs, in tables the standard error"
+)
 
 
 class Interval(NamedTuple):
@@ -291,7 +295,7 @@ def settings(
     groups: Sequence[Common],
     *,
     tolerances: Sequence[float] = (protocol.MAIN_TOLERANCE,),
-    error: str = f"a {CONFIDENCE:.0%} interval over runs",
+    error: str = _ERRORS,
 ) -> str:
     """What all numbers of a run are of, in a line.
 

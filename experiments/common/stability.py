@@ -24,10 +24,10 @@ class Plan(NamedTuple):
     """How training samples of several sizes are drawn and learnt.
 
     Attributes:
-      sizes: numbers of training inputs; those above a quarter of the data are left out.
+      sizes: numbers of training inputs; see `sample_sizes`.
       num_steps: of training, the same for all sizes.
       batch_size, learning_rate: of Adam.
-      num_unseen: training inputs outside of the sample, at most.
+      num_unseen: inputs outside of the sample, at most.
       effort: for thickness; its inputs are of no account.
     """
 
@@ -39,10 +39,18 @@ class Plan(NamedTuple):
     effort: Effort
 
 
+# By preset, of tables and of all other data.
 PLANS = {
-    "smoke": Plan((16, 64), 100, 16, 1e-2, 64, Effort(0, 4, 4)),
-    "standard": Plan((32, 128, 512, 2048), 1024, 32, 3e-3, 8192, Effort(0, 8, 5)),
-    "paper": Plan((32, 128, 512, 2048), 8192, 32, 1e-3, 8192, Effort(0, 32, 10)),
+    ("smoke", True): Plan((16, 64), 100, 16, 1e-2, 64, Effort(0, 4, 4)),
+    ("standard", True): Plan(
+        (32, 128, 512, 2048), 1024, 32, 3e-3, 8192, Effort(0, 8, 5)
+    ),
+    ("paper", True): Plan(
+        (32, 128, 512, 2048), 8192, 32, 1e-3, 8192, Effort(0, 32, 10)
+    ),
+    ("smoke", False): Plan((16, 64), 100, 16, 3e-3, 64, Effort(0, 2, 4)),
+    ("standard", False): Plan((16, 64, 256, 1024), 512, 32, 3e-3, 512, Effort(0, 4, 4)),
+    ("paper", False): Plan((16, 64, 256, 1024), 4096, 32, 1e-3, 2048, Effort(0, 16, 5)),
 }
 THICKNESS, MARGINS = "thickness_difference", "margin_distance"
 _LABELS = {THICKNESS: "|Θ seen − unseen|", MARGINS: "KS of border gaps"}
@@ -51,8 +59,9 @@ METHODS = {"vanilla": (), "r2et_nh": (3.0,)}
 
 
 def sample_sizes(found: Problem, plan: Plan) -> tuple[int, ...]:
-    """The sizes that leave three quarters of the training inputs unseen."""
-    return tuple(m for m in plan.sizes if 4 * m <= len(found.dataset.train.x))
+    """The sizes that are there; of tables they leave three quarters unseen."""
+    least = 4 if found.view.tabular else 1
+    return tuple(m for m in plan.sizes if least * m <= len(found.dataset.train.y))
 
 
 class Difference(NamedTuple):
@@ -82,10 +91,13 @@ def differences(
     epsilon: float,
     plan: Plan,
 ) -> Difference:
-    """Train a method on a random sample of a table, and compare it with unseen inputs.
+    """Train a method on a random sample, and compare it with unseen inputs.
+
+    Those of tables are other training inputs. Pairs share images or graphs with each
+    other within a split: there they are the first test inputs.
 
     Args:
-      found: a table.
+      found: the data.
       method: of `METHODS`.
       size: m, one of `sample_sizes`.
       seed: of the sample, the initialisation and the shuffling.
@@ -93,31 +105,21 @@ def differences(
       epsilon: radius of the ball of thickness.
       plan: how much is trained and measured.
     """
-    model = found.model(method)
-    sizes = sample_sizes(found, plan)
-    whole = found.dataset.train
-    order = np.random.default_rng(seed).permutation(len(whole.x))
-    inside, rest = order[:size], order[size : size + plan.num_unseen]
+    whole = found.inputs("train")
+    order = np.random.default_rng(seed).permutation(len(whole.y))
+    inside = order[:size]
     # Copies up to the largest size: one compiled program for all sizes.
-    rows = np.resize(inside, max(sizes))
-    epochs = plan.num_steps // (len(rows) // min(plan.batch_size, len(rows)))
-    init, shuffle = jax.random.split(jax.random.key(seed))
-    start = model.init(init, found.sample)
-    run, optimizer = _trainer(found, model, method, k, max(1, epochs), plan)
-    states = training.grid_states(
-        jax.tree.map(lambda leaf: leaf[None], start),
-        optimizer,
-        keys=shuffle[None],
-        num_weights=1,
-    )
-    weights = jnp.asarray([METHODS[method]], jnp.float32)
-    states = run(
-        states, weights, jnp.asarray(whole.x[rows]), jnp.asarray(whole.y[rows])
-    )
-    params = jax.tree.map(lambda leaf: leaf[0, 0], states.params)
+    rows = np.resize(inside, max(sample_sizes(found, plan)))
+    model, params = _learn(found, method, rows, seed=seed, k=k, plan=plan)
     # The sample once more in copies: each has draws of its own.
-    x = jnp.asarray(whole.x[np.concatenate([rows, rest])])
-    sample = thickness.Sample(x, None)
+    seen = _take((whole.x, whole.partner), rows)
+    if found.view.tabular:
+        rest = order[size : size + plan.num_unseen]
+        unseen = _take((whole.x, whole.partner), rest)
+    else:
+        unseen = tuple(found.inputs("test", plan.num_unseen)[:2])
+    x, partner = jax.tree.map(lambda *both: jnp.concatenate(both), seen, unseen)
+    sample = thickness.Sample(x, found.view.context(model, params, partner))
     thick = thickness.estimate(
         found, model, params, sample, "uniform",
         k=k, epsilon=epsilon, effort=plan.effort,
@@ -128,21 +130,54 @@ def differences(
         float(thick[:count].mean() - thick[count:].mean()),
         kolmogorov_smirnov(margins[:size], margins[count:]),
         float(thick[count:].mean()),
-        len(rest),
+        len(thick) - count,
     )
 
 
+def _take(tree, rows):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), tree)
+
+
+def _learn(found, method, rows, *, seed, k, plan):
+    """The model of a method and its parameters after training on some inputs."""
+    model = found.model(method)
+    x, y = _take(found.training(), rows)
+    epochs = plan.num_steps // (len(rows) // min(plan.batch_size, len(rows)))
+    epochs = max(1, epochs)
+    # What follows an epoch, as in all training, follows each one where there is any.
+    rounds = 1 if found.view.tabular else epochs
+    init, shuffle = jax.random.split(jax.random.key(seed))
+    start = jax.tree.map(lambda leaf: leaf[None], model.init(init, found.sample))
+    objective = _objective(found, method, model, k)
+    run, optimizer = _trainer(
+        objective.loss, objective.decay, epochs // rounds, epochs, plan
+    )
+    states = training.grid_states(
+        found.settle(model, start), optimizer, keys=shuffle[None], num_weights=1
+    )
+    weights = jnp.asarray([METHODS[method]], jnp.float32)
+    for _ in range(rounds):
+        states = run(states, weights, x, y)
+        states = states._replace(params=found.settle(model, states.params))
+    return model, jax.tree.map(lambda leaf: leaf[0, 0], states.params)
+
+
 @functools.lru_cache(maxsize=4)
-def _trainer(found, model, method, k, epochs, plan):
-    objective = found.objective(method, model, k=k)
+def _objective(found, method, model, k):
+    return found.objective(method, model, k=k)
+
+
+# By the loss, which folds share.
+@functools.lru_cache(maxsize=4)
+def _trainer(loss, decay, num_epochs, total_epochs, plan):
     optimizer = training.adam(plan.learning_rate)
     run = training.compile_grid(
-        objective.loss,
+        loss,
         optimizer,
-        num_epochs=epochs,
+        num_epochs=num_epochs,
         batch_size=plan.batch_size,
-        total_epochs=epochs,
-        decay=objective.decay,
+        total_epochs=total_epochs,
+        decay=decay,
     )
     return run, optimizer
 
@@ -177,8 +212,8 @@ def kolmogorov_smirnov(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def measure(experiment: str, found: Problem, k: int, common, store) -> None:
-    """Append the records of all samples of a table that are not there yet."""
-    plan, epsilon = PLANS[common.preset], max(common.epsilon)
+    """Append the records of all samples of a data set that are not there yet."""
+    plan, epsilon = PLANS[common.preset, found.view.tabular], max(common.epsilon)
     cells = [
         (method, size, seed)
         for method in METHODS
@@ -232,7 +267,8 @@ def table(learnt) -> tables.Table:
 
 NOTES = (
     "Models learnt from a random sample of the training inputs (sample_size) by the "
-    "same number of steps; seen: that sample; unseen: training inputs outside of it.",
+    "same number of steps; seen: that sample; unseen: training inputs outside of it, "
+    "of pairs test inputs.",
     "KS: largest difference of the distribution functions of the gap between ranks k "
     "and k + 1, maps of unit sum.",
 )
@@ -264,31 +300,31 @@ def figure(learnt, dataset: str):
     )
 
 
-def _by_size(learnt, dataset, method, metric) -> dict[int, dict[int, float]]:
-    """Sample size -> seed -> value."""
-    found: dict[int, dict[int, float]] = {}
+def _by_size(learnt, dataset, method, metric) -> dict[int, dict[tuple, float]]:
+    """Sample size -> seed and fold -> value."""
+    found: dict[int, dict[tuple, float]] = {}
     for record in select(learnt, dataset=dataset, method=method, metric=metric):
-        seeds = found.setdefault(record["sample_size"], {})
-        seeds[record["seed"]] = number(record["value"])
+        runs_of_size = found.setdefault(record["sample_size"], {})
+        runs_of_size[record["seed"], record["fold"]] = number(record["value"])
     return found
 
 
 def rate(learnt, dataset: str, metric: str) -> runs.Interval | None:
-    """Exponent of a power law in m, by seed, the mean over methods; None of one size.
+    """Exponent of a power law in m, by run, the mean over methods; None of one size.
 
     The slope of the logarithms: that of a difference with mean zero falls as its
     standard deviation does.
     """
-    slopes: dict[int, list[float]] = {}
+    slopes: dict[tuple, list[float]] = {}
     for method in METHODS:
         values = _by_size(learnt, dataset, method, metric)
         sizes = sorted(values)
         if len(sizes) < 2:
             return None
-        for seed in values[sizes[0]]:
-            y = [max(values[m][seed], np.finfo(float).tiny) for m in sizes]
+        for run in values[sizes[0]]:
+            y = [max(values[m][run], np.finfo(float).tiny) for m in sizes]
             slope = np.polyfit(np.log(sizes), np.log(y), 1)[0]
-            slopes.setdefault(seed, []).append(float(slope))
+            slopes.setdefault(run, []).append(float(slope))
     return runs.interval([float(np.mean(values)) for values in slopes.values()])
 
 

@@ -106,7 +106,7 @@ def _budget(distribution: str, epsilon: float) -> tuple:
 
 
 def _notes(common, attack) -> tuple[str, ...]:
-    return (
+    notes = (
         "Θ: share of the way to a draw on which a top feature stays above another one, "
         "mean over all such pairs, draws and inputs. least: the least pair of each "
         "input, mean over inputs; of few draws it is too low.",
@@ -114,6 +114,12 @@ def _notes(common, attack) -> tuple[str, ...]:
         "the noise of SmoothGrad. adversarial: where the attack "
         f"{ADVERSARY} ends, which is another one than {attack}.",
     )
+    if common.kind == "tabular":
+        return notes
+    unknown = (
+        "Bounds need the curvature over the whole ball: known of one hidden layer."
+    )
+    return *notes, unknown
 
 
 def _bound_columns() -> list[tables.ColumnSpec]:

@@ -119,10 +119,38 @@ def test_distance_of_distributions_is_scipys():
     assert stability.kolmogorov_smirnov(first, second) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    "name", ["planted", pytest.param("digits", marks=pytest.mark.slow)]
+)
+def test_pairs_that_were_learnt_are_compared_with_those_of_the_test_part(name):
+    found = problem(datasets.load(name))
+    plan = PLAN._replace(num_steps=8, num_unseen=6)
+    asked = {"seed": 3, "k": 5, "plan": plan}
+    difference = stability.differences(found, "vanilla", 8, epsilon=0.1, **asked)
+    assert difference.thickness_unseen > 0.5 and difference.num_unseen == 6
+    # By hand: the gap at the border of each pair's map, of unit sum.
+    train, test = found.dataset.train, found.dataset.test
+    inside = np.random.default_rng(3).permutation(len(train.y))[:8]
+    model, params = stability._learn(found, "vanilla", np.resize(inside, 32), **asked)
+    apply = models.pair_apply(model)
+    gradient = jax.jit(jax.grad(lambda x, partner: apply((params, partner), x)[0]))
+
+    def margins(pairs, rows):
+        gaps = []
+        for x, partner in zip(pairs.x[rows], pairs.partner[rows], strict=True):
+            value = np.abs(gradient(x, partner) * (x if name == "planted" else 1))
+            value = np.sort(value / value.sum())[::-1]
+            gaps.append(value[4] - value[5])
+        return gaps
+
+    expected = stats.ks_2samp(margins(train, inside), margins(test, slice(6))).statistic
+    assert difference.margins == pytest.approx(expected)
+
+
 def test_the_rate_is_that_of_the_power_law():
     learnt = [
         {"dataset": "d", "method": method, "metric": "x", "sample_size": m,
-         "seed": seed, "value": (1 + seed) * m**power}
+         "seed": seed, "fold": None, "value": (1 + seed) * m**power}
         for method, power in (("vanilla", -0.4), ("r2et_nh", -0.8))
         for m in (8, 32, 128)
         for seed in (0, 1, 2)
@@ -146,7 +174,7 @@ def test_a_rate_that_cannot_be_told_is_no_rate(power, noise, verdict):
     rng = np.random.default_rng(0)
     learnt = [
         {"dataset": "d", "method": method, "metric": "x", "sample_size": m, "k": 8,
-         "seed": seed, "value": m ** (power + slope)}
+         "seed": seed, "fold": None, "value": m ** (power + slope)}
         for method in ("vanilla", "r2et_nh")
         for seed, slope in enumerate(noise * rng.normal(size=5))
         for m in (8, 32, 128)
@@ -182,7 +210,7 @@ def test_correlation_over_models_and_run_by_run():
 def experiment(monkeypatch):
     monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
     monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), EFFORT)
-    monkeypatch.setitem(stability.PLANS, "smoke", PLAN)
+    monkeypatch.setitem(stability.PLANS, ("smoke", True), PLAN)
     monkeypatch.setattr(stability, "METHODS", {"vanilla": ()})
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
     # Anew, since the common flags belong to the experiment imported last.
@@ -247,7 +275,9 @@ def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["digits", "planted"])
+@pytest.mark.parametrize(
+    "name", ["planted", pytest.param("digits", marks=pytest.mark.slow)]
+)
 def test_pairs_have_a_thickness(name):
     loaded = datasets.load(name, fold=0) if name == "planted" else datasets.load(name)
     found = problem(loaded)
