@@ -3,8 +3,8 @@
 Trains methods (or finds their models), estimates the top-k thickness of test inputs
 under three distributions, attacks the same inputs with another attack than the one
 that finds the adversarial samples, and bounds the thickness of networks with one hidden
-layer. Of tables, models are also learnt from samples of several sizes, to compare the
-thickness of the inputs that they have seen with that of others.
+layer. Models are also learnt from samples of several sizes, to compare the thickness of
+the inputs that they have seen with that of others.
 
     python -m experiments.thickness --datasets=adult,bank,compas
     python -m experiments.thickness --datasets=mnist
