@@ -143,8 +143,8 @@ class Question(NamedTuple):
       said: the claim.
       rule: by which a data set is judged.
       judge: `judge(store, dataset, common) -> (verdict, numbers)`, where `common` has
-        one k; followed by the cause where the verdict is None for another one than
-        `UNCLEAR`; or None where the question has no meaning.
+        one k; followed by the likely cause where it is another one than `cause`, or,
+        of a verdict of None, than `UNCLEAR`; or None where the question has no meaning.
       cause: the likely one where it does not hold.
       exact: whether the rule counts, so that no error comes in.
       figure: name of the figure that shows it, or None.
@@ -327,7 +327,8 @@ def settings(
 def _claim(question, judged):
     verdicts, texts = zip(*(found[:2] for found in judged.values()), strict=True)
     held = together(verdicts)
-    unclear = {(*found, UNCLEAR)[2] for found in judged.values() if found[0] is None}
+    usual = question.cause if held is False else UNCLEAR
+    causes = {(*found, usual)[2] for found in judged.values() if found[0] is held}
     beyond = f", beyond a {CONFIDENCE:.0%} interval over runs"
     rule = f"{question.rule}{'' if question.exact else beyond}"
     of = "data sets" if len({name for name, _ in judged}) == len(judged) else "cases"
@@ -337,6 +338,6 @@ def _claim(question, judged):
         held=held,
         found=f"{several if len(verdicts) > 1 else ''}{'; '.join(texts)}. "
         f"Rule: {rule}.",
-        cause={True: "", None: " ".join(sorted(unclear))}.get(held, question.cause),
+        cause="" if held else " ".join(sorted(causes)),
         ours=question.ours,
     )

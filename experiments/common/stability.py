@@ -336,6 +336,9 @@ RULE = (
 )
 
 
+_FEW_GRAPHS = "Pairs of few graphs are not as many independent inputs."
+
+
 def judge(metric: str):
     """`judge(store, dataset, common)` of a question: falls as 1/√m, see `RULE`."""
 
@@ -346,7 +349,9 @@ def judge(metric: str):
             return None
         text = f"{dataset}: m^({runs.shown(found, '+.2f')}), {found.runs} runs"
         if found.low > -0.5:
-            return False, text
+            return (
+                (False, text, _FEW_GRAPHS) if common.kind == "graph" else (False, text)
+            )
         return (True if found.high < -_FAST_ENOUGH else None), text
 
     return judged

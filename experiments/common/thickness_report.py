@@ -40,7 +40,6 @@ _CURVES = {
 }
 # Whose share of pairs below it stands in the legend.
 _BELOW = {"published lower": "published_violated", "lower bound": "violated"}
-_PAIRS = "Pairs of few graphs are far from as many independent inputs."
 _LINEAR = 2.0  # of the vertical axis of bounds, logarithmic beyond
 
 
@@ -298,7 +297,7 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
             stability.RULE,
             stability.judge(stability.THICKNESS),
             "Models learnt from few inputs also differ in their curvature, which "
-            f"changes the constant before the rate. {_PAIRS}",
+            "changes the constant before the rate.",
             figure="stability",
         ),
         runs.Question(
@@ -306,7 +305,7 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
             stability.RULE,
             stability.judge(stability.MARGINS),
             "What a network fits of its sample does not fall with the chance of the "
-            f"sample. {_PAIRS}",
+            "sample.",
             figure="stability",
         ),
     )

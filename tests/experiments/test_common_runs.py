@@ -88,13 +88,17 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
         told="two", select=lambda **_: [{"fold": fold} for fold in (1, 0, 1)]
     )
     felt = unsure._replace(figure="felt", ours=True)
-    asked = [question, silent, felt, question._replace(figure=None)]
+    known = question._replace(
+        figure=None, judge=lambda _, name, common: (False, name, "Too few.")
+    )
+    asked = [question, silent, felt, known]
     runs.finish(
         tmp_path, store, [], (), None, title="T", questions=asked,
         figures={"seen": "What is seen.", "felt": "What is felt."},
     )  # fmt: skip
     found = exhibit.read(tmp_path)
-    claim, undecided, _ = found.claims
+    claim, undecided, other = found.claims
+    assert (other.held, other.cause) == (False, "Too few.")
     assert (claim.ours, undecided.ours) == (False, True)
     assert undecided.held is None
     assert undecided.cause == f"Too dark. {runs.UNCLEAR}"
