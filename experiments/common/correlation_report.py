@@ -36,9 +36,9 @@ _THICKNESS, _GAP = "uniform", "gap"
 _MAIN = "spearman_all"
 FIGURES = {
     "inputs": "Every test input of one method's models: curvature, gap and thickness "
-    "against the iteration at which the first top-k feature left.",
+    "against the iteration of the attack at which it was manipulated.",
     "correlations": "A row for each quantity: Spearman's correlation with that "
-    "iteration, with and without the inputs of which no feature left.",
+    "iteration, with and without the inputs that never were.",
 }
 
 
@@ -84,10 +84,10 @@ def _notes(found, common) -> tuple[str, ...]:
     low, high = min(censored), max(censored)
     return (
         f"Over the test inputs of one model: the iteration of {common.attacks[0]} "
-        f"(ε = {common.epsilon[0]:g}) at which the first top-k feature left, against "
-        "each quantity. Pearson, Spearman: over the inputs of which one left. With "
-        f"censored: the others ({low:.0%} to {high:.0%} of the inputs of a model) as "
-        "if they had needed one more iteration than was tried.",
+        f"(ε = {common.epsilon[0]:g}) at which the input was manipulated, against each "
+        f"quantity. Manipulated: {_event(found)}. Pearson, Spearman: over the inputs "
+        f"that were. With censored: the others ({low:.0%} to {high:.0%} of the inputs "
+        "of a model) as if they had needed one more iteration than was tried.",
         "hessian: ‖∇²p‖ (Frobenius), bend: ‖∇²u‖/‖∇u‖ of the log-odds u, both of the "
         f"smooth stand-in of a network with kinks; above {EXACT_FEATURES} features "
         f"by {PROBES} random probes. gap: between ranks k and k + 1, gap_mean: over "
@@ -95,6 +95,14 @@ def _notes(found, common) -> tuple[str, ...]:
         "_min: of the least pair; adversarial: toward the end of the attack "
         f"{ADVERSARY}, another one than {common.attacks[0]}.",
     )
+
+
+def _event(found) -> str:
+    """What makes an input manipulated."""
+    (share,) = {record["share"] for record in found}
+    if share == 1:
+        return "a top-k feature left"
+    return f"P@k fell below {share:g}"
 
 
 def _inputs_figure(found, dataset, common):
@@ -111,8 +119,8 @@ def _inputs_figure(found, dataset, common):
         x = _values(here, metric="quantity", quantity=quantity)
         rho = over_runs(here, quantity)
         points = {
-            "a top feature left": (x[left], height[left]),
-            "none left": (x[~left], height[~left]),
+            "manipulated": (x[left], height[left]),
+            "never": (x[~left], height[~left]),
         }
         drawn.append(
             plots.ScatterPanel(
@@ -124,9 +132,9 @@ def _inputs_figure(found, dataset, common):
         )
     return plots.scatter_panels(
         drawn,
-        ylabel=f"iterations until\na top-{k} feature left",
+        ylabel=f"iterations until\n{_event(here).replace('@k', f'@{k}')}",
         title=f"{dataset}, {method}: what tells how long an input withstands an attack",
-        muted="none left",
+        muted="never",
     )
 
 
@@ -155,8 +163,8 @@ def _dots_figure(found, dataset, common):
         hollow=hollow,
         groups=kinds,
         name="all inputs",
-        hollow_name="those that lost one",
-        xlabel="Spearman's ρ with the iteration of the first loss",
+        hollow_name="manipulated ones",
+        xlabel=f"Spearman's ρ with the iteration until {_event(found)}",
         title=f"{dataset}: mean of {len(common.methods)} methods",
         size=(7.4, 3.6),
     )
@@ -187,7 +195,8 @@ def thickness_tells(store, dataset: str, common):
     without = over_runs(found, _THICKNESS, "spearman")
     text = (
         f"{_text(found, dataset, names)}; without the {np.mean(kept):.0%} never "
-        f"manipulated, uniform {runs.shown(without, '+.2f')}"
+        f"manipulated, uniform {runs.shown(without, '+.2f')} (manipulated: "
+        f"{_event(found)})"
     )
     return runs.above(over_runs(found, _THICKNESS), 0), text
 
@@ -233,8 +242,8 @@ def _text(found, dataset, names) -> str:
 
 
 _RULE = (
-    "Spearman's correlation with the iteration of the first loss, inputs never "
-    "manipulated as the longest, mean over methods"
+    "Spearman's correlation with the iteration at which the input was manipulated, "
+    "inputs that never were as the longest, mean over methods"
 )
 _LESS_THAN_HALF = (
     f"{_RULE}: in size, model by model, less than half of that of Θ uniform"

@@ -31,6 +31,7 @@ from r2et_jax.attacks.runner import Best as Best
 from r2et_jax.attacks.runner import attack_batch as attack_batch
 from r2et_jax.attacks.runner import attack_example as attack_example
 from r2et_jax.attacks.runner import compile_attack as compile_attack
+from r2et_jax.attacks.runner import manipulation_epoch as manipulation_epoch
 from r2et_jax.attacks.smooth_terms import smoothed_gradient as smoothed_gradient
 from r2et_jax.attacks.strongest import DEFAULT_BUDGET as DEFAULT_BUDGET
 from r2et_jax.attacks.strongest import Member as Member

@@ -164,7 +164,6 @@ def phases(attack: Attack, *, num_steps: int, track_every: int) -> Phases:
         clean_class = predicted_class(context.clean_logits)
         best_logits = attack.apply(params, best.perturbed)
         last_logits = attack.apply(params, state.perturbed)
-        left = precision < 1
         shift = class_probabilities(best_logits)
         shift -= class_probabilities(context.clean_logits)
         return AttackResult(
@@ -176,9 +175,7 @@ def phases(attack: Attack, *, num_steps: int, track_every: int) -> Phases:
             last_precision=precision[-1],
             objective=objective,
             precision=precision,
-            manipulation_epoch=jnp.where(
-                jnp.any(left), (jnp.argmax(left) + 1) * track_every, 0
-            ).astype(jnp.int32),
+            manipulation_epoch=manipulation_epoch(precision, track_every=track_every),
             clean_logits=context.clean_logits,
             best_logits=best_logits,
             last_logits=last_logits,
@@ -191,6 +188,33 @@ def phases(attack: Attack, *, num_steps: int, track_every: int) -> Phases:
         )
 
     return Phases(begin, advance, judge, finish)
+
+
+def manipulation_epoch(
+    precision: Array, *, share: float = 1.0, track_every: int = 1
+) -> Array:
+    """The first tracked step at which P@k was below a share.
+
+    With a share of 1 that is the first loss of a top-k feature. Of a large top set one
+    is lost at once, and a smaller share tells inputs apart.
+
+    Args:
+      precision: P@k at the tracked steps [..., T], `AttackResult.precision`.
+      share: in (0, 1].
+      track_every: steps between two tracked ones.
+
+    Returns:
+      The steps, int32 [...]; 0 of a censored input, whose P@k never was.
+
+    Raises:
+      ValueError: for a share outside of (0, 1] or track_every < 1.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must lie in (0, 1], got {share!r}")
+    check_count("track_every", track_every)
+    below = jnp.asarray(precision) < share
+    first = (jnp.argmax(below, axis=-1) + 1) * track_every
+    return jnp.where(jnp.any(below, axis=-1), first, 0).astype(jnp.int32)
 
 
 def _check_counts(num_steps, track_every):

@@ -101,9 +101,23 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
     shown = exhibit.read(tmp_path)
     assert len(shown.claims) == 4 and len(shown.figures) == 2
+    (fewer,) = _epochs(experiment, tmp_path / "share", "--seeds=3", "--share=.7")
+    # Three of eight features take longer to leave than one.
+    kept = np.isfinite(fewer)
+    assert (fewer[kept] >= steps[kept]).all() and (fewer[kept] > steps[kept]).any()
+    assert "P@k fell below 0.7" in (tmp_path / "share" / "table.md").read_text("utf-8")
     monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
     call(experiment, tmp_path)
     assert (tmp_path / "records.jsonl").read_text() == text
+
+
+def _epochs(experiment, folder, *arguments):
+    """Manipulation epochs of every model of a run."""
+    call(experiment, folder, *arguments)
+    text = (folder / "records.jsonl").read_text()
+    found = map(json.loads, text.splitlines())
+    values = [r["values"] for r in found if r["metric"] == "manipulation_epoch"]
+    return np.array(values, float)
 
 
 def judged(thick, hessian, gap, bend=0.1):
@@ -111,7 +125,7 @@ def judged(thick, hessian, gap, bend=0.1):
     rng = np.random.default_rng(0)
     store = [
         {"dataset": "d", "method": method, "k": 8, "seed": seed, "fold": 0,
-         "metric": metric, "quantity": name,
+         "metric": metric, "quantity": name, "share": 1.0,
          "value": (value[method] if isinstance(value, dict) else value)
          + 0.02 * rng.normal()}
         for name, value in (
@@ -123,7 +137,13 @@ def judged(thick, hessian, gap, bend=0.1):
         for seed in range(5)
         for metric in ("spearman_all", "spearman")
     ]  # fmt: skip
-    censored = {"dataset": "d", "method": "a", "k": 8, "metric": "censored"}
+    censored = {
+        "dataset": "d",
+        "method": "a",
+        "k": 8,
+        "metric": "censored",
+        "share": 1.0,
+    }
     store.append({**censored, "value": 0.25})
 
     class Store:
@@ -136,6 +156,7 @@ def judged(thick, hessian, gap, bend=0.1):
     questions = correlation_report.QUESTIONS
     found = [question.judge(Store(), "d", Common) for question in questions]
     assert "without the 25% never manipulated" in found[0][1]
+    assert "(manipulated: a top-k feature left)" in found[0][1]
     return [verdict for verdict, _ in found]
 
 
@@ -150,7 +171,12 @@ def test_claims_follow_the_correlations():
 
 @pytest.mark.parametrize(
     "flag, message",
-    [("--attacks=mse", "mse"), ("--epsilon=.5,1", "epsilon"), ("--k=30", "30")],
+    [
+        ("--attacks=mse", "mse"),
+        ("--epsilon=.5,1", "epsilon"),
+        ("--k=30", "30"),
+        ("--share=0", "--share must lie in (0, 1], got 0.0"),
+    ],
 )
 def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:

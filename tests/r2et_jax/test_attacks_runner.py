@@ -387,3 +387,17 @@ def test_counts_out_of_range_are_refused(keywords, message):
     with pytest.raises(ValueError, match=message):
         compiled = attacks.compile_attack(descent(), **keywords)
         compiled(parameters(), inputs(2), threat_model(), key=jax.random.key(0))
+
+
+def test_the_manipulation_epoch_of_a_share_is_the_first_below_it():
+    precision = np.array([[1, 0.9, 0.8, 0.7], [1, 0.9, 1, 0.9], [0.1, 1, 1, np.nan]])
+    for share, expected in ((1, [2, 2, 1]), (0.8, [4, 0, 1]), (0.1, [0, 0, 0])):
+        found = attacks.manipulation_epoch(precision, share=share)
+        np.testing.assert_array_equal(found, expected)
+    found = attacks.manipulation_epoch(precision, track_every=5)
+    np.testing.assert_array_equal(found, [10, 10, 5])
+    for wrong in (0, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=r"share must lie in \(0, 1\]"):
+            attacks.manipulation_epoch(precision, share=wrong)
+    with pytest.raises(ValueError, match="track_every"):
+        attacks.manipulation_epoch(precision, track_every=0)
