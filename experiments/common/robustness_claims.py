@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,9 @@ WEIGHT_DECAY = ("wd", "wd_decoupled")
 FORMS = frozenset(name for name in R2ET if name.startswith("r2et"))
 PUBLISHED_ATTACK = "er"
 _TOLERANCE = protocol.MAIN_TOLERANCE
+_ONE_RANKING = (
+    "A model with one ranking for all inputs (same = 1) leaves nothing to correct."
+)
 _NOTHING_LEARNT = "The models have learnt nothing whose explanation could be robust."
 # What tells a model that evades the question: column of the table, metric.
 _SIGNS = {
@@ -201,6 +205,8 @@ def _corrected(found, store, dataset, common):
     table = np.array([[column[run] for column in columns] for run in sorted(shared)])
     gain = runs.interval(jackknife(_corrected_gain, table))
     same = _levels(results, dataset, "same", (ours, "vanilla"))
+    if math.isnan(gain.mean):
+        return None, f"{dataset} {ours}, same {same}", _ONE_RANKING
     text = f"{dataset} {ours} {runs.shown(gain, '+.2f')}, same {same}"
     return _unless_nothing_learnt(results, dataset, common, runs.above(gain, 0), text)
 

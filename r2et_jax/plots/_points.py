@@ -77,6 +77,9 @@ def scatter(
             elinewidth=1.0,
             label=str(label),
         )
+    if xscale == "linear":
+        # Long numbers side by side would touch.
+        axes.locator_params(axis="x", nbins=6)
     note_hidden(figure, hidden)
     if len(points) > 1:
         add_legend(figure, axes)

@@ -109,6 +109,9 @@ def test_one_ranking_for_all_inputs_is_corrected_for():
     # (.8 − .98)/.02 against (.3 − .5)/.5.
     assert verdict is False and text.startswith("adult r2et -8.60")
     assert "same r2et 0.980 / vanilla 0.500" in text
+    same = {"r2et": (*MADE["r2et"][:4], 1.0, *MADE["r2et"][5:])}
+    verdict, text, cause = robustness(measured(same.items()))["p+"]
+    assert verdict is None and "nan" not in text and "one ranking" in cause
 
 
 def test_a_clear_difference_makes_the_mse_attack_weaker():
