@@ -50,10 +50,14 @@ class Effort(NamedTuple):
     num_points: int
 
 
+# By preset, of tables and of all other data.
 EFFORTS = {
-    "smoke": Effort(20, 4, 4),
-    "standard": Effort(200, 16, 16),
-    "paper": Effort(500, 50, 100),
+    ("smoke", True): Effort(20, 4, 4),
+    ("standard", True): Effort(200, 16, 16),
+    ("paper", True): Effort(500, 50, 100),
+    ("smoke", False): Effort(20, 4, 4),
+    ("standard", False): Effort(48, 8, 8),
+    ("paper", False): Effort(500, 50, 100),
 }
 GRADIENT, SMOOTH, INTEGRATED = "gradient", "smooth_grad", "integrated_gradients"
 NAMES = (GRADIENT, SMOOTH, INTEGRATED)
@@ -159,7 +163,7 @@ def views(view: View, effort: Effort, *, channels: int = 1) -> dict[str, View]:
 
 
 def _measure_dataset(found, k, common, store):
-    effort = EFFORTS[common.preset]
+    effort = EFFORTS[common.preset, found.view.tabular]
     num_test = min(effort.num_inputs, found.protocol(common.preset).num_test)
     x, partner, _ = found.inputs("test", num_test)
     (name,), (epsilon,) = common.attacks, common.epsilon
@@ -334,7 +338,7 @@ def write_report(
 
 
 def _notes(common, k, epsilon, attack):
-    effort = EFFORTS[common.preset]
+    effort = EFFORTS[common.preset, common.kind == "tabular"]
     return (
         f"P@{k} of each explainer under {attack} through that explainer, "
         f"{common.norm} budget ε = {epsilon:g}; models are chosen by the gradient's. "

@@ -36,7 +36,7 @@ def untrained(experiment, found, k, common, *, description):
 
 def test_a_run_records_each_explainer_and_resumes(binary, tmp_path, monkeypatch):
     monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
-    monkeypatch.setitem(binary.EFFORTS, "smoke", binary.Effort(20, 3, 3))
+    monkeypatch.setitem(binary.EFFORTS, ("smoke", True), binary.Effort(20, 3, 3))
     monkeypatch.setattr(parts, "models", untrained)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
@@ -124,7 +124,7 @@ def test_the_channels_of_a_pixel_are_summed(binary):
 
 
 def test_graphs_average_gradient_times_input(binary):
-    views = binary.views(views_of.GRAPH, binary.EFFORTS["standard"])
+    views = binary.views(views_of.GRAPH, binary.EFFORTS["standard", False])
     assert views["gradient"].explainer is saliency.gradient_times_input
     smooth = views["smooth_grad"].explainer
     assert (smooth.base, smooth.sigma) == (saliency.gradient_times_input, 0.1)
