@@ -37,14 +37,14 @@ from r2et_jax.batching import map_batched
 MOST = 0.9
 _DRAWS = 1000
 _BATCH_SIZE = 256
-_REFERENCE = "normal numbers"
+_REFERENCE = "chance"
 # A tail is long if it needs at most this share of the features of normal numbers.
 _FEWER = 0.95
 # Method that should make the tail longer.
 _TRAINED = "r2et"
 _FIGURES = {
     "gradient_profile": "Sorted shares of the saliency by rank, logarithmic: a "
-    "curve for each method, rank k marked, normal numbers beside.",
+    "curve for each method, rank k marked, beside what chance gives.",
 }
 # From so many features on, ranks are drawn on a logarithmic axis.
 _MANY = 100
@@ -94,13 +94,13 @@ def main(argv):
 def _questions():
     return (
         runs.Question(
-            "Few features carry most of an explanation: sorted gradient magnitudes "
-            "have a long tail.",
+            "Few features carry most of an explanation: its sorted magnitudes have a "
+            "long tail.",
             f"features for 90 % of the sum at least {1 - _FEWER:.0%} fewer than of "
-            "independent normal numbers",
+            "independent normal numbers, of graphs times the inputs, since a product "
+            "has a longer tail",
             long_tail,
-            "Where it does not hold, the magnitudes of an ordinarily trained network "
-            "fall off no faster than sorting makes random numbers fall.",
+            "Sorting makes any numbers fall; the network weighs most features alike.",
             figure="gradient_profile",
         ),
         runs.Question(
@@ -123,7 +123,12 @@ def _measure_dataset(found, k, common, store):
         if not store.has(**cell):
             context = found.view.context(one.model, one.params, partner)
             maps = _explain(one.model, found.view)(one.params, x, context)
-            measurements = measure(np.asarray(maps), k=k)
+            # Graphs are explained by a product with the input, which has a tail itself.
+            factors = np.asarray(x)
+            if found.view.kind != "graph":
+                factors = np.ones_like(factors)
+            reference = normal_maps(factors, maps.shape[1])
+            measurements = measure(np.asarray(maps), reference, k=k)
             store.append([{**cell, **record} for record in measurements])
 
 
@@ -144,15 +149,30 @@ def _explain(model: Any, view: View):
     return jax.jit(run)
 
 
-def measure(maps: np.ndarray, *, k: int) -> list[dict[str, Any]]:
+def measure(maps: np.ndarray, reference: np.ndarray, *, k: int) -> list[dict[str, Any]]:
     """The records of saliency maps [m, n]: metric, value, stderr, n, and the profile.
 
-    Maps that are zero or not finite have no profile; they are counted in `note`.
+    Maps that are zero or not finite have no profile; they are counted in `note`. The
+    metrics of the reference [d, n], what chance gives, begin with `reference_`.
     """
-    profiles = sorted_shares(maps)
-    found = [summary(name, v) for name, v in statistics(profiles, k=k).items()]
-    mean = np.nanmean(profiles, axis=0)
-    return [*found, runs.listed("profile", mean[0], len(maps), mean)]
+    found = []
+    for prefix, of in (("", maps), ("reference_", reference)):
+        profiles = sorted_shares(of)
+        told = statistics(profiles, k=k).items()
+        found += [summary(prefix + name, values) for name, values in told]
+        mean = np.nanmean(profiles, axis=0)
+        found.append(runs.listed(f"{prefix}profile", mean[0], len(of), mean))
+    return found
+
+
+def normal_maps(factors: np.ndarray, num_features: int) -> np.ndarray:
+    """Maps [d, n] of chance: |independent normal numbers × factors [m, c·n]|.
+
+    The channels of a feature are added up, as explanations of pixels do.
+    """
+    draws = np.random.default_rng(0).normal(size=(_DRAWS, factors.shape[1]))
+    maps = np.abs(draws * np.resize(factors, draws.shape))
+    return maps.reshape(_DRAWS, num_features, -1).sum(axis=2)
 
 
 def sorted_shares(maps: np.ndarray) -> np.ndarray:
@@ -185,12 +205,6 @@ def statistics(profiles: np.ndarray, *, k: int) -> dict[str, np.ndarray]:
     }
 
 
-@functools.lru_cache
-def normal_profiles(n: int) -> np.ndarray:
-    """Sorted shares of the magnitudes of n independent normal numbers, many draws."""
-    return sorted_shares(np.abs(np.random.default_rng(0).normal(size=(_DRAWS, n))))
-
-
 def write_report(
     folder: Path, store: records.RecordStore, common, *, part: str = ""
 ) -> list[Path]:
@@ -209,7 +223,10 @@ def write_report(
     tables.write_table(
         folder,
         tables.pivot(found, columns=columns),
-        notes=[*_notes(k), *(_reference(store, d, k) for d in common.datasets)],
+        notes=[
+            *_notes(k),
+            *(_reference(store, name, common.kind, k) for name in common.datasets),
+        ],
         name=name,
     )
     written = [folder / f"{name}.{kind}" for kind in ("md", "csv")]
@@ -232,14 +249,25 @@ def _notes(k):
     )
 
 
-def _reference(store, dataset, k):
+def _reference(store, dataset, kind, k):
+    names = "top_share", "gini", "num_90", "border_gap"
+    top, gini, most, gap = (_chance(store, dataset, k, name) for name in names)
     n = _num_features(store, dataset, k)
-    found = statistics(normal_profiles(n), k=k)
-    top, gini, most, gap = (float(values.mean()) for values in found.values())
     return (
-        f"{dataset}, magnitudes of {n} independent normal numbers: top {k} {top:.3f}, "
+        f"{dataset}, magnitudes of {n} {_numbers(kind)}: top {k} {top:.3f}, "
         f"Gini {gini:.3f}, {most:.1f} for 90 %, gap at k {gap:.3f}."
     )
+
+
+def _numbers(kind: str) -> str:
+    product = " × the inputs" if kind == "graph" else ""
+    return f"independent normal numbers{product}"
+
+
+def _chance(store, dataset, k, metric) -> float:
+    """A statistic of the reference, the mean over folds."""
+    found = store.select(dataset=dataset, k=k, metric=f"reference_{metric}")
+    return float(np.mean([records.number(record["value"]) for record in found]))
 
 
 def _num_features(store, dataset, k):
@@ -251,13 +279,14 @@ def _figure(found, dataset, k):
     series = {}
     for record in records.select(found, metric="profile"):
         series.setdefault(record["method"], []).append(record["values"])
-    n = len(found[-1]["values"])
+    n = len(records.select(found, metric="profile")[0]["values"])
     ranks = np.arange(1, n + 1)
     drawn = {
         method: (ranks, _positive(np.mean(values, axis=0)), None)
         for method, values in series.items()
     }
-    reference = normal_profiles(n).mean(axis=0)
+    chance = records.select(found, metric="reference_profile")
+    reference = np.mean([record["values"] for record in chance], axis=0)
     drawn[_REFERENCE] = (ranks, _positive(reference), None)
     figure = plots.curves(
         drawn,
@@ -295,15 +324,15 @@ def long_tail(store, dataset: str, common) -> tuple[bool | None, str]:
     """Whether vanilla's features for 90 % of the sum are fewer than normal numbers'."""
     (k,), methods = common.k, common.methods
     n = _num_features(store, dataset, k)
-    reference = float(statistics(normal_profiles(n), k=k)["num_90"].mean())
+    reference = _chance(store, dataset, k, "num_90")
     main = runs.main_method(methods)
     found = _over_runs(store, dataset, k, main, "num_90")
     more = runs.above(found, _FEWER * reference)
     top = _over_runs(store, dataset, k, main, "top_share")
     text = (
-        f"{dataset}: {runs.shown(found, '.1f')} of {n} features make up 90 % (normal "
-        f"numbers: {reference:.1f}), the top {k} {top.mean:.0%} ({main}, {found.runs} "
-        "runs)"
+        f"{dataset}: {runs.shown(found, '.1f')} of {n} features make up 90 % "
+        f"({_numbers(common.kind)}: {reference:.1f}), the top {k} {top.mean:.0%} "
+        f"({main}, {found.runs} runs)"
     )
     return None if more is None else not more, text
 

@@ -30,6 +30,7 @@ from experiments.common import (
     jobs,
     output,
     parts,
+    protocol,
     report_page,
 )
 from experiments.common.problems import problem
@@ -77,12 +78,14 @@ class Data(NamedTuple):
     Attributes:
       kind: of `Part.kinds`.
       num_inputs: of training.
-      num_features: n.
+      k: its own size of the top set.
+      largest_k: above it nothing is left to rank.
     """
 
     kind: str
     num_inputs: int
-    num_features: int
+    k: int
+    largest_k: int
 
 
 _MANY = (10, 30, 100)
@@ -162,8 +165,12 @@ def main(argv):
     run = absl_flags.FLAGS["run"].value
     cells = _cells(names, data, few=run and common.preset != "paper")
     if not run:
-        there = [cell for cell in cells if _folder(*cell, common).is_dir()]
-        print("\n".join(map(str, write_page(there, {}, common))))
+        # What a run leaves out is shown if it is there.
+        planned = _cells(names, data, few=common.preset != "paper")
+        cells = [
+            cell for cell in cells if cell in planned or _folder(*cell, common).is_dir()
+        ]
+        print("\n".join(map(str, write_page(cells, {}, common, data))))
         return
     planned = [_job(part, name, common, data[name]) for part, name in cells]
     missing = [job for job in planned if not _is_done(job)]
@@ -184,7 +191,7 @@ def main(argv):
         for job in missing
     ]
     jobs.run_jobs(missing, workers=workers, show=common.progress, ended=ended)
-    for path in write_page(cells, failed, common):
+    for path in write_page(cells, failed, common, data):
         print(path)
     for job in missing:
         if job.name in failed:
@@ -199,7 +206,9 @@ def _look(name: str, data_dir) -> Data:
     found = problem(loaded)
     alone = found.view.kind == "image" and not found.view.paired
     kind = "single" if alone else found.view.kind
-    return Data(kind, len(loaded.train.y), found.num_features)
+    k = protocol.TABULAR_K if found.k is None else found.k
+    checks.check_k(k, found.num_features)
+    return Data(kind, len(loaded.train.y), k, found.largest_k)
 
 
 def _cells(names, data, *, few) -> list[tuple[str, str]]:
@@ -217,7 +226,8 @@ def _cells(names, data, *, few) -> list[tuple[str, str]]:
         found += [(part, name) for name in fitting]
     if not found:
         raise ValueError(
-            f"none of --parts={','.join(names)} takes --datasets={','.join(data)}"
+            f"none of --parts={','.join(names)} takes --datasets={','.join(data)}: "
+            "by their kind, or since they have too few features"
         )
     return found
 
@@ -227,8 +237,8 @@ def _takes(part: Part, data: Data) -> bool:
 
 
 def _sizes(part: Part, data: Data) -> list[int]:
-    """The sizes of the top set that leave a feature outside."""
-    return [k for k in part.k.get(data.kind, ()) if k < data.num_features]
+    """The other sizes of the top set that leave something to rank."""
+    return [k for k in part.k.get(data.kind, ()) if data.k != k <= data.largest_k]
 
 
 def _folder(part: str, name: str, common) -> Path:
@@ -241,10 +251,15 @@ def _command(part: str, name: str, common, *, data: Data, folder: Path) -> list[
     if absl_flags.FLAGS["seeds"].value is not None and not PARTS[part].alone:
         found.append(f"--seeds={','.join(map(str, common.seeds))}")
     found += [f"--data_dir={common.data_dir}", f"--models_dir={common.models_dir}"]
-    found += PARTS[part].flags
-    if sizes := _sizes(PARTS[part], data):
-        found.append(f"--k={','.join(map(str, sizes))}")
+    found += _own_flags(part, data)
     return ["-m", f"experiments.{_module(part)}", *found, f"--output_dir={folder}"]
+
+
+def _own_flags(part: str, data: Data) -> list[str]:
+    """Flags that make a part another run than its experiment's default one."""
+    sizes = _sizes(PARTS[part], data)
+    chosen = [f"--k={','.join(map(str, sizes))}"] if sizes else []
+    return [*chosen, *PARTS[part].flags]
 
 
 def _module(part: str) -> str:
@@ -283,7 +298,7 @@ def _is_done(job: jobs.Job) -> bool:
     return found == _mark(job) and not revision.endswith("-dirty")
 
 
-def write_page(cells, failed, common) -> list[Path]:
+def write_page(cells, failed, common, data) -> list[Path]:
     """Write the page and the summary of what has been measured so far."""
     shown = []
     for part in PARTS:
@@ -295,7 +310,7 @@ def write_page(cells, failed, common) -> list[Path]:
             except FileNotFoundError:
                 exhibits[name] = folder, None
         if exhibits:
-            commands = _commands(part, exhibits, common.preset)
+            commands = _commands(part, exhibits, common.preset, data)
             about = _about(_module(part))
             section = report_page.Section(part, about, commands, exhibits)
             shown.append(section._replace(heading=PARTS[part].title))
@@ -305,15 +320,19 @@ def write_page(cells, failed, common) -> list[Path]:
     )
 
 
-def _commands(part: str, exhibits, preset: str) -> str:
+def _commands(part: str, exhibits, preset: str, data) -> str:
     """One a line: data sets that were run with the same flags share one."""
     together = {}
+    module = _module(part)
+    # Another run of an experiment needs a folder of its own.
+    end = [f"--output_dir=results/{part}"] if module != part else []
     for name, (_, found) in exhibits.items():
-        together.setdefault(found.given if found else (), []).append(name)
+        given = found.given if found else _own_flags(part, data[name])
+        together.setdefault((*given, *end), []).append(name)
     return "\n".join(
         " ".join(
             [
-                f"python -m experiments.{_module(part)}",
+                f"python -m experiments.{module}",
                 f"--datasets={','.join(names)}",
                 f"--preset={preset}",
                 *given,

@@ -130,10 +130,7 @@ def main(argv):
         methods=objectives.NAMES,
         attacks=attacks.NAMES,
     )
-    if len(common.attacks) > 1:
-        raise ValueError(
-            f"--attacks takes one name here, got {','.join(common.attacks)}"
-        )
+    runs.check_single(common, ("k", "attacks"))
     given = absl_flags.FLAGS["factors"].value
     factors = FACTORS if given is None else given
     factors = flags.parse_names("factors", factors, known=FACTORS)

@@ -263,8 +263,9 @@ def write_exhibit(
                 else:
                     count, less, more = raw(store, baselines, **of)
                     text = (
-                        f"{dataset} {runs.shown(share)} ({share.runs} runs; without "
-                        f"floors worse in {less}, better in {more} of {count})"
+                        f"{dataset} {runs.shown(share)} ({share.runs} runs; of the "
+                        f"{count} raw numbers, not less a random order's, {less} are "
+                        f"worse and {more} better)"
                     )
                     texts.append(f"{method} {runs.shown(share)}")
                 if family(method) == "R2ET":
@@ -300,8 +301,7 @@ def _claim(method, judged):
         held=held,
         found="Lead over a random order of features, relative to that order's, mean "
         "over DFFOT, COMP, SUFF and the baselines, as a share of vanilla's: "
-        f"{'; '.join(texts)}. Held above "
-        f"{1 - MARGIN:g}, not held below 1, beyond 95 % intervals over paired runs; on "
-        f"{verdicts.count(True)} of {len(verdicts)} data sets.",
+        f"{'; '.join(texts)}. Rule: did not hold if the 95 % interval over paired runs "
+        f"lies below 1, else held if it lies above {1 - MARGIN:g}.",
         cause="" if held else cause,
     )

@@ -82,9 +82,15 @@ class PairProblem(StructuredProblem):
             return _MOST_FEATURES
         if self.truth is not None:
             return int(self.truth.sum())
+        return min(_MOST_FEATURES, self.largest_k)
+
+    @functools.cached_property
+    def largest_k(self) -> int:
+        """Of graphs half of the edges that nearly all have: absent ones don't rank."""
+        if not self._is_graph:
+            return self.num_features - 1
         edges = np.count_nonzero(self.dataset.train.inputs, axis=1)
-        few = int(np.quantile(edges, _FEW_EDGES))
-        return max(1, min(_MOST_FEATURES, few // 2))
+        return max(1, int(np.quantile(edges, _FEW_EDGES)) // 2)
 
     @functools.cached_property
     def _max_connected(self) -> int | None:
@@ -142,9 +148,9 @@ class PairProblem(StructuredProblem):
             np.asarray(found.y[:limit]),
         )
 
-    def train_inputs(self) -> np.ndarray:
+    def train_inputs(self, rows: Any = slice(None)) -> np.ndarray:
         train = self.dataset.train
-        return train.inputs[np.unique([train.first, train.second])]
+        return train.inputs[np.unique([train.first[rows], train.second[rows]])]
 
     def objective(
         self, method: str, model: Any, *, k: int, k_prime: int | None = None
@@ -160,11 +166,14 @@ class PairProblem(StructuredProblem):
         """The model in two parts, of which the inner may be piecewise linear."""
         return _split(self.view, model)
 
-    def settle(self, model: Any, params: Params) -> Params:
-        """With the centre of the embeddings at the training graphs' mean."""
+    def settle(self, model: Any, params: Params, inputs: Any = None) -> Params:
+        """With the centre of the embeddings at the mean of the training graphs, or of
+        those that are given.
+        """
         if not model.centered:
             return params
-        return _recenter(model)(params, self.train_inputs())
+        found = self.train_inputs() if inputs is None else inputs
+        return _recenter(model)(params, found)
 
     def config(self, method: str) -> dict[str, Any]:
         found = {"fold": self.fold, **super().config(method)}

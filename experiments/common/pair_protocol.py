@@ -21,7 +21,7 @@ _SMOKE = ("vanilla", "wd", "r2et_nh", "r2et")
 # Penalties that fall as 1/n: a mean over gaps of a saliency that sums to 1.
 _SHARES = frozenset({"gap", "mm_gap", "adv_gap", "anchored_gap"})
 # Features of the tables for which the weights were chosen.
-_TABULAR_FEATURES = 32
+TABULAR_FEATURES = 32
 
 # Four weights on images, and two beside another penalty: curvature in units of pixels.
 _CURVATURE = (0.03, 0.3, 3.0, 30.0), (0.3, 3.0)
@@ -134,7 +134,7 @@ def budgets(kind: str, *, small: bool) -> Mapping[str, tuple[float, ...]]:
 def _scaled(
     grid: Mapping[str, tuple[float, ...]], num_features: int
 ) -> dict[str, tuple[float, ...]]:
-    factor = num_features / _TABULAR_FEATURES
+    factor = num_features / TABULAR_FEATURES
     return {
         term: tuple(float(f"{factor * weight:.2g}") for weight in weights)
         if term in _SHARES

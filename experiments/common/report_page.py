@@ -46,6 +46,7 @@ th, td { padding: .25rem .5rem; border-bottom: 1px solid #dde2ea; text-align: le
 .claim { border-left: .25rem solid #ccd3dd; padding-left: .8rem; margin: 1rem 0; }
 .claim p { margin: .2rem 0; }
 summary { cursor: pointer; color: #0b57a4; }
+.verdicts th { padding-top: .8rem; }
 @media (max-width: 40rem) {
   .verdicts thead { display: none; }
   .verdicts td { display: block; border: 0; }
@@ -57,7 +58,7 @@ class Section(NamedTuple):
     """What one experiment shows.
 
     Attributes:
-      name: of the experiment.
+      name: of the part.
       about: a sentence or two on what it measures.
       command: that makes it alone.
       exhibits: data set -> the folder of its run and what it shows, None if nothing.
@@ -129,6 +130,9 @@ def _page(sections, told, failed) -> Iterator[str]:
     yield '<table class="verdicts"><thead><tr><th>claim</th><th>verdicts</th></tr>'
     yield "</thead><tbody>"
     for section in sections:
+        if section.exhibits:
+            title = html.escape(section.title)
+            yield f'<tr><th colspan="2"><a href="#{section.name}">{title}</a></th></tr>'
         for said, verdicts in _by_claim(section).items():
             badges = " ".join(_badge(claim, name) for name, claim in verdicts)
             whose = f" {_OURS}" if verdicts[0][1].ours else ""
@@ -246,7 +250,7 @@ def _of_run(told: Mapping[str, Any]) -> str:
     revision = told.get("git_revision") or "unknown"
     return (
         f"Preset {told['preset']}, device {told['device']}, {versions}, "
-        f"revision {revision[:12]}."
+        f"page written by revision {revision[:12]}."
     )
 
 

@@ -11,18 +11,36 @@ import numpy as np
 
 from experiments.common import protocol, runs
 from experiments.common.evaluation import STRONGEST
-from experiments.common.records import RecordStore
-from experiments.common.robustness_results import R2ET, REFERENCE, Results, family
+from experiments.common.records import RecordStore, number
+from experiments.common.robustness_results import (
+    BASELINES,
+    R2ET,
+    REFERENCE,
+    Results,
+    family,
+)
 from r2et_jax import metrics
 
 TITLE = "How much of the top k survives attacks"
-# What R2ET was compared with where it was published, but for weight decay.
-PUBLISHED = ("vanilla", "sp", "est_h", "exact_h", "hutchinson_h", "ssr", "at")
 WEIGHT_DECAY = ("wd", "wd_decoupled")
+# What R2ET was compared with where it was published, but for weight decay.
+COMPARED = frozenset({"vanilla", "sp", "est_h", "exact_h", "hutchinson_h", "ssr", "at"})
+OTHERS = BASELINES.difference(WEIGHT_DECAY)
 # Its own forms: sums with other methods, and thickness by itself, prove nothing of it.
 FORMS = frozenset(name for name in R2ET if name.startswith("r2et"))
 PUBLISHED_ATTACK = "er"
 _TOLERANCE = protocol.MAIN_TOLERANCE
+# By kind of data, why weight decay is not beaten.
+_DECAY = {
+    "tabular": "Tuned weight decay makes networks of tables nearly linear (R² lin), "
+    "and the ranking of a linear model never changes.",
+    "image": "Weight decay lowers the curvature of the whole network. R2ET moves "
+    "towards one ranking for all inputs (same) and to pixels that are zero (bg).",
+    "graph": "Few validation graphs turn most settings of a penalty down by their AUC.",
+}
+_BELOW_CHANCE = (
+    "Under attack both keep less of an input's top k than other inputs have of it."
+)
 _ONE_RANKING = (
     "A model with one ranking for all inputs (same = 1) leaves nothing to correct."
 )
@@ -68,20 +86,25 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
             results = Results(store, common, k=k)
             found |= dict.fromkeys(((name, k) for name in common.datasets), results)
     asked = []
-    for attack, name in (
-        (PUBLISHED_ATTACK, "the published ERAttack"),
-        (STRONGEST, "the strongest attack"),
+    for attack, name, others, which in (
+        (
+            PUBLISHED_ATTACK,
+            "the published ERAttack",
+            COMPARED,
+            "each method run here that it was published beside",
+        ),
+        (STRONGEST, "the strongest attack", OTHERS, "every other baseline run here"),
     ):
         # The figure shows the strongest attack, which the papers do not have.
         ours = attack == STRONGEST
         figure = "p_at_k_by_method" if ours else None
         asked += [
             runs.Question(
-                f"Under {name} R2ET keeps more of the top k than the other published "
-                "methods do (weight decay apart).",
+                f"Under {name} R2ET keeps more of the top k than {which} (weight decay "
+                "apart).",
                 "P@k of the R2ET variant with the best validation P@k, minus that of "
                 "each of them, above 0",
-                functools.partial(_against_published, found, attack),
+                functools.partial(_against_others, found, attack, others),
                 "Where no penalty helps much, the AUC leaves little room to give up.",
                 figure=figure,
                 ours=ours,
@@ -92,10 +115,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
                 "P@k of the best R2ET variant minus that of the better weight decay, "
                 "both by validation P@k, above 0",
                 functools.partial(_against_decay, found, attack, FORMS.__contains__),
-                "Tuned weight decay makes networks of tables nearly linear (R² lin), "
-                "at a lower AUC, and the ranking of a linear model never changes; on "
-                "images R2ET gains in part by one ranking for all inputs (same) and "
-                "by pixels that are zero (bg).",
+                "See R² lin, same and bg.",
                 figure=figure,
                 ours=ours,
             ),
@@ -107,8 +127,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
             "P@k under the strongest attack of the best of ours minus that of the "
             "better weight decay, both by validation P@k, above 0",
             functools.partial(_against_decay, found, STRONGEST, _is_ours),
-            "On tables tuned weight decay makes nearly linear networks; on images it "
-            "moves towards one ranking for all inputs (same).",
+            "See R² lin, same and bg.",
             figure="p_at_k_by_method",
             ours=True,
         ),
@@ -150,21 +169,24 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
     ]
 
 
-def _against_published(found, attack, store, dataset, common):
+def _against_others(found, attack, names, store, dataset, common):
     del store
     results = found[dataset, common.k[0]]
     ours = _best(results, dataset, attack, FORMS.__contains__)
     values = _precision(results, dataset, attack, ours)
     others = {
         name: of
-        for name in PUBLISHED
-        if (of := _precision(results, dataset, attack, name))
+        for name in common.methods
+        if name in names and (of := _precision(results, dataset, attack, name))
     }
     if not values or not others or dataset.endswith(REFERENCE):
         return None
     gains = {name: runs.difference(values, of) for name, of in others.items()}
     least = min(gains, key=lambda name: gains[name].mean)
-    text = f"{dataset} {ours} {runs.shown(gains[least], '+.3f')} against {least}"
+    text = (
+        f"{dataset} {ours} {runs.shown(gains[least], '+.3f')} against {least}, of "
+        f"{', '.join(others)}{_started(results, dataset, ours)}"
+    )
     verdict = runs.together(runs.above(gain, 0) for gain in gains.values())
     return _unless_nothing_learnt(results, dataset, common, verdict, text)
 
@@ -186,7 +208,18 @@ def _against_decay(found, attack, candidates, store, dataset, common):
     )
     column, metric = _SIGNS[common.kind]
     text += f", {column} {_levels(results, dataset, metric, shown)}"
-    return _unless_nothing_learnt(results, dataset, common, runs.above(gain, 0), text)
+    text += _started(results, dataset, ours)
+    verdict = runs.above(gain, 0)
+    cause = (_DECAY[common.kind],) if verdict is False else ()
+    return _unless_nothing_learnt(results, dataset, common, verdict, text, *cause)
+
+
+def _started(results, dataset, method) -> str:
+    """Says of how many runs the chosen model is what training began with."""
+    epochs = results.get(dataset, method, "epoch", tolerance=_TOLERANCE)
+    same = [number(record["value"]) for record in epochs].count(0)
+    text = f" (in {same} of {len(epochs)} runs {method} was left as pretrained)"
+    return text if same else ""
 
 
 def _corrected(found, store, dataset, common):
@@ -205,10 +238,19 @@ def _corrected(found, store, dataset, common):
     table = np.array([[column[run] for column in columns] for run in sorted(shared)])
     gain = runs.interval(jackknife(_corrected_gain, table))
     same = _levels(results, dataset, "same", (ours, "vanilla"))
-    if math.isnan(gain.mean):
-        return None, f"{dataset} {ours}, same {same}", _ONE_RANKING
-    text = f"{dataset} {ours} {runs.shown(gain, '+.2f')}, same {same}"
-    return _unless_nothing_learnt(results, dataset, common, runs.above(gain, 0), text)
+    if math.isnan(_corrected_gain(table)):
+        text = f"{dataset} {ours}, same {same}"
+        return _unless_nothing_learnt(
+            results, dataset, common, None, text, _ONE_RANKING
+        )
+    levels = np.asarray(metrics.chance_corrected(*table.mean(axis=0).reshape(2, 2).T))
+    text = (
+        f"{dataset} {ours} {levels[0]:.2f} less vanilla {levels[1]:.2f}: "
+        f"{runs.shown(gain, '+.2f')}, same {same}"
+    )
+    verdict = runs.above(gain, 0)
+    cause = (_BELOW_CHANCE,) if not verdict and max(levels) < 0 else ()
+    return _unless_nothing_learnt(results, dataset, common, verdict, text, *cause)
 
 
 def _corrected_gain(table: np.ndarray) -> float:
@@ -262,7 +304,7 @@ def _strongest_lower(found, store, dataset, common):
         return None
     gap = runs.difference(*pair)
     text = f"{dataset} {runs.shown(gap, '+.3f')}, down to {_average(pair[1]):.3f}"
-    return runs.above(gap, 0), text
+    return _unless_nothing_learnt(results, dataset, common, runs.above(gap, 0), text)
 
 
 def _truth_kept(found, store, dataset, common):
@@ -285,15 +327,15 @@ def _truth_kept(found, store, dataset, common):
     return _unless_nothing_learnt(results, dataset, common, runs.above(gain, 0), text)
 
 
-def _unless_nothing_learnt(results, dataset, common, verdict, text):
+def _unless_nothing_learnt(results, dataset, common, *judged):
     """Of graph models at chance it cannot be told how robust they are."""
     if common.kind != "graph":
-        return verdict, text
+        return judged
     auc = runs.of_records(results.get(dataset, "vanilla", "auc", tolerance=_TOLERANCE))
     if auc.runs == 1 or runs.above(auc, 0.5):
-        return verdict, text
+        return judged
     chance = f"vanilla's AUC {runs.shown(auc)} is at chance"
-    return None, f"{text} (nothing was learnt: {chance})", _NOTHING_LEARNT
+    return None, f"{judged[1]} (nothing was learnt: {chance})", _NOTHING_LEARNT
 
 
 def _is_ours(method: str) -> bool:

@@ -242,8 +242,7 @@ def write_exhibit(
     Args:
       folder, store: of the run.
       groups: the flags of each group of data sets.
-      written: the reports; of each kind of table the first one is shown, where there
-        are several k the first one of each.
+      written: the reports, of whose main tables one is shown, or one for each k.
       title, questions, figures: see `finish`.
     """
     cells = {
@@ -272,14 +271,13 @@ def write_exhibit(
         for figure, text in figures.items()
         if (path := folder / f"{figure}_{name}{suffix}.png") in written
     }
-    whole = folder / "table.md" in written
-    endings = [""] if whole else dict.fromkeys(suffix for _, suffix in cells)
-    shown = [
-        path
-        for kind in _TABLES
-        for end in endings
-        for path in [path for path in written if path.match(f"{kind}*{end}.md")][:1]
-    ]
+    first, *others = _TABLES
+    shown = [path for path in written if path == folder / f"{first}.md"]
+    if not shown:
+        for end in dict.fromkeys(suffix for _, suffix in cells):
+            shown += [path for path in written if path.match(f"{first}*{end}.md")][:1]
+    for kind in others:
+        shown += [path for path in written if path.match(f"{kind}*.md")]
     return exhibit.write(
         folder,
         title=title,
@@ -313,9 +311,10 @@ def settings(
         found = {record["fold"] for record in store.select(dataset=common.datasets)}
         if len(found) > 1:
             seeds += f"; folds {', '.join(map(str, sorted(found)))}"
+        attacks = ", ".join(name for name in common.attacks if name != "none")
         told.append(
             f"{', '.join(common.datasets)}: {seeds}; k = {k}; {common.norm} budgets "
-            f"{budgets or 'none'}"
+            f"{budgets or 'none'}; attacks {attacks or 'none'}"
         )
     limits = " and ".join(format(value, "g") for value in tolerances)
     return (

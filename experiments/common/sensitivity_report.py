@@ -247,7 +247,8 @@ def _judge(factor, sign, verdict, store, dataset, common):
             values = runs.by_run(records.select(differences, level=level))
             found = runs.interval([sign * value for value in values.values()])
             verdicts.append(verdict(found))
-            text = f"{_SHORT.get(factor, '')}{level} {runs.shown(found, '+.3f')}"
+            which = level if sign > 0 else f"default − {level}"
+            text = f"{_SHORT.get(factor, '')}{which} {runs.shown(found, '+.3f')}"
             same = runs.by_run(records.select(own, level=level, metric="same"))
             if factor == "k" and np.mean(list(same.values())) >= _ONE_RANKING:
                 text += " (one ranking for nearly all inputs)"
@@ -309,6 +310,13 @@ def plateau(
     return low, high, None if possible else False
 
 
+_WIDE = {
+    True: "surely as wide",
+    False: "surely narrower",
+    None: "within the errors it may be as wide",
+}
+
+
 def _judge_weight(factor, store, dataset, common):
     verdicts, texts = [], []
     for method, own in _compared(factor, store, dataset, common).items():
@@ -320,11 +328,12 @@ def _judge_weight(factor, store, dataset, common):
         low, high, wide = plateau(means)
         verdicts.append(wide)
         texts.append(
-            f"{method} {low:g} … {high:g} (tried: {min(means):g} … {max(means):g})"
+            f"{method} {low:g} … {high:g} by the means (weights tried: "
+            f"{min(means):g} … {max(means):g}), {_WIDE[wide]}"
         )
     if not verdicts:
         return None
-    return runs.together(verdicts), f"{dataset} {', '.join(texts)}"
+    return runs.together(verdicts), f"{dataset} {'; '.join(texts)}"
 
 
 _OF_WEIGHTS = (

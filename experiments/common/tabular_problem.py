@@ -75,6 +75,11 @@ class TabularProblem:
         del preset
         return default
 
+    @property
+    def largest_k(self) -> int:
+        """The largest k that leaves something to rank outside of the top set."""
+        return self.num_features - 1
+
     def check_method(self, method: str) -> None:
         """Raise ValueError unless the method trains networks of this kind."""
         if method != LOGISTIC:
@@ -94,9 +99,9 @@ class TabularProblem:
         found = getattr(self.dataset, split)
         return Inputs(jnp.asarray(found.x[:limit]), None, np.asarray(found.y[:limit]))
 
-    def train_inputs(self) -> np.ndarray:
-        """Training inputs [N, n], each once."""
-        return self.dataset.train.x
+    def train_inputs(self, rows: Any = slice(None)) -> np.ndarray:
+        """Training inputs [N, n], each once: all, or those of some rows."""
+        return self.dataset.train.x[rows]
 
     def objective(
         self, method: str, model: Any, *, k: int, k_prime: int | None = None
@@ -112,9 +117,9 @@ class TabularProblem:
             layers=model.layers,
         )
 
-    def settle(self, model: Any, params: Params) -> Params:
+    def settle(self, model: Any, params: Params, inputs: Any = None) -> Params:
         """Parameters [S, ...] after what follows an epoch: nothing here."""
-        del model
+        del model, inputs
         return params
 
     def budget(self, epsilon: float) -> threat.ThreatModel:

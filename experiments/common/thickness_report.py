@@ -28,7 +28,7 @@ FIGURES = {
     "bounds": "The mean gap along segments against the radius, measured for uniform "
     "and attacked ends, between its bounds, and the published lower bound.",
     "stability": "Differences between inputs that a model has learnt and others, "
-    "against the number of learnt inputs, logarithmic, beside a guide of 1/√m.",
+    "against the number of learnt inputs, logarithmic, beside what chance gives.",
 }
 # The curves of the figure of bounds, and the fields of `thickness.Bounds`.
 _CURVES = {
@@ -293,7 +293,7 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
         ),
         runs.Question(
             "The difference in mean thickness between learnt and other inputs falls "
-            "with the number m of learnt ones, no slower than 1/√m.",
+            "with the number m of learnt ones as chance does, no slower than 1/√m.",
             stability.RULE,
             stability.judge(stability.THICKNESS),
             "Models learnt from few inputs also differ in their curvature, which "
@@ -301,7 +301,8 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
             figure="stability",
         ),
         runs.Question(
-            "So does that in the distribution of border gaps (Kolmogorov–Smirnov).",
+            "The distribution of border gaps of learnt inputs comes as fast to that of "
+            "other inputs (Kolmogorov–Smirnov distance, no slower than 1/√m).",
             stability.RULE,
             stability.judge(stability.MARGINS),
             "What a network fits of its sample does not fall with the chance of the "

@@ -56,6 +56,7 @@ class Flags(NamedTuple):
     k: tuple
     seeds: tuple
     norm: str
+    attacks: tuple = ("er", "none")
 
 
 def made_flags(*, k):
@@ -110,7 +111,7 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
         "seen_a.png": "What is seen. a: two.", "felt_a.png": "What is felt. a."
     }  # fmt: skip
     assert found.tables == ("table.md", "bounds.md")
-    expected = "a, b: seeds 0, 1; folds 0, 1; k = 8; l2 budgets 0.5, 1. "
+    expected = "a, b: seeds 0, 1; folds 0, 1; k = 8; l2 budgets 0.5, 1; attacks er. "
     assert found.settings.startswith(expected)
     assert capsys.readouterr().out.split()[-1].endswith("exhibit.json")
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -128,7 +129,7 @@ def test_graphs_average_gradient_times_input(binary):
     assert views["gradient"].explainer is saliency.gradient_times_input
     smooth = views["smooth_grad"].explainer
     assert (smooth.base, smooth.sigma) == (saliency.gradient_times_input, 0.1)
-    assert smooth.num_samples == 16
+    assert smooth.num_samples == 8
     assert {view.norm for view in views.values()} == {"linf"}
 
 
@@ -167,16 +168,27 @@ def test_the_claim_has_three_answers(binary, monkeypatch):
         spread = binary.runs.Interval(0.5, low, 1.0, 5)
         return binary.Order(0.5, 0.1, spread, swapped)
 
-    given = {"a": {0: 0.4}, "b": {0: 0.6}}
+    given = {"vanilla": {0: 0.4}, "r2et": {0: 0.6}}
+    asked = []
     monkeypatch.setattr(
         binary, "_precision", lambda *_: dict.fromkeys(binary.NAMES, given)
     )
-    common = type("Common", (), {"methods": ("a", "b")})
+
+    class Common(NamedTuple):
+        methods: tuple
+
+    common = Common(("vanilla", "r2et", "rat"))
     for last, verdict in (
         (order(0.1), True), (order(-0.1), None), (order(0.1, (("a", "b"),)), False),
     ):  # fmt: skip
         found = {("x", "y"): order(0.2), ("x", "z"): last}
-        monkeypatch.setattr(binary, "orders", lambda *_, found=found: found)
+
+        def orders(store, dataset, common, found=found):
+            asked.append(common.methods)
+            return found
+
+        monkeypatch.setattr(binary, "orders", orders)
         assert binary.judge(None, "adult", common)[0] is verdict
-    common.methods = ("a",)
-    assert binary.judge(None, "adult", common) is None
+    # The claim is the papers': a method of ours does not break it.
+    assert asked == [["vanilla", "r2et"]] * 3
+    assert binary.judge(None, "adult", Common(("vanilla", "rat"))) is None

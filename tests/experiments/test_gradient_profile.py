@@ -51,7 +51,7 @@ def test_statistics_by_hand(binary):
 
 def test_maps_without_a_profile_are_counted(binary):
     maps = np.array([[3.0, 1, 0], [0, 0, 0], [np.nan, 1, 1], [1, 2, 1]])
-    found = {r["metric"]: r for r in binary.measure(maps, k=1)}
+    found = {r["metric"]: r for r in binary.measure(maps, maps[:1], k=1)}
     assert found["top_share"]["n"] == 2
     assert found["top_share"]["value"] == pytest.approx((0.75 + 0.5) / 2)
     assert found["num_90"]["note"] == found["gini"]["note"]
@@ -60,10 +60,20 @@ def test_maps_without_a_profile_are_counted(binary):
 
 
 def test_the_reference_is_that_of_half_normal_numbers(binary):
-    found = binary.statistics(binary.normal_profiles(500), k=50)
+    maps = binary.normal_maps(np.ones((3, 500)), 500)
+    found = binary.statistics(binary.sorted_shares(maps), k=50)
     assert found["gini"].mean() == pytest.approx(np.sqrt(2) - 1, abs=3e-3)
     # P(|Z| > t) where ∫_t^∞ z φ(z) dz has 90 % of its whole: t² = −2 log .9.
     assert found["num_90"].mean() / 500 == pytest.approx(0.646, abs=5e-3)
+    # An input that is zero somewhere can explain nothing by a product there.
+    factors = np.array([[1.0, 0, 2], [0, 1, 1]])
+    maps = binary.normal_maps(factors, 3)
+    np.testing.assert_array_equal(maps[:2] > 0, factors > 0)
+    assert maps[::2, 2].mean() == pytest.approx(2 * np.sqrt(2 / np.pi), rel=0.1)
+    # Three channels of a pixel are added up.
+    maps = binary.normal_maps(np.ones((1, 6)), 2)
+    assert maps.shape[1] == 2
+    assert maps.mean() == pytest.approx(3 * np.sqrt(2 / np.pi), rel=0.05)
 
 
 def test_a_long_tail_is_told_from_sorted_noise(binary, tmp_path):
@@ -76,10 +86,15 @@ def test_a_long_tail_is_told_from_sorted_noise(binary, tmp_path):
             maps = np.abs(rng.normal(size=(300, n))) * factor
             cell = dict.fromkeys(records.REQUIRED)
             cell |= {"dataset": "a", "method": method, "seed": seed, "fold": 0, "k": k}
-            store.append([{**cell, **r} for r in binary.measure(maps, k=k)])
-    common = type("Common", (), {"k": (k,), "methods": ("vanilla", "r2et")})
+            chance = binary.normal_maps(np.ones((1, n)), n)
+            found = binary.measure(maps, chance, k=k)
+            store.append([{**cell, **r} for r in found])
+    common = type(
+        "Common", (), {"k": (k,), "methods": ("vanilla", "r2et"), "kind": "graph"}
+    )
     verdict, text = binary.long_tail(store, "a", common)
     assert verdict is False and "of 20 features" in text
+    assert "independent normal numbers × the inputs" in text
     common.methods = ("r2et",)
     assert binary.long_tail(store, "a", common)[0] is True
     assert binary.concentration(store, "a", common) is None

@@ -194,8 +194,8 @@ def planned(monkeypatch, tmp_path):
     return run
 
 
-def made(kind, num_inputs=1, num_features=1000):
-    return reproduce.Data(kind, num_inputs, num_features)
+def made(kind, num_inputs=1, k=8, largest_k=1000):
+    return reproduce.Data(kind, num_inputs, k, largest_k)
 
 
 def test_models_are_trained_first_and_times_measured_last(planned):
@@ -253,16 +253,28 @@ def test_hyperparameters_are_varied_on_the_smallest_table():
 
 
 def test_other_sizes_of_the_top_set_leave_a_feature_outside(planned, tmp_path):
-    data = {"few": made("tabular", num_features=2), "some": made("tabular")}
+    data = {"few": made("tabular", largest_k=1), "some": made("tabular")}
     assert reproduce._cells(["other_k"], data, few=True) == [("other_k", "some")]
+    with pytest.raises(ValueError, match="too few features"):
+        reproduce._cells(["other_k"], {"few": data["few"]}, few=True)
+    part, planted = reproduce.PARTS["other_k"], made("graph", k=10, largest_k=434)
+    assert reproduce._sizes(part, planted) == [30, 100]  # not its own once more
+    results = tmp_path / "out" / "report" / "RESULTS.md"
+    assert planned("--datasets=digits", "--parts=other_k", "--norun") == []
+    page = results.read_text()
+    # Another run of an experiment needs its flags, and a folder of its own.
+    assert (
+        "python -m experiments.robustness --datasets=digits --preset=smoke --k=10,30 "
+        "--methods=vanilla,wd,sp,r2et_nh,r2et --reference_methods= "
+        "--output_dir=results/other_k\n"
+    ) in page
+    assert "digits: not measured yet." in page
     assert planned("--datasets=digits", "--parts=other_k") == ["other_k digits"]
     marker = tmp_path / "out" / "other_k" / "digits" / "done.json"
     command = json.loads(marker.read_text())["command"]
     # Of 64 pixels.
     assert "experiments.robustness" in command and "--k=10,30" in command
-    page = (tmp_path / "out" / "report" / "RESULTS.md").read_text()
-    assert "## How much of smaller and larger top sets survives" in page
-    assert "python -m experiments.robustness --datasets=digits" in page
+    assert "## How much of smaller and larger top sets survives" in results.read_text()
 
 
 def test_costs_are_measured_on_one_table_and_on_the_images_that_have_them():

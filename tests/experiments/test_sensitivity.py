@@ -186,7 +186,8 @@ def test_a_run_records_draws_and_resumes(experiment, bundled, tmp_path, monkeypa
     "flag, message",
     [
         ("--factors=kprime", "kprime"),
-        ("--attacks=er,mse", "one name"),
+        ("--attacks=er,mse", "one entry"),
+        ("--k=2,3", "one entry"),
         ("--k=30", "30"),
         ("--methods=logistic", "logistic"),
     ],

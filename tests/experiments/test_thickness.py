@@ -1,6 +1,7 @@
 """The thickness experiment: its estimates, its statistics, and a run from its flags."""
 
 import importlib
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -150,7 +151,7 @@ def test_pairs_that_were_learnt_are_compared_with_those_of_the_test_part(name):
 def test_the_rate_is_that_of_the_power_law():
     learnt = [
         {"dataset": "d", "method": method, "metric": "x", "sample_size": m,
-         "seed": seed, "fold": None, "value": (1 + seed) * m**power}
+         "seed": seed, "fold": None, "n": 10**9, "value": (1 + seed) * m**power}
         for method, power in (("vanilla", -0.4), ("r2et_nh", -0.8))
         for m in (8, 32, 128)
         for seed in (0, 1, 2)
@@ -158,6 +159,26 @@ def test_the_rate_is_that_of_the_power_law():
     found = stability.rate(learnt, "d", "x")
     assert found.mean == pytest.approx(-0.6) and found.runs == 3
     assert stability.rate(learnt[:3], "d", "x") is None
+
+
+def test_few_unseen_inputs_do_not_slow_the_rate_of_chance():
+    """Two samples of one distribution, at every size beside as few unseen ones."""
+    rng = np.random.default_rng(0)
+    learnt, unseen = [], 64
+    for seed in range(20):
+        for method, m in itertools.product(stability.METHODS, (16, 64, 256, 1024)):
+            first, second = rng.normal(size=m), rng.normal(size=unseen)
+            learnt += [
+                {"dataset": "d", "method": method, "metric": metric, "value": value,
+                 "sample_size": m, "seed": seed, "fold": 0, "n": unseen}
+                for metric, value in (
+                    ("mean", abs(first.mean() - second.mean())),
+                    ("ks", stability.kolmogorov_smirnov(first, second)),
+                )
+            ]  # fmt: skip
+    for metric in ("mean", "ks"):
+        found = stability.rate(learnt, "d", metric)
+        assert found.low < -0.5 < found.high, metric
 
 
 @pytest.mark.parametrize(
@@ -174,7 +195,7 @@ def test_a_rate_that_cannot_be_told_is_no_rate(power, noise, verdict):
     rng = np.random.default_rng(0)
     learnt = [
         {"dataset": "d", "method": method, "metric": "x", "sample_size": m, "k": 8,
-         "seed": seed, "fold": None, "value": m ** (power + slope)}
+         "seed": seed, "fold": None, "n": 10**9, "value": m ** (power + slope)}
         for method in ("vanilla", "r2et_nh")
         for seed, slope in enumerate(noise * rng.normal(size=5))
         for m in (8, 32, 128)
