@@ -144,7 +144,7 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
         "cAUC",
         "aAUC",
     ]
-    assert all("breast_cancer: in" in claim.found for claim in told.claims)
+    assert all("breast_cancer, random: in" in claim.found for claim in told.claims)
     figures = {f"front_{metric}_breast_cancer.png" for metric in ("auc", "aauc")}
     assert set(told.figures) == figures
     assert all((tmp_path / name).stat().st_size > 1000 for name in figures)
