@@ -89,6 +89,7 @@ SECTIONS = {
         ("FLOPs over floor", "flops_over_floor", 1, ".2f", False),
         ("time", "time_ratio", 1, ".2f", True),
         ("µs per step", "step_seconds", 1e-6, ".0f", True),
+        ("exponent of n in FLOPs", "flops_exponent", 1, ".2f", False),
     )),
     "Attacks, a forward pass = 1 FLOP unit": ("attack", (
         ("FLOP units per step", "flop_units", 1, ".2f", False),

@@ -9,6 +9,8 @@ from experiments.common.exhibit import Claim
 
 # FLOPs of a training step with R2ET at most, in those of a vanilla one.
 MOST = 8.0
+# Exponent of the features in the FLOPs of such a step, at most.
+NEARLY_LINEAR = 1.2
 # Forms of R2ET, and what trains on attacked inputs.
 R2ET = ("r2et", "r2et_nh", "r2et_mm", "r2et_mm_nh", "r2et_anchored")
 ADVERSARIAL = "at"
@@ -18,6 +20,8 @@ _TUNED = {"torch_tuned": "tuned PyTorch, few", "torch_tuned_many": "tuned, many"
 _CAUSES = {
     "small": "Penalties on pairs sort the features, and curvature needs second "
     "derivatives; see the table for the floor of the FLOPs.",
+    "growth": "Sums over all pairs, or comparisons of all features, grow as the square "
+    "of their number.",
     "dear": "Adversarial training takes three attack steps here; its cost grows with "
     "them.",
     "fast": "The machine was busy, or the chunk does not fit its cache.",
@@ -33,6 +37,13 @@ def claims(found: Sequence[records.Record]) -> list[Claim]:
             f"FLOPs of a step over vanilla's, at most {MOST:g}",
             _small,
             "small",
+            False,
+        ),
+        (
+            "Training with R2ET costs nearly linearly in the number n of features.",
+            f"exponent of n in the FLOPs of a step, at most {NEARLY_LINEAR:g}",
+            _growth,
+            "growth",
             False,
         ),
         (
@@ -84,6 +95,16 @@ def _small(found, name):
         f"{m} {value:.1f}{_time(found, m)}" for m, value in ratios.items()
     )
     return max(ratios.values()) <= MOST, f"{name} {shown}"
+
+
+def _growth(found, name):
+    known = records.select(found, metric="flops_exponent")
+    powers = {r["method"]: records.number(r["value"]) for r in known}
+    ours = [power for method, power in powers.items() if method in R2ET]
+    if not ours:
+        return None
+    shown = ", ".join(f"{m} {power:.2f}" for m, power in powers.items())
+    return max(ours) <= NEARLY_LINEAR, f"{name} {shown} ({known[0]['note']})"
 
 
 def _time(found, method: str) -> str:

@@ -21,6 +21,9 @@ TRAIN_BATCH = 256
 FLOP_BATCH = 2048
 TRIAL_STEPS = 20
 LOOP_NOTE = "has a loop of unknown length, counted as one pass: a lower bound"
+# Features of made-up inputs, and the methods whose steps are counted on them.
+WIDTHS = {"smoke": (32, 128), "standard": (32, 64, 128, 256, 512, 1024)}
+GROWING = ("vanilla", "r2et", "r2et_mm")
 # Inputs that an experiment attacks at a time, about.
 FEW_INPUTS = 1024
 
@@ -193,6 +196,28 @@ def measure_training(setting: Setting) -> list[dict]:
             *setting.spread("step_seconds", each, method=name),
             *setting.spread("time_ratio", over, method=name),
         ]
+    return found
+
+
+def measure_growth(setting: Setting) -> list[dict]:
+    """How the FLOPs of one training step grow with the features: exponent of a power
+    law in n, on inputs of random numbers.
+    """
+    widths = WIDTHS["smoke" if setting.preset == "smoke" else "standard"]
+    rng = np.random.default_rng(setting.seed)
+    y = jnp.asarray(rng.integers(0, 2, TRAIN_BATCH))
+    found = []
+    for name in GROWING:
+        counted = []
+        for n in widths:
+            x = jnp.asarray(rng.normal(size=(TRAIN_BATCH, n)), jnp.float32)
+            flops = training_flops(name, x, y, k=setting.k, seed=setting.seed)
+            counted.append(flops.flops)
+        slope = np.polyfit(np.log(widths), np.log(counted), 1)[0]
+        note = f"n = {', '.join(map(str, widths))}"
+        found.append(
+            setting.record("flops_exponent", float(slope), 1, method=name, note=note)
+        )
     return found
 
 
@@ -385,6 +410,7 @@ def measure_memory(setting: Setting) -> list[dict]:
 # Metric that tells whether a part was measured -> how to measure it.
 PARTS: dict[str, Callable[[Setting], list[dict]]] = {
     "flops_ratio": measure_training,
+    "flops_exponent": measure_growth,
     "flop_units": measure_attacks,
     "throughput_ratio": measure_torch,
     "peak_memory_bytes": measure_memory,

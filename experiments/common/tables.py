@@ -267,7 +267,7 @@ def _shown(cell: Cell | None, spec: str, bold: bool) -> str:
     if cell is None:
         return MISSING
     if cell.nonfinite:
-        return f"nan ({cell.nonfinite}/{cell.runs})"
+        return f"{MISSING} ({cell.nonfinite}/{cell.runs})"
     text = format(cell.mean, spec)
     text = f"**{text}**" if bold else text
     if math.isnan(cell.stderr):
@@ -299,7 +299,7 @@ def _automatic_notes(table: Table) -> list[str]:
     if len(notes) > 1:
         notes.append("The CSV file says for each number which of these holds.")
     if any(cell.nonfinite for cell in cells):
-        notes.append("nan (a/b): a of b runs are not finite; no mean is taken.")
+        notes.append(f"{MISSING} (a/b): a of b runs have no finite value.")
     if any(cell is None for row in table.cells for cell in row):
         notes.append(f"{MISSING}: not measured.")
     if _bold(table):

@@ -105,9 +105,9 @@ def test_what_is_not_finite_is_shown_and_never_best():
     records += [record("c", s, 0.125) for s in range(5)]
     table = pivot(records, columns=[P_AT_K])
     text = to_markdown(table)
-    assert "| adult | a | nan (2/5) |" in text
+    assert "| adult | a | – (2/5) |" in text
     assert "**0.250** ± 0.000" in text
-    assert "nan (a/b): a of b runs are not finite" in text
+    assert "– (a/b): a of b runs have no finite value" in text
     assert math.isnan(table.cells[0][0].mean)
     assert to_csv(table).splitlines()[1] == "adult,a,nan,nan,5,seeds,5,2"
 

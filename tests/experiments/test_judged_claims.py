@@ -298,7 +298,7 @@ def cost(**numbers):
         found.append(
             {
                 "dataset": "adult", "model": "mlp", "metric": metric, "value": value,
-                "method": method or "none",
+                "method": method or "none", "note": "n = 2, 4",
                 "against": "torch_batched" if "through" in metric else "none",
             }
         )  # fmt: skip
@@ -318,6 +318,9 @@ def test_cost():
             throughput_ratio_max=high,
         )
         assert fast.held is held and bool(fast.cause) is (held is not True)
+    for power, held in ((1.1, True), (1.9, False)):
+        found = cost(flops_exponent__vanilla=2.5, flops_exponent__r2et=power)
+        assert [claim.held for claim in found] == [held]
     assert cost() == []
 
 
