@@ -252,6 +252,8 @@ def _command(part: str, name: str, common, *, data: Data, folder: Path) -> list[
         found.append(f"--seeds={','.join(map(str, common.seeds))}")
     found += [f"--data_dir={common.data_dir}", f"--models_dir={common.models_dir}"]
     found += _own_flags(part, data)
+    if part == "tradeoff":
+        found.append(f"--records={folder.parents[1] / 'robustness' / name}")
     return ["-m", f"experiments.{_module(part)}", *found, f"--output_dir={folder}"]
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import flags as absl_flags
 from matplotlib.lines import Line2D
 
 from experiments.common import (
@@ -75,6 +76,13 @@ FLAGS = flags.define_common(
     own=parts.OF_PAIRS,
 )
 parts.define_of_pairs()
+absl_flags.DEFINE_string(
+    "records",
+    None,
+    "folder of a run of robustness of the same models: what it has measured, or will "
+    "have by then, is not measured again",
+    allow_override=True,
+)
 
 
 def main(argv):
@@ -93,14 +101,37 @@ def main(argv):
     folder, store = parts.start(
         chosen, common, experiment=FLAGS.experiment, own=_LARGEST
     )
+    known = _Known(absl_flags.FLAGS["records"].value)
     for found, own, k in parts.in_turn(chosen):
-        _measure_dataset(found, k, own, store)
+        _measure_dataset(found, k, own, store, known)
     written, groups = parts.write_reports(folder, store, chosen, _LARGEST, write_report)
     written.append(_exhibit(folder, store, groups, written))
     print("\n".join(map(str, written)))
 
 
-def _measure_dataset(found, k, common, store):
+class _Known:
+    """What a run of robustness has measured: the same numbers, to the last bit."""
+
+    def __init__(self, folder: str | None):
+        path = Path(folder or "") / "records.jsonl"
+        there = folder is not None and path.is_file()
+        self.store = RecordStore(path) if there else None
+
+    def of(self, cell) -> list[dict[str, Any]] | None:
+        """The records of a cell, None where one is missing."""
+        if self.store is None:
+            return None
+        same = {name: cell[name] for name in cell if name != "experiment"}
+        found = self.store.select(**same, metric=_KEPT)
+        clean = {**same, "attack": "none", "epsilon": 0.0}
+        found += self.store.select(**clean, metric="auc")
+        if {record["metric"] for record in found} != {*_KEPT, "auc"}:
+            return None
+        rest = ({n: v for n, v in r.items() if n != "cell_left"} for r in found)
+        return [{**record, **cell} for record in rest]
+
+
+def _measure_dataset(found, k, common, store, known):
     settings = found.protocol(common.preset)
     (attack,), (epsilon,) = common.attacks, common.epsilon
     programs: dict[Any, tuple] = {}
@@ -114,6 +145,9 @@ def _measure_dataset(found, k, common, store):
     ):
         cell = {**one.fields, "attack": attack, "epsilon": epsilon}
         if store.has(**cell):
+            continue
+        if (shared := known.of(cell)) is not None:
+            store.append(shared)
             continue
         if one.model not in programs:
             evaluator = Evaluator(

@@ -16,7 +16,7 @@ from absl import flags as absl_flags
 from experiments.common.output import PRESENTATION, write_text_atomic
 
 FILE = "exhibit.json"
-_APART = {"datasets", "preset", "data_dir", *PRESENTATION}
+_APART = {"datasets", "preset", "data_dir", "records", *PRESENTATION}
 
 
 class Claim(NamedTuple):

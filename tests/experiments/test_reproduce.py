@@ -198,10 +198,13 @@ def made(kind, num_inputs=1, k=8, largest_k=1000):
     return reproduce.Data(kind, num_inputs, k, largest_k)
 
 
-def test_models_are_trained_first_and_times_measured_last(planned):
+def test_models_are_trained_first_and_times_measured_last(planned, tmp_path):
     started = planned("--datasets=breast_cancer,digits")
     assert started[:2] == ["robustness breast_cancer", "robustness digits"]
     assert started[-1] == "cost breast_cancer"
+    marker = tmp_path / "out" / "tradeoff" / "digits" / "done.json"
+    command = json.loads(marker.read_text())["command"]
+    assert f"--records={tmp_path / 'out' / 'robustness' / 'digits'}" in command
     # What is for tables alone leaves images out.
     assert "certify digits" not in started and "thickness digits" in started
     assert {name.split()[0] for name in started} == set(reproduce.PARTS)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from experiments import tradeoff
 from experiments.common import cli, exhibit, protocol
+from experiments.common.evaluation import Evaluator
 from experiments.common.records import REQUIRED, RecordStore
 
 TINY = protocol.PRESETS["smoke"]._replace(
@@ -154,6 +155,38 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
     call(experiment, tmp_path, "--attacks=random", "--epsilon=.5")
     assert path.read_text() == text
     assert json.loads((tmp_path / "config.json").read_text())["flags"]["k"] == [8]
+    # Nor is what a run of robustness has measured, but for a cell that it lacks.
+    found = [json.loads(line) for line in text.splitlines()]
+    (tmp_path / "robustness").mkdir()
+    robustness = RecordStore(tmp_path / "robustness" / "records.jsonl")
+    for record in found[4:]:
+        del record["cell_left"]
+        where = {"attack": "none", "epsilon": 0.0} if record["metric"] == "auc" else {}
+        robustness.append({**record, "experiment": "robustness", **where})
+    again = (
+        "--attacks=random", "--epsilon=.5", f"--records={tmp_path / 'robustness'}",
+        f"--models_dir={tmp_path / 'models'}",
+    )  # fmt: skip
+    measured = []
+    monkeypatch.setattr(experiment, "Evaluator", Evaluator)
+    attacked = Evaluator.attacked
+    monkeypatch.setattr(
+        Evaluator,
+        "attacked",
+        lambda *args, **options: measured.append(args) or attacked(*args, **options),
+    )
+    call(experiment, tmp_path / "again", *again)
+    assert len(measured) == 1
+    text_again = (tmp_path / "again" / "records.jsonl").read_text()
+    own = map(json.loads, text_again.splitlines())
+
+    def plain(records):
+        return sorted(
+            json.dumps({k: v for k, v in r.items() if k != "cell_left"}, sort_keys=True)
+            for r in records
+        )
+
+    assert plain(own) == plain(map(json.loads, text.splitlines()))
 
 
 @pytest.mark.parametrize(
