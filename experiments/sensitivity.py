@@ -27,13 +27,15 @@ from experiments.common import (
     setup,
     trained,
 )
-from experiments.common.evaluation import PER_INPUT, Evaluator
+from experiments.common.evaluation import PER_INPUT, STRONGEST, Evaluator
 from experiments.common.fitting import Fitter
 from experiments.common.progress import track
 from experiments.common.sensitivity_report import BASELINE, FACTORS
 from r2et_jax import attacks, objectives
 
-ATTACK = "er_surrogate"
+_NOT_KEPT = (PER_INPUT, "p@k_trace", "p@k_curve")
+# Not the one that chooses checkpoints.
+ATTACK = STRONGEST
 FLAGS = flags.define_common(
     "sensitivity",
     defaults={
@@ -128,7 +130,7 @@ def main(argv):
     common = FLAGS.read(
         datasets=parts.known_datasets(),
         methods=objectives.NAMES,
-        attacks=attacks.NAMES,
+        attacks=(*attacks.NAMES, STRONGEST),
     )
     runs.check_single(common, ("k", "attacks"))
     given = absl_flags.FLAGS["factors"].value
@@ -254,8 +256,13 @@ def _measure_dataset(factors, found, k, common, store):
             model, params = fitted.at(s, tolerance)
             at = model, setting.k
             if at not in evaluators:
-                num = setting.protocol.num_test
-                evaluators[at] = Evaluator(found, model, k=setting.k, num_test=num)
+                evaluators[at] = Evaluator(
+                    found,
+                    model,
+                    k=setting.k,
+                    num_test=setting.protocol.num_test,
+                    strongest_budget=setting.protocol.strongest_budget,
+                )
             clean, attacked = measure(evaluators[at], params, common)
             calm = {**cell, "attack": "none", "epsilon": 0.0}
             choice = trained.choice_records(calm, fitted.choices[s][tolerance])
@@ -287,7 +294,7 @@ def measure(
     found = evaluator.attacked(
         params, common.attacks[0], max(common.epsilon), same=same
     )
-    return clean, [r for r in found if r["metric"] not in (PER_INPUT, "p@k_trace")]
+    return clean, [r for r in found if r["metric"] not in _NOT_KEPT]
 
 
 if __name__ == "__main__":
