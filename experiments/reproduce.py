@@ -165,10 +165,14 @@ def main(argv):
     run = absl_flags.FLAGS["run"].value
     cells = _cells(names, data, few=run and common.preset != "paper")
     if not run:
-        # What a run leaves out is shown if it is there.
+        # What a run leaves out is shown if it is there, and then in its place.
+        there = [cell for cell in cells if _folder(*cell, common).is_dir()]
+        shown = {part for part, _ in there if PARTS[part].few}
         planned = _cells(names, data, few=common.preset != "paper")
         cells = [
-            cell for cell in cells if cell in planned or _folder(*cell, common).is_dir()
+            cell
+            for cell in cells
+            if cell in there or (cell in planned and cell[0] not in shown)
         ]
         print("\n".join(map(str, write_page(cells, {}, common, data))))
         return

@@ -342,3 +342,17 @@ def test_mistakes_are_told_before_any_work(planned, argument, message):
 def test_every_part_is_an_experiment_that_says_what_it_is():
     for part in reproduce.PARTS:
         assert len(reproduce._about(reproduce._module(part))) > 40
+
+
+def test_what_few_data_sets_have_is_shown_where_it_was_measured(planned, tmp_path):
+    arguments = "--datasets=breast_cancer,digits", "--parts=sensitivity", "--norun"
+    results = tmp_path / "out" / "report" / "RESULTS.md"
+    planned(*arguments)
+    text = results.read_text()
+    assert "breast_cancer: not measured yet." in text and "digits" not in text
+    folder = tmp_path / "out" / "sensitivity" / "digits"
+    folder.mkdir(parents=True)
+    exhibit.write(folder, title="t", claims=[], figures={}, tables=[])
+    planned(*arguments)
+    text = results.read_text()
+    assert "--datasets=digits" in text and "breast_cancer" not in text
