@@ -208,17 +208,18 @@ def choose_largest(
 
 
 def in_turn(parts: Iterable[Part]) -> Iterator[tuple[Problem, Common, int]]:
-    """Every part with every k of its own.
+    """Every part with every k of its own: of a data set all folds with one k first.
 
     The compiled programs of one are gone before the next, but folds share theirs.
     """
-    last = None
+    together: dict[tuple[str, int], list[tuple[Problem, Common, int]]] = {}
     for found, own in parts:
         for k in own.k:
-            if last not in (None, (found.name, k)):
-                setup.free_programs()
-            last = found.name, k
-            yield found, own, k
+            together.setdefault((found.name, k), []).append((found, own, k))
+    for number, cells in enumerate(together.values()):
+        if number:
+            setup.free_programs()
+        yield from cells
 
 
 def models(

@@ -142,3 +142,22 @@ def test_every_k_is_judged_and_shown(tmp_path):
     assert claim.held is False
     assert found.tables == ("table_k2.md", "table_k5.md")
     assert found.figures == {"seen_a_k2.png": "What is seen. a, k = 2: (2,)."}
+
+
+def test_folds_with_one_k_follow_each_other(monkeypatch):
+    """They share compiled programs, which are gone before the next k or data set."""
+    freed = []
+    monkeypatch.setattr(parts.setup, "free_programs", lambda: freed.append(None))
+    flags = made_flags(k=(2, 5))
+    given = [
+        parts.Part(SimpleNamespace(name=name, fold=fold), flags)
+        for name, fold in (("a", 0), ("a", 1), ("b", 0))
+    ]
+    turns = [
+        (found.name, k, found.fold, len(freed))
+        for found, _, k in parts.in_turn(given)
+    ]  # fmt: skip
+    assert turns == [
+        ("a", 2, 0, 0), ("a", 2, 1, 0), ("a", 5, 0, 1), ("a", 5, 1, 1),
+        ("b", 2, 0, 2), ("b", 5, 0, 3),
+    ]  # fmt: skip
