@@ -59,6 +59,7 @@ class Part(NamedTuple):
       k: sizes of the top set by kind of data; {} for the experiment's own.
       flags: more of them.
       title: "" for the experiment's own.
+      records: part whose measurements it takes by --records; "" for none.
     """
 
     minutes: float
@@ -70,6 +71,7 @@ class Part(NamedTuple):
     k: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     flags: tuple[str, ...] = ()
     title: str = ""
+    records: str = ""
 
 
 class Data(NamedTuple):
@@ -102,7 +104,7 @@ PARTS = {
     "thickness": Part(2),
     "correlation": Part(2),
     "constrained_attack": Part(3, ("tabular", "image", "graph")),
-    "tradeoff": Part(3),
+    "tradeoff": Part(3, records="robustness"),
     "sensitivity": Part(8, few=True),
     "gradient_profile": Part(1),
     "explainers": Part(2),
@@ -256,8 +258,8 @@ def _command(part: str, name: str, common, *, data: Data, folder: Path) -> list[
         found.append(f"--seeds={','.join(map(str, common.seeds))}")
     found += [f"--data_dir={common.data_dir}", f"--models_dir={common.models_dir}"]
     found += _own_flags(part, data)
-    if part == "tradeoff":
-        found.append(f"--records={folder.parents[1] / 'robustness' / name}")
+    if source := PARTS[part].records:
+        found.append(f"--records={_folder(source, name, common)}")
     return ["-m", f"experiments.{_module(part)}", *found, f"--output_dir={folder}"]
 
 

@@ -288,7 +288,7 @@ NOTES = (
 
 def figure(learnt, dataset: str):
     """Both differences against the sample size, beside what chance alone gives."""
-    series, effective, top = {}, {}, 0.0
+    series, top = {}, 0.0
     for metric, label in _LABELS.items():
         for method in METHODS:
             values = _by_size(learnt, dataset, method, metric)
@@ -299,7 +299,7 @@ def figure(learnt, dataset: str):
             means, errors = np.array(pairs).T
             series[f"{label}, {method}"] = sizes, means, np.nan_to_num(errors)
             top = max(top, means[0])
-            effective |= _effective(learnt, dataset, metric)
+    effective = _effective(learnt, dataset, THICKNESS)
     sizes = sorted(effective)
     both = np.array([effective[m] for m in sizes])
     series[GUIDE] = np.array(sizes, float), 2 * top * np.sqrt(both[0] / both), None
