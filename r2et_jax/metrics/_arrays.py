@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -25,3 +27,21 @@ def check_axes(name: str, array: Any, axes: str) -> None:
     """Raise unless the array has as many axes as `axes` names, e.g. "m, n"."""
     if array.ndim != axes.count(",") + 1:
         raise ValueError(f"{name} must have the shape [{axes}], got {array.shape}")
+
+
+def check_finite(name: str, array: Any) -> None:
+    """Raise unless all entries are finite, and name the first; a traced one is passed.
+
+    An input with a nan is at no distance from another one: nobody would see it left
+    out.
+    """
+    if isinstance(array, jax.core.Tracer):
+        return
+    array = np.asarray(array)
+    broken = np.argwhere(~np.isfinite(array))
+    if len(broken):
+        place = ", ".join(map(str, broken[0]))
+        raise ValueError(
+            f"{name} must be finite, got {array[tuple(broken[0])]} at [{place}] and "
+            f"{len(broken) - 1} other places"
+        )

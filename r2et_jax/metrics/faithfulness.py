@@ -27,15 +27,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from r2et_jax.checks import check_count, check_ndim
+from r2et_jax.metrics._arrays import check_finite
 from r2et_jax.ranking import ranks
 from r2et_jax.score import class_probabilities, predicted_class
 from r2et_jax.types import ApplyFn, Array, Params
 
 # baseline(x [n], kept: boolean [n], key) -> [draws, n], equal to x where kept.
 Baseline = Callable[[Array, Array, Array], Array]
-# Of two training inputs at equal distance either may come first: this much, in squared
-# units of the inputs, decides by chance.
-_TIE_BREAK = 1e-4
 
 
 class Faithfulness(NamedTuple):
@@ -192,18 +190,21 @@ def conditional_baseline(inputs: ArrayLike, *, num_draws: int = 10) -> Baseline:
     An empirical conditional distribution, as that of Aas et al. Against draws of a
     Gaussian conditional on the kept features, it needs no distribution: columns of a
     category stay categories, and values stay where there are data. With many kept
-    features the nearest inputs are not near, and the draws less conditional. Ties are
-    broken at random: with nothing kept, the draws are any inputs.
+    features the nearest inputs are not near, and the draws less conditional. Of inputs at
+    equal distance chance decides: with nothing kept, the draws are any inputs. The
+    units of the inputs change nothing, but for what they weigh against each other.
 
     Args:
-      inputs: training inputs [N, n], in the units of x; some thousand are enough.
+      inputs: training inputs [N, n], finite, in the units of x; some thousand are
+        enough.
       num_draws: inputs for each draw, in 1…N.
 
     Returns:
       The baseline; x itself must not be among the inputs.
 
     Raises:
-      ValueError: if inputs is not [N, n], or num_draws is outside 1…N.
+      ValueError: if inputs is not [N, n] or not finite, or num_draws is outside 1…N.
+        Of traced inputs that are not finite all draws are nan.
 
     Example:
       >>> inputs = jnp.array([[0.0, 5.0], [1.0, 7.0]])
@@ -223,14 +224,22 @@ def conditional_baseline(inputs: ArrayLike, *, num_draws: int = 10) -> Baseline:
         raise ValueError(
             f"num_draws must be at most N = {inputs.shape[0]}, got {num_draws}"
         )
+    check_finite("inputs", inputs)
 
     def replace(x, kept, key, /):
         known = inputs.astype(x.dtype)
-        # Squares first: they are the same for every set of kept features.
-        distance = jnp.square(known - x) @ kept.astype(x.dtype)
-        noise = jax.random.uniform(key, distance.shape, distance.dtype)
-        _, nearest = jax.lax.top_k(-distance - _TIE_BREAK * noise, num_draws)
-        return jnp.where(kept, x, known[nearest])
+        # Squares first: they are the same for every set of kept features. Divided by
+        # the largest one, so that in small units they do not underflow.
+        change = jnp.abs(known - x)
+        largest = jnp.max(change)
+        squares = jnp.square(change / jnp.where(largest > 0, largest, 1.0))
+        distance = squares @ kept.astype(x.dtype)
+        # In random order: of equal distances `top_k` takes the first.
+        order = jax.random.permutation(key, distance.shape[0])
+        _, nearest = jax.lax.top_k(-distance[order], num_draws)
+        # Inputs that are traced are not checked above: nan is at no distance.
+        drawn = jnp.where(jnp.isfinite(largest), known[order[nearest]], jnp.nan)
+        return jnp.where(kept, x, drawn)
 
     return replace
 

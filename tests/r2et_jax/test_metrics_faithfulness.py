@@ -127,6 +127,20 @@ def test_the_conditional_baseline_takes_the_nearest_inputs_on_what_is_kept():
         np.testing.assert_allclose(found[i], expected, atol=1e-12, err_msg=str(i))
 
 
+@pytest.mark.parametrize("unit", [1.0, 0.1, 0.01, 0.001, 1e-15, 1e12])
+def test_the_nearest_inputs_are_the_nearest_in_any_unit(unit):
+    rng = np.random.default_rng(11)
+    inputs, x = rng.normal(size=(400, 6)), rng.normal(size=6)
+    kept = np.array([True, True, False, True, True, False])
+    nearest = np.argsort(((inputs - x) ** 2 @ kept))[:10]
+    baseline = metrics.conditional_baseline(np.float32(unit * inputs))
+    drawn = baseline(jnp.float32(unit * x), jnp.asarray(kept), jax.random.key(3))
+    # Features that are not kept tell which inputs were drawn.
+    tags = np.float32(unit * inputs[:, 2])
+    found = np.argmin(abs(tags - np.asarray(drawn[:, 2:3])), axis=1)
+    assert set(found) == set(nearest)
+
+
 def test_the_channels_of_a_pixel_go_together():
     params, (x, _) = network(2), data(20)
     params, x = jax.tree.map(np.float32, (params, x[:, :6]))
@@ -218,6 +232,15 @@ def test_wrong_arguments_are_named():
         metrics.conditional_baseline(np.ones((3, N)), num_draws=4)
     with pytest.raises(ValueError, match=r"inputs must have the shape \[N, n\]"):
         metrics.conditional_baseline(np.ones(N))
+    broken = np.ones((20, N))
+    broken[3, 2] = broken[7, 1] = np.nan
+    with pytest.raises(ValueError, match=r"got nan at \[3, 2\] and 1 other places"):
+        metrics.conditional_baseline(broken)
+
+    def drawn(inputs):
+        return metrics.conditional_baseline(inputs)(x, jnp.arange(N) > 0, key)
+
+    assert np.isnan(jax.jit(drawn)(np.float32(broken))[:, 0]).all()
 
 
 @pytest.mark.standard_promotion
