@@ -356,7 +356,9 @@ def _figure(found, dataset, metric, common):
     ]
     linear = found.of("linear")
     for label, place in zip(linear.labels, linear.means, strict=True):
-        (star,) = axes.plot(*place, "*", color="black", markersize=11, label=label)
+        (star,) = axes.plot(
+            *place, "*", color="black", markersize=11, label=plots.as_label(label)
+        )
         handles.append(star)
     ordered = sorted(places, key=lambda label: tuple(places[label]))
     for number, label in enumerate(ordered, start=1):
@@ -365,7 +367,7 @@ def _figure(found, dataset, metric, common):
         )
         look = {"linestyle": "none", "color": "black", "markeredgewidth": 0}
         look |= {"marker": f"${number}$", "markersize": 4 + 3 * len(str(number))}
-        handles.append(Line2D([], [], label=label, **look))
+        handles.append(Line2D([], [], label=plots.as_label(label), **look))
     style = {"frameon": False, "fontsize": 8, "handlelength": 2.6}
     figure.legend(handles=handles, loc="outside right lower", **style)
     return figure

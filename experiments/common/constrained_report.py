@@ -249,7 +249,7 @@ def _figures(folder, group, dataset, method, k, epsilon, suffix):
     )
     x, y = points[chosen]
     figure.axes[0].annotate(
-        f"with constraint:\n{chosen.label}",
+        plots.as_written(f"with constraint:\n{chosen.label}"),
         (x, y),
         xytext=(0.35, 0.6),
         textcoords="axes fraction",

@@ -234,7 +234,7 @@ def _figure(store, methods, baselines, where):
     )
     if hidden:
         cause = f"not shown: where {reference} cannot be told from a random order"
-        figure.supxlabel(cause, fontsize=8)
+        figure.supxlabel(plots.as_written(cause), fontsize=8)
     for axes in figure.axes:
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_ylim(bottom=min(-0.05, axes.get_ylim()[0]))

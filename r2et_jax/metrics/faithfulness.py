@@ -190,9 +190,9 @@ def conditional_baseline(inputs: ArrayLike, *, num_draws: int = 10) -> Baseline:
     An empirical conditional distribution, as that of Aas et al. Against draws of a
     Gaussian conditional on the kept features, it needs no distribution: columns of a
     category stay categories, and values stay where there are data. With many kept
-    features the nearest inputs are not near, and the draws less conditional. Of inputs at
-    equal distance chance decides: with nothing kept, the draws are any inputs. The
-    units of the inputs change nothing, but for what they weigh against each other.
+    features the nearest inputs are not near, and the draws less conditional. Of inputs
+    at equal distance chance decides: with nothing kept, the draws are any inputs. The
+    unit of the inputs, as long as all have the same, changes nothing.
 
     Args:
       inputs: training inputs [N, n], finite, in the units of x; some thousand are

@@ -11,6 +11,8 @@ from r2et_jax.plots._curves import curves as curves
 from r2et_jax.plots._dots import dots as dots
 from r2et_jax.plots._explained import Explained as Explained
 from r2et_jax.plots._explained_bars import explained_bars as explained_bars
+from r2et_jax.plots._figure import as_label as as_label
+from r2et_jax.plots._figure import as_written as as_written
 from r2et_jax.plots._marked_images import marked_images as marked_images
 from r2et_jax.plots._paired import paired_curves as paired_curves
 from r2et_jax.plots._panels import Panel as Panel

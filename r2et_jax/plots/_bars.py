@@ -14,6 +14,8 @@ from r2et_jax.plots._figure import (
     add_legend,
     as_array,
     as_errors,
+    as_label,
+    as_written,
     check_some,
     new_figure,
 )
@@ -79,11 +81,11 @@ def bars(
             edgecolor="white",
             linewidth=0.0,
             error_kw={"elinewidth": 1.0, "capsize": 2.0, "ecolor": "#333333"},
-            label=str(label),
+            label=as_label(label),
         )
         for x in centres[index][~np.isfinite(y)]:
             axes.text(x, 0.0, "nan", ha="center", va="bottom", rotation=90, fontsize=7)
-    axes.set_xticks(range(len(ticks)), ticks)
+    axes.set_xticks(range(len(ticks)), list(map(as_written, ticks)))
     if max(len(str(tick)) + 2 for tick in ticks) * len(ticks) > 11 * size[0]:
         axes.tick_params(axis="x", rotation=40)
         for text in axes.get_xticklabels():

@@ -23,6 +23,7 @@ from r2et_jax.plots._explained import (
     as_pairs,
     changes,
 )
+from r2et_jax.plots._figure import as_written
 
 _LINES = {KEPT: "-", LOST: (0, (3, 1.5)), NEW: "-."}
 # What changes stands out against what stays; edges of the truth against both.
@@ -114,7 +115,7 @@ def circular_graphs(
 
 def _head(axes: Axes, label: str) -> None:
     """The first line of a label in bold, the others below it."""
-    first, _, rest = label.partition("\n")
+    first, _, rest = as_written(label).partition("\n")
     height = _LINE_HEIGHT * len(rest.splitlines())
     axes.set_title(first, fontsize=12, fontweight="bold", pad=4 + height)
     style = {"ha": "center", "va": "bottom", "linespacing": 1.35}
@@ -157,7 +158,8 @@ def _names(axes: Axes, place, special, nodes) -> None:
     shared = len(os.path.commonprefix([str(name) for name in nodes]))
     for i in special:
         x, y = 1.14 * place[i]
-        axes.text(x, y, str(nodes[i])[shared:], ha="center", va="center", fontsize=9)
+        name = as_written(str(nodes[i])[shared:])
+        axes.text(x, y, name, ha="center", va="center", fontsize=9)
 
 
 def _handles(known: bool, truth_name: str) -> list[Line2D]:
@@ -167,5 +169,6 @@ def _handles(known: bool, truth_name: str) -> list[Line2D]:
     ]
     if known:
         thick = {"color": "black", "linewidth": _THICK, "marker": "o", "markersize": 6}
-        handles.append(Line2D([], [], label=f"thick, filled: {truth_name}", **thick))
+        label = as_written(f"thick, filled: {truth_name}")
+        handles.append(Line2D([], [], label=label, **thick))
     return handles

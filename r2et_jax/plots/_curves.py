@@ -16,6 +16,7 @@ from r2et_jax.plots._figure import (
     SIZE,
     add_legend,
     as_errors,
+    as_label,
     as_pair,
     check_some,
     new_figure,
@@ -72,7 +73,7 @@ def curves(
             markevery=max(1, len(x) // 12),
             markersize=4.5,
             linewidth=1.5,
-            label=str(label),
+            label=as_label(label),
         )
         if not np.isnan(error).all():
             axes.fill_between(

@@ -17,6 +17,8 @@ from r2et_jax.plots._figure import (
     add_legend,
     as_array,
     as_errors,
+    as_label,
+    as_written,
     check_some,
     new_figure,
     note_hidden,
@@ -102,10 +104,10 @@ def dots(
             xerr=None if np.isnan(errors[here]).all() else errors[here],
             elinewidth=1.2,
             capsize=2.0,
-            label=kind,
+            label=as_label(kind),
             **look,
         )
-    axes.set_yticks(rows, list(labels), fontsize=9)
+    axes.set_yticks(rows, list(map(as_written, labels)), fontsize=9)
     axes.set_ylim(count - 0.4, -0.6)
     note_hidden(figure, hidden)
     _explain_markers(axes, name, hollow_name if hollow is not None else "")
@@ -119,7 +121,8 @@ def _explain_markers(axes: Axes, name: str, hollow_name: str) -> None:
     look = {"color": "#555555", "marker": "o", "linestyle": "none", "markersize": 5.5}
     for text, face in ((name, "#555555"), (hollow_name, "white")):
         if text:
-            axes.add_artist(Line2D([], [], markerfacecolor=face, label=text, **look))
+            label = as_label(text)
+            axes.add_artist(Line2D([], [], markerfacecolor=face, label=label, **look))
 
 
 def _row(name: str, values: Sequence, count: int) -> np.ndarray:

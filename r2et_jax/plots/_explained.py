@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from r2et_jax.plots._figure import COLOURS, as_array, check_some
+from r2et_jax.plots._figure import COLOURS, as_array, as_written, check_some
 
 KEPT, LOST, NEW = "stays in the top set", "leaves it", "enters it"
 # Only two of them meet in one panel; shapes tell them apart as well.
@@ -78,7 +78,9 @@ def changes(pair: Pair) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 def add_title(figure: Figure, title: str) -> None:
     """Put a headline over all panels."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    figure.suptitle(
+        as_written(title), x=0.01, ha="left", fontsize=13, fontweight="bold"
+    )
 
 
 def add_key(figure: Figure, handles: list[Line2D]) -> None:

@@ -21,6 +21,7 @@ from r2et_jax.plots._explained import (
     as_pairs,
     changes,
 )
+from r2et_jax.plots._figure import as_written
 
 # What stands before a feature's name.
 _SIGNS = {KEPT: "", LOST: "− ", NEW: "+ "}
@@ -70,11 +71,11 @@ def explained_bars(
     grid = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
     for axes, (label, pair) in zip(grid, panels.items(), strict=False):
         _draw(axes, pair, names, most)
-        axes.set_title(label, fontsize=11, loc="left")
+        axes.set_title(as_written(label), fontsize=11, loc="left")
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     for axes in grid[max(0, len(panels) - across) : len(panels)]:
-        axes.set_xlabel(xlabel)
+        axes.set_xlabel(as_written(xlabel))
         axes.tick_params(labelbottom=True)
     add_title(figure, title)
     add_key(figure, _handles())
@@ -111,7 +112,8 @@ def _draw(axes: Axes, pair: Pair, names: Sequence[str], most: int) -> None:
         label="after",
     )
     labels = [
-        _SIGNS[kind] + str(names[i]) for kind, i in zip(kinds, order, strict=True)
+        _SIGNS[kind] + as_written(names[i])
+        for kind, i in zip(kinds, order, strict=True)
     ]
     axes.set_yticks(y, labels, fontsize=9)
     for text, colour in zip(axes.get_yticklabels(), colours, strict=True):

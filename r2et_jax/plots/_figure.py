@@ -19,6 +19,24 @@ SIZE = (6.4, 4.0)
 SCALES = ("linear", "log", "symlog")
 
 
+def as_written(text: object) -> str:
+    """Return a text that Matplotlib shows as it is: a "$" is no mathematics.
+
+    For every text that somebody else wrote, such as the name of a feature.
+
+    Example:
+      >>> print(as_written("Ba$$in"))
+      Ba\\$\\$in
+    """
+    return str(text).replace("$", r"\$")
+
+
+def as_label(text: object) -> str:
+    """`as_written` for a legend, which would leave out what begins with a "_"."""
+    text = as_written(text)
+    return f"\u200b{text}" if text.startswith("_") else text  # zero width
+
+
 def new_figure(
     title: str, xlabel: str, ylabel: str, size: tuple[float, float]
 ) -> tuple[Figure, Axes]:
@@ -31,8 +49,8 @@ def new_figure(
 
 def dress(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
     """Give axes their texts and the common look."""
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.set_title(title, fontsize=11, loc="left")
+    axes.set(xlabel=as_written(xlabel), ylabel=as_written(ylabel))
+    axes.set_title(as_written(title), fontsize=11, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -23,7 +23,7 @@ from r2et_jax.plots._explained import (
     as_pairs,
     changes,
 )
-from r2et_jax.plots._figure import as_array
+from r2et_jax.plots._figure import as_array, as_written
 
 _MARKERS = {KEPT: "s", LOST: "X", NEW: "o"}
 _COLUMNS = ("before", "after", "saliency before", "saliency after")
@@ -97,7 +97,7 @@ def marked_images(
     if partner is not None:
         axes = figure.add_subplot(grid[:, -1])
         _show(axes, partner)
-        axes.set_title(partner_title, fontsize=10)
+        axes.set_title(as_written(partner_title), fontsize=10)
     add_title(figure, title)
     add_key(figure, [_handle(kind) for kind in _MARKERS])
     return figure
@@ -105,7 +105,7 @@ def marked_images(
 
 def _write(axes: Axes, label: str) -> None:
     """The first line of a label in bold, the others below it."""
-    first, _, rest = label.partition("\n")
+    first, _, rest = as_written(label).partition("\n")
     style = {"transform": axes.transAxes, "ha": "left"}
     axes.text(0, 0.55, first, va="bottom", fontsize=12, fontweight="bold", **style)
     axes.text(0, 0.5, rest, va="top", fontsize=10, linespacing=1.35, **style)

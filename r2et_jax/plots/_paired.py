@@ -12,6 +12,7 @@ from r2et_jax.plots._figure import (
     COLOURS,
     MARKERS,
     SIZE,
+    as_label,
     as_pair,
     check_some,
     new_figure,
@@ -62,14 +63,14 @@ def paired_curves(
             "markersize": 4.5,
             "linewidth": 1.5,
         }
-        axes.plot(x, solid, label=str(label), **style)
+        axes.plot(x, solid, label=as_label(label), **style)
         axes.plot(x, dashed, linestyle="--", **style)
         both = np.isfinite(solid) & np.isfinite(dashed)
         axes.fill_between(
             x, dashed, solid, where=both, color=style["color"], alpha=0.08, linewidth=0
         )
     kinds = [
-        Line2D([], [], color="black", linestyle=line, label=name)
+        Line2D([], [], color="black", linestyle=line, label=as_label(name))
         for line, name in zip(("-", "--"), names, strict=True)
     ]
     note_hidden(figure, hidden)

@@ -16,6 +16,8 @@ from r2et_jax.plots._figure import (
     add_legend,
     as_array,
     as_errors,
+    as_label,
+    as_written,
     check_some,
     dress,
     note_hidden,
@@ -77,7 +79,7 @@ def panels(
     rows = math.ceil(len(drawn) / columns)
     size = _PANEL[0] * columns + _LEGEND, _PANEL[1] * rows + 0.3
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    figure.suptitle(as_written(title), fontsize=11, x=0.01, ha="left")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     hidden = 0
     for axes, panel in zip(grid.flat, drawn, strict=False):
@@ -86,7 +88,7 @@ def panels(
     for axes in grid.flat[len(drawn) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
-        axes.set_ylabel(ylabel)
+        axes.set_ylabel(as_written(ylabel))
     note_hidden(figure, hidden)
     add_legend(figure, *grid.flat[: len(drawn)])
     return figure
@@ -106,7 +108,7 @@ def _draw(axes, panel, looks, baseline) -> int:
         error = as_errors(f"stderr of {label!r}", stderr, mean)
         hidden += num_hidden(places, mean)
         if label == baseline:
-            axes.plot(places, mean, label=label, **_BASELINE)
+            axes.plot(places, mean, label=as_label(label), **_BASELINE)
             continue
         index = looks.index(label)
         # Side by side, so that errors of one level do not lie on each other.
@@ -121,9 +123,9 @@ def _draw(axes, panel, looks, baseline) -> int:
             markersize=4.5,
             linewidth=1.3,
             capsize=2.0,
-            label=label,
+            label=as_label(label),
         )
-    axes.set_xticks(places, levels)
+    axes.set_xticks(places, list(map(as_written, levels)))
     axes.set_xlim(-0.5, len(levels) - 0.5)
     if panel.default is not None:
         if panel.default not in levels:

@@ -15,6 +15,7 @@ from r2et_jax.plots._figure import (
     SIZE,
     add_legend,
     as_array,
+    as_label,
     as_point,
     check_some,
     new_figure,
@@ -75,7 +76,7 @@ def scatter(
             markeredgecolor="none" if many else "white",
             markeredgewidth=0.4,
             elinewidth=1.0,
-            label=str(label),
+            label=as_label(label),
         )
     if xscale == "linear":
         # Long numbers side by side would touch.

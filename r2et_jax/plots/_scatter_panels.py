@@ -16,7 +16,9 @@ from r2et_jax.plots._figure import (
     MARKERS,
     SCALES,
     add_legend,
+    as_label,
     as_pair,
+    as_written,
     check_some,
     dress,
     note_hidden,
@@ -77,13 +79,13 @@ def scatter_panels(
     rows = math.ceil(len(drawn) / columns)
     size = _PANEL[0] * columns + _LEGEND, _PANEL[1] * rows + 0.3
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    figure.suptitle(as_written(title), fontsize=11, x=0.01, ha="left")
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     hidden = 0
     for axes, panel in zip(grid.flat, drawn, strict=False):
         check_in("xscale", panel.xscale, SCALES)
         dress(axes, "", panel.xlabel, "")
-        axes.set_title(panel.title, fontsize=9, loc="left")
+        axes.set_title(as_written(panel.title), fontsize=9, loc="left")
         axes.set_xscale(panel.xscale)
         for label, values in panel.points.items():
             x, y = as_pair(label, *values)
@@ -101,14 +103,14 @@ def scatter_panels(
                 markersize=3.0 if many else 6.0,
                 alpha=0.4 if many else 0.9,
                 markeredgecolor=None if label == muted else "none",
-                label=str(label),
+                label=as_label(label),
             )
         if panel.xscale == "log":
             _label_log(axes)
     for axes in grid.flat[len(drawn) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
-        axes.set_ylabel(ylabel)
+        axes.set_ylabel(as_written(ylabel))
     note_hidden(figure, hidden)
     if len(labels) > 1:
         most = max(range(len(drawn)), key=lambda i: len(drawn[i].points))

@@ -132,7 +132,7 @@ def test_the_nearest_inputs_are_the_nearest_in_any_unit(unit):
     rng = np.random.default_rng(11)
     inputs, x = rng.normal(size=(400, 6)), rng.normal(size=6)
     kept = np.array([True, True, False, True, True, False])
-    nearest = np.argsort(((inputs - x) ** 2 @ kept))[:10]
+    nearest = np.argsort((inputs - x) ** 2 @ kept)[:10]
     baseline = metrics.conditional_baseline(np.float32(unit * inputs))
     drawn = baseline(jnp.float32(unit * x), jnp.asarray(kept), jax.random.key(3))
     # Features that are not kept tell which inputs were drawn.

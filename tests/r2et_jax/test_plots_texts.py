@@ -1,0 +1,100 @@
+"""Names are drawn as they are written, whatever Matplotlib makes of their signs."""
+
+import doctest
+import io
+
+import numpy as np
+import pytest
+from matplotlib.text import Text
+
+from r2et_jax import plots
+from r2et_jax.plots import _figure as module
+
+# An odd and an even number of signs, mathematics that fails and that succeeds.
+NAMES = ["Ba$$in", "US$", "$x_1$ and $", r"a\$b", "$^$"]
+X = np.linspace(0.1, 0.9, 2)
+MASK = np.array([True, True, True, False, True])
+ONE = plots.Explained(np.linspace(1, 0.2, 5), MASK)
+OTHER = plots.Explained(np.linspace(0.2, 1, 5), ~MASK | MASK)
+IMAGE = plots.Explained(np.eye(2), np.eye(2) > 0, np.eye(2))
+TEXTS = {"title": "a $^$ b$", "xlabel": "$^$x", "ylabel": "y$$"}
+SERIES = {name: (X, X, None) for name in NAMES}
+LABELLED = {key: value for key, value in TEXTS.items() if key != "xlabel"}
+DRAWN = {
+    "bars": lambda: plots.bars(NAMES, X[:1].repeat(5), **LABELLED),
+    "grouped bars": lambda: plots.bars(
+        NAMES, np.ones((5, 5)), groups=NAMES, **LABELLED
+    ),
+    "curves": lambda: plots.curves(SERIES, **TEXTS),
+    "dots": lambda: plots.dots(
+        NAMES, np.ones(5), hollow=np.ones(5), groups=NAMES, name="$^$",
+        hollow_name="h$$", title=TEXTS["title"], xlabel=TEXTS["xlabel"],
+    ),
+    "panels": lambda: plots.panels(
+        [plots.Panel("$^$x", NAMES, {n: (np.ones(5), None) for n in NAMES}, NAMES[0])],
+        baseline=NAMES[1],
+        **LABELLED,
+    ),
+    "paired": lambda: plots.paired_curves(
+        {n: (X, X, X) for n in NAMES}, names=("$^$", "$$"), **TEXTS
+    ),
+    "scatter": lambda: plots.scatter({n: (X, X) for n in NAMES}, **TEXTS),
+    "front": lambda: plots.front({n: (X, X) for n in NAMES}, **TEXTS),
+    "scatter panels": lambda: plots.scatter_panels(
+        [plots.ScatterPanel("a $^$", "$^$x", {n: (X, X) for n in NAMES})],
+        muted=NAMES[0],
+        **LABELLED,
+    ),
+    "explained bars": lambda: plots.explained_bars(
+        {n: (ONE, OTHER) for n in NAMES}, NAMES, xlabel="$^$x", title="a $^$ b$"
+    ),
+    "images": lambda: plots.marked_images(
+        {f"{n}\n{n}": (IMAGE, IMAGE) for n in NAMES},
+        partner=np.eye(2),
+        partner_title="$^$",
+        title="a $^$ b$",
+    ),
+    "graphs": lambda: plots.circular_graphs(
+        {f"{n}\n{n}": (ONE, OTHER) for n in NAMES},
+        edges=[(0, 1), (0, 2), (0, 3), (0, 4), (1, 2)],
+        num_nodes=5,
+        truth=MASK,
+        truth_name="$^$",
+        nodes=NAMES,
+        title="a $^$ b$",
+    ),
+}  # fmt: skip
+
+
+def shown(figure):
+    """What stands in the figure, of every text as Matplotlib reads it."""
+    figure.savefig(io.BytesIO(), format="png")
+    found = []
+    for text in figure.findobj(Text):
+        if text.get_text() and not text.get_text().startswith(r"$\mathdefault"):
+            read, mathematics = text._preprocess_math(text.get_text())
+            assert not mathematics, text.get_text()
+            found.append(read)
+    return found
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_a_dollar_is_a_dollar(kind):
+    found = shown(DRAWN[kind]())
+    for name in NAMES:
+        assert any(name in text for text in found), (name, found)
+    if kind != "grouped bars" and kind != "bars":
+        assert any("$^$" in text for text in found)
+
+
+def test_a_legend_has_every_label():
+    figure = plots.curves({"_first": (X, X, None), "second": (X, X, None)})
+    found = [text.get_text().strip("\u200b") for text in figure.legends[0].get_texts()]
+    assert found == ["_first", "second"]
+    figure.savefig(io.BytesIO(), format="png")
+
+
+def test_examples_in_docstrings():
+    assert plots.as_written("age") == "age" == plots.as_label("age")
+    result = doctest.testmod(module)
+    assert result.attempted == 1 and result.failed == 0
