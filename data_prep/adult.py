@@ -7,7 +7,7 @@ workclass (4 levels), marital (4), occupation (8), race (5).
 Left out: fnlwgt (a sampling weight), education (education_num says the same) and
 relationship (nearly a function of sex and marital status). A missing '?' becomes
 "other"; a missing native country counts as not known to be the United States,
-native_us = 0. adult.data and adult.test are pooled, duplicates included.
+native_us = 0. adult.data and adult.test are pooled; the split keeps copies together.
 
 Immutable: age, sex_male, native_us and race.
 """

@@ -6,16 +6,17 @@ Without --raw_dir the official files are downloaded (into <data_dir>/raw) and ke
 Checksums are compared either way. The columns, how they are coded and which of them
 are immutable stand in data_prep/adult.py (28 columns), bank.py (18), compas.py (16).
 
-Rows are split 70/15/15, stratified by label. Missing numbers become the training
-split's median; numeric columns are standardised with the training split's mean and
-standard deviation; binary and one-hot columns stay 0 and 1. The box of legal values
-is [0, 1] for these and the range over all rows for numeric columns.
+Rows are split 70/15/15, stratified by label; rows that are equal after coding stay in
+one part, and how many there were is printed and stored. Missing numbers become the
+training split's median; numeric columns are standardised with the training split's
+mean and standard deviation; binary and one-hot columns stay 0 and 1. The box of legal
+values is [0, 1] for these and the range over all rows for numeric columns.
 
 Written: x [m, n] float32, y [m] int32, row indices train, valid, test (shuffled),
 columns [n], groups [n] (the number of a column's one-hot group, -1 outside of any),
 immutable (column indices), lower and upper [n], and meta, a JSON string: name, format
-version, seed, target, mean, std, group names, notes, and each raw file's address,
-SHA-256, licence and citation. Read it with r2et_jax.datasets.load.
+version, seed, target, mean, std, copies, group names, notes, and each raw file's
+address, SHA-256, licence and citation. Read it with r2et_jax.datasets.load.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from data_prep._main import run
 from data_prep.sources import SOURCES, Source, fetch
 from data_prep.tables import Table
 from r2et_jax.checks import check_in
-from r2et_jax.datasets import Dataset, load_npz, stratified_split
-from r2et_jax.datasets.tabular import FORMAT_VERSION
+from r2et_jax.datasets import Dataset, load_npz, split_apart
+from r2et_jax.datasets.tabular import FORMAT_VERSION, copies_in_words
 
 TABLES = {"adult": adult.table, "bank": bank.table, "compas": compas.table}
 
@@ -71,8 +72,9 @@ def write(
     name: str, table: Table, *, data_dir: Path, seed: int, sources: Sequence[Source]
 ) -> Path:
     """Split, fill, standardise and write a table: the whole file or none."""
-    train, valid, test = stratified_split(table.y, seed=seed)
-    x, mean, std = standardize(table, train)
+    (train, valid, test), (x, mean, std), copies = split_apart(
+        table.x, table.y, lambda train: standardize(table, train), seed=seed
+    )
     numeric = np.isin(table.columns, table.numeric)
     group_of = np.full(len(table.columns), -1, np.int32)
     for number, group in enumerate(table.groups.values()):
@@ -90,6 +92,7 @@ def write(
         "group_names": list(table.groups),
         "mean": mean.tolist(),
         "std": std.tolist(),
+        "copies": copies,
         "notes": table.notes,
     }
     path = data_dir / f"{name}.npz"
@@ -141,7 +144,7 @@ def standardize(
 
 
 def summary(dataset: Dataset, path: Path) -> str:
-    """Return rows, columns, positives in each split and the file, in one line."""
+    """Return rows, columns, positives in each split, copies and the file."""
     splits = ", ".join(
         f"{name} {split.y.size} ({split.y.mean():.1%} positive)"
         for name in ("train", "valid", "test")
@@ -150,7 +153,7 @@ def summary(dataset: Dataset, path: Path) -> str:
     rows = sum(split.y.size for split in (dataset.train, dataset.valid, dataset.test))
     return (
         f"{dataset.name}: {rows} rows, {len(dataset.columns)} columns; {splits}; "
-        f"wrote {path}"
+        f"{copies_in_words(dataset.meta['copies'], rows)}; wrote {path}"
     )
 
 

@@ -18,7 +18,7 @@ from r2et_jax.datasets.registry import (
     prepared,
 )
 from r2et_jax.datasets.soundness import fingerprint, validate
-from r2et_jax.datasets.splitting import stratified_split
+from r2et_jax.datasets.splitting import equal_rows, split_apart, stratified_split
 from r2et_jax.datasets.tabular import from_arrays, load_npz
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "drop_reference",
     "edge_index",
     "edge_names",
+    "equal_rows",
     "fingerprint",
     "fold_pairs",
     "from_arrays",
@@ -46,6 +47,7 @@ __all__ = [
     "planted",
     "prepared",
     "save_pairs_npz",
+    "split_apart",
     "split_pairs",
     "stratified_split",
     "symmetric",

@@ -34,7 +34,9 @@ class Dataset(NamedTuple):
       upper: [n] largest legal values, in the units of x; inf where there is none.
       meta: licence, source, checksums, target, and `mean` and `std`, lists of n
         numbers that give raw values back: x · std + mean (0 and 1 where a column
-        is not standardised).
+        is not standardised). `copies`, where rows were split at random: how many
+        equal another row after coding, and so were kept in one split (see
+        `split_apart`).
     """
 
     name: str

@@ -30,10 +30,11 @@ def drop_reference(dataset: Dataset) -> Dataset:
       >>> from r2et_jax.datasets import from_arrays
       >>> rng = np.random.default_rng(0)
       >>> level = rng.integers(0, 3, 90)
-      >>> x, y = np.eye(3)[level], rng.integers(0, 2, 90)
+      >>> x = np.c_[np.eye(3)[level], rng.normal(size=90)]
+      >>> y = rng.integers(0, 2, 90)
       >>> dataset = from_arrays(x, y, name="own", groups=[(0, 1, 2)])
       >>> len(drop_reference(dataset).columns)
-      2
+      3
     """
     if not dataset.groups:
         return dataset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from r2et_jax.datasets.containers import (
     validate,
 )
 from r2et_jax.datasets.npz import read_arrays, read_meta
-from r2et_jax.datasets.splitting import FRACTIONS, stratified_split
+from r2et_jax.datasets.splitting import FRACTIONS, split_apart
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: equal rows stand in one part
 _KEYS = (
     "x", "y", *SPLITS, "columns", "groups", "immutable", "lower", "upper", "meta",
 )  # fmt: skip
@@ -93,7 +94,9 @@ def from_arrays(
 
     x ← (x − mean) / std with mean and std of the training split. Columns that hold
     only 0 and 1 and columns of one-hot groups are left as they are, with the box
-    [0, 1]. A column that is constant over the training split is only centred.
+    [0, 1]. A column that is constant over the training split is only centred. Rows
+    that are equal after that stay in one split, so that no test row stands in the
+    training split as well.
 
     Args:
       x: [m, n] finite numbers, in the user's units.
@@ -109,7 +112,11 @@ def from_arrays(
       standardize: False leaves every column in the user's units.
 
     Returns:
-      A validated `Dataset`; `meta` holds mean and std.
+      A validated `Dataset`; `meta` holds mean and std, and in "copies" how many rows
+      equal another one (see `split_apart`).
+
+    Warns:
+      UserWarning: some rows equal another one; tells how many.
 
     Raises:
       ValueError: NaN or infinity (row and column named), wrong shapes, labels, groups
@@ -135,18 +142,24 @@ def from_arrays(
     if y.dtype == bool:
         y = y.astype(np.int32)
     check_labels(y, name)
-    indices = stratified_split(y, seed=seed, fractions=fractions)
-    rows = dict(zip(SPLITS, indices, strict=True))
-
     binary = ((x == 0) | (x == 1)).all(axis=0)
     lower = _bound(name, "lower", lower, np.where(binary, 0.0, -np.inf))
     upper = _bound(name, "upper", upper, np.where(binary, 1.0, np.inf))
     numeric = ~binary if standardize else np.zeros(n, bool)
-    mean = np.where(numeric, x[rows["train"]].mean(axis=0), 0.0)
-    std = np.where(numeric, x[rows["train"]].std(axis=0), 1.0)
-    # A constant column's std is 0 or a rounding error of its mean.
-    std = np.where(std > 1e-12 * np.maximum(np.abs(mean), 1e-300), std, 1.0)
-    scaled = ((x - mean) / std).astype(np.float32)
+
+    def scale(train: np.ndarray) -> tuple[np.ndarray, ...]:
+        mean = np.where(numeric, x[train].mean(axis=0), 0.0)
+        std = np.where(numeric, x[train].std(axis=0), 1.0)
+        # A constant column's std is 0 or a rounding error of its mean.
+        std = np.where(std > 1e-12 * np.maximum(np.abs(mean), 1e-300), std, 1.0)
+        return ((x - mean) / std).astype(np.float32), mean, std
+
+    indices, (scaled, mean, std), copies = split_apart(
+        x, y, scale, seed=seed, fractions=fractions
+    )
+    if copies["rows"]:
+        warnings.warn(f"{name}: {copies_in_words(copies, y.size)}", stacklevel=2)
+    rows = dict(zip(SPLITS, indices, strict=True))
     dataset = Dataset(
         name=name,
         **{s: Split(scaled[rows[s]], y[rows[s]].astype(np.int32)) for s in SPLITS},
@@ -155,10 +168,25 @@ def from_arrays(
         immutable=tuple(int(i) for i in immutable),
         lower=((lower - mean) / std).astype(np.float32),
         upper=((upper - mean) / std).astype(np.float32),
-        meta={"name": name, "seed": seed, "mean": mean.tolist(), "std": std.tolist()},
+        meta={
+            "name": name,
+            "seed": seed,
+            "mean": mean.tolist(),
+            "std": std.tolist(),
+            "copies": copies,
+        },
     )
     validate(dataset)
     return dataset
+
+
+def copies_in_words(copies: dict[str, int], rows: int) -> str:
+    """Say how many of a table's rows equal another one, from `meta["copies"]`."""
+    return (
+        f"{copies['rows']} of {rows} rows equal another row after coding "
+        f"({copies['groups']} distinct ones; {copies['rows_labels_differ']} rows have "
+        "a copy with another label); copies stay in one split"
+    )
 
 
 def _bound(name, bound_name, bound, default):

@@ -1,5 +1,6 @@
 """The prepared files against independent recounts of the raw ones."""
 
+import collections
 import csv
 import io
 import json
@@ -100,6 +101,28 @@ def test_splits_are_stratified_disjoint_and_cover_all_rows(arrays):
         positives = arrays["y"][split].sum()
         assert positives == pytest.approx(arrays["y"].mean() * split.size, abs=2)
         assert not np.array_equal(split, np.sort(split)), "rows must be shuffled"
+
+
+@pytest.mark.parametrize("suffix", ["", "_ref"])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_row_stands_in_two_splits(name, suffix, prepared):
+    dataset = load(name + suffix, data_dir=prepared)
+    splits = [
+        collections.Counter(map(bytes, np.ascontiguousarray(split.x + 0.0)))
+        for split in (dataset.train, dataset.valid, dataset.test)
+    ]
+    assert not (splits[0].keys() & splits[1].keys())
+    assert not (splits[0].keys() & splits[2].keys())
+    assert not (splits[1].keys() & splits[2].keys())
+    counts = [c for split in splits for c in split.values()]
+    copies = {"adult": 16982, "bank": 7723, "compas": 19}[name]
+    assert sum(c for c in counts if c > 1) == copies
+    assert dataset.meta["copies"]["rows"] == copies
+
+
+def test_copies_are_said(prepared, tmp_path):
+    said = tabular.summary(load("compas", data_dir=prepared), tmp_path)
+    assert "19 of 6172 rows equal another row after coding" in said
 
 
 @each

@@ -310,7 +310,7 @@ def write_npz(path, **changes):
         "immutable": np.array(d.immutable),
         "lower": d.lower,
         "upper": d.upper,
-        "meta": np.array(json.dumps({**d.meta, "format_version": 1})),
+        "meta": np.array(json.dumps({**d.meta, "format_version": 2})),
     }
     rows = np.split(np.arange(60), sizes)
     arrays.update(zip(("train", "valid", "test"), rows, strict=True))
@@ -333,7 +333,7 @@ def test_load_npz_round_trip(tmp_path):
     ("changes", "message"),
     [
         ({"lower": None}, "array 'lower' is missing, expected x, y"),
-        ({"meta": np.array('{"format_version": 9}')}, "format version 9, expected 1"),
+        ({"meta": np.array('{"format_version": 9}')}, "format version 9, expected 2"),
         ({"test": np.arange(9)}, "each of the rows 0…59 once"),
         ({"columns": np.array(["a", object()])}, "not a complete .npz file"),
     ],
