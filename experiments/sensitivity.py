@@ -88,10 +88,10 @@ LEVELS: dict[str, dict[str, tuple]] = {
         "lambda": (0.03, 0.1, 0.3, 3.0, 10.0, 30.0),
     },
 }
-# Penalties on k′ pairs, with the features that they need beyond k + k′; on any pairs.
-_ON_PAIRS = {
-    "mm_gap": 0, "mm_exp_gap": 0, "anchored_gap": 1, "radius": 0, "radius_hinge": 0,
-}  # fmt: skip
+# Penalties on k′ pairs; on any pairs.
+_ON_PAIRS = frozenset({
+    "mm_gap", "mm_exp_gap", "anchored_gap", "radius", "radius_hinge",
+})  # fmt: skip
 _RANKED = frozenset({"gap", "exp_gap", *_ON_PAIRS})
 # The anchored form is there for its k′; else it is the one with the smallest gaps.
 _K_PRIME_ALONE = frozenset({"r2et_anchored"})
@@ -180,11 +180,10 @@ def settings(
         for level in sorted({k, *levels["k"]}):
             if level < n:
                 yield Setting(method, "k", str(level), level == k, level, short)
-    more = [_ON_PAIRS[term] for term in terms if term in _ON_PAIRS]
-    if "k_prime" in factors and more:
+    if "k_prime" in factors and _ON_PAIRS.intersection(terms):
         usual = protocol.default_k_prime(k, n)
         for level in sorted({usual, *levels["k_prime"]}):
-            if level <= min(k, n - k - max(more)):
+            if level <= min(k, n - k):
                 changed = short._replace(k_prime=level)
                 default = level == usual
                 yield Setting(method, "k_prime", str(level), default, k, changed)

@@ -128,9 +128,9 @@ def exponential_smallest(
 def anchored_pairs(
     apply: ApplyFn, *, k: int, k_prime: int, channels: int = 1
 ) -> Penalty:
-    """−mean h over the 2k′ pairs anchored at the first feature outside the top-k set.
+    """−mean h over the pairs anchored at the last feature of the top-k set.
 
-    See `ranking.anchored_weights`; k′ lies in 1…min(k, n−k−1).
+    See `ranking.anchored_weights`; k′ lies in 1…min(k, n−k).
     """
     maps = ranked_maps(apply, channels=channels)
 

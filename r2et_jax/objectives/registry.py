@@ -94,7 +94,7 @@ DESCRIPTIONS = {
     "r2et_mm": "−mean of the k′ smallest gaps + ‖Hv‖₂",
     "r2et_mm_nh": "−mean of the k′ smallest gaps",
     "r2et_mm_exp": "mean exp(−gap/θ) of the k′ smallest gaps + ‖Hv‖₂",
-    "r2et_anchored": "−mean gap of 2k′ pairs with the first feature outside + ‖Hv‖₂",
+    "r2et_anchored": "−mean gap of 2k′ pairs with the last feature inside + ‖Hv‖₂",
     "ratio": "−mean gap/slope of the k′ border pairs, of the probability",
     "ratio_hinge": "relu(ε − gap/slope) of the k′ border pairs, of the log-odds, "
     "softplus activations",

@@ -149,46 +149,47 @@ def features_at(reference: Array, *, first: int, count: int) -> Array:
 
 
 def anchored_weights(reference: Array, *, k: int, k_prime: int) -> Array:
-    """Weights of the pairs anchored at the first feature outside T.
+    """Weights of the pairs anchored at the k-th feature, the last one inside T.
 
-    (1/2k′)[Σ_{i=k−k′}^{k−1} h_{ik} + Σ_{j=k+1}^{k+k′} h_{kj}] in sorted order, of
-    which the anchor itself drops out.
+    The mean of h_{ik} for i = k−k′ … k−1 and of h_{kj} for j = k+1 … k+k′, counted
+    from 1 in sorted order. With k′ = k, the published form of 2k gaps, the first sum
+    has one gap less, as the anchor has none with itself; else the anchor's own value
+    drops out.
 
     Args:
       reference: saliency map [n] that ranks the features.
-      k: size of the top set, in 1…n−2.
-      k_prime: number of pairs on each side, in 1…min(k, n−k−1).
+      k: size of the top set, in 1…n−1.
+      k_prime: number of pairs k′ on each side, in 1…min(k, n−k).
 
     Returns:
-      Weights c [n] such that Σ cᵢIᵢ is the mean over the 2k′ pairs.
+      Weights c [n] such that Σ cᵢIᵢ is the mean over these pairs.
 
     Raises:
       ValueError: if k or k_prime is out of range.
+
+    Example:
+      >>> weights = anchored_weights(jnp.array([9.0, 5.0, 4.0, 1.0]), k=2, k_prime=1)
+      >>> print(weights)
+      [ 0.5  0.  -0.5  0. ]
+
+    Source: R2ET (arXiv 2212.14106).
     """
     n = reference.shape[0]
     check_k(k, n)
-    check_k_prime(k_prime, k=k, num_features=n, num_anchors=1)
-    counts = (k - k_prime, k, k + 1, k + 1 + k_prime)
-    strong, top, anchored, wider = leading_masks(reference, *counts)
-    inside = (top & ~strong).astype(reference.dtype)
-    below = (wider & ~anchored).astype(reference.dtype)
-    return (inside - below) / (2 * k_prime)
+    check_k_prime(k_prime, k=k, num_features=n)
+    above = min(k_prime, k - 1)
+    counts = (k - 1 - above, k - 1, k, k + k_prime)
+    strong, inside, top, wider = (
+        mask.astype(reference.dtype) for mask in leading_masks(reference, *counts)
+    )
+    anchor = (k_prime - above) * (top - inside)
+    return (inside - strong + anchor - (wider - top)) / (above + k_prime)
 
 
-def check_k_prime(
-    k_prime: int, *, k: int, num_features: int, num_anchors: int = 0
-) -> None:
-    """Raise unless k′ pairs of distinct indices exist across the border.
-
-    Anchors are features outside T that are left out of the pairs.
-    """
+def check_k_prime(k_prime: int, *, k: int, num_features: int) -> None:
+    """Raise unless k′ pairs of distinct indices exist across the border."""
     check_count("k_prime", k_prime)
-    most = min(k, num_features - k - num_anchors)
-    if most < 1:
-        raise ValueError(
-            f"k must lie in 1…{num_features - 1 - num_anchors} for anchored pairs of "
-            f"{num_features} features, got k = {k}"
-        )
+    most = min(k, num_features - k)
     if k_prime > most:
         raise ValueError(
             f"k_prime must lie in 1…{most} for k = {k} and {num_features} features, "

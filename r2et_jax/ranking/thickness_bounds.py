@@ -111,22 +111,43 @@ def published_gap_bounds(
     k: int,
     epsilon: Array | float,
 ) -> GapBounds:
-    """The published form: h_ij − (ε/2)‖H_i(x) − H_j(x)‖ and h_ij + ε(L_i + L_j).
+    """The published form: the slope of h_ij at x below, and ε(L_i + L_j) above.
 
-    The lower one is of first order and no bound: the curvature may grow away from x,
-    and of features with opposite signs it takes the wrong combination. The upper one
-    holds, twice as far away as `gap_bounds`.
+        h_ij − (ε/2)‖s_i H_i(x) − s_j H_j(x)‖₂,  h_ij + ε(L_i + L_j),  s = sign g.
+
+    The published H_i is the derivative of the saliency |g_i|, s_i times the row of the
+    Hessian of the score. The lower form is of first order and no bound: curvature and
+    the sign of g_j may change away from x. The upper one holds, twice as far away as
+    `gap_bounds`.
 
     Args:
       gradient, norms, k, epsilon: as in `gap_bounds`.
       at_input: the norms at x itself.
 
+    Returns:
+      `GapBounds`.
+
+    Raises:
+      ValueError: for k out of range or norms of other shapes.
+
+    Example:
+      >>> g, hessian = jnp.array([2.0, -1.0]), jnp.ones((2, 2))
+      >>> norms = row_norms(hessian, g, k=1)
+      >>> print(published_gap_bounds(g, norms, norms, k=1, epsilon=0.5).lower)
+      [[0.29289323]]
+
     Source: R2ET (arXiv 2212.14106), proposition 1.
     """
     gaps = _gaps(gradient, norms, k)
     check_same_shape("at_input", at_input.differences, "norms", norms.differences)
+    signs = jnp.sign(gradient[descending_order(jnp.abs(gradient))])
+    product = signs[:k, None] * signs[None, k:]
+    # A feature without a gradient has a saliency without a slope.
+    alone = jnp.abs(signs[:k, None]) * at_input.rows[:k, None]
+    slope = jnp.where(product > 0, at_input.differences, at_input.sums)
+    slope = jnp.where(product == 0, alone, slope)
     rise = norms.rows[:k, None] + norms.rows[None, k:]
-    return GapBounds(gaps - epsilon / 2 * at_input.differences, gaps + epsilon * rise)
+    return GapBounds(gaps - epsilon / 2 * slope, gaps + epsilon * rise)
 
 
 def thickness_bound(

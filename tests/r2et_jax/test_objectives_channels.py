@@ -152,8 +152,8 @@ def reference_penalty(term, params, ranking_params, index):
         pairs = all_pairs(order) if term == "exp_gap" else smallest(order)
         return np.mean([np.exp(-(own[i] - own[j]) / 0.05) for i, j in pairs])
     if term == "anchored_gap":
-        pairs = [(order[i], order[K]) for i in range(K - KP, K)]
-        pairs += [(order[K], order[j]) for j in range(K + 1, K + 1 + KP)]
+        pairs = [(order[i], order[K - 1]) for i in range(K - 1)]
+        pairs += [(order[K - 1], order[j]) for j in range(K, K + KP)]
         return -np.mean([own[i] - own[j] for i, j in pairs])
     if term in ("radius", "radius_hinge"):
         g, h = (leaf[0 if term == "radius" else 1] for leaf in (slopes, hessians))

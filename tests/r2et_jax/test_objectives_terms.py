@@ -164,8 +164,8 @@ def penalty_by_hand(term, params, held, x, c):
     if term == "mm_exp_gap":
         return np.mean([np.exp(-(values[i] - values[j]) / 0.05) for i, j in pairs])
     if term == "anchored_gap":
-        up = [values[i] - values[order[K]] for i in order[K - KP : K]]
-        down = [values[order[K]] - values[j] for j in order[K + 1 : K + KP + 1]]
+        up = [values[i] - values[order[K - 1]] for i in order[: K - 1]]
+        down = [values[order[K - 1]] - values[j] for j in order[K : K + KP]]
         return -np.mean(up + down)
     if term == "frobenius":
         return np.linalg.norm(hp)

@@ -301,19 +301,32 @@ def test_smallest_pairs_of_all_features_are_the_full_mean():
     np.testing.assert_array_equal(mm, full)
 
 
-@pytest.mark.parametrize(("n", "k", "k_prime"), [(3, 1, 1), (9, 4, 3)])
+@pytest.mark.parametrize(
+    ("n", "k", "k_prime"),
+    # k′ = k, as published: one gap less above the anchor; and 8 with 4 outside.
+    [(3, 1, 1), (9, 4, 3), (12, 4, 3), (9, 4, 4), (12, 8, 4), (12, 11, 1)],
+)
 def test_anchored_pairs_follow_the_formula_in_sorted_order(n, k, k_prime, float64):
     reference, values = map_of(n, 6), map_of(n, 7)
-    ordered = values[order_by_hand(reference)]
-    total = 0.0
-    for i in range(k - k_prime, k):
-        total += ordered[i] - ordered[k]
-    for j in range(k + 1, k + k_prime + 1):
-        total += ordered[k] - ordered[j]
-    anchored = jax.jit(ranking.anchored_weights, static_argnames=("k", "k_prime"))
-    weights = anchored(jnp.asarray(reference), k=k, k_prime=k_prime)
+    h = {rank: value for rank, value in enumerate(values[order_by_hand(reference)], 1)}
+    gaps = [h[i] - h[k] for i in range(max(k - k_prime, 1), k)]
+    gaps += [h[k] - h[j] for j in range(k + 1, k + k_prime + 1)]
+    assert len(gaps) == 2 * k_prime - (k_prime == k)
+    weights = ranking.anchored_weights(jnp.asarray(reference), k=k, k_prime=k_prime)
     value = ranking.weighted_sum(jnp.asarray(values), weights)
-    np.testing.assert_allclose(value, total / (2 * k_prime), rtol=1e-12)
+    np.testing.assert_allclose(value, np.mean(gaps), rtol=1e-12)
+
+
+def test_the_anchor_is_the_last_feature_inside():
+    """12, 11 … 1, the fourth is the last inside: 9 anchors (12 11 10) and (8 7 6)."""
+    values = jnp.arange(12.0, 0.0, -1.0)
+    weights = ranking.anchored_weights(values, k=4, k_prime=3)
+    np.testing.assert_allclose(6 * weights, [1, 1, 1, 0, -1, -1, -1] + [0] * 5)
+    # As published, k′ = k: 12 + 11 + 10 − 3 · 9 and 4 · 9 − (8 + 7 + 6 + 5).
+    weights = ranking.anchored_weights(values, k=4, k_prime=4)
+    np.testing.assert_allclose(
+        7 * weights, [1, 1, 1, 1, -1, -1, -1, -1] + [0] * 4, atol=1e-6
+    )
 
 
 WEIGHTS = {
@@ -411,10 +424,9 @@ MASK = R > 3
             "theta must be positive.*0.0",
         ),
         (
-            lambda: ranking.anchored_weights(R, k=4, k_prime=2),
-            r"1…1.*k = 4.*6 features.*got k_prime = 2",
+            lambda: ranking.anchored_weights(R, k=4, k_prime=3),
+            r"1…2.*k = 4.*6 features.*got k_prime = 3",
         ),
-        (lambda: ranking.anchored_weights(R, k=5, k_prime=1), "got k = 5"),
         (
             lambda: ranking.mean_exponential_gap(R, MASK, theta=-1.0),
             "theta must be positive.*-1.0",

@@ -149,36 +149,75 @@ def test_bounds_are_tight_as_the_ball_shrinks():
     assert tight[-1] > 0.99 and tight == sorted(tight)
 
 
-def test_the_published_lower_bound_fails_where_signs_differ():
-    """g = (2 + u, −1 + u), u = x₀ + x₁: H₀ = H₁, yet the gap falls by 2u.
+def quadratic(smaller):
+    """A score with g = (2 + u, smaller + u), u = x₀ + x₁: both rows of H are (1, 1)."""
 
-    The corrected bound is attained.
-    """
-
-    def quadratic(params, x, target):
+    def of(params, x, target):
         del params, target
-        return 0.5 * (x[0] + x[1]) ** 2 + 2 * x[0] - x[1]
+        return 0.5 * (x[0] + x[1]) ** 2 + 2 * x[0] + smaller * x[1]
 
-    x, epsilon = jnp.zeros(2), 0.5
-    g, h = jax.grad(quadratic, 1)(None, x, 0), jax.hessian(quadratic, 1)(None, x, 0)
-    norms = ranking.row_norms(h, g, k=1)  # the same at every input
+    return of
+
+
+def worst_mean(score, epsilon):
+    """The mean gap h₀₁ from 0 to the end of the ball at which u is smallest."""
     worst = -epsilon * jnp.ones(2) / jnp.sqrt(2.0)
 
     @jax.jit
     def gap(t):
-        values = jnp.abs(jax.grad(quadratic, 1)(None, t * worst, 0))
+        values = jnp.abs(jax.grad(score, 1)(None, t * worst, 0))
         return values[0] - values[1]
 
-    mean, _ = integrate.quad(gap, 0, 1)
+    return integrate.quad(gap, 0, 1)[0]
+
+
+def test_the_published_lower_bound_carries_the_signs():
+    """g = (2 + u, −1 + u): the rows of H are equal, yet the gap falls by 2u."""
+    score, x, epsilon = quadratic(-1.0), jnp.zeros(2), 0.5
+    g, h = jax.grad(score, 1)(None, x, 0), jax.hessian(score, 1)(None, x, 0)
+    norms = ranking.row_norms(h, g, k=1)  # the same at every input
     published = ranking.published_gap_bounds(g, norms, norms, k=1, epsilon=epsilon)
     corrected = ranking.gap_bounds(g, norms, k=1, epsilon=epsilon)
-    assert mean < published.lower[0, 0] - 0.5
-    np.testing.assert_allclose(mean, corrected.lower[0, 0], rtol=1e-9)
-    np.testing.assert_allclose(published.lower[0, 0], 1.0)
+    np.testing.assert_allclose(worst_mean(score, epsilon), published.lower, rtol=1e-9)
+    np.testing.assert_allclose(corrected.lower, published.lower, rtol=1e-12)
     # Far enough, the order turns where the bound on the thickness says.
     share = ranking.thickness_bound(g, norms, k=1, epsilon=4.0)[0, 0]
-    values = jnp.abs(jax.grad(quadratic, 1)(None, share * 8 * worst, 0))
+    worst = -share * 4 * jnp.ones(2) / jnp.sqrt(2.0)
+    values = jnp.abs(jax.grad(score, 1)(None, worst, 0))
     np.testing.assert_allclose(values[0], values[1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_published_slope_is_that_of_the_gap(seed):
+    """‖∇h_ij‖ of the saliency itself, signs of all kinds and one of zero."""
+    rng = np.random.default_rng(seed)
+    h, g = rng.normal(size=(6, 6)), rng.normal(size=6)
+    h, g[4] = h + h.T, 0.0
+    if seed == 2:
+        g[1] = 0.0
+    order = np.argsort(-np.abs(g), kind="stable")
+    # JAX's derivative of |·| at 0 is 1; a saliency of zero has no slope.
+    saliency = jax.jacobian(lambda x: jnp.abs(jnp.asarray(g) + jnp.asarray(h) @ x))
+    slopes = np.where(g[:, None] == 0, 0.0, saliency(jnp.zeros(6)))
+    norms = ranking.row_norms(jnp.asarray(h), jnp.asarray(g), k=2)
+    found = ranking.published_gap_bounds(jnp.asarray(g), norms, norms, k=2, epsilon=0.5)
+    for a, i in enumerate(order[:2]):
+        for b, j in enumerate(order[2:]):
+            gap = np.abs(g[i]) - np.abs(g[j])
+            expected = gap - 0.25 * np.linalg.norm(slopes[i] - slopes[j])
+            np.testing.assert_allclose(found.lower[a, b], expected, rtol=1e-12)
+
+
+def test_the_published_lower_bound_fails_where_a_sign_changes():
+    """g = (2 + u, .1 + u): while g₁ > 0 the gap stays, then it falls by 2u."""
+    score, x, epsilon = quadratic(0.1), jnp.zeros(2), 0.5
+    g, h = jax.grad(score, 1)(None, x, 0), jax.hessian(score, 1)(None, x, 0)
+    norms = ranking.row_norms(h, g, k=1)
+    published = ranking.published_gap_bounds(g, norms, norms, k=1, epsilon=epsilon)
+    corrected = ranking.gap_bounds(g, norms, k=1, epsilon=epsilon)
+    mean = worst_mean(score, epsilon)
+    np.testing.assert_allclose(published.lower, 1.9)
+    assert corrected.lower[0, 0] <= mean < published.lower[0, 0] - 0.4
 
 
 def test_the_published_lower_bound_fails_where_the_curvature_grows():
