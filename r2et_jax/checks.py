@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def check_k(k: int, num_features: int) -> None:
@@ -24,14 +25,21 @@ def check_positive(name: str, value: float) -> None:
     """Raise unless value is a finite number above zero; a traced one is let pass."""
     if isinstance(value, jax.core.Tracer):
         return
-    if not (math.isfinite(value) and value > 0):
+    if not (_is_finite(value) and value > 0):
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
 
 
 def check_nonnegative(name: str, value: float) -> None:
     """Raise unless value is a finite number of at least zero."""
-    if not (math.isfinite(value) and value >= 0):
+    if not (_is_finite(value) and value >= 0):
         raise ValueError(f"{name} must be nonnegative and finite, got {value!r}")
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except TypeError:  # a text, None, an array of several numbers
+        return False
 
 
 def check_count(name: str, value: int, *, minimum: int = 1) -> None:
@@ -47,6 +55,78 @@ def check_in(name: str, value: Any, known: Collection[Any]) -> None:
     if value not in known:
         names = ", ".join(sorted(str(item) for item in known))
         raise ValueError(f"unknown {name} {value!r}; known: {names}")
+
+
+def check_key(key: Any) -> None:
+    """Raise unless key is one key of `jax.random`."""
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    if np.shape(key) == () if typed else dtype == np.uint32 and np.shape(key) == (2,):
+        return
+    raise ValueError(f"key must be one key, such as jax.random.key(0), got {key!r}")
+
+
+def feature_indices(
+    name: str, features: Any, num_features: int | None = None
+) -> tuple[int, ...]:
+    """Indices of features, from a sequence of them or from a boolean mask [n].
+
+    Args:
+      name: of the argument, for messages.
+      features: indices in 0…n−1, none twice, or a mask [n].
+      num_features: n, or None where it is not known.
+
+    Returns:
+      The indices as Python integers, in the order given.
+
+    Raises:
+      ValueError: for anything else: names, fractions, a mask of another length, a mask
+        of zeros and ones that is not boolean and so repeats an index.
+
+    Example:
+      >>> feature_indices("frozen", [False, True, True])
+      (1, 2)
+    """
+    expected = f"{name} must be indices of features or a boolean mask [n]"
+    if hasattr(features, "dtype"):
+        features = np.asarray(features).tolist()
+    if isinstance(features, str) or not isinstance(features, Iterable):
+        raise ValueError(f"{expected}, got {features!r}")
+    items = list(features)
+    if is_mask(items):
+        if num_features not in (None, len(items)):
+            raise ValueError(
+                f"{expected} with n = {num_features}, got a mask of {len(items)}"
+            )
+        return tuple(i for i, item in enumerate(items) if item)
+    for item in items:
+        if isinstance(item, str):
+            raise ValueError(
+                f"{expected}, got the name {item!r}: give its index, as "
+                f"columns.index({item!r}) of a list of all names"
+            )
+        if is_mask([item]) or not hasattr(item, "__index__"):
+            raise ValueError(f"{expected}, got {item!r} among them")
+    indices = tuple(int(item) for item in items)
+    last = "n−1" if num_features is None else num_features - 1
+    beyond = math.inf if num_features is None else num_features
+    wrong = sorted({i for i in indices if not 0 <= i < beyond})
+    if wrong:
+        raise ValueError(f"{name}: feature indices must lie in 0…{last}, got {wrong}")
+    twice = sorted({i for i in indices if indices.count(i) > 1})
+    if twice:
+        raise ValueError(f"{expected}, got {twice[0]} twice; a mask must be boolean")
+    return indices
+
+
+def is_mask(features: Any) -> bool:
+    """Whether these are truth values alone, and at least one: a mask [n]."""
+    if hasattr(features, "dtype"):
+        return features.dtype == bool and features.ndim == 1
+    if isinstance(features, str) or not isinstance(features, Collection):
+        return False
+    kinds = bool, np.bool_
+    return len(features) > 0 and all(isinstance(item, kinds) for item in features)
 
 
 def check_ndim(name: str, array: Any, ndim: int) -> None:
@@ -67,11 +147,35 @@ def check_same_shape(name: str, array: Any, other_name: str, other: Any) -> None
         )
 
 
+# Whose objects are no `apply` or `params` as they are, and what to pass instead.
+_MODULES = {
+    "equinox": "params, static = equinox.partition(model, equinox.is_array) and "
+    "apply = lambda params, x: equinox.combine(params, static)(x)",
+    "flax.nnx": "graph, params = nnx.split(model) and "
+    "apply = lambda params, x: nnx.merge(graph, params)(x)",
+    "flax.linen": "apply = model.apply and params = model.init(key, x)",
+}
+
+
 def check_model(apply: Any, params: Any, x: Any) -> None:
     """Raise unless `apply(params, x)` takes one input x to logits [C]; runs nothing."""
+    _check_no_module("params", params)
+    if not callable(apply):
+        _check_no_module("apply", apply)
+        raise ValueError(
+            "apply must be a function, apply(params, x) -> logits [C], got "
+            f"{_described(apply)}"
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not _is_numeric(leaf):
+            raise ValueError(
+                "params must be a pytree of arrays, got "
+                f"{_described(leaf)} at params{jax.tree_util.keystr(path)}"
+            )
     try:
         logits = jax.eval_shape(apply, params, x)
     except Exception as error:
+        _check_no_module("apply", apply)
         raise ValueError(
             f"the model does not take an input of shape {x.shape}: {error}"
         ) from error
@@ -81,3 +185,34 @@ def check_model(apply: Any, params: Any, x: Any) -> None:
             f"{getattr(logits, 'shape', type(logits).__name__)} for an input of shape "
             f"{x.shape}"
         )
+    if not np.issubdtype(logits.dtype, np.inexact):
+        raise ValueError(
+            f"apply must return logits, which are floats, got dtype {logits.dtype}"
+        )
+
+
+def _check_no_module(name: str, value: Any) -> None:
+    """Raise for a model object of a library whose parameters stand inside of it."""
+    for cls in type(value).__mro__:
+        for library, instead in _MODULES.items():
+            if cls.__name__ == "Module" and cls.__module__.startswith(library):
+                raise ValueError(
+                    f"{name} must not be a module, got a {type(value).__name__} of "
+                    f"{library}: pass {instead}"
+                )
+
+
+def _is_numeric(leaf: Any) -> bool:
+    if isinstance(leaf, bool | int | float | complex):
+        return True
+    dtype = getattr(leaf, "dtype", None)
+    return (
+        dtype is not None
+        and dtype != np.dtype(object)
+        and not isinstance(dtype, np.dtypes.StrDType)
+    )
+
+
+def _described(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

@@ -135,7 +135,7 @@ def _check_columns(dataset: Dataset) -> None:
                 f"{name}: a group must have at least two columns, got {group}"
             )
         for index in group:
-            if not 0 <= index < n:
+            if not _is_index(index, n):
                 raise ValueError(
                     f"{name}: unknown column {index} in group {group}, expected "
                     f"indices 0…{n - 1}"
@@ -147,7 +147,7 @@ def _check_columns(dataset: Dataset) -> None:
                 )
             seen.add(index)
     for index in dataset.immutable:
-        if not 0 <= index < n:
+        if not _is_index(index, n):
             raise ValueError(
                 f"{name}: unknown immutable column {index}, expected indices 0…{n - 1}"
             )
@@ -165,6 +165,11 @@ def _check_columns(dataset: Dataset) -> None:
             f"{name}: lower must be at most upper, got {dataset.lower[i]} and "
             f"{dataset.upper[i]} for column {dataset.columns[i]!r}"
         )
+
+
+def _is_index(index: Any, n: int) -> bool:
+    whole = hasattr(index, "__index__") and not isinstance(index, bool | np.bool_)
+    return whole and 0 <= index < n
 
 
 def _check_split(dataset: Dataset, split_name: str, split: Split) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from r2et_jax.checks import feature_indices
 from r2et_jax.datasets.containers import (
     SPLITS,
     Dataset,
@@ -103,8 +104,8 @@ def from_arrays(
       y: [m] class indices 0…C−1.
       name: of the data set, for records.
       columns: n names; x0, x1, … by default.
-      groups: complete one-hot groups, as column indices.
-      immutable: indices of columns that a person cannot change.
+      groups: complete one-hot groups, each one column indices or a boolean mask [n].
+      immutable: columns that a person cannot change: indices, or a boolean mask [n].
       lower: [n] least legal values in the user's units; None for no bound.
       upper: [n] largest legal values in the user's units; None for no bound.
       seed: of the split.
@@ -164,8 +165,11 @@ def from_arrays(
         name=name,
         **{s: Split(scaled[rows[s]], y[rows[s]].astype(np.int32)) for s in SPLITS},
         columns=columns,
-        groups=tuple(tuple(int(i) for i in group) for group in groups),
-        immutable=tuple(int(i) for i in immutable),
+        groups=tuple(
+            feature_indices(f"{name}: groups[{i}]", group, n)
+            for i, group in enumerate(groups)
+        ),
+        immutable=feature_indices(f"{name}: immutable", immutable, n),
         lower=((lower - mean) / std).astype(np.float32),
         upper=((upper - mean) / std).astype(np.float32),
         meta={

@@ -135,6 +135,15 @@ def test_constant_column_is_only_centred():
     np.testing.assert_allclose(dataset.train.x[:, 1], 0, atol=1e-7)
 
 
+def test_columns_may_be_given_by_masks():
+    red_to_blue, age = np.array([0, 0, 0, 1, 1, 1], bool), [True] + [False] * 5
+    _, _, dataset = made_up(groups=[red_to_blue], immutable=age)
+    assert dataset.groups == ((3, 4, 5),)
+    assert dataset.immutable == (0,)
+    with pytest.raises(ValueError, match="unknown immutable column True"):
+        validate(dataset._replace(immutable=(True, False)))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_from_arrays_names_row_and_column_of_nan(bad):
     x = np.zeros((20, 2))
@@ -150,11 +159,14 @@ def test_from_arrays_names_row_and_column_of_nan(bad):
     [
         ({"columns": ["a", "b"]}, "expected 6 column names, got 2"),
         ({"columns": ["a"] * 6}, "column names must differ, got 'a' twice"),
-        ({"groups": [(3, 9)]}, r"unknown column 9 in group \(3, 9\), expected .*0…5"),
+        ({"groups": [(3, 9)]}, r"groups\[0\]: feature indices .*0…5, got \[9\]"),
         ({"groups": [(3,)]}, "at least two columns"),
         ({"groups": [(3, 4, 5), (5, 2)]}, "disjoint, got column 5 \\('blue'\\) twice"),
         ({"groups": [(2, 3)]}, r"group \(member, red\) must be one-hot, got"),
-        ({"immutable": [6]}, "unknown immutable column 6, expected indices 0…5"),
+        ({"immutable": [6]}, r"immutable: feature indices .*0…5, got \[6\]"),
+        ({"immutable": [1.9]}, "immutable must be indices .*got 1.9 among them"),
+        ({"immutable": ["age"]}, "immutable must be .*got the name 'age': give its"),
+        ({"immutable": [True, False]}, "n = 6, got a mask of 2"),
         ({"lower": [0.0]}, r"lower must have shape \(6,\).*got \(1,\)"),
         ({"upper": [0.0] * 6}, "lower must be at most upper|outside the box"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2et_jax import threat as threats
-from r2et_jax.threat import threat_model
+from r2et_jax.threat import definition, threat_model
 
 # Four numbers and a one-hot group of three.
 N = 7
@@ -119,7 +119,7 @@ def excess_by_hand(name, clean, point, epsilon):
 
 
 def test_docstring_examples_run():
-    result = doctest.testmod(threats)
+    result = doctest.testmod(definition)
     assert result.attempted > 0 and result.failed == 0
 
 
@@ -204,9 +204,10 @@ def test_projection_onto_the_box_and_the_ball_from_far_away():
 
 
 @pytest.mark.parametrize("norm", threats.NORMS)
-def test_a_clean_input_outside_of_the_box_is_first_moved_inside(norm):
+def test_a_clean_input_outside_of_the_box_is_moved_inside_where_asked(norm):
     clean = np.float32([2.0, 0.0, 3.0])
-    threat = threat_model(norm, 0.5, lower=-1.0, upper=1.0, frozen=[2], num_features=3)
+    box = {"lower": -1.0, "upper": 1.0, "frozen": [2], "num_features": 3}
+    threat = threat_model(norm, 0.5, **box, clip=True)
     moved = np.float32([1.0, 0.0, 3.0])  # a frozen feature stays
     np.testing.assert_allclose(project(threat, clean, clean), moved, atol=1e-6)
     assert contains(threat, moved, clean)

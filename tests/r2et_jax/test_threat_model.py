@@ -140,7 +140,7 @@ def test_a_grid_of_budgets_maps_in_one_call():
         (lambda: threat_model(prediction="any"), "unknown prediction rule 'any'"),
         (lambda: threats.with_epsilon(threat_model(), -1.0), "epsilon must be.*-1.0"),
         (lambda: threat_model(groups=[(0, 1), (1, 2)]), "must not overlap"),
-        (lambda: threat_model(groups=[(0, 0)]), "must not overlap"),
+        (lambda: threat_model(groups=[(0, 0)]), r"groups\[0\].*got 0 twice"),
         (lambda: threat_model(groups=[()]), "must not be empty"),
         (
             lambda: threat_model(

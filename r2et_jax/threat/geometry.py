@@ -1,171 +1,19 @@
-"""The threat model: what an adversary may do to an input.
-
-One object serves attacks, metrics and certificates. It is a pytree: the budget and
-the bounds are traced data, so that a grid of budgets shares one compiled program; the
-norm and the rules are static.
-"""
+"""The inputs that a threat model admits: nearest ones, membership, random ones."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax.checks import check_in, check_nonnegative
 from r2et_jax.numerics import unit_l2
+from r2et_jax.threat.definition import ThreatModel
 from r2et_jax.types import Array
 
-NORMS = ("l2", "linf")
-GROUP_RULES = ("free", "simplex", "frozen")
-PREDICTION_RULES = ("free", "same_class", "penalized")
-ABSENT_RULES = ("free", "frozen")
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["epsilon", "lower", "upper", "movable", "penalty"],
-    meta_fields=["norm", "groups", "prediction", "absent"],
-)
-@dataclasses.dataclass(frozen=True)
-class ThreatModel:
-    """Perturbed inputs x′ that an adversary may choose around a clean input x.
-
-    Build it with `threat_model`, which checks its arguments.
-
-    Attributes:
-      epsilon: budget ε ≥ 0 on ‖x′ − x‖, in units of x.
-      lower, upper: box [n] that contains x′, or None.
-      movable: boolean [n], the features that may change, or None for all.
-      penalty: weight of the change of prediction under the rule `penalized`.
-      norm: "l2" or "linf".
-      groups: one-hot groups that stay on their simplex, as tuples of indices.
-      prediction: "free", "same_class" (x′ counts only where the predicted class
-        stays) or "penalized" (the attack's objective pays for changing it).
-      absent: "free", or "frozen": features that are zero at the clean input stay so.
-    """
-
-    epsilon: Array
-    lower: Array | None
-    upper: Array | None
-    movable: Array | None
-    penalty: Array
-    norm: str
-    groups: tuple[tuple[int, ...], ...]
-    prediction: str
-    absent: str = "free"
-
-
-def threat_model(
-    norm: str = "l2",
-    epsilon: float = 1.0,
-    *,
-    lower: Array | float | None = None,
-    upper: Array | float | None = None,
-    frozen: Sequence[int] = (),
-    groups: Sequence[Sequence[int]] = (),
-    group_rule: str = "free",
-    absent: str = "free",
-    prediction: str = "free",
-    penalty: float = 1.0,
-    num_features: int | None = None,
-) -> ThreatModel:
-    """Build a threat model; by default the l2 ball of radius 1, the published one.
-
-    Args:
-      norm: "l2" or "linf".
-      epsilon: budget ε ≥ 0, in units of x.
-      lower, upper: box that contains x′: numbers or arrays [n]. A clean input
-        outside of it is itself moved inside by `project`, except for frozen features.
-      frozen: indices of features that may not change.
-      groups: one-hot groups, as sequences of indices.
-      group_rule: "free" treats the groups as real numbers, "simplex" keeps each one
-        nonnegative with its clean sum, "frozen" forbids to change them.
-      absent: "frozen" keeps at zero what is exactly zero at the clean input, as the
-        absent edges of a sparse graph, whose upper triangle is x.
-      prediction: "free", "same_class" or "penalized", see `ThreatModel`.
-      penalty: weight ≥ 0 under "penalized".
-      num_features: n, needed where `frozen` or frozen groups are given; the indices
-        of groups are checked against it.
-
-    Returns:
-      `ThreatModel`.
-
-    Raises:
-      ValueError: for an unknown name, a negative budget, indices outside 0…n−1,
-        groups that are empty, overlap or are half frozen (as simplices of one-hot
-        groups are by `absent`), or lower > upper.
-
-    Example:
-      >>> threat = threat_model("l2", 0.5, lower=0.0, upper=1.0)
-      >>> project(threat, jnp.array([2.0, 0.0]), jnp.array([0.9, 0.0]))
-      Array([1., 0.], dtype=float32)
-    """
-    check_in("norm", norm, NORMS)
-    check_in("group rule", group_rule, GROUP_RULES)
-    check_in("prediction rule", prediction, PREDICTION_RULES)
-    check_in("rule for absent features", absent, ABSENT_RULES)
-    check_nonnegative("epsilon", epsilon)
-    check_nonnegative("penalty", penalty)
-    members = tuple(tuple(int(i) for i in group) for group in groups)
-    if () in members:
-        raise ValueError(f"one-hot groups must not be empty, got {members}")
-    flat = [i for group in members for i in group]
-    if len(flat) != len(set(flat)):
-        raise ValueError(f"one-hot groups must not overlap, got {members}")
-    fixed = {int(i) for i in frozen}
-    if group_rule == "frozen":
-        fixed |= set(flat)
-    kept = members if group_rule == "simplex" else ()
-    for group in kept:
-        if 0 < len(fixed & set(group)) < len(group):
-            raise ValueError(
-                f"the one-hot group {group} is half frozen: freeze all of it or none"
-            )
-    kept = tuple(group for group in kept if not fixed & set(group))
-    if kept and absent == "frozen":
-        raise ValueError(
-            "absent='frozen' would freeze all of a one-hot group but one: choose "
-            "group_rule 'frozen', got 'simplex'"
-        )
-    last = "n−1" if num_features is None else num_features - 1
-    wrong = [i for i in sorted(fixed | set(flat)) if i < 0]
-    if num_features is not None:
-        wrong += [i for i in sorted(fixed | set(flat)) if i >= num_features]
-    if wrong:
-        raise ValueError(f"feature indices must lie in 0…{last}, got {wrong}")
-    movable = None
-    if fixed:
-        if num_features is None:
-            raise ValueError("num_features is needed where features are frozen")
-        movable = np.ones(num_features, bool)
-        movable[sorted(fixed)] = False
-        movable = jnp.asarray(movable)
-    bounds = -np.inf if lower is None else lower, np.inf if upper is None else upper
-    if not np.all(np.less_equal(*bounds)):  # NaN included
-        raise ValueError(f"lower must not exceed upper, got {lower} and {upper}")
-    # `float` is float32, and float64 where JAX has it enabled.
-    return ThreatModel(
-        epsilon=jnp.asarray(epsilon, float),
-        lower=None if lower is None else jnp.asarray(lower, float),
-        upper=None if upper is None else jnp.asarray(upper, float),
-        movable=movable,
-        penalty=jnp.asarray(penalty, float),
-        norm=norm,
-        groups=kept,
-        prediction=prediction,
-        absent=absent,
-    )
-
-
-def with_epsilon(threat: ThreatModel, epsilon: float) -> ThreatModel:
-    """The same threat model at another budget."""
-    check_nonnegative("epsilon", epsilon)
-    dtype = threat.epsilon.dtype
-    return dataclasses.replace(threat, epsilon=jnp.asarray(epsilon, dtype))
+# Rounding of float32 values at the border of the box, as a share of the bound.
+_SLACK = 1e-5
 
 
 def movable_features(threat: ThreatModel, clean: Array) -> Array | None:
@@ -204,12 +52,26 @@ def project(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
     Args:
       threat: the threat model.
       perturbed: proposed x′ [n].
-      clean: x [n]; where it violates the box or a simplex, it is first moved onto
-        them, and the ball is taken around the moved point.
+      clean: x [n]; where it violates the box or a simplex and the threat model clips,
+        it is first moved onto them, and the ball is taken around the moved point.
 
     Returns:
-      Admissible x′ [n].
+      Admissible x′ [n]; NaN if a traced clean input is outside of what the threat model
+      allows and it does not clip.
+
+    Raises:
+      ValueError: for a threat model of another n, or a clean input, not traced, that is
+        outside.
     """
+    known = jax.tree.leaves((threat, clean))
+    if not any(isinstance(array, jax.core.Tracer) for array in known):
+        check_inputs(threat, np.asarray(clean)[None])
+    admissible = _is_admissible(threat, clean)
+    nearest = _project(threat, perturbed, clean)
+    return nearest if admissible is True else jnp.where(admissible, nearest, jnp.nan)
+
+
+def _project(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
     threat = _at(threat, clean)
     if threat.movable is not None:
         perturbed = jnp.where(threat.movable, perturbed, clean)
@@ -247,6 +109,7 @@ def _num_halvings(dtype) -> int:
 
 def _at(threat: ThreatModel, clean: Array) -> ThreatModel:
     """The threat model at one input: in its float type, with what may move there."""
+    _check_shapes(threat, clean.shape)
     cast = {
         name: getattr(threat, name).astype(clean.dtype)
         for name in ("epsilon", "lower", "upper")
@@ -254,6 +117,23 @@ def _at(threat: ThreatModel, clean: Array) -> ThreatModel:
     }
     movable = movable_features(threat, clean)
     return dataclasses.replace(threat, **cast, movable=movable, absent="free")
+
+
+def _check_shapes(threat: ThreatModel, shape: tuple[int, ...]) -> None:
+    """Raise unless the threat model fits inputs of this shape."""
+    for name in ("lower", "upper", "movable"):
+        part = getattr(threat, name)
+        if part is not None and part.shape not in ((), shape):
+            raise ValueError(
+                f"the threat model has {name} of shape {part.shape}, expected "
+                f"{shape} as of the input"
+            )
+    beyond = [i for group in threat.groups for i in group if i >= shape[0]]
+    if beyond:
+        raise ValueError(
+            f"the threat model has feature {beyond[0]} in a one-hot group, expected "
+            f"indices in 0…{shape[0] - 1} as of the input"
+        )
 
 
 def _is_constrained(threat: ThreatModel) -> bool:
@@ -333,8 +213,9 @@ def contains(
     """Whether x′ is admissible up to `tolerance` in every constraint (boolean).
 
     The admissible set is that of `project`: around a clean input that violates the
-    box or a simplex, the ball is taken around the moved point.
+    box or a simplex it is empty, or with `clip` the ball is that of the moved point.
     """
+    admissible = _is_admissible(threat, clean)
     threat = _at(threat, clean)
     movable = True if threat.movable is None else threat.movable
     length = distance(threat, perturbed, _center(threat, clean))
@@ -352,7 +233,64 @@ def contains(
         inside &= jnp.all(perturbed[index] >= -tolerance)
         change = jnp.sum(perturbed[index]) - jnp.sum(clean[index])
         inside &= jnp.abs(change) <= tolerance
-    return inside & jnp.all(jnp.isfinite(perturbed))
+    return inside & admissible & jnp.all(jnp.isfinite(perturbed))
+
+
+def check_inputs(threat: ThreatModel, x: Array) -> None:
+    """Raise unless the threat model fits inputs that are known, not traced.
+
+    Args:
+      threat: the threat model.
+      x: clean inputs [m, n].
+
+    Raises:
+      ValueError: for a box, frozen features or groups of another n; unless the threat
+        model clips, for a clean input outside of the box or with a negative value in a
+        one-hot group that stays on its simplex.
+    """
+    x = np.asarray(x)
+    _check_shapes(threat, x.shape[1:])
+    # By NumPy, since JAX would trace it where the caller is traced.
+    threat = jax.tree.map(np.asarray, threat)
+    limits = _limits(threat, x[0], xp=np)
+    inside = _is_inside(threat, x, limits, xp=np)
+    if threat.clip or inside.all():
+        return
+    index = tuple(np.argwhere(~inside)[0].tolist())
+    low, high = (limit[index[1:]] for limit in limits)
+    rows = int((~inside).reshape(len(x), -1).any(axis=1).sum())
+    raise ValueError(
+        f"x{list(index)} is {x[index]:g}, outside of what the threat model allows in "
+        f"that column, [{low:g}, {high:g}] ({rows} of {len(x)} inputs are outside "
+        "somewhere): give bounds in the units of x that contain all inputs, or "
+        "clip=True to move them inside"
+    )
+
+
+def _limits(threat: ThreatModel, clean: Array, *, xp=jnp) -> list[Array]:
+    """What the box and the simplices allow each feature: lowest and highest [n]."""
+    floor = np.full(clean.shape, -np.inf, clean.dtype)
+    for group in threat.groups:
+        floor[list(group)] = 0
+    lower = floor if threat.lower is None else threat.lower.astype(clean.dtype)
+    upper = np.inf if threat.upper is None else threat.upper.astype(clean.dtype)
+    return [xp.maximum(lower, floor), xp.broadcast_to(upper, clean.shape)]
+
+
+def _is_inside(threat: ThreatModel, clean: Array, limits, *, xp=jnp) -> Array:
+    """Whether each feature is where it may be at a clean input: boolean as clean."""
+    low, high = limits
+    inside = clean >= low - _SLACK * xp.maximum(abs(low), 1)
+    inside &= clean <= high + _SLACK * xp.maximum(abs(high), 1)
+    movable = movable_features(threat, clean)
+    return inside if movable is None else inside | ~movable
+
+
+def _is_admissible(threat: ThreatModel, clean: Array) -> Array | bool:
+    """Whether a threat model that does not clip admits a clean input (boolean)."""
+    if threat.clip or not _is_constrained(threat):
+        return True
+    return jnp.all(_is_inside(threat, clean, _limits(threat, clean)))
 
 
 def sample(threat: ThreatModel, clean: Array, *, key: Array) -> Array:

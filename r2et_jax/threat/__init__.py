@@ -1,0 +1,39 @@
+"""The threat model: what an adversary may do to an input."""
+
+from r2et_jax.threat.definition import (
+    ABSENT_RULES,
+    GROUP_RULES,
+    NORMS,
+    PREDICTION_RULES,
+    ThreatModel,
+    threat_model,
+    with_epsilon,
+)
+from r2et_jax.threat.geometry import (
+    check_inputs,
+    contains,
+    distance,
+    movable_features,
+    project,
+    project_bounded_simplex,
+    sample,
+    sample_boundary,
+)
+
+__all__ = [
+    "ABSENT_RULES",
+    "GROUP_RULES",
+    "NORMS",
+    "PREDICTION_RULES",
+    "ThreatModel",
+    "check_inputs",
+    "contains",
+    "distance",
+    "movable_features",
+    "project",
+    "project_bounded_simplex",
+    "sample",
+    "sample_boundary",
+    "threat_model",
+    "with_epsilon",
+]
