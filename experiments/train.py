@@ -148,6 +148,10 @@ def _weights(common) -> dict[str, Any]:
             f"), got --weights={','.join(given)}"
         )
     grid = {term: (weight,) for term, weight in zip(terms, weights, strict=True)}
+    if grid.get("tau") == (0.0,):
+        raise ValueError(
+            f"{method} takes a step tau above 0, got --weights={','.join(given)}"
+        )
     return {"grid" if len(terms) == 1 else "paired": grid}
 
 

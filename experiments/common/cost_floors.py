@@ -181,6 +181,7 @@ FLOORS: dict[str, Floor] = {
     "gap": _RANKED,
     "exp_gap": _RANKED,
     "mm_gap": _RANKED,
+    "mm_gap_k": _RANKED,
     "mm_exp_gap": _RANKED,
     "anchored_gap": _RANKED,
     "curvature": Floor(
@@ -192,6 +193,7 @@ FLOORS: dict[str, Floor] = {
         "the second point: forward 1, g 1, reverse 3",
         _fixed(1),
     ),
+    "tau": Floor(),
     # Of a piecewise-linear network, as the method is trained: H = Jᵀ M J.
     "frobenius": _JACOBIAN,
     "frobenius_squared": Floor(
@@ -272,6 +274,14 @@ FLOORS: dict[str, Floor] = {
     ),
 }
 
+# In place of the cross-entropy at x: a vanilla step's passes are those at x + δ.
+_REPLACED = Floor(
+    Gradient.CONSTANT,
+    _fixed(_STEPS * _ATTACK + 1),
+    f"{_ATTACKED}; forward at x 1",
+    rankings=1,
+)
+
 
 def floor(method: str, network: Network) -> Count:
     """The floor of one training step of a method for one example.
@@ -282,7 +292,8 @@ def floor(method: str, network: Network) -> Count:
       method: a name of `objectives.NAMES`, or several joined by `+`.
       network: the network and the sizes of the ranking terms.
     """
-    terms = [FLOORS[term] for term in objectives.method(method).terms]
+    found = objectives.method(method)
+    terms = [FLOORS[term] for term in found.terms] + [_REPLACED] * found.attacked
     gradient = max((term.gradient for term in terms), default=Gradient.NONE)
     passes, inner, words = _GRADIENTS[gradient]
     passes += 2 + sum(term.passes(network) for term in terms)

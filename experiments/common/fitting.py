@@ -299,8 +299,9 @@ class Fitter:
         objective = self.problem.objective(
             method, model, k=self.k, k_prime=protocol.k_prime
         )
-        # Nothing is ranked without a penalty: no second copy of the parameters.
-        reference = protocol.reference if objective.terms else "self"
+        # Nothing is ranked without a penalty or an attack: no second parameters.
+        ranked = objective.terms or objectives.method(method).attacked
+        reference = protocol.reference if ranked else "self"
         reference = "fixed" if reference == "vanilla" else reference
         averaged = protocol.average_decay is not None
         run = _compile_grid(

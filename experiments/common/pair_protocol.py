@@ -19,7 +19,7 @@ _METHODS = (
 _ESTIMATED = {"exact_h": "hutchinson_h"}
 _SMOKE = ("vanilla", "wd", "r2et_nh", "r2et")
 # Penalties that fall as 1/n: a mean over gaps of a saliency that sums to 1.
-_SHARES = frozenset({"gap", "mm_gap", "adv_gap", "anchored_gap"})
+_SHARES = frozenset({"gap", "mm_gap", "mm_gap_k", "adv_gap", "anchored_gap"})
 # Features of the tables for which the weights were chosen.
 TABULAR_FEATURES = 32
 

@@ -103,6 +103,7 @@ _GRID |= {
     "ig_change": _GRID["adv_loss"],
     "adv_gap": _GRID["gap"],
     "anchored_gap": _GRID["mm_gap"],
+    "mm_gap_k": _GRID["mm_gap"],
     "mm_exp_gap": _GRID["exp_gap"],
     "radius_hinge": _GRID["adv_loss"],
 }
@@ -119,6 +120,8 @@ _PAIRED = {
     "frobenius_squared": (0.1, 1.0, 10.0),
     "certified_gap": (0.03, 0.1, 0.3, 1.0),
     "thickness": (0.1, 0.3, 1.0, 3.0),
+    # No weight, but the step of est_h_fd: a tiny one misses every kink.
+    "tau": (1e-1, 1e-2, 1e-4, 1e-6),
 }
 _PAIRED |= {
     "curvature_fd": _PAIRED["curvature"],
@@ -130,6 +133,7 @@ _PAIRED |= {
     "ig_change": _PAIRED["adv_loss"],
     "adv_gap": _PAIRED["gap"],
     "anchored_gap": _PAIRED["mm_gap"],
+    "mm_gap_k": _PAIRED["mm_gap"],
     "mm_exp_gap": _PAIRED["exp_gap"],
     "radius_hinge": (0.1, 0.3, 1.0, 3.0),
 }

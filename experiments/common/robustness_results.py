@@ -22,14 +22,14 @@ REFERENCE = datasets.REFERENCE_SUFFIX
 BASELINES = frozenset(
     {
         "vanilla", "wd", "wd_decoupled", "sp", "est_h", "est_h_fd", "exact_h",
-        "hutchinson_h", "ssr", "at", "adv_gap", "cl", "cure", "ig_norm",
+        "hutchinson_h", "ssr", "at", "at_mixed", "adv_gap", "cl", "cure", "ig_norm",
     }
 )  # fmt: skip
 # Proposed in the papers of R2ET, thickness in its direct forms included.
 R2ET = frozenset(
     {
-        "r2et", "r2et_nh", "r2et_exp", "r2et_mm", "r2et_mm_nh", "r2et_mm_exp",
-        "r2et_anchored", "ratio", "mc_thickness",
+        "r2et", "r2et_nh", "r2et_exp", "r2et_mm", "r2et_mm_nh", "r2et_mm_k",
+        "r2et_mm_exp", "r2et_anchored", "ratio", "mc_thickness",
     }
 )  # fmt: skip
 OURS = frozenset({"logit_h", "rat", "ratio_hinge", "cert_rank", "skip"})

@@ -153,7 +153,7 @@ _BOUND_NOTES = (
     "lower, upper: bounds by the curvature over the whole ball. outside: share of "
     "pairs outside of these toward the input that the attack found; the theory asks "
     "for 0. below published: share of pairs below the published lower bound, whose "
-    "curvature is that of the input alone and of one sign.",
+    "curvature and signs are those of the input alone.",
     "Θ ≥: lower bound on the thickness, which holds for every distribution in the "
     "ball; beside it the measured one.",
 )
@@ -285,9 +285,8 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
             "The published lower bound, by the curvature at the input alone, holds.",
             "no pair below it toward the input that the attack found",
             published_holds,
-            "It is of first order: the curvature grows away from the input, and for "
-            "features whose gradients differ in sign it takes the difference of rows "
-            "of the Hessian where their sum counts.",
+            "It is of first order: away from the input the curvature grows, and a "
+            "feature outside of the top set may change its sign.",
             exact=True,
             figure="bounds",
         ),

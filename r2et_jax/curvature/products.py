@@ -109,7 +109,7 @@ def sign_direction(gradient: Array, /) -> Array:
 
 
 def directional_norm(
-    score: ScoreFn, *, tau: float | None = None
+    score: ScoreFn, *, tau: Array | float | None = None
 ) -> Callable[..., Array]:
     """Curvature along the sign of the gradient: the penalty of Est-H and of R2ET.
 
@@ -120,7 +120,7 @@ def directional_norm(
     Args:
       score: `score(params, x, target, /) -> scalar`.
       tau: None for the exact product; τ > 0 for the published forward difference
-        (see `finite_difference_hvp`).
+        (see `finite_difference_hvp`), a number or a traced scalar.
 
     Returns:
       `fn(params, x, target, /) -> scalar ≥ 0`, differentiable in params and x with
@@ -147,7 +147,7 @@ def directional_norm(
             # finds v is not repeated for H v.
             g, tangent = jax.linearize(gradient, x)
             return safe_norm(tangent(sign_direction(g)))
-        g = gradient(x)
-        return safe_norm(gradient(x + tau * sign_direction(g)) - g) / tau
+        g, step = gradient(x), jnp.asarray(tau, x.dtype)
+        return safe_norm(gradient(x + step * sign_direction(g)) - g) / step
 
     return norm

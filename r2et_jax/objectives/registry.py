@@ -30,11 +30,14 @@ class Method(NamedTuple):
       smooth: whether its model has softplus in place of a piecewise-linear
         activation.
       skip: whether its model has a linear part beside the network.
+      attacked: whether its cross-entropy is at the input that a ranking attack found,
+        in place of the clean one.
     """
 
     terms: tuple[str, ...]
     smooth: bool = False
     skip: bool = False
+    attacked: bool = False
 
 
 METHODS: dict[str, Method] = {
@@ -44,7 +47,7 @@ METHODS: dict[str, Method] = {
     "sp": Method((), smooth=True),
     "skip": Method((), skip=True),
     "est_h": Method(("curvature",)),
-    "est_h_fd": Method(("curvature_fd",)),
+    "est_h_fd": Method(("curvature_fd", "tau")),
     "exact_h": Method(("frobenius",)),
     "hutchinson_h": Method(("frobenius_squared",)),
     "ssr": Method(("spectral",)),
@@ -52,7 +55,8 @@ METHODS: dict[str, Method] = {
     "cl": Method(("cross_lipschitz",)),
     "cure": Method(("gradient_change",)),
     "ig_norm": Method(("ig_change",)),
-    "at": Method(("adv_loss",)),
+    "at": Method((), attacked=True),
+    "at_mixed": Method(("adv_loss",)),
     "adv_gap": Method(("adv_gap",)),
     "rat": Method(("adv_hinge",)),
     "r2et": Method(("gap", "curvature")),
@@ -60,6 +64,7 @@ METHODS: dict[str, Method] = {
     "r2et_exp": Method(("exp_gap", "curvature")),
     "r2et_mm": Method(("mm_gap", "curvature")),
     "r2et_mm_nh": Method(("mm_gap",)),
+    "r2et_mm_k": Method(("mm_gap_k", "curvature")),
     "r2et_mm_exp": Method(("mm_exp_gap", "curvature")),
     "r2et_anchored": Method(("anchored_gap", "curvature")),
     "ratio": Method(("radius",)),
@@ -75,7 +80,7 @@ DESCRIPTIONS = {
     "sp": "softplus activations, no penalty",
     "skip": "a linear part aᵀx beside the network, no penalty",
     "est_h": "‖Hv‖₂ of the probability, v the sign of its gradient, exact product",
-    "est_h_fd": "the same by a finite difference of step .1",
+    "est_h_fd": "the same by a finite difference of step τ, its second weight",
     "exact_h": "‖H‖_F of the probability, exact",
     "hutchinson_h": "‖H‖_F² of the probability, the square, by Hutchinson's unbiased "
     "estimate from 4 random probes",
@@ -84,7 +89,9 @@ DESCRIPTIONS = {
     "cl": "‖∇z_a − ∇z_b‖₂², mean over pairs of classes (cross-Lipschitz)",
     "cure": "‖∇ℓ(x + εz) − ∇ℓ(x)‖₂² along the sign z of the loss's gradient (CURE)",
     "ig_norm": "largest ‖IG(x, x′)‖₁ of the loss over the ball, 3 steps (IG-NORM)",
-    "at": "cross-entropy at an input that 3 steps on the mean gap found",
+    "at": "cross-entropy at an input that 3 steps on the mean gap found, in place of "
+    "that at the clean one",
+    "at_mixed": "the same with a weight, added to that at the clean one",
     "adv_gap": "−mean gap at an input that 3 steps on the mean gap found",
     "rat": "hinge on the clean top-k set at an input that 3 steps on the smooth "
     "P@k found from a random start",
@@ -93,6 +100,7 @@ DESCRIPTIONS = {
     "r2et_exp": "mean exp(−gap/θ) + ‖Hv‖₂",
     "r2et_mm": "−mean of the k′ smallest gaps + ‖Hv‖₂",
     "r2et_mm_nh": "−mean of the k′ smallest gaps",
+    "r2et_mm_k": "r2et_mm with the published k′ = k",
     "r2et_mm_exp": "mean exp(−gap/θ) of the k′ smallest gaps + ‖Hv‖₂",
     "r2et_anchored": "−mean gap of 2k′ pairs with the last feature inside + ‖Hv‖₂",
     "ratio": "−mean gap/slope of the k′ border pairs, of the probability",
@@ -137,6 +145,7 @@ def method(name: str) -> Method:
         terms,
         smooth=any(METHODS[part].smooth for part in parts),
         skip=any(METHODS[part].skip for part in parts),
+        attacked=any(METHODS[part].attacked for part in parts),
     )
 
 
@@ -154,14 +163,17 @@ def objective(
 ) -> Objective:
     """Cross-entropy plus the penalties of a method, as means over the batch.
 
+    With `at` the cross-entropy is that at an attacked input alone.
+
     Args:
       name: a name of `NAMES`, or several joined by `+`.
       apply: model of one example.
       k: size of the top set.
-      k_prime: pairs of the forms that take the smallest gaps; k by default.
+      k_prime: pairs of the forms that take the smallest gaps; k by default. That of
+        `r2et_mm_k` is k in any case, or n − k where that is less.
       surrogate: smooth stand-in with the same parameters, through which attacks inside
-        `at`, `adv_gap` and `rat` go; the model itself by default, which hides its
-        ranking from them if it is piecewise linear.
+        `at`, `at_mixed`, `adv_gap` and `rat` go; the model itself by default, which
+        hides its ranking from them if it is piecewise linear.
       epsilon: radius of the l2 ball of those attacks, of `cert_rank` and of `ig_norm`,
         the step of `cure`, the margin of `ratio_hinge`; 1 suits standardised columns.
       layers: `layers(params)`, the weights of a network with one hidden layer and one
@@ -173,7 +185,8 @@ def objective(
         divisor of n. k then counts pixels. Curvature stays that of x.
 
     Returns:
-      `Objective`. Its loss takes one weight for each of `terms`, as an array, so that
+      `Objective`. Its loss takes one weight for each of `terms` (that of `tau` is the
+      step of `est_h_fd`, from 1e-6 to 1e-1 as published), as an array, so that
       a grid of weights shares one compiled program; `reference` are the parameters
       of the model whose ranking is kept, or None for the model being trained; `key`
       is this batch's, for methods that draw at random (`hutchinson_h`, `rat`,
@@ -193,7 +206,8 @@ def objective(
 
     Source: R2ET (arXiv 2212.14106), section 4.
     """
-    terms = method(name).terms
+    found = method(name)
+    terms = found.terms
     check_positive("epsilon", epsilon)
     check_count("channels", channels)
     setting = Setting(
@@ -207,6 +221,7 @@ def objective(
     )
     parts = [TERMS[term] for term in terms]
     built = [part.build(apply, setting) if part.build else None for part in parts]
+    attacked = TERMS["adv_loss"].build(apply, setting) if found.attacked else None
     is_random = any(part.random for part in parts)
 
     def loss(params, x, y, weights, /, *, reference=None, key=None, progress=1.0):
@@ -218,15 +233,20 @@ def objective(
         if is_random and key is None:
             raise ValueError(f"{name} draws at random: pass a key, got None")
         logits = jax.vmap(apply, (None, 0))(params, x)
-        total = jnp.mean(jax.vmap(cross_entropy)(logits, y))
+        if attacked is None:
+            each = jax.vmap(cross_entropy)(logits, y)
+        else:
+            each = jax.vmap(functools.partial(attacked, params, reference))(x, y)
+        total = jnp.mean(each)
         target = predicted_class(jax.lax.stop_gradient(logits))
         for i, (part, penalty) in enumerate(zip(parts, built, strict=True)):
-            if part.decay:
+            if part.decay or part.number:
                 continue
             if part.on_params:
                 value = part.on_params(params)
             else:
                 fixed = {"progress": progress} if part.ramped else {}
+                fixed |= {name: weights[terms.index(name)] for name in part.numbers}
                 each = jax.vmap(functools.partial(penalty, params, reference, **fixed))
                 about = y if part.of_label else target
                 drawn = {}

@@ -60,6 +60,8 @@ class Term(NamedTuple):
       ramped: whether it takes a keyword `progress`.
       decay: whether it is decoupled weight decay: no part of the loss, its weight is
         for the optimiser.
+      number: whether it is no penalty: its weight is a number that another one takes.
+      numbers: the names of such numbers, which the penalty takes as keywords.
     """
 
     build: Callable[[ApplyFn, Setting], penalties.Penalty] | None = None
@@ -68,6 +70,8 @@ class Term(NamedTuple):
     random: bool = False
     ramped: bool = False
     decay: bool = False
+    number: bool = False
+    numbers: tuple[str, ...] = ()
 
 
 def _inner(setting: Setting) -> adversarial.InnerAttack:
@@ -98,6 +102,7 @@ TERMS: dict[str, Term] = {
     "gap": Term(lambda apply, s: penalties.mean_gap(apply, **s.ranked)),
     "exp_gap": Term(lambda apply, s: penalties.exponential_gap(apply, **s.ranked)),
     "mm_gap": Term(lambda apply, s: penalties.smallest_pairs(apply, **s.smallest)),
+    "mm_gap_k": Term(lambda apply, s: penalties.smallest_pairs(apply, **s.ranked)),
     "mm_exp_gap": Term(
         lambda apply, s: penalties.exponential_smallest(apply, **s.smallest)
     ),
@@ -106,8 +111,9 @@ TERMS: dict[str, Term] = {
     ),
     "curvature": Term(lambda apply, s: penalties.directional_curvature(apply)),
     "curvature_fd": Term(
-        lambda apply, s: penalties.directional_curvature(apply, tau=1e-1)
+        lambda apply, s: penalties.directional_difference(apply), numbers=("tau",)
     ),
+    "tau": Term(number=True),
     "frobenius": Term(
         lambda apply, s: curvature_penalties.frobenius_curvature(apply, split=s.split)
     ),

@@ -185,6 +185,11 @@ def test_a_floor_is_the_sum_of_its_passes():
     # 2 × 5 border pairs and 7 border features, for each of 70 hidden units.
     certified = cost_floors.floor("cert_rank", deep._replace(k=2))
     assert certified.flops == ranked.flops + 70 * (10 * 10 + 11 * 7)
+    # Three steps of four passes; forward and gradient at x; a vanilla step at x + δ.
+    attacked = cost_floors.floor("at", deep)
+    assert attacked.flops == vanilla.flops + (3 * 4 + 2) * whole + ranked.extra
+    mixed = cost_floors.floor("at_mixed", deep)
+    assert mixed.flops == attacked.flops + whole + inner
     noisy = cost_floors.floor("hutchinson_h", deep._replace(number=7.0))
     assert noisy.extra == 7 * 4 * 50
 

@@ -95,6 +95,16 @@ def test_every_k_prime_has_its_pairs(experiment, bundled, k):
             weigh(values, k=k, k_prime=level)
 
 
+def test_methods_of_equal_effort_try_twelve_settings():
+    """The step of est_h_fd is tuned with its weight; `at` has nothing to tune."""
+    standard = protocol.PRESETS["standard"]
+    grid = protocol.weight_grid("est_h_fd", standard)
+    assert len(grid) == 12
+    assert {tau for _, tau in grid} == {1e-6, 1e-4, 1e-2, 1e-1}
+    assert len(protocol.weight_grid("r2et_mm_k", standard)) == 12
+    assert protocol.weight_grid("at", standard) == [()]
+
+
 def test_k_prime_is_part_of_what_names_a_model(bundled, tmp_path):
     def folder(name, **changes):
         return fitter(bundled, TINY._replace(**changes), tmp_path)._folder(name)[0]

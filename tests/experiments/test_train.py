@@ -368,6 +368,10 @@ def test_a_seed_that_fell_back_is_the_vanilla_model(run, tmp_path):
             ["vanilla takes 0 penalty weights (none)"],
         ),
         (["--methods=logistic", "--weights=1"], ["logistic takes 0 penalty weights"]),
+        (
+            ["--methods=est_h_fd", "--weights=.1,0"],
+            ["est_h_fd takes a step tau above 0, got --weights=.1,0"],
+        ),
         (["--methods=wd", "--weights="], ["wd takes 1 penalty weights (l2)"]),
         (["--methods=wd", "--weights=-1"], ["weights must be nonnegative", "-1"]),
         (["--methods=wd", "--weights=x"], ["--weights takes numbers", "'x'"]),

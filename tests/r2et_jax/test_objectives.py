@@ -22,12 +22,14 @@ WEIGHTS = {
     "mm_gap": 0.9,
     "curvature": 0.6,
     "curvature_fd": 0.5,
+    "tau": 0.05,
+    "mm_gap_k": 0.8,
 }
 # The other names' penalties are in test_objectives_terms.py.
 HERE = tuple(
     name
     for name in objectives.NAMES
-    if set(objectives.method(name).terms) <= set(WEIGHTS)
+    if set(objectives.method(name).terms) <= set(WEIGHTS) and name != "at"
 )
 NAMES = (*HERE, "wd+r2et_nh")
 RANKED = ("r2et_nh", "r2et_mm_nh", "r2et_exp")
@@ -82,7 +84,8 @@ def penalty_by_hand(term, params, reference, x):
         v = np.sign(g) / np.sqrt(N)
         if term == "curvature":
             return np.linalg.norm(np.asarray(_dense(params, x, c)) @ v)
-        return np.linalg.norm(np.asarray(_slope(params, x + 0.1 * v, c)) - g) / 0.1
+        moved = np.asarray(_slope(params, x + WEIGHTS["tau"] * v, c))
+        return np.linalg.norm(moved - g) / WEIGHTS["tau"]
     ranked = g if reference is None else np.asarray(_slope(reference, x, c))
     values = np.sign(ranked) * g / np.abs(g).sum()
     order = np.argsort(-np.abs(ranked))
@@ -99,6 +102,8 @@ def loss_by_hand(name, params, y, reference=None):
     probability = np.array([probabilities(params, x) for x in X])
     total = -np.mean(np.log(probability[np.arange(M), y]))
     for term in objectives.method(name).terms:
+        if term == "tau":
+            continue
         each = [penalty_by_hand(term, params, reference, x) for x in X]
         total += WEIGHTS[term] * np.mean(each)
     return total
@@ -227,6 +232,43 @@ def test_k_prime_is_k_unless_given():
         return loss(parameters(1), jnp.asarray(X), jnp.asarray(BINARY), jnp.ones(1))
 
     assert value(None) == value(2) != value(1)
+
+
+def test_r2et_mm_k_has_the_published_number_of_pairs():
+    def value(name, k, k_prime):
+        loss = objectives.objective(name, apply, k=k, k_prime=k_prime).loss
+        weights = jnp.array([1.0, 0.0])
+        return loss(parameters(1), jnp.asarray(X), jnp.asarray(BINARY), weights)
+
+    assert value("r2et_mm_k", 2, 1) == value("r2et_mm", 2, 2) != value("r2et_mm", 2, 1)
+    assert value("r2et_mm_k", 4, 1) == value("r2et_mm", 4, 1)  # one feature outside
+
+
+def test_a_tiny_step_misses_the_kink_that_a_large_one_meets():
+    """z = 2x, and 4x − .1 from x = .05 on: between .03 and .08 the slope doubles."""
+
+    def kinked(params, x, /):
+        return params * (x + jax.nn.relu(x - 0.05))
+
+    def penalty(tau):
+        loss = objectives.objective("est_h_fd", kinked, k=1).loss
+        data = jnp.asarray(2.0), jnp.array([[0.03]]), jnp.array([1])
+        return loss(*data, jnp.array([1.0, tau])) - np.log(1 + np.exp(-0.06))
+
+    def slope(z):
+        return 1 / (2 + np.exp(z) + np.exp(-z))
+
+    jump = 4 * slope(0.22) - 2 * slope(0.06)
+    np.testing.assert_allclose(penalty(0.05), jump / 0.05, rtol=1e-9)
+    bend = 2**2 * slope(0.06) * np.tanh(0.03)  # of the sigmoid alone
+    np.testing.assert_allclose(penalty(1e-6), bend, rtol=1e-3)
+
+
+def test_at_has_no_weight_and_goes_into_sums():
+    assert objectives.method("at").terms == ()
+    found = objectives.method("wd+at")
+    assert found.attacked and found.terms == ("l2",)
+    assert objectives.method("at_mixed").terms == ("adv_loss",)
 
 
 @pytest.mark.parametrize("module", ["linearity", "perturb", "registry"])

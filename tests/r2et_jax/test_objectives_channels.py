@@ -28,7 +28,7 @@ TERMS = {
     "ratio": "radius",
     "ratio_hinge": "radius_hinge",
     "adv_gap": "adv_gap",
-    "at": "adv_loss",
+    "at_mixed": "adv_loss",
     "rat": "adv_hinge",
     "mc_thickness": "thickness",
 }
