@@ -5,6 +5,7 @@ the explanations of test inputs and writes records, a table and figures.
 
     python -m experiments.robustness --datasets=adult,bank,compas
     python -m experiments.robustness --datasets=mnist
+    python -m experiments.robustness --datasets=mnist --norm=linf --output_dir=DIR
     python -m experiments.robustness --datasets=planted,hiv
     python -m experiments.robustness --datasets=cifar10
 """
@@ -60,7 +61,7 @@ FLAGS = flags.define_common(
         },
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
-    own=(*training_flags.NAMES, *parts.OF_PAIRS),
+    own=(*training_flags.NAMES, *parts.OF_PAIRS, *parts.OF_IMAGES),
 )
 training_flags.define_training()
 absl_flags.DEFINE_list(
@@ -71,6 +72,7 @@ absl_flags.DEFINE_list(
     allow_override=True,
 )
 parts.define_of_pairs()
+parts.define_norm()
 
 
 def main(argv):
@@ -90,7 +92,10 @@ def main(argv):
         common = common._replace(datasets=(*asked, *more))
     config = {**common.config, "reference_methods": list(reduced)}
     common = common._replace(config=config)
-    chosen = [parts.choose(found, common, _OWN) for found in parts.problems(common)]
+    norm = absl_flags.FLAGS["norm"].value
+    chosen = [
+        parts.choose(found, common, _OWN) for found in parts.problems(common, norm=norm)
+    ]
     folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
     for found, own, k in parts.in_turn(chosen):
         methods = own.methods if found.name in asked else reduced
@@ -155,7 +160,8 @@ def _measure_model(one, evaluator, common, store, everywhere):
                 found = evaluator.attacked(params, name, epsilon, same=same)
                 if name not in _COMPARED or epsilon != max(common.epsilon):
                     found = [r for r in found if r["metric"] != PER_INPUT]
-                store.append([{**cell, **record} for record in found])
+                told = {**cell, "norm": common.norm}
+                store.append([{**told, **record} for record in found])
 
 
 if __name__ == "__main__":

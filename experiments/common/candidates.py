@@ -58,11 +58,13 @@ class Candidates:
         """
         _, flat = _flatten(params, wanted.ndim)
         found = np.full(wanted.size, np.nan)
-        run = validation_precision(self.model, self.k, self.problem.view)
+        run = validation_precision(self.model, self.k, self.problem.selection_view)
         x, partner = jax.tree.map(
             lambda leaf: leaf[: self.num_valid], (self.x, self.partner)
         )
-        budget = self.problem.budget(self.problem.selection_epsilon)
+        budget = self.problem.budget(
+            self.problem.selection_epsilon, norm=self.problem.selection_view.norm
+        )
 
         def one(c):
             params = jax.tree.map(lambda leaf: leaf[c], flat)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.common import pair_protocol
 from experiments.common import protocol as protocols
 from experiments.common.pair_problem import POOLINGS
 from experiments.common.tabular_problem import StructuredProblem
@@ -33,11 +32,18 @@ class ImageProblem(StructuredProblem):
       dataset: images of one shape, flat, with the channels innermost; `meta["shape"]`
         is [height, width] or [height, width, channels].
       pooling: of the ResNet-9, one of `POOLINGS`.
+      norm: of the attacks; None for l2.
     """
 
     protocol_kind, holds = "single", "images"
 
-    def __init__(self, dataset: datasets.Dataset, *, pooling: str = "max"):
+    def __init__(
+        self,
+        dataset: datasets.Dataset,
+        *,
+        pooling: str = "max",
+        norm: str | None = None,
+    ):
         check_in("pooling", pooling, POOLINGS)
         super().__init__(dataset)
         self.pooling = pooling
@@ -49,7 +55,7 @@ class ImageProblem(StructuredProblem):
         self.num_outputs = 1 if num_classes == 2 else num_classes
         names = dataset.meta.get("classes", range(num_classes))
         self.classes = tuple(map(str, names))
-        self.view = View(
+        view = View(
             "image",
             explainer=saliency.of_pixels(channels),
             rho=10.0,
@@ -57,9 +63,9 @@ class ImageProblem(StructuredProblem):
             batch_size=64,
             chunk=256,
         )
+        self._set_views(view, norm, small=self.small)
         self.k = protocols.TABULAR_K if self.small else _MOST_FEATURES
-        self.epsilon = pair_protocol.budgets(self.protocol_kind, small=self.small)
-        self.selection_epsilon = self.radius = max(self.epsilon["standard"])
+        self.radius = self.selection_epsilon
 
     def model(self, method: str) -> Any:
         self.check_method(method)

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common import pair_protocol
 from experiments.common import protocol as protocols
 from experiments.common.tabular_problem import StructuredProblem
 from experiments.common.views import GRAPH, IMAGE, Inputs, View
@@ -38,6 +37,7 @@ class PairProblem(StructuredProblem):
       pooling: of the convolutional network, one of `POOLINGS`.
       absent: whether edges of graphs that are absent may appear under attack, one of
         `threat.ABSENT_RULES`; None: "frozen" where the graphs are sparse.
+      norm: of the attacks on images; None for l2. Graphs are attacked in l∞.
     """
 
     holds = "pairs, which are judged by a Siamese network"
@@ -48,6 +48,7 @@ class PairProblem(StructuredProblem):
         *,
         pooling: str = "max",
         absent: str | None = None,
+        norm: str | None = None,
     ):
         check_in("pooling", pooling, POOLINGS)
         self.dataset = dataset
@@ -58,16 +59,17 @@ class PairProblem(StructuredProblem):
         train = dataset.train
         self.sample = train.inputs[[train.first[0], train.second[0]]]
         self.shape = dataset.shape
-        self.view = GRAPH if dataset.kind == "graph" else IMAGE
         self.protocol_kind = dataset.kind
+        self.small = dataset.kind == "image" and dataset.shape[:2] != (28, 28)
+        if dataset.kind == "graph":
+            self._set_views(GRAPH, None, small=False)
+        else:
+            self._set_views(IMAGE, norm, small=self.small)
         sparse = self._is_graph and bool(dataset.meta.get("sparse"))
         self.default_absent = "frozen" if sparse else "free"
         self.absent = absent if absent and self._is_graph else self.default_absent
         check_in("rule for absent edges", self.absent, threat.ABSENT_RULES)
-        self.small = dataset.kind == "image" and dataset.shape[:2] != (28, 28)
         self.k = self._default_k()
-        self.epsilon = pair_protocol.budgets(dataset.kind, small=self.small)
-        self.selection_epsilon = max(self.epsilon["standard"])
         # A penalty sees a graph's edges relative to their weights, see `training`.
         self.radius = 1.0 if self._is_graph else self.selection_epsilon
 
@@ -156,15 +158,16 @@ class PairProblem(StructuredProblem):
         self, method: str, model: Any, *, k: int, k_prime: int | None = None
     ) -> objectives.Objective:
         k_prime = k_prime or protocols.default_k_prime(k, self.num_features)
-        return _objective(self.view, self.radius, method, model, k, k_prime)
+        view = self.selection_view
+        return _objective(view, self.radius, method, model, k, k_prime)
 
     def trained(self, model: models.Siamese) -> ApplyFn:
         """The model as a function of what `training` returns."""
-        return _trained(self.view, model)
+        return _trained(self.selection_view, model)
 
     def split(self, model: models.Siamese) -> tuple[ApplyFn, ApplyFn] | None:
         """The model in two parts, of which the inner may be piecewise linear."""
-        return _split(self.view, model)
+        return _split(self.selection_view, model)
 
     def settle(self, model: Any, params: Params, inputs: Any = None) -> Params:
         """With the centre of the embeddings at the mean of the training graphs, or of

@@ -117,14 +117,17 @@ def protocol(preset: str, kind: str, num_features: int) -> protocols.Protocol:
     return tabular._replace(grid=grid, paired=paired, **_CHANGES[preset, kind])
 
 
-def budgets(kind: str, *, small: bool) -> Mapping[str, tuple[float, ...]]:
-    """The budgets of the attacks by preset, l2 of images and l∞ of graphs.
+def budgets(
+    kind: str, *, small: bool, norm: str = "l2"
+) -> Mapping[str, tuple[float, ...]]:
+    """The budgets of the attacks by preset, l2 or l∞ of images and l∞ of graphs.
 
     Args:
       kind: "image", "graph" or "single".
       small: whether the images are smaller than those of the published models.
+      norm: of the budgets of images.
     """
-    if kind == "graph":
+    if kind == "graph" or norm == "linf":
         grid = (0.005, 0.01, 0.02)
     else:
         grid = (0.05, 0.1, 0.2) if small else (0.05, 0.1, 0.25)

@@ -27,6 +27,8 @@ absl_flags.disclaim_key_flags()
 _OF_VIEW = ("kind", "norm", "num_steps")
 # Flags of no account for tables.
 OF_PAIRS = ("folds", "pooling", "absent_edges")
+# Flags of no account for all data but images.
+OF_IMAGES = ("norm",)
 # Flags of which `choose_largest` has images and graphs choose.
 LARGEST = ("k", "epsilon", "seeds")
 
@@ -96,19 +98,37 @@ def define_absent_edges() -> None:
     )
 
 
+def define_norm() -> None:
+    """Define --norm, for `problems`."""
+    absl_flags.DEFINE_enum(
+        "norm",
+        None,
+        threat.NORMS,
+        "of the attacks on images; their models are chosen in l2 in any case (default: "
+        "l2)",
+        allow_override=True,
+    )
+
+
 def of_graphs() -> dict[str, str]:
     """What flags say of graphs, as options of `problems.problem`."""
     given = absl_flags.FLAGS["absent_edges"].value
     return {} if given is None else {"absent": given}
 
 
-def problems(common: Common, *, folds: tuple[int, ...] | None = None) -> list[Problem]:
+def problems(
+    common: Common,
+    *,
+    folds: tuple[int, ...] | None = None,
+    norm: str | None = None,
+) -> list[Problem]:
     """Load what --datasets names, with the network that --pooling names and the attacks
     of graphs that --absent_edges allows.
 
     Args:
       common: the flags of the run.
       folds: of graphs; None for those of --folds.
+      norm: of the attacks on images; None for l2.
 
     Raises:
       ValueError, FileNotFoundError: see `setup.load`.
@@ -122,7 +142,7 @@ def problems(common: Common, *, folds: tuple[int, ...] | None = None) -> list[Pr
         folds = flags.parse_ints("folds", given, minimum=0)
     pooling = absl_flags.FLAGS["pooling"].value or POOLINGS[0]
     loaded = setup.load(common, folds=folds)
-    return [problem(one, pooling=pooling, **of_graphs()) for one in loaded]
+    return [problem(one, pooling=pooling, norm=norm, **of_graphs()) for one in loaded]
 
 
 def start(
@@ -180,8 +200,9 @@ def choose(
 
 
 def without_unset(config: dict[str, Any]) -> dict[str, Any]:
-    """Without the flags of pairs that were not given."""
-    return {n: v for n, v in config.items() if n not in OF_PAIRS or v is not None}
+    """Without the flags of pairs and images that were not given."""
+    optional = (*OF_PAIRS, *OF_IMAGES)
+    return {n: v for n, v in config.items() if n not in optional or v is not None}
 
 
 def with_choices(

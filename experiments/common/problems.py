@@ -23,6 +23,7 @@ def problem(
     *,
     pooling: str = POOLINGS[0],
     absent: str | None = None,
+    norm: str | None = None,
 ) -> Problem:
     """The problem of a data set; a problem is returned as it is.
 
@@ -30,11 +31,21 @@ def problem(
       dataset: the data; those whose `meta` has a "shape" are images.
       pooling: of convolutional networks, one of `POOLINGS`.
       absent: of graphs, see `PairProblem`.
+      norm: of the attacks on images, one of `threat.NORMS`; None for l2.
+
+    Raises:
+      ValueError: a norm for data that are no images.
     """
     if isinstance(dataset, TabularProblem):
         return dataset
-    if isinstance(dataset, datasets.PairDataset):
-        return PairProblem(dataset, pooling=pooling, absent=absent)
-    if "shape" in dataset.meta:
-        return ImageProblem(dataset, pooling=pooling)
+    pairs = isinstance(dataset, datasets.PairDataset)
+    images = dataset.kind == "image" if pairs else "shape" in dataset.meta
+    if norm is not None and not images:
+        raise ValueError(
+            f"--norm is for images, got {norm} for {dataset.name}, which holds none"
+        )
+    if pairs:
+        return PairProblem(dataset, pooling=pooling, absent=absent, norm=norm)
+    if images:
+        return ImageProblem(dataset, pooling=pooling, norm=norm)
     return TabularProblem(dataset)

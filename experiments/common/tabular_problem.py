@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from experiments.common import pair_protocol, training_flags
 from experiments.common import protocol as protocols
-from experiments.common.views import TABULAR, Inputs
+from experiments.common.views import TABULAR, Inputs, View
 from r2et_jax import datasets, models, objectives, threat
 from r2et_jax.types import Params
 
@@ -29,13 +30,14 @@ class TabularProblem:
       sample: what a model is initialised with.
       k, epsilon: the default top-k size and, by preset, budgets; None for the
         experiment's own.
-      selection_epsilon: budget of the attack by which checkpoints are chosen.
+      selection_view, selection_epsilon: the view and the budget of the attack by
+        which checkpoints are chosen.
       radius: of the ball that some penalties look at.
       truth: [n] bool, the features in which the classes truly differ, or None.
       absent: rule for features that are zero, one of `threat.ABSENT_RULES`.
     """
 
-    view = TABULAR
+    view = selection_view = TABULAR
     fold = 0
     num_outputs = 1
     k = epsilon = truth = None
@@ -122,9 +124,9 @@ class TabularProblem:
         del model, inputs
         return params
 
-    def budget(self, epsilon: float) -> threat.ThreatModel:
-        """What an attack may do."""
-        return threat.threat_model(self.view.norm, epsilon)
+    def budget(self, epsilon: float, *, norm: str | None = None) -> threat.ThreatModel:
+        """What an attack may do, in the view's norm where none is given."""
+        return threat.threat_model(norm or self.view.norm, epsilon)
 
     def config(self, method: str) -> dict[str, Any]:
         """What a fitted model depends on beside the data, method and protocol."""
@@ -139,11 +141,23 @@ class StructuredProblem(TabularProblem):
       protocol_kind: theirs in `pair_protocol`.
       holds: what the data are, for messages.
       shape: of an image, or (regions,) of a graph.
+      selection_view: as `view`, in the norm of the data's kind, whatever the norm of
+        the attacks is: one model stands under both.
     """
 
     protocol_kind: str
     holds: str
     shape: tuple[int, ...]
+    selection_view: View
+
+    def _set_views(self, view: View, norm: str | None, *, small: bool) -> None:
+        """Set the views, the budgets in the asked norm and that of the selection."""
+        self.selection_view = view
+        self.view = view if norm is None else dataclasses.replace(view, norm=norm)
+        kind = self.protocol_kind
+        self.epsilon = pair_protocol.budgets(kind, small=small, norm=self.view.norm)
+        own = pair_protocol.budgets(kind, small=small, norm=view.norm)
+        self.selection_epsilon = max(own["standard"])
 
     def protocol(self, preset: str) -> protocols.Protocol:
         return training_flags.change(
@@ -164,10 +178,10 @@ class StructuredProblem(TabularProblem):
             "other --methods"
         )
 
-    def budget(self, epsilon: float) -> threat.ThreatModel:
+    def budget(self, epsilon: float, *, norm: str | None = None) -> threat.ThreatModel:
         """Inside the box of legal values, by the rule for absent edges."""
         return threat.threat_model(
-            self.view.norm,
+            norm or self.view.norm,
             epsilon,
             lower=self.dataset.lower,
             upper=self.dataset.upper,
@@ -177,7 +191,7 @@ class StructuredProblem(TabularProblem):
     def config(self, method: str) -> dict[str, Any]:
         return {
             "model": models.describe(self.model(method)),
-            "norm": self.view.norm,
+            "norm": self.selection_view.norm,
             "selection_epsilon": self.selection_epsilon,
             "radius": self.radius,
         }

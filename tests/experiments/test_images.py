@@ -99,6 +99,7 @@ def test_records_are_of_pixels_and_all_classes(finished, found):
         shared = {"dataset": "cifar10", "method": method, "tolerance": 0.01}
         attacked = store.select(**shared, attack="er_surrogate", metric="p@k")
         assert [record["epsilon"] for record in attacked] == [0.1, 0.2]
+        assert {record["norm"] for record in attacked} == {"l2"}
         assert {(r["k"], r["model"], r["n"]) for r in attacked} == {(K, "mlp", 6)}
         assert all(0 <= record["value"] < 1 for record in attacked)
         clean = {r["metric"]: r for r in store.select(**shared, attack="none")}
@@ -113,6 +114,42 @@ def test_records_are_of_pixels_and_all_classes(finished, found):
     assert config["flags"]["by_dataset"]["cifar10"]["k"] == [K]
     text = (finished / "robustness" / "table.md").read_text()
     assert "l2 budget ε = 0.2 on pixels" in text and "bg" in text
+
+
+def test_the_same_models_stand_under_another_norm(finished, data_dir):
+    kept = sorted((finished / "models").rglob("*"))
+    out = finished / "linf"
+    given = "--norm=linf", f"--output_dir={out}"
+    call("robustness", data_dir, finished, *ROBUSTNESS, *given)
+    assert sorted((finished / "models").rglob("*")) == kept, "trained again"
+    store = records.RecordStore(out / "records.jsonl")
+    attacked = store.select(attack="er_surrogate", metric="p@k", tolerance=0.01)
+    assert {(r["norm"], r["epsilon"]) for r in attacked} == {
+        ("linf", 0.01), ("linf", 0.02),
+    }  # fmt: skip
+    assert "linf budget ε = 0.02" in next(out.glob("table*.md")).read_text()
+    chosen = [
+        records.RecordStore(folder / "records.jsonl").select(metric="valid_p@k")
+        for folder in (finished / "robustness", out)
+    ]
+    assert [r["value"] for r in chosen[0]] == [r["value"] for r in chosen[1]]
+
+
+def test_the_norm_is_of_the_attacks_and_not_of_the_selection(found):
+    other = problem(found.dataset, norm="linf")
+    assert other.budget(0.02).norm == "linf" and other.epsilon["paper"][-1] == 0.02
+    assert other.view.attack_options["norm"] == "linf"
+    assert other.view.num_steps == 100
+    assert other.selection_view == found.view == found.selection_view
+    assert other.selection_epsilon == other.radius == found.selection_epsilon == 0.2
+    assert other.config("r2et") == found.config("r2et")
+    pairs = datasets.load("digits")
+    both = problem(pairs), problem(pairs, norm="linf")
+    assert both[0].config("vanilla") == both[1].config("vanilla")
+    assert [one.view.norm for one in both] == ["l2", "linf"]
+    for dataset in ("breast_cancer", "planted"):
+        with pytest.raises(ValueError, match=f"norm is for images, .* {dataset}"):
+            problem(datasets.load(dataset), norm="linf")
 
 
 def test_a_second_run_changes_nothing(finished, data_dir, monkeypatch):
