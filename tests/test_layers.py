@@ -18,6 +18,7 @@ HELPERS = frozenset({"batching", "numerics"})  # on the ground floor, for all ab
 FLOORS = (
     GROUND,
     HELPERS,
+    {"programs"},
     {"score"},
     {"saliency", "curvature"},
     {"ranking"},

@@ -1,0 +1,8 @@
+"""Reading a model's own program (its jaxpr): its kinks and their smooth stand-ins."""
+
+from r2et_jax.programs.transform import Contents as Contents
+from r2et_jax.programs.transform import crossing as crossing
+from r2et_jax.programs.transform import describe as describe
+from r2et_jax.programs.transform import has_kinks as has_kinks
+from r2et_jax.programs.transform import kinks as kinks
+from r2et_jax.programs.transform import smooth as smooth

@@ -1,0 +1,115 @@
+"""One kinked step: its smooth value and the values that it switches on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from r2et_jax.programs import surrogates
+from r2et_jax.programs.lines import Coefficient, Line, evaluate
+from r2et_jax.programs.steps import Step
+from r2et_jax.types import Array
+
+Read = Callable[[int], Any]  # number of a value -> the value
+
+
+class Kink(NamedTuple):
+    """A kinked step.
+
+    Attributes:
+      name: of its primitive.
+      smooth: `smooth(read, rho)`, the value of its stand-in.
+      switches: `switches(read)`, arrays of the values whose signs it switches on.
+    """
+
+    name: str
+    smooth: Callable[[Read, Any], Array]
+    switches: Callable[[Read], list[Array]]
+
+
+def bent(
+    name: str,
+    switch: tuple[int, int | None],
+    low: int | Line | None,
+    slope: Coefficient,
+) -> Kink:
+    """low + slope·relu(a − b) for the switch (a, b); None stands for zeros."""
+    a, b = switch
+
+    def difference(read: Read) -> Array:
+        return read(a) if b is None else read(a) - read(b)
+
+    def smooth(read: Read, rho: Any) -> Array:
+        rise = surrogates.bend(difference(read), rho)
+        factor = evaluate(slope, read)
+        rise = rise if isinstance(factor, float) and factor == 1 else factor * rise
+        return rise if low is None else _base(low, read) + rise
+
+    return Kink(name, smooth, lambda read: [difference(read)])
+
+
+def _base(low: int | Line, read: Read) -> Array:
+    """The value of that number, or of that line."""
+    if not isinstance(low, Line):
+        return read(low)
+    offset = evaluate(low.offset, read)
+    if low.root is None:
+        return offset
+    return evaluate(low.scale, read) * read(low.root) + offset
+
+
+def absolute(a: int) -> Kink:
+    """|a|."""
+    return Kink(
+        "abs",
+        lambda read, rho: surrogates.absolute(read(a), rho),
+        lambda read: [read(a)],
+    )
+
+
+def clamped(low: int, a: int, high: int) -> Kink:
+    """low + relu(a − low) − relu(a − high)."""
+
+    def smooth(read: Read, rho: Any) -> Array:
+        enters = surrogates.bend(read(a) - read(low), rho)
+        return read(low) + enters - surrogates.bend(read(a) - read(high), rho)
+
+    return Kink(
+        "clamp", smooth, lambda read: [read(a) - read(low), read(a) - read(high)]
+    )
+
+
+def reduced(step: Step) -> Kink:
+    """The largest or the smallest value over some axes."""
+    (a,), axes = step.inputs, tuple(step.params["axes"])
+    sign = 1 if step.name == "reduce_max" else -1
+
+    def smooth(read: Read, rho: Any) -> Array:
+        return sign * surrogates.log_mean_exp(sign * read(a), axes, rho)
+
+    def switches(read: Read) -> list[Array]:
+        return [surrogates.leads(surrogates.merged(sign * read(a), axes))]
+
+    return Kink(step.name, smooth, switches)
+
+
+def windowed(step: Step) -> Kink:
+    """The largest or the smallest value of each window."""
+    (a,) = step.inputs
+    sign = 1 if step.name == "reduce_window_max" else -1
+
+    def smooth(read: Read, rho: Any) -> Array:
+        values, valid = surrogates.windows(sign * read(a), step.params)
+        return sign * surrogates.log_mean_exp(values, (values.ndim - 1,), rho, valid)
+
+    def switches(read: Read) -> list[Array]:
+        values, valid = surrogates.windows(sign * read(a), step.params)
+        leads = surrogates.leads(values, valid)
+        if valid is None:
+            return [leads]
+        compared = valid & (valid.sum(axis=-1, keepdims=True) > 1)
+        return [leads.reshape(-1)[np.flatnonzero(compared)]]
+
+    return Kink(step.name, smooth, switches)

@@ -1,0 +1,212 @@
+"""A model's program as a flat list of steps, and running it again.
+
+`jax.make_jaxpr` gives the program of a function as equations, some of which hold
+programs of their own. Calls are opened here, so that what a kink is made of (a
+comparison in one function, its selection in another) stands in one list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from r2et_jax.types import ApplyFn, Array, Params
+
+# Calls that compute what their body computes, and the parameter that holds it.
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+}
+# Calls whose derivative is not that of their body.
+CUSTOM_CALLS = {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
+
+
+class Step(NamedTuple):
+    """One primitive operation on numbered values.
+
+    Attributes:
+      primitive: the JAX primitive.
+      params: its static parameters.
+      inputs: numbers of the values that it takes.
+      outputs: numbers of the values that it makes.
+      context: the JAX settings under which it was traced.
+    """
+
+    primitive: Any
+    params: dict[str, Any]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    context: Any
+
+    @property
+    def name(self) -> str:
+        return self.primitive.name
+
+
+class Program(NamedTuple):
+    """A function as steps on numbered values.
+
+    Attributes:
+      inputs: numbers of the arguments.
+      outputs: numbers of the results.
+      steps: in the order of evaluation.
+      constants: number -> value, the literals and what the function closes over.
+      types: number -> shape and dtype of the value.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    steps: tuple[Step, ...]
+    constants: dict[int, Any]
+    types: dict[int, Any]
+
+
+class _Writer:
+    """Collects the steps of a program while its calls are opened."""
+
+    def __init__(self, opens: Callable[[str, ClosedJaxpr], bool]):
+        self.opens = opens
+        self.steps: list[Step] = []
+        self.constants: dict[int, Any] = {}
+        self.types: dict[int, Any] = {}
+
+    def new(self, aval: Any) -> int:
+        self.types[len(self.types)] = aval
+        return len(self.types) - 1
+
+    def constant(self, value: Any, aval: Any) -> int:
+        number = self.new(aval)
+        self.constants[number] = value
+        return number
+
+    def write(self, closed: ClosedJaxpr, inputs: tuple[int, ...]) -> tuple[int, ...]:
+        jaxpr = closed.jaxpr
+        numbers = dict(zip(jaxpr.invars, inputs, strict=True))
+        for var, value in zip(jaxpr.constvars, closed.consts, strict=True):
+            numbers[var] = self.constant(value, var.aval)
+
+        def number(atom: Any) -> int:
+            if isinstance(atom, Literal):
+                return self.constant(atom.val, atom.aval)
+            return numbers[atom]
+
+        for eqn in jaxpr.eqns:
+            taken = tuple(number(atom) for atom in eqn.invars)
+            name = eqn.primitive.name
+            body = _body(name, eqn.params)
+            if body is not None and self.opens(name, body):
+                made = self.write(body, taken)
+            else:
+                made = tuple(self.new(var.aval) for var in eqn.outvars)
+                self.steps.append(Step(eqn.primitive, eqn.params, taken, made, eqn.ctx))
+            numbers.update(zip(eqn.outvars, made, strict=True))
+        return tuple(number(atom) for atom in jaxpr.outvars)
+
+
+def _body(name: str, params: dict[str, Any]) -> ClosedJaxpr | None:
+    """The program that a call holds, if the primitive is a call."""
+    key = _CALLS.get(name) or CUSTOM_CALLS.get(name)
+    body = params.get(key) if key else None
+    return ClosedJaxpr(body, ()) if isinstance(body, Jaxpr) else body
+
+
+def _title(params: dict[str, Any]) -> str:
+    """The name of the function that a call was made of, or "" where none is kept."""
+    body = params.get("call_jaxpr") or params.get("jaxpr")
+    info = getattr(getattr(body, "jaxpr", body), "debug_info", None)
+    return getattr(info, "func_name", None) or ""
+
+
+def call_title(step: Step) -> str:
+    """The name of the function that a step calls, or "" where none is kept."""
+    return _title(step.params)
+
+
+def program_of(
+    closed: ClosedJaxpr, opens: Callable[[str, ClosedJaxpr], bool]
+) -> Program:
+    """The flat form of a closed jaxpr.
+
+    Args:
+      closed: what `jax.make_jaxpr` returns.
+      opens: `opens(name of the primitive, body)`, whether a call is replaced by the
+        steps of its body.
+    """
+    writer = _Writer(opens)
+    inputs = tuple(writer.new(var.aval) for var in closed.jaxpr.invars)
+    outputs = writer.write(closed, inputs)
+    return Program(inputs, outputs, tuple(writer.steps), writer.constants, writer.types)
+
+
+class Traced(NamedTuple):
+    """The jaxpr of `apply(params, x)` for one input, and its arguments laid flat.
+
+    Attributes:
+      closed: the jaxpr.
+      arguments: the leaves of params, then those of x.
+      num_params: leaves of params among them.
+      restore: flat results -> what `apply` returns.
+    """
+
+    closed: ClosedJaxpr
+    arguments: list[Array]
+    num_params: int
+    restore: Callable[[list[Array]], Any]
+
+
+def trace(apply: ApplyFn, params: Params, x: Array) -> Traced:
+    """Trace `apply` at the shapes of its arguments; nothing is computed."""
+    closed, shape = jax.make_jaxpr(apply, return_shape=True)(params, x)
+    leaves, inputs = jax.tree.leaves(params), jax.tree.leaves(x)
+    structure = jax.tree.structure(shape)
+    return Traced(closed, leaves + inputs, len(leaves), structure.unflatten)
+
+
+def open_bodies(step: Step) -> Iterator[ClosedJaxpr]:
+    """The programs that a step that is no call holds, such as a scan's body."""
+    for value in step.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                yield item
+            elif isinstance(item, Jaxpr):
+                yield ClosedJaxpr(item, ())
+
+
+def primitives_of(closed: ClosedJaxpr) -> Iterator[str]:
+    """Names of all primitives of a program, those of the programs in it included."""
+    for eqn in closed.jaxpr.eqns:
+        step = Step(eqn.primitive, eqn.params, (), (), eqn.ctx)
+        bodies = list(open_bodies(step))
+        if eqn.primitive.name not in {*_CALLS, *CUSTOM_CALLS}:
+            yield eqn.primitive.name
+        for body in bodies:
+            yield from primitives_of(body)
+
+
+def bind(step: Step, values: list[Any]) -> list[Any]:
+    """What the step makes of the values."""
+    params = step.primitive.get_bind_params(step.params)
+    with step.context.manager:
+        made = step.primitive.bind(*values, **params)
+    return list(made) if step.primitive.multiple_results else [made]
+
+
+def known_value(value: Any) -> np.ndarray | None:
+    """A constant as numbers, or None for one that is traced or no real number."""
+    if isinstance(value, jax.core.Tracer):
+        return None
+    dtype = getattr(value, "dtype", None) or np.asarray(value).dtype
+    if not any(jax.numpy.issubdtype(dtype, kind) for kind in _REAL):
+        return None
+    return np.asarray(value).astype(np.float64)
+
+
+_REAL = (np.floating, np.integer, np.bool_)

@@ -1,0 +1,198 @@
+"""Functions of a model's program: its smooth stand-in, its switches, what it holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from r2et_jax.checks import check_positive
+from r2et_jax.programs.finding import Reading, read
+from r2et_jax.programs.steps import Traced, bind, trace
+from r2et_jax.types import ApplyFn, Array, Params
+
+
+class Contents(NamedTuple):
+    """What a model's program holds.
+
+    Attributes:
+      kinks: primitive -> at how many places it makes a kink in the input, and `smooth`
+        replaces it.
+      left: primitive or function -> at how many places a kink or a jump stands that
+        stays as it is: a selection whose branches do not meet, a sort, a loop.
+      num_switches: length of the vector of switching values.
+    """
+
+    kinks: dict[str, int]
+    left: dict[str, int]
+    num_switches: int
+
+
+def smooth(apply: ApplyFn, *, rho: float | Array) -> ApplyFn:
+    """The model with smooth forms, of sharpness ρ, in place of its kinks.
+
+    The model's program is read when it is traced: max, min, abs, clamp, ReLU and leaky
+    forms, selections between branches that meet, and maxima over axes and windows are
+    replaced by the forms of `programs.surrogates`. Everything else is computed as it
+    was. What does not change with the input, or only through `stop_gradient`, keeps
+    its kinks: they are no kinks in the input. So do functions with a derivative of
+    their own that are more than piecewise linear, such as a softplus. A model without
+    kinks comes back as it is, to the last bit.
+
+    On the library's models it equals `model.surrogate(rho=rho)`.
+
+    Args:
+      apply: any `apply(params, x) -> array`.
+      rho: sharpness ρ > 0, possibly traced.
+
+    Returns:
+      A function of the same arguments.
+
+    Raises:
+      ValueError: for ρ ≤ 0.
+
+    Example:
+      >>> apply = lambda params, x: jnp.maximum(x, 0).sum(keepdims=True)
+      >>> soft = smooth(apply, rho=5.0)
+      >>> round(float(soft(None, jnp.zeros(1))[0]), 4)
+      0.1386
+
+    Source: Dombrowski et al. 2019, "Explanations can be manipulated and geometry is to
+    blame", section 3, there for ReLU networks.
+    """
+    check_positive("rho", rho)
+
+    def smoothed(params: Params, x: Array, /) -> Array:
+        traced, reading = _read(apply, params, x)
+        if not reading.kinks:
+            return apply(params, x)
+        return traced.restore(_run(reading, traced.arguments, rho=rho))
+
+    return smoothed
+
+
+def has_kinks(apply: ApplyFn, params: Params, x: Array) -> bool:
+    """Whether the model has kinks in its input that `smooth` replaces; runs nothing.
+
+    Example:
+      >>> has_kinks(lambda params, x: jnp.abs(x), None, jnp.ones(2))
+      True
+      >>> has_kinks(lambda params, x: jax.nn.logsumexp(x), None, jnp.ones(2))
+      False
+    """
+    return bool(_read(apply, params, x)[1].kinks)
+
+
+def kinks(apply: ApplyFn) -> Callable[[Params, Array], Array]:
+    """The values on whose signs the model's derivative switches.
+
+    The pre-activation of a ReLU, x − c of a clamp at c, v_i − max_{j≠i} v_j for each
+    entry i of a maximum over a window. Where all keep their signs, a piecewise-linear
+    model is affine. They are differentiable in the input, through the model as it is.
+
+    Args:
+      apply: any `apply(params, x) -> array`.
+
+    Returns:
+      `switches(params, x) -> [H]`, in the order in which the model computes them; H
+      depends on shapes alone and is 0 for a model without kinks.
+
+    Example:
+      >>> switches = kinks(lambda params, x: jnp.maximum(2 * x, 0))
+      >>> switches(None, jnp.array([3.0, -1.0])).tolist()
+      [6.0, -2.0]
+    """
+
+    def switches(params: Params, x: Array, /) -> Array:
+        traced, reading = _read(apply, params, x)
+        found: list[Array] = []
+        _run(reading, traced.arguments, found=found)
+        flat = [values.reshape(-1) for values in found]
+        dtype = jnp.result_type(*(leaf.dtype for leaf in jax.tree.leaves(x)))
+        return jnp.concatenate(
+            [jnp.zeros(0, dtype), *(values.astype(dtype) for values in flat)]
+        )
+
+    return switches
+
+
+def crossing(apply: ApplyFn) -> Callable[[Params, Array, Array], tuple[Array, Array]]:
+    """One switching value and its gradient, to move an input across its kink.
+
+    To first order the input x − (1 + c)·z_h·w_h/‖w_h‖² lies beyond the kink, c of the
+    way that x was before it. A unit that nothing moves has w_h = 0.
+
+    Args:
+      apply: any `apply(params, x) -> array`.
+
+    Returns:
+      `cross(params, x, h) -> (z_h, w_h)`: entry h of `kinks(apply)(params, x)`, a
+      scalar, and its gradient, of the shape of x; h may be traced. One evaluation and
+      one reverse pass.
+
+    Example:
+      >>> cross = crossing(lambda params, x: jnp.abs(x @ jnp.array([3.0, 4.0])))
+      >>> z, w = cross(None, jnp.array([1.0, 1.0]), 0)
+      >>> float(z), w.tolist()
+      (7.0, [3.0, 4.0])
+    """
+    switches = kinks(apply)
+
+    def cross(params: Params, x: Array, h: Array, /) -> tuple[Array, Array]:
+        values, pull = jax.vjp(lambda moved: switches(params, moved), x)
+        one_hot = (jnp.arange(values.shape[0]) == h).astype(values.dtype)
+        (gradient,) = pull(one_hot)
+        return values[h], gradient
+
+    return cross
+
+
+def describe(apply: ApplyFn, params: Params, x: Array) -> Contents:
+    """What kinks the model's program holds; nothing is computed.
+
+    Example:
+      >>> describe(lambda params, x: jnp.sort(jnp.abs(x)), None, jnp.ones(2))
+      Contents(kinks={'abs': 1}, left={'sort': 1}, num_switches=2)
+    """
+    _, reading = _read(apply, params, x)
+    counts = Counter(kink.name for kink in reading.kinks.values())
+    size = jax.eval_shape(kinks(apply), params, x).shape[0]
+    return Contents(dict(counts), dict(+reading.left), size)
+
+
+def _read(apply: ApplyFn, params: Params, x: Array) -> tuple[Traced, Reading]:
+    traced = trace(apply, params, x)
+    inputs = range(traced.num_params, len(traced.arguments))
+    return traced, read(traced.closed, inputs)
+
+
+def _run(
+    reading: Reading,
+    arguments: list[Any],
+    *,
+    rho: Any = None,
+    found: list[Array] | None = None,
+) -> list[Any]:
+    """The program's outputs, smooth where ρ is given; switching values go to found."""
+    program = reading.program
+    values = dict(program.constants)
+    values.update(zip(program.inputs, arguments, strict=True))
+    for index, step in enumerate(program.steps):
+        kink = reading.kinks.get(index)
+        if kink is not None and found is not None:
+            found.extend(kink.switches(values.__getitem__))
+        if kink is not None and rho is not None:
+            made = [_like(kink.smooth(values.__getitem__, rho), program, step)]
+        else:
+            made = bind(step, [values[number] for number in step.inputs])
+        values.update(zip(step.outputs, made, strict=True))
+    return [values[number] for number in program.outputs]
+
+
+def _like(value: Array, program: Any, step: Any) -> Array:
+    """The value in the shape and type that the step's result had."""
+    aval = program.types[step.outputs[0]]
+    return jnp.broadcast_to(value, aval.shape).astype(aval.dtype)

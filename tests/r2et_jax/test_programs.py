@@ -1,0 +1,240 @@
+"""Kinks of programs: which are found, what stands in for them, where they switch."""
+
+import doctest
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r2et_jax import numerics, programs
+from r2et_jax.programs import transform
+
+X = jnp.array([0.7, -1.3, 2.4, -0.2], jnp.float32)
+RHO = 4.0
+
+
+def model(function):
+    return lambda params, x: function(x)
+
+
+def soft(x):
+    """softplus_ρ in 64 bits."""
+    return np.logaddexp(0, RHO * np.asarray(x, np.float64)) / RHO
+
+
+def contents(function, x=X):
+    return programs.describe(model(function), None, x)
+
+
+def smoothed(function, x=X):
+    return programs.smooth(model(function), rho=RHO)(None, x)
+
+
+@jax.custom_vjp
+def plain_relu(x):
+    return jnp.maximum(x, 0)
+
+
+plain_relu.defvjp(
+    lambda x: (plain_relu(x), x), lambda x, g: (jnp.where(x > 0, g, 0.0),)
+)
+
+x64 = np.asarray(X, np.float64)
+FORMS = {
+    "relu": (jax.nn.relu, soft(x64)),
+    "custom vjp": (plain_relu, soft(x64)),
+    "remat": (jax.checkpoint(jax.nn.relu), soft(x64)),
+    "maximum": (lambda x: jnp.maximum(x, 1), 1 + soft(x64 - 1)),
+    "minimum": (lambda x: jnp.minimum(1, x), 1 - soft(1 - x64)),
+    "two values": (
+        lambda x: jnp.maximum(x, x[::-1]),
+        x64[::-1] + soft(x64 - x64[::-1]),
+    ),
+    "leaky": (jax.nn.leaky_relu, 0.01 * x64 + 0.99 * soft(x64)),
+    "leaky maximum": (lambda x: jnp.maximum(0.1 * x, x), 0.1 * x64 + 0.9 * soft(x64)),
+    "leaky minimum": (lambda x: jnp.minimum(x, 3 * x), 3 * x64 - 2 / 3 * soft(3 * x64)),
+    "where": (lambda x: jnp.where(x > 0, x, 0), soft(x64)),
+    "where not": (lambda x: jnp.where(~(x > 0), 0, x), soft(x64)),
+    "where leaky": (
+        lambda x: jnp.where(x >= 0, x, 0.01 * x),
+        0.01 * x64 + 0.99 * soft(x64),
+    ),
+    "where shifted": (
+        lambda x: jnp.where(x <= 1, 2 * x - 1, x),
+        x64 + (x64 - 1) - soft(x64 - 1),
+    ),
+    "where of two": (
+        lambda x: jnp.where(x < x[::-1], x, x[::-1]),
+        x64[::-1] - soft(x64[::-1] - x64),
+    ),
+    "where twice": (
+        lambda x: jnp.where(x > 0, x, jnp.where(x > 0, 0, 0.1 * x)),
+        0.1 * x64 + 0.9 * soft(x64),
+    ),
+    "abs": (jnp.abs, soft(x64) + soft(-x64)),
+    "where abs": (lambda x: jnp.where(x > 0, x, -x), soft(x64) + soft(-x64)),
+    "maximum abs": (lambda x: jnp.maximum(x, -x), soft(x64) + soft(-x64)),
+    "clamp": (
+        lambda x: jax.lax.clamp(-1.0, x, 2.0),
+        -1 + soft(x64 + 1) - soft(x64 - 2),
+    ),
+    "hard tanh": (
+        jax.nn.hard_tanh,
+        None,
+    ),
+    "max": (jnp.max, np.log(np.mean(np.exp(RHO * x64))) / RHO),
+    "min": (jnp.min, -np.log(np.mean(np.exp(-RHO * x64))) / RHO),
+    "prelu": (lambda x: jnp.where(x >= 0, x, jnp.sin(1.0) * x), None),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_smooth_form_of_each_kink(name):
+    function, right = FORMS[name]
+    found = contents(function)
+    assert found.kinks and not found.left
+    if right is not None:
+        assert np.allclose(smoothed(function), right, rtol=1e-5, atol=1e-6)
+    sharp = programs.smooth(model(function), rho=1e5)(None, X)
+    assert np.allclose(sharp, function(X), atol=1e-4)
+    assert contents(lambda x: smoothed(function, x)).kinks == {}
+
+
+POSITIVE = {
+    "logsumexp": jax.nn.logsumexp,
+    "softmax": jax.nn.softmax,
+    "log_softmax": jax.nn.log_softmax,
+    "softplus": jax.nn.softplus,
+    "log_sigmoid": jax.nn.log_sigmoid,
+    "logaddexp": lambda x: jnp.logaddexp(x, x[::-1]),
+    "gelu": jax.nn.gelu,
+    "exact gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "silu": jax.nn.silu,
+    "squareplus": jax.nn.squareplus,
+    "careful softplus": numerics.softplus,
+    "sigmoid": numerics.sigmoid,
+    "unit_l2": numerics.unit_l2,
+    "safe_norm": numerics.safe_norm,
+    "|exp|": lambda x: jnp.abs(jnp.exp(x)),
+    "maximum of squares": lambda x: jnp.maximum(x**2, 0),
+    "sqrt of a floor": lambda x: jnp.sqrt(jnp.maximum(jnp.sum(x**2), -1)),
+    "stopped": lambda x: x * jax.lax.stop_gradient(jnp.max(jnp.abs(x))),
+    "one entry": lambda x: jnp.max(x[:1]),
+    "linear": lambda x: 2 * x + 1,
+    "counts": lambda x: x / jnp.maximum(jnp.arange(4), 1).astype(x.dtype),
+    "mask": lambda x: jnp.where(jnp.arange(4) > 1, x, 0),
+    "index": lambda x: jnp.diagonal(x.reshape(2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+def test_smooth_functions_with_kinked_insides_stay(name):
+    assert contents(POSITIVE[name]) == ({}, {}, 0)
+
+
+@pytest.mark.parametrize("layer", [nn.LayerNorm(), nn.RMSNorm(), nn.GroupNorm(2)])
+def test_variance_of_a_normalisation_is_no_kink(layer):
+    params = layer.init(jax.random.key(0), X)
+    assert programs.describe(layer.apply, params, X).kinks == {}
+
+
+def test_kinks_of_parameters_alone_stay():
+    def apply(params, x):
+        return jnp.maximum(x @ jnp.abs(params), 0)
+
+    found = programs.describe(apply, -jnp.eye(4, dtype=X.dtype), X)
+    assert found == ({"max": 1}, {}, 4)
+
+
+LEFT = {
+    "step": (lambda x: jnp.where(x > 0, 1.0, 0.0), {"select_n": 1}),
+    "guard": (lambda x: jnp.where(x > 0, x, 1), {"select_n": 1}),
+    "elu": (jax.nn.elu, {"select_n": 1}),
+    "double where": (
+        lambda x: jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0),
+        {"select_n": 1},
+    ),
+    "sort": (jnp.sort, {"sort": 1}),
+    "argmax": (lambda x: x[jnp.argmax(x)], {"argmax": 1}),
+    "sign": (jnp.sign, {"sign": 1}),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_has_no_smooth_form_is_told_and_stays(name):
+    function, left = LEFT[name]
+    assert contents(function) == ({}, left, 0)
+    assert smoothed(function).tolist() == function(X).tolist()
+
+
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+@pytest.mark.parametrize("strides", [(1, 2), (2, 2)])
+def test_window_maximum(padding, strides):
+    image = jax.random.normal(jax.random.key(1), (5, 6, 2), jnp.float32)
+
+    def pool(x):
+        return nn.max_pool(x, (3, 2), strides=strides, padding=padding)
+
+    # ∞ outside: windows at the rim hold fewer values.
+    values = np.asarray(image, np.float64)
+    if padding == "SAME":
+        shape = pool(image).shape[:2]
+        need = [
+            max((n - 1) * s + k - m, 0)
+            for n, s, k, m in zip(shape, strides, (3, 2), (5, 6), strict=True)
+        ]
+        rim = [(n // 2, n - n // 2) for n in need]
+        values = np.pad(values, [*rim, (0, 0)], constant_values=-np.inf)
+    views = np.lib.stride_tricks.sliding_window_view(values, (3, 2), axis=(0, 1))
+    views = views[:: strides[0], :: strides[1]]
+    inside = np.isfinite(views).sum(axis=(-1, -2))
+    right = np.log(np.exp(RHO * views).sum(axis=(-1, -2)) / inside) / RHO
+    assert np.allclose(smoothed(pool, image), right, rtol=1e-5, atol=1e-6)
+    sharp = programs.smooth(model(pool), rho=1e4)(None, image)
+    assert np.allclose(sharp, pool(image), atol=1e-3)
+    switches = programs.kinks(model(pool))(None, image)
+    assert switches.shape == (inside.sum(),)
+    assert int((switches > 0).sum()) == inside.size  # one winner in each
+
+
+def test_switches_are_what_the_model_compares():
+    def apply(params, x):
+        hidden = jax.nn.relu(params @ x)
+        return jnp.clip(hidden, 1.0, 2.0) + jnp.max(hidden)
+
+    weights = jax.random.normal(jax.random.key(0), (3, 4), jnp.float32)
+    z = np.asarray(weights @ X)
+    hidden = np.maximum(z, 0)
+    others = [np.delete(hidden, i).max() for i in range(3)]
+    found = programs.kinks(apply)(weights, X)
+    assert np.allclose(found[:3], z, rtol=1e-5)
+    assert np.allclose(found[3:6], hidden - 1, rtol=1e-5)
+    assert np.allclose(found[-3:], hidden - others, rtol=1e-5)
+
+
+def test_crossing_gives_a_value_and_its_gradient():
+    def apply(params, x):
+        return jax.nn.relu(params @ x)
+
+    weights = jax.random.normal(jax.random.key(0), (3, 4), jnp.float32)
+    cross = programs.crossing(apply)
+
+    @jax.jit
+    def over(h):
+        z, w = cross(weights, X, h)
+        moved = X - 1.01 * z * w / (w @ w)
+        return z, w, programs.kinks(apply)(weights, moved)
+
+    before = weights @ X
+    for h in range(3):
+        z, w, after = over(jnp.array(h))
+        assert np.allclose(z, before[h], rtol=1e-5)
+        assert np.allclose(w, weights[h], rtol=1e-5)
+        assert np.allclose(after[h], -0.01 * before[h], atol=1e-5)
+
+
+def test_examples_in_the_docs():
+    result = doctest.testmod(transform)
+    assert result.attempted > 0 and result.failed == 0
