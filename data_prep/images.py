@@ -11,7 +11,9 @@ pairs (2,000) are of test images, of which either split has its own half. Read w
 r2et_jax.datasets.load("mnist"): a PairDataset.
 cifar10: single images of ten classes, n = 3072 (row, column, channel). The official
 training images are split 90/10, stratified by class, into training and validation
-images; test images are the official ones. Read with load("cifar10"): a Dataset.
+images; test images are the official ones. Of training images those that equal a test
+image are left out, and a validation image that equals a training image joins the
+training images; how many is printed and stored. Read with load("cifar10"): a Dataset.
 
 Pixels are kept as bytes and divided by 255 when they are read.
 """
@@ -34,6 +36,7 @@ from data_prep.sources import SOURCES, Source, fetch
 from r2et_jax.checks import check_in
 from r2et_jax.datasets import (
     PairTable,
+    equal_rows,
     load_images_npz,
     load_pairs_npz,
     save_pairs_npz,
@@ -171,6 +174,12 @@ def summary(name: str, path: Path) -> str:
         for part in ("train", "valid", "test")
         for split in [getattr(dataset, part)]
     )
+    copies = dataset.meta.get("copies")
+    if copies:
+        splits += (
+            f"; {copies['left_out']} training images that equal a test image left out, "
+            f"{copies['joined']} that equal a training image not in the validation part"
+        )
     return f"{name}: {dataset.lower.size} pixels; {splits}; wrote {path}"
 
 
@@ -201,6 +210,9 @@ def _halves(labels: np.ndarray, seed: int) -> np.ndarray:
 def _write_images(path, images, labels, is_test, classes, meta, *, seed) -> None:
     from sklearn.model_selection import train_test_split
 
+    which = equal_rows(images.reshape(len(images), -1))
+    kept = is_test | ~np.isin(which, which[is_test])
+    images, labels, is_test, which = (a[kept] for a in (images, labels, is_test, which))
     training = np.flatnonzero(~is_test)
     try:
         train, valid = train_test_split(
@@ -213,9 +225,12 @@ def _write_images(path, images, labels, is_test, classes, meta, *, seed) -> None
         raise ValueError(
             f"cannot stratify {training.size} training images ({error})"
         ) from error
+    copied = np.isin(which[valid], which[train])
+    train, valid = np.concatenate([train, valid[copied]]), valid[~copied]
     meta = {
         **meta,
         "format_version": FORMAT_VERSION,
+        "copies": {"left_out": int((~kept).sum()), "joined": int(copied.sum())},
         "target": "the class of the image",
         "classes": classes,
     }

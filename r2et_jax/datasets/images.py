@@ -9,7 +9,7 @@ import numpy as np
 from r2et_jax.datasets.containers import SPLITS, Dataset, Split, validate
 from r2et_jax.datasets.npz import read_arrays, read_meta
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: equal images stand in one part
 _KEYS = ("images", "y", *SPLITS, "meta")
 
 

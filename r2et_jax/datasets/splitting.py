@@ -112,9 +112,10 @@ def equal_rows(x: np.ndarray) -> np.ndarray:
       >>> equal_rows(np.array([[1.0, 2.0], [0.0, 2.0], [1.0, 2.0]])).tolist()
       [0, 1, 0]
     """
-    x = np.asarray(x)
-    # One bit pattern for each value, since rows are compared as bytes.
-    x = np.ascontiguousarray(np.where(np.isnan(x), np.nan, x + 0.0))
+    x = np.ascontiguousarray(x)
+    if np.issubdtype(x.dtype, np.floating):
+        # One bit pattern for each value, since rows are compared as bytes.
+        x = np.where(np.isnan(x), x.dtype.type(np.nan), x + x.dtype.type(0))
     if x.size == 0:
         return np.zeros(x.shape[0], np.int64)
     rows = x.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1])))[:, 0]

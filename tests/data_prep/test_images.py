@@ -265,6 +265,26 @@ def test_cifar_images_keep_rows_columns_and_colours(python2_pickle, tmp_path):
     assert fingerprint(load_images_npz(path)) == fingerprint(data)
 
 
+def test_no_cifar_image_stands_in_two_splits(python2_pickle, tmp_path):
+    def copy(members):
+        test, *batches = (members[n] for n in (cifar.TEST, *cifar.TRAINING))
+        batches[1]["data"][7] = test["data"][5]
+        batches[2]["data"][:40] = batches[0]["data"][:40]
+        batches[2]["labels"][:40] = batches[0]["labels"][:40]
+
+    _, labels, path = prepare_cifar(tmp_path, python2_pickle, change=copy)
+    data = load("cifar10", data_dir=path.parent)
+    np.testing.assert_array_equal(data.test.y, labels[300:])
+    sets = [{row.tobytes() for row in getattr(data, s).x} for s in SPLITS]
+    assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+    copies = data.meta["copies"]
+    assert copies["left_out"] == 1 and copies["joined"] == 30 - data.valid.y.size > 0
+    assert data.train.y.size + data.valid.y.size == 299
+    assert "1 training images that equal a test image" in images.summary(
+        "cifar10", path
+    )
+
+
 def without(name):
     return lambda members: members.pop(name)
 
