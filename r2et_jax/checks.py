@@ -60,10 +60,12 @@ def check_in(name: str, value: Any, known: Collection[Any]) -> None:
 def check_key(key: Any) -> None:
     """Raise unless key is one key of `jax.random`."""
     dtype = getattr(key, "dtype", None)
-    typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
-    if np.shape(key) == () if typed else dtype == np.uint32 and np.shape(key) == (2,):
-        return
-    raise ValueError(f"key must be one key, such as jax.random.key(0), got {key!r}")
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        single = key.shape == ()
+    else:  # the raw form of older programs
+        single = dtype == np.uint32 and key.shape == (2,)
+    if not single:
+        raise ValueError(f"key must be one key, such as jax.random.key(0), got {key!r}")
 
 
 def feature_indices(

@@ -124,3 +124,32 @@ def class_probabilities(logits: Array) -> Array:
 def cross_entropy(logits: Array, label: Array) -> Array:
     """−log p_label of one example, for C ≥ 1 logits."""
     return softplus(-_class_log_odds(logits, label))
+
+
+def logits_of_probabilities(apply: ApplyFn) -> ApplyFn:
+    """A model of class probabilities as one of logits: z_c = log p_c.
+
+    One output p is the probability of class 1: z = log p − log(1 − p). Where a
+    probability is 0 or 1 after rounding, its gradient is, too.
+
+    Args:
+      apply: `apply(params, x) -> p [C]`, C ≥ 1.
+
+    Returns:
+      `model(params, x) -> z [C]`.
+
+    Example:
+      >>> model = logits_of_probabilities(lambda w, x: jnp.array([0.5]))
+      >>> float(model(None, None)[0])
+      0.0
+    """
+
+    def model(params, x, /):
+        p = apply(params, x)
+        _check_logits(p)
+        tiny = jnp.finfo(p.dtype).tiny
+        if p.shape[0] == 1:
+            return jnp.log(p + tiny) - jnp.log(1 - p + tiny)
+        return jnp.log(p + tiny)
+
+    return model

@@ -10,6 +10,7 @@ from r2et_jax.threat.definition import (
     with_epsilon,
 )
 from r2et_jax.threat.geometry import (
+    are_inside,
     check_inputs,
     contains,
     distance,
@@ -26,6 +27,7 @@ __all__ = [
     "NORMS",
     "PREDICTION_RULES",
     "ThreatModel",
+    "are_inside",
     "check_inputs",
     "contains",
     "distance",

@@ -248,15 +248,12 @@ def check_inputs(threat: ThreatModel, x: Array) -> None:
         model clips, for a clean input outside of the box or with a negative value in a
         one-hot group that stays on its simplex.
     """
-    x = np.asarray(x)
-    _check_shapes(threat, x.shape[1:])
-    # By NumPy, since JAX would trace it where the caller is traced.
-    threat = jax.tree.map(np.asarray, threat)
-    limits = _limits(threat, x[0], xp=np)
-    inside = _is_inside(threat, x, limits, xp=np)
+    inside = are_inside(threat, x)
     if threat.clip or inside.all():
         return
+    x = np.asarray(x)
     index = tuple(np.argwhere(~inside)[0].tolist())
+    limits = _limits(jax.tree.map(np.asarray, threat), x[0], xp=np)
     low, high = (limit[index[1:]] for limit in limits)
     rows = int((~inside).reshape(len(x), -1).any(axis=1).sum())
     raise ValueError(
@@ -265,6 +262,22 @@ def check_inputs(threat: ThreatModel, x: Array) -> None:
         "somewhere): give bounds in the units of x that contain all inputs, or "
         "clip=True to move them inside"
     )
+
+
+def are_inside(threat: ThreatModel, x: Array) -> np.ndarray:
+    """Which values of clean inputs [m, n] lie inside the box and the simplices.
+
+    Values of features that may not move count as inside. On the host, for inputs that
+    are known; boolean [m, n].
+
+    Raises:
+      ValueError: for a box, frozen features or groups of another n.
+    """
+    x = np.asarray(x)
+    _check_shapes(threat, x.shape[1:])
+    # By NumPy, since JAX would trace it where the caller is traced.
+    threat = jax.tree.map(np.asarray, threat)
+    return _is_inside(threat, x, _limits(threat, x[0], xp=np), xp=np)
 
 
 def _limits(threat: ThreatModel, clean: Array, *, xp=jnp) -> list[Array]:

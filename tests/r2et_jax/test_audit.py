@@ -49,17 +49,83 @@ def test_the_distance_to_the_border_decides():
     assert np.linalg.norm(report.perturbed - x, axis=1).max() <= 0.3 + 1e-5
 
 
-@pytest.mark.parametrize(
-    ("apply", "x", "k", "message"),
-    [
-        (linear, inputs(3, 4)[0], 2, r"inputs \[m, n\] with m ≥ 2"),
-        (linear, np.full((3, 4), np.nan), 2, r"x\[0, 0\] is nan"),
-        (linear, inputs(3, 4), 4, "k must lie in 1…n−1"),
-        (linear, inputs(3, 5), 2, r"does not take an input of shape \(5,\)"),
-        (lambda w, x: jnp.dot(w, x), inputs(3, 4), 2, "logits of shape"),
-    ],
-    ids=["one input", "nan", "k", "shape", "scalar"],
-)
-def test_mistakes_are_named(apply, x, k, message):
-    with pytest.raises(ValueError, match=message):
-        audit(apply, WEIGHTS, x, k=k)
+def test_inputs_without_a_ranking_are_left_out_and_said():
+    """The last feature, which is frozen, chooses what becomes of an input."""
+
+    def apply(w, x):
+        curved = 0.5 * x[0] ** 2 + x[1] + 0.25 * x[2]
+        curved = jnp.where(x[0] > 2.1, jnp.nan, curved)
+        cases = [curved, jnp.nan, 0.0, x[1], jnp.sum(x[:3])]
+        return w * jnp.select([jnp.round(x[3]) == i for i in range(5)], cases)[None]
+
+    curved = [[2.0, 0, 0, 0], [0.4, 0, 0, 0]]
+    x = np.array(curved + [[1, 1, 1, case] for case in (1, 2, 3, 4)], np.float32)
+    budget = threat.threat_model("l2", 0.3, frozen=[3], num_features=4)
+    report = audit(apply, jnp.ones(()), x, k=2, threat=budget, budget=2000)
+    # |x₀| falls below 1/4 in the second one alone; what gives NaN has no ranking.
+    np.testing.assert_array_equal(report.precision, [1, 0.5, np.nan, np.nan, 1, 1])
+    np.testing.assert_array_equal(report.num_positive, [3, 3, 0, 0, 1, 3])
+    np.testing.assert_array_equal(report.tied, [0, 0, 0, 0, 0, 1])
+    np.testing.assert_array_equal(report.kept.sum(axis=1), [2, 1, 0, 0, 1, 2])
+    assert report.same == pytest.approx(0.875)
+    assert str(report).splitlines() == [
+        "P@2 0.875 under attack (0.875 with the class kept), 1.000 under noise of norm "
+        "1e-6, 0.875 between different inputs; 4 of 6 inputs",
+        "left out: 1 of 6 inputs, whose output is not finite",
+        "left out: 1 of 6 inputs, whose explanation is zero everywhere",
+        "1 of 6 inputs have fewer than 2 features with saliency: P@2 is over those",
+        "1 of 6 inputs are tied between ranks 2 and 3",
+    ]
+
+
+def test_a_gradient_on_what_may_not_move_has_vanished():
+    params, x = jnp.array([1.0, 1.0]), np.float32([[1.4, 0.0], [0.7, 1.0]])
+    budget = threat.threat_model("l2", 0.3, frozen=[0], num_features=2)
+    report = audit(switching, params, x, k=1, threat=budget, budget=2000)
+    assert report.vanished == 1
+    np.testing.assert_array_equal(report.precision, 1)
+
+
+def test_a_model_without_any_ranking():
+    report = audit(lambda w, x: 0 * w[:1], WEIGHTS, inputs(3, 4), k=2)
+    assert np.isnan(report.precision).all()
+    assert np.isnan([report.same, report.vanished]).all()
+    assert str(report).splitlines() == [
+        "P@2 not available: no input has a ranking",
+        "left out: 3 of 3 inputs, whose explanation is zero everywhere",
+    ]
+
+
+def test_one_input_that_is_moved_into_the_box():
+    params, x = jnp.array([1.0, 1.0]), np.array([[1.4, 0.0]], np.float32)
+    box = {"lower": -5.0, "upper": 1.2}
+    with pytest.raises(ValueError, match=r"x\[0, 0\] is 1.4, outside .*\[-5, 1.2\]"):
+        audit(switching, params, x, k=1, threat=threat.threat_model("l2", 0.3, **box))
+    budget = threat.threat_model("l2", 0.3, **box, clip=True)
+    report = audit(
+        switching, params, x, k=1, threat=budget, budget=2000, key=jax.random.key(3)
+    )
+    # |x₀| passes 1 within .3 of 1.2, but not of 1.4.
+    np.testing.assert_array_equal(report.precision, [0])
+    assert np.linalg.norm(report.perturbed - [[1.2, 0]]) <= 0.3 + 1e-5
+    assert np.isnan(report.same)
+    assert "overlap between inputs not available (only one); 1 input\n" in str(report)
+    assert "1 of 1 inputs were outside of the box" in str(report)
+
+
+def test_probabilities_are_converted():
+    def apply(w, x):
+        return jax.nn.sigmoid(switching(w, x))
+
+    x = np.array([[1.25, -0.75], [1.9, 0.0], [0.5, -2.0], [-1.2, 3.0]], np.float32)
+    params = jnp.array([1.0, 1.0])
+    options = {"k": 1, "threat": threat.threat_model("l2", 0.3), "budget": 2000}
+    report = audit(apply, params, x, output="probabilities", **options)
+    np.testing.assert_array_equal(report.precision, [0, 1, 1, 0])
+    # |∂z/∂x| = (|x₀|, 1).
+    weights = np.stack([np.abs(x[:, 0]), np.ones(4)], axis=1)
+    np.testing.assert_allclose(
+        report.maps, weights / weights.sum(axis=1, keepdims=True), rtol=1e-5
+    )
+    # Of the first one, |x₀| < 1 and z > 0 are .35 away together.
+    np.testing.assert_array_equal(report.precision_same_class, [1, 1, 1, 0])

@@ -190,3 +190,34 @@ def test_logits_of_other_than_one_example_raise(name, shape):
         ValueError, match="one example.*got shape " + re.escape(str(shape))
     ):
         jax.eval_shape(score, (), jnp.zeros(2), 0)
+
+
+@pytest.mark.parametrize("num_classes", CLASSES)
+def test_probabilities_become_logits_of_the_same_log_odds(num_classes):
+    params, x = model(num_classes)
+    expected = scores.log_odds(apply)
+
+    def probabilities(params, x):
+        return scores.class_probabilities(apply(params, x))[-num_classes:]
+
+    found = scores.log_odds(scores.logits_of_probabilities(probabilities))
+    for target in range(max(num_classes, 2)):
+        for fn in (lambda s: s, lambda s: jax.grad(s, argnums=1)):
+            np.testing.assert_allclose(
+                fn(found)(params, x, target),
+                fn(expected)(params, x, target),
+                rtol=2e-4,
+                atol=1e-5,
+            )
+
+
+def test_saturated_probabilities_have_finite_logits_and_gradients():
+    one = scores.logits_of_probabilities(lambda w, x: jax.nn.sigmoid(w * x)[None])
+    three = scores.logits_of_probabilities(
+        lambda w, x: jax.nn.softmax(jnp.stack([w * x, -w * x, 0 * x]))
+    )
+    for convert in (one, three):
+        for w in (-200.0, 200.0):
+            score = scores.log_odds(convert)
+            value, slope = jax.value_and_grad(score, 1)(w, jnp.float32(1.0), 1)
+            assert np.isfinite([value, slope]).all()

@@ -1,0 +1,164 @@
+"""Bad input to the audit: each kind is a ValueError that says what to do."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from r2et_jax import saliency, threat
+from r2et_jax.audit import audit
+from r2et_jax.models import MLP
+
+WEIGHTS = jnp.array([4.0, 3.0, -2.0, 1.0])
+X = np.asarray(jax.random.normal(jax.random.key(0), (6, 4)))
+
+
+def linear(w, x):
+    return jnp.dot(w, x)[None]
+
+
+def two_classes(w, x):
+    return jax.nn.softmax(jnp.stack([jnp.dot(w, x), x[0]]))
+
+
+def wide(x, at, value):
+    x = x.astype(np.float64)
+    x[at] = value
+    return x
+
+
+def foreign_module():
+    """An object as of Equinox, whose parameters and functions are its leaves."""
+
+    class Module:
+        pass
+
+    Module.__module__ = "equinox._module"
+    return type("Net", (Module,), {"__call__": lambda self, x: x[:1]})()
+
+
+class Tiny(nnx.Module):
+    def __init__(self):
+        self.layer = nnx.Linear(4, 1, rngs=nnx.Rngs(0))
+
+    def __call__(self, x):
+        return self.layer(x)
+
+
+REFUSED = {
+    # inputs
+    "one without an axis": ({"x": X[0]}, r"x must be inputs \[m, n\].*shape \(4,\)"),
+    "none": ({"x": X[:0]}, r"m ≥ 1, got shape \(0, 4\)"),
+    "nan": ({"x": wide(X, (2, 1), np.nan)}, r"x\[2, 1\] is nan"),
+    "overflow": ({"x": wide(X, (0, 3), 1e39)}, r"x\[0, 3\] is inf in float32"),
+    "text": ({"x": np.full((2, 4), "1")}, "real numbers, got dtype <U1"),
+    "objects": ({"x": np.full((2, 4), None)}, "real numbers, got dtype object"),
+    "complex": ({"x": X + 1j}, "real numbers, got dtype complex"),
+    "features": ({"x": X[:, :3]}, r"does not take an input of shape \(3,\)"),
+    # k, key, budget
+    "k of n": ({"k": 4}, "k must lie in 1…n−1 = 1…3"),
+    "k half": ({"k": 2.5}, "k must be an integer, got 2.5"),
+    "seed": ({"key": 0}, r"key must be one key, such as jax.random.key\(0\), got 0"),
+    "keys": ({"key": jax.random.split(jax.random.key(0))}, "key must be one key"),
+    "budget": ({"budget": 20}, "budget must allow at least one member"),
+    "budget text": ({"budget": "all"}, "budget must be an integer"),
+    # the model
+    "scalar": ({"apply": lambda w, x: jnp.dot(w, x)}, r"logits of shape \[C\]"),
+    "classes": ({"apply": lambda w, x: x > 0}, "logits, which are floats, got .*bool"),
+    "no function": ({"apply": "linear"}, "apply must be a function.*'linear'"),
+    "no apply": ({"apply": MLP(), "params": None}, "of flax.linen: pass apply = model"),
+    "nnx as params": ({"params": Tiny()}, "params must not.*flax.nnx.*nnx.split"),
+    "nnx as apply": ({"apply": Tiny(), "params": None}, "apply must not.*nnx.split"),
+    "equinox": ({"params": foreign_module()}, "Net of equinox: .*equinox.partition"),
+    "functions": ({"params": {"act": nn.relu}}, r"pytree of arrays.*params\['act'\]"),
+    "texts": ({"params": [WEIGHTS, "w"]}, r"pytree of arrays, got 'w'.*params\[1\]"),
+    # what it returns
+    "probability": (
+        {"apply": lambda w, x: jax.nn.sigmoid(linear(w, x))},
+        r"lie in \[0, 1\] as probabilities do .*output='probabilities'",
+    ),
+    "probabilities": ({"apply": two_classes}, "pass output='probabilities'"),
+    "no probability": ({"output": "probabilities"}, r"must lie in \[0, 1\], got -"),
+    "no distribution": (
+        {
+            "apply": lambda w, x: jax.nn.sigmoid(w[:3] * x[:3]),
+            "output": "probabilities",
+        },
+        "must sum to 1, got a sum of",
+    ),
+    "output": ({"output": "scores"}, "unknown output 'scores'; known: auto"),
+    # threat, explainer, stand-in
+    "number as threat": ({"threat": 0.5}, r"threat_model\('l2', 0.5\), got 0.5"),
+    "box": (
+        {"threat": threat.threat_model("l2", 0.1, lower=10.0, upper=11.0)},
+        r"x\[0, 0\] is .*outside .*\[10, 11\] \(6 of 6 inputs.*clip=True",
+    ),
+    "box of another n": (
+        {"threat": threat.threat_model(lower=[-9.0] * 3)},
+        r"lower of shape \(3,\), expected \(4,\)",
+    ),
+    "frozen of another n": (
+        {"threat": threat.threat_model(frozen=[1], num_features=9)},
+        r"movable of shape \(9,\), expected \(4,\)",
+    ),
+    "group beyond": (
+        {"threat": threat.threat_model(groups=[(2, 4)], group_rule="simplex")},
+        "feature 4 in a one-hot group, expected indices in 0…3",
+    ),
+    "explainer": ({"explainer": "gradient"}, "explainer must be .*got 'gradient'"),
+    "explanation": (
+        {"explainer": saliency.gradient(lambda w, x, c: linear(w, x)[0])},
+        "explainer must be a factory of explanations",
+    ),
+    "without key": (
+        {"explainer": saliency.smooth_grad},
+        "needs its key bound: lambda score",
+    ),
+    "map of numbers": (
+        {"explainer": lambda score, normalize=True: lambda w, x, c: jnp.sum(x)},
+        r"whose maps have shape \(\)",
+    ),
+    "k of channels": ({"explainer": saliency.of_pixels(2)}, "1…n−1 = 1…1"),
+    "smoothed": ({"smoothed": linear}, "smoothed must be a function of the sharpness"),
+    "smoothed model": ({"smoothed": MLP()}, "smoothed must be a function"),
+    "smoothed other": (
+        {"smoothed": lambda rho: lambda w, x: x},
+        "a model of the same outputs",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
+def test_bad_input_is_named(change, message):
+    arguments = {"apply": linear, "params": WEIGHTS, "x": X, "k": 2, **change}
+    apply, params, x = (arguments.pop(name) for name in ("apply", "params", "x"))
+    with pytest.raises(ValueError, match=message):
+        audit(apply, params, x, **arguments)
+
+
+def test_what_is_taken_as_it_is_meant():
+    """A bound key, integers, logits that happen to lie in [0, 1], a raw key."""
+
+    def explainer(score, **options):
+        explain = saliency.smooth_grad(score, num_samples=2, **options)
+        return functools.partial(explain, key=jax.random.key(0))
+
+    def inside(w, x):
+        return 0.5 + 0.1 * jnp.tanh(0.1 * linear(w, x))
+
+    report = audit(
+        inside,
+        WEIGHTS,
+        np.array([[1, 0, 0, 0], [0, 1, 1, 0]]),
+        k=2,
+        explainer=explainer,
+        output="logits",
+        budget=1000,
+        key=jax.random.PRNGKey(0),
+    )
+    np.testing.assert_array_equal(report.precision, 1)
+    assert report.perturbed.dtype == np.float32
