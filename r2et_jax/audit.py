@@ -51,6 +51,7 @@ class Audit(NamedTuple):
       vanished: share of inputs at which the gradient of the ranking is exactly zero
         on all features that may move: attacks by gradients are blind there unless
         `smoothed` is given.
+      predicted: the class of each clean input [m].
       excluded: why an input is left out, texts [m], empty where it is not.
       num_positive: features with positive saliency, integers [m].
       tied: whether the k-th and the (k+1)-th value are positive and equal, so that the
@@ -67,6 +68,7 @@ class Audit(NamedTuple):
     same: float
     noise_precision: np.ndarray
     vanished: float
+    predicted: np.ndarray
     excluded: np.ndarray
     num_positive: np.ndarray
     tied: np.ndarray
@@ -90,6 +92,9 @@ class Audit(NamedTuple):
                 f"{same}; {n}"
             ]
         reasons = collections.Counter(self.excluded[~counted].tolist())
+        if len(np.unique(self.predicted[counted])) == 1 < counted.sum():
+            # Outputs of another kind than logits may never change sign.
+            lines.append(f"all are predicted as class {self.predicted[counted][0]}")
         lines += [f"left out: {n} of {m} inputs, {why}" for why, n in reasons.items()]
         silent = int(np.sum(counted & ~np.isfinite(self.noise_precision)))
         fewer = int(np.sum(counted & (self.num_positive < k)))
@@ -213,6 +218,7 @@ def audit(
         same=_same(seen.maps[counted], k),
         noise_precision=np.where(counted, seen.noise_precision, np.nan),
         vanished=float(seen.flat[counted].mean()) if counted.any() else np.nan,
+        predicted=seen.predicted,
         excluded=excluded,
         num_positive=seen.positive,
         tied=counted & (seen.positive > k) & seen.tied,
@@ -342,6 +348,7 @@ class _Seen(NamedTuple):
     """What one look at an input and at its perturbed form shows."""
 
     score: np.ndarray
+    predicted: np.ndarray
     maps: np.ndarray
     top_k: np.ndarray
     kept: np.ndarray
@@ -373,6 +380,7 @@ def _look(apply, log_odds, explainer, k):
         slope = jnp.where(True if movable is None else movable, jax.grad(gap)(x), 0)
         return _Seen(
             score=log_odds(params, x, target),
+            predicted=target,
             maps=values,
             top_k=top,
             kept=kept,
