@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
 from r2et_jax.programs import kink as forms
-from r2et_jax.programs.flow import depending, equal_values, felt, moving, reaching
+from r2et_jax.programs.facts import Facts
 from r2et_jax.programs.kink import Kink
-from r2et_jax.programs.lines import (
-    LINEAR,
-    Coefficient,
-    Line,
-    combine,
-    is_zero,
-    line_of,
-    lines_of,
-    subtract,
-)
-from r2et_jax.programs.ranges import ranges_of
+from r2et_jax.programs.lines import Coefficient, Line
 from r2et_jax.programs.steps import (
     CUSTOM_CALLS,
     Program,
@@ -47,7 +38,6 @@ _AFFINE = frozenset(
     {"add", "sub", "mul", "neg", "div", "gt", "ge", "lt", "le", "broadcast_in_dim"}
     | {"convert_element_type", "copy", "reshape", "add_any", "not"}
 )
-_ABOVE, _BELOW = frozenset({"gt", "ge"}), frozenset({"lt", "le"})
 
 
 class Reading(NamedTuple):
@@ -56,12 +46,28 @@ class Reading(NamedTuple):
     Attributes:
       program: the steps.
       kinks: index of a step -> the kink.
+      bodies: index of a loop or a branching -> readings of the programs in it.
       left: name -> how often a kink or a jump stands there that is left as it is.
+      moved: for each output, whether the arguments in question move it.
     """
 
     program: Program
     kinks: dict[int, Kink]
+    bodies: dict[int, tuple[Reading, ...]]
     left: Counter
+    moved: tuple[bool, ...]
+
+    @property
+    def is_kinked(self) -> bool:
+        return bool(self.kinks or self.bodies)
+
+    def counts(self) -> Counter:
+        """Primitive -> at how many places it makes a kink, those in bodies included."""
+        total = Counter(kink.name for kink in self.kinks.values())
+        for inner in self.bodies.values():
+            for reading in inner:
+                total += reading.counts()
+        return total
 
 
 def opens(name: str, body: ClosedJaxpr) -> bool:
@@ -74,33 +80,23 @@ def opens(name: str, body: ClosedJaxpr) -> bool:
     return name not in CUSTOM_CALLS or set(primitives_of(body)) <= _AFFINE | KINKED
 
 
-def read(closed: ClosedJaxpr, positions: range) -> Reading:
+def read(closed: ClosedJaxpr, positions: Iterable[int]) -> Reading:
     """Find the kinks of a program in its arguments of those positions."""
     program = program_of(closed, opens)
     finder = _Finder(program, {program.inputs[place] for place in positions})
     for index, step in enumerate(program.steps):
         finder.visit(index, step)
-    return Reading(program, finder.kinks, finder.left)
+    moved = tuple(number in finder.moves for number in program.outputs)
+    return Reading(program, finder.kinks, finder.bodies, finder.left, moved)
 
 
-class _Finder:
-    """What is known of a program's values, and the kinks found so far."""
+class _Finder(Facts):
+    """Visits the steps of a program and notes its kinks."""
 
     def __init__(self, program: Program, sources: set[int]):
-        self.program = program
-        self.depends = depending(program, sources)
-        self.moves = moving(program, sources)
-        self.felt = felt(program, self.moves)
-        self.reaches = reaching(program)
-        self.ranges = ranges_of(program)
-        self.same = equal_values(program)
-        self.lines = lines_of(program, self.moves, self.ranges, self.same)
-        self.makers = {out: step for step in program.steps for out in step.outputs}
-        self.users: dict[int, list[Step]] = {}
-        for step in program.steps:
-            for number in step.inputs:
-                self.users.setdefault(number, []).append(step)
+        super().__init__(program, sources)
         self.kinks: dict[int, Kink] = {}
+        self.bodies: dict[int, tuple[Reading, ...]] = {}
         self.left: Counter = Counter()
 
     def visit(self, index: int, step: Step) -> None:
@@ -119,56 +115,49 @@ class _Finder:
             if self.felt.intersection(step.outputs) and not self.hidden(step):
                 self._keep(index, self.extreme(step))
         elif self.moves.intersection(step.outputs) and step.name not in CUSTOM_CALLS:
-            self.left[call_title(step) or step.name] += self._holds_kinks(step)
+            self.open(index, step)
 
-    def _holds_kinks(self, step: Step) -> bool:
-        """Whether a program inside the step has kinks, whatever of it may move."""
-        readings = (
-            read(body, range(len(body.jaxpr.invars))) for body in open_bodies(step)
-        )
-        return any(inner.kinks or +inner.left for inner in readings)
+    def open(self, index: int, step: Step) -> None:
+        """Note the kinks of the programs that a step holds."""
+        bodies = tuple(open_bodies(step))
+        if step.name == "scan":
+            readings = (self._loop(step, bodies[0]),)
+        elif step.name == "cond":
+            places = self._moving_places(step.inputs[1:])
+            readings = tuple(read(body, places) for body in bodies)
+            self.left[step.name] += step.inputs[0] in self.depends
+        else:
+            readings = tuple(
+                read(body, range(len(body.jaxpr.invars))) for body in bodies
+            )
+        kinked = any(inner.is_kinked for inner in readings)
+        treated = step.name == "scan"
+        treated |= step.name == "cond" and not step.params.get("branches_platforms")
+        if kinked and treated and self.felt.intersection(step.outputs):
+            self.bodies[index] = readings
+        elif kinked:
+            self.left[call_title(step) or step.name] += 1
+        for inner in readings:
+            self.left.update(inner.left)
+
+    def _loop(self, step: Step, body: ClosedJaxpr) -> Reading:
+        """The reading of a scan's body, with every carried value that comes to move."""
+        first, count = step.params["num_consts"], step.params["num_carry"]
+        places = self._moving_places(step.inputs)
+        while True:
+            reading = read(body, places)
+            carried = {first + n for n in range(count) if reading.moved[n]}
+            if carried <= places:
+                return reading
+            places |= carried
+
+    def _moving_places(self, numbers: tuple[int, ...]) -> set[int]:
+        return {place for place, n in enumerate(numbers) if n in self.depends}
 
     def _keep(self, index: int, kink: Kink | None) -> None:
         if kink is not None:
-            self.kinks[index] = kink
-
-    def hidden(self, step: Step) -> bool:
-        """Whether the step switches only where a later selection does not look.
-
-        As the inner one of `where(x > 0, sqrt(where(x > 0, x, 1)), 0)`: it keeps a
-        derivative finite, and is no kink of the whole.
-        """
-        switch = self._switch(step)
-        if switch is None:
-            return False
-        seen: set[int] = set()
-        open_values = list(step.outputs)
-        while open_values:
-            number = open_values.pop()
-            if number in self.program.outputs:
-                return False
-            for user in self.users.get(number, ()):
-                selects = user.name == "select_n" and user.inputs[0] != number
-                if selects and self._switch(user) == switch:
-                    continue
-                fresh = self.reaches.intersection(user.outputs) - seen
-                seen |= fresh
-                open_values.extend(fresh)
-        return True
-
-    def _switch(self, step: Step) -> frozenset | None:
-        """The two values that a step compares, the same for both orders."""
-        if step.name == "select_n":
-            comparison, _ = self._comparison(step.inputs[0])
-            step = comparison or step
-        if step.name not in _ABOVE | _BELOW | {"max", "min"}:
-            return None
-        return self._labels(step.inputs)
-
-    def _label(self, number: int):
-        """A value's number, or the number that it is known to equal."""
-        low, high = self.ranges[number]
-        return ("=", low) if low == high else self.same[number]
+            stirred = self.stirred.intersection(self.program.steps[index].outputs)
+            self.kinks[index] = kink._replace(moves=bool(stirred))
 
     def extreme(self, step: Step) -> Kink | None:
         """The kink of a step whose primitive has one, None where it has one sign."""
@@ -226,11 +215,6 @@ class _Finder:
         low = b if (rise > 0) == is_max else a
         return self.bent(name, (switch, None), low, abs(rise) * (1 if is_max else -1))
 
-    def one_sided(self, a: int, b: int) -> bool:
-        """Whether a − b has one sign for every input."""
-        (least_a, most_a), (least_b, most_b) = self.ranges[a], self.ranges[b]
-        return least_a >= most_b or most_a <= least_b
-
     def bent(
         self,
         name: str,
@@ -253,9 +237,9 @@ class _Finder:
         which, *cases = step.inputs
         if which not in self.depends:
             return None
-        comparison, is_below = self._comparison(which)
+        comparison, is_below = self.comparison(which)
         if comparison is None:
-            self.left[step.name] += self._switches(which)
+            self.left[step.name] += self.switches(which)
             return None
         a, b = comparison.inputs
         if self.one_sided(a, b):
@@ -265,133 +249,12 @@ class _Finder:
             self.left[step.name] += 1
             return None
         for switch, base, other in (((a, b), low, high), ((b, a), high, low)):
-            if self._turns(base, switch):
-                base = self._line_beyond(base, switch[::-1], {})
-            slope = self._slope(switch, base, other)
+            if self.turns(base, switch):
+                base = self.line_beyond(base, switch[::-1], {})
+            slope = self.slope(switch, base, other)
             if slope == 0.0:
                 return None
             if slope is not None:
                 return self.bent(step.name, switch, base, slope)
         self.left[step.name] += 1
         return None
-
-    def _turns(self, number: int, switch: tuple[int, int]) -> bool:
-        """Whether the value is a line with a kink at that same switch."""
-        steps, seen = [self.makers.get(number)], set()
-        while steps:
-            step = steps.pop()
-            if step is None or step.outputs[0] in seen:
-                continue
-            seen.add(step.outputs[0])
-            branches = self._branches(step)
-            if branches and self._labels(branches[0]) == self._labels(switch):
-                return True
-            if branches or step.name in LINEAR:
-                steps += [self.makers.get(taken) for taken in step.inputs]
-        return False
-
-    def _labels(self, pair: tuple[int, int]) -> frozenset:
-        return frozenset(self._label(number) for number in pair)
-
-    def _slope(self, switch: tuple[int, int], base: int | Line, other: int):
-        """κ with other − base = κ·(a − b) wherever a > b, or None where there is none.
-
-        That the two meet at a = b is part of it.
-        """
-        if not isinstance(base, Line):
-            pair, cases = ([self.same[n] for n in p] for p in (switch, (other, base)))
-            if pair in (cases, cases[::-1]):
-                return 1.0 if pair == cases else -1.0
-            base = self._line_beyond(base, switch, {})
-        rise = subtract(self._line_beyond(other, switch, {}), base)
-        run = subtract(*(self.lines[n] for n in switch))
-        if rise is None or run is None or run.root is None:
-            return None
-        if rise.scale == 0.0 and rise.offset == 0.0:
-            return 0.0
-        if rise.root != run.root:
-            return None
-        left = combine("*", rise.offset, run.scale)
-        right = combine("*", rise.scale, run.offset)
-        if not is_zero(combine("-", left, right), beside=(left, right)):
-            return None
-        if is_zero(run.scale, beside=(1.0,)) or is_zero(rise.scale, beside=(1.0,)):
-            return None
-        return combine("/", rise.scale, run.scale)
-
-    def _line_beyond(
-        self, number: int, switch: tuple[int, int], known: dict[int, Line]
-    ) -> Line:
-        """The value as a line that holds wherever a > b, through kinks elsewhere."""
-        if number not in known:
-            known[number] = self.lines[number]
-            step = self.makers.get(number)
-            if step is not None and number in self.moves:
-                known[number] = self._remade(step, switch, known) or known[number]
-        return known[number]
-
-    def _remade(self, step: Step, switch: tuple[int, int], known) -> Line | None:
-        """What `_line_beyond` makes of the step that made the value."""
-        branches = self._branches(step)
-        if branches is not None:
-            inner, if_above, if_below = branches
-            sign = self._sign_beyond(inner, switch)
-            chosen = if_above if sign > 0 else if_below
-            return self._line_beyond(chosen, switch, known) if sign else None
-        if step.name not in LINEAR:
-            return None
-        taken = [self._line_beyond(n, switch, known) for n in step.inputs]
-        return line_of(step, taken, self.program)
-
-    def _branches(self, step: Step) -> tuple[tuple[int, int], int, int] | None:
-        """(a, b), the value where a > b, the value where a < b, of a two-way step."""
-        if step.name in {"max", "min"}:
-            pair = step.inputs
-            return pair, *(pair if step.name == "max" else pair[::-1])
-        if step.name != "select_n" or len(step.inputs) != 3:
-            return None
-        comparison, is_below = self._comparison(step.inputs[0])
-        if comparison is None:
-            return None
-        _, low, high = step.inputs
-        return comparison.inputs, *((low, high) if is_below else (high, low))
-
-    def _sign_beyond(self, inner: tuple[int, int], switch: tuple[int, int]) -> int:
-        """The sign of p − q wherever a > b; 0 where it is not known or mixed."""
-        pair, outer = ([self._label(n) for n in p] for p in (inner, switch))
-        if pair in (outer, outer[::-1]):
-            return 1 if pair == outer else -1
-        first, second = (subtract(*(self.lines[n] for n in p)) for p in (inner, switch))
-        if first is None or second is None or first.root != second.root:
-            return 0
-        numbers = (first.scale, first.offset, second.scale, second.offset)
-        if first.root is None or not all(isinstance(c, float) for c in numbers):
-            return 0
-        if second.scale == 0:
-            return 0
-        at_switch = first.offset - first.scale * second.offset / second.scale
-        onwards = first.scale / second.scale
-        if min(at_switch, onwards) >= 0:
-            return 1
-        return -1 if max(at_switch, onwards) <= 0 else 0
-
-    def _comparison(self, which: int) -> tuple[Step | None, bool]:
-        """The comparison of order that a predicate is, and whether it says a < b."""
-        step, negated = self.makers.get(which), False
-        while step is not None and step.name == "not":
-            step, negated = self.makers.get(step.inputs[0]), not negated
-        if step is None or step.name not in _ABOVE | _BELOW:
-            return None, False
-        if not jnp.issubdtype(self.program.types[step.inputs[0]].dtype, jnp.floating):
-            return None, False
-        return step, negated != (step.name in _BELOW)
-
-    def _switches(self, which: int) -> bool:
-        """Whether a predicate is made from comparisons of order of moving values."""
-        step = self.makers.get(which)
-        if step is None or self.program.types[which].dtype != bool:
-            return False
-        if step.name in _ABOVE | _BELOW:
-            moves = bool(self.moves.intersection(step.inputs))
-            return moves and not self.one_sided(*step.inputs)
-        return any(self._switches(number) for number in step.inputs)

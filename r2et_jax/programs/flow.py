@@ -6,11 +6,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from r2et_jax.programs.steps import Program, open_bodies
+from r2et_jax.programs.steps import Program, Step, open_bodies
 
 # Piecewise constant in their input: no derivative passes.
 FLAT = frozenset({"sign", "floor", "ceil", "round", "stop_gradient"})
+_ELEMENTWISE = frozenset(
+    {"add", "sub", "mul", "div", "neg", "convert_element_type", "copy", "max", "min"}
+    | {"abs", "exp", "log", "tanh", "logistic", "sqrt", "rsqrt", "integer_pow"}
+)
 
 
 def depending(program: Program, inputs: set[int]) -> set[int]:
@@ -29,6 +34,73 @@ def moving(program: Program, inputs: set[int]) -> set[int]:
         if step.name not in FLAT and found.intersection(step.inputs):
             found.update(n for n in step.outputs if is_float(program, n))
     return found
+
+
+def moving_entries(program: Program, moves: set[int], inputs: set[int]) -> set[int]:
+    """The moving values that still move if entries are told apart where that is easy.
+
+    Two arrays laid side by side and taken apart again, such as the inputs of a model of
+    pairs: the part that held no moving entry is left out.
+    """
+    masks: dict[int, np.ndarray] = {}
+
+    def mask(number: int) -> np.ndarray:
+        shape = program.types[number].shape
+        return np.full(shape, number in moves and number in inputs)
+
+    for number in program.types:
+        if number in inputs or number not in moves:
+            masks[number] = mask(number)
+    for step in program.steps:
+        if not moves.intersection(step.outputs):
+            continue
+        taken = [masks[number] for number in step.inputs]
+        if not any(part.any() for part in taken):
+            parts = [np.full(program.types[n].shape, False) for n in step.outputs]
+        elif len(step.outputs) > 1:
+            parts = _divided(step, taken[0])
+        else:
+            part = _rearranged(step, taken, program.types[step.outputs[0]].shape)
+            parts = [part] if part is not None else None
+        for index, number in enumerate(step.outputs):
+            whole = np.full(program.types[number].shape, number in moves)
+            masks[number] = whole if parts is None else parts[index]
+    return {number for number in moves if masks[number].any()}
+
+
+def _divided(step: Step, mask: np.ndarray) -> list[np.ndarray] | None:
+    """The masks of the parts that a step takes an array apart into, else None."""
+    if step.name == "unstack":
+        return list(np.moveaxis(mask, step.params["axis"], 0))
+    if step.name == "split":
+        ends = np.cumsum(step.params["sizes"])[:-1]
+        return np.split(mask, ends, axis=step.params["axis"])
+    return None
+
+
+def _rearranged(step: Step, masks: list[np.ndarray], shape: tuple[int, ...]):
+    """The mask of the moving entries that a step only moves around, else None."""
+    first, params = masks[0], step.params
+    if step.name == "concatenate":
+        return np.concatenate(masks, axis=params["dimension"])
+    if step.name == "stack":
+        return np.stack(masks, axis=params["axis"])
+    if step.name == "slice":
+        strides = params["strides"] or (1,) * first.ndim
+        bounds = params["start_indices"], params["limit_indices"], strides
+        return first[tuple(map(slice, *bounds))]
+    if step.name == "squeeze" or step.name == "reshape" and not params["dimensions"]:
+        return first.reshape(shape)
+    if step.name == "transpose":
+        return first.transpose(params["permutation"])
+    if step.name == "broadcast_in_dim":
+        spread = [1] * len(shape)
+        for axis, place in enumerate(params["broadcast_dimensions"]):
+            spread[place] = first.shape[axis]
+        return np.broadcast_to(first.reshape(spread), shape)
+    if step.name in _ELEMENTWISE:
+        return np.broadcast_to(np.any(np.broadcast_arrays(*masks), axis=0), shape)
+    return None
 
 
 def reaching(program: Program) -> set[int]:

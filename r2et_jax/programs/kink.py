@@ -22,11 +22,13 @@ class Kink(NamedTuple):
       name: of its primitive.
       smooth: `smooth(read, rho)`, the value of its stand-in.
       switches: `switches(read)`, arrays of the values whose signs it switches on.
+      moves: whether the input moves them, rather than a context laid beside it.
     """
 
     name: str
     smooth: Callable[[Read, Any], Array]
     switches: Callable[[Read], list[Array]]
+    moves: bool = True
 
 
 def bent(

@@ -66,7 +66,7 @@ def _range(step: Step, taken: list[Range], program: Program, makers) -> Range:
         return _power(taken[0], step.params["y"])
     if step.name == "convert_element_type":
         return taken[0] if _is_real(step, program) else ANY
-    if step.name == "concatenate":
+    if step.name in {"concatenate", "stack"}:
         return _union(*taken)
     if step.name == "select_n":
         return _union(*taken[1:])

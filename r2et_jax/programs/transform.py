@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from r2et_jax.checks import check_positive
 from r2et_jax.programs.finding import Reading, read
-from r2et_jax.programs.steps import Traced, bind, trace
+from r2et_jax.programs.running import run
+from r2et_jax.programs.steps import Traced, trace
 from r2et_jax.types import ApplyFn, Array, Params
 
 
@@ -23,7 +23,7 @@ class Contents(NamedTuple):
         replaces it.
       left: primitive or function -> at how many places a kink or a jump stands that
         stays as it is: a selection whose branches do not meet, a sort, a loop.
-      num_switches: length of the vector of switching values.
+      num_switches: length of the vector of switching values, see `kinks`.
     """
 
     kinks: dict[str, int]
@@ -67,9 +67,9 @@ def smooth(apply: ApplyFn, *, rho: float | Array) -> ApplyFn:
 
     def smoothed(params: Params, x: Array, /) -> Array:
         traced, reading = _read(apply, params, x)
-        if not reading.kinks:
+        if not reading.is_kinked:
             return apply(params, x)
-        return traced.restore(_run(reading, traced.arguments, rho=rho))
+        return traced.restore(run(reading, traced.arguments, rho=rho))
 
     return smoothed
 
@@ -83,7 +83,7 @@ def has_kinks(apply: ApplyFn, params: Params, x: Array) -> bool:
       >>> has_kinks(lambda params, x: jax.nn.logsumexp(x), None, jnp.ones(2))
       False
     """
-    return bool(_read(apply, params, x)[1].kinks)
+    return _read(apply, params, x)[1].is_kinked
 
 
 def kinks(apply: ApplyFn) -> Callable[[Params, Array], Array]:
@@ -98,7 +98,9 @@ def kinks(apply: ApplyFn) -> Callable[[Params, Array], Array]:
 
     Returns:
       `switches(params, x) -> [H]`, in the order in which the model computes them; H
-      depends on shapes alone and is 0 for a model without kinks.
+      depends on shapes alone and is 0 for a model without kinks. An entry that cannot
+      switch, such as one that a mask keeps out of a maximum, is ±1 with the derivative
+      0. So are those of the branches of a `cond` that are not taken: 0.
 
     Example:
       >>> switches = kinks(lambda params, x: jnp.maximum(2 * x, 0))
@@ -109,12 +111,11 @@ def kinks(apply: ApplyFn) -> Callable[[Params, Array], Array]:
     def switches(params: Params, x: Array, /) -> Array:
         traced, reading = _read(apply, params, x)
         found: list[Array] = []
-        _run(reading, traced.arguments, found=found)
-        flat = [values.reshape(-1) for values in found]
+        run(reading, traced.arguments, found=found)
         dtype = jnp.result_type(*(leaf.dtype for leaf in jax.tree.leaves(x)))
-        return jnp.concatenate(
-            [jnp.zeros(0, dtype), *(values.astype(dtype) for values in flat)]
-        )
+        flat = [values.reshape(-1).astype(dtype) for values in found]
+        joined = jnp.concatenate([jnp.zeros(0, dtype), *flat])
+        return jnp.where(jnp.isinf(joined), jnp.sign(joined), joined)
 
     return switches
 
@@ -158,41 +159,11 @@ def describe(apply: ApplyFn, params: Params, x: Array) -> Contents:
       Contents(kinks={'abs': 1}, left={'sort': 1}, num_switches=2)
     """
     _, reading = _read(apply, params, x)
-    counts = Counter(kink.name for kink in reading.kinks.values())
     size = jax.eval_shape(kinks(apply), params, x).shape[0]
-    return Contents(dict(counts), dict(+reading.left), size)
+    return Contents(dict(reading.counts()), dict(+reading.left), size)
 
 
 def _read(apply: ApplyFn, params: Params, x: Array) -> tuple[Traced, Reading]:
     traced = trace(apply, params, x)
     inputs = range(traced.num_params, len(traced.arguments))
     return traced, read(traced.closed, inputs)
-
-
-def _run(
-    reading: Reading,
-    arguments: list[Any],
-    *,
-    rho: Any = None,
-    found: list[Array] | None = None,
-) -> list[Any]:
-    """The program's outputs, smooth where ρ is given; switching values go to found."""
-    program = reading.program
-    values = dict(program.constants)
-    values.update(zip(program.inputs, arguments, strict=True))
-    for index, step in enumerate(program.steps):
-        kink = reading.kinks.get(index)
-        if kink is not None and found is not None:
-            found.extend(kink.switches(values.__getitem__))
-        if kink is not None and rho is not None:
-            made = [_like(kink.smooth(values.__getitem__, rho), program, step)]
-        else:
-            made = bind(step, [values[number] for number in step.inputs])
-        values.update(zip(step.outputs, made, strict=True))
-    return [values[number] for number in program.outputs]
-
-
-def _like(value: Array, program: Any, step: Any) -> Array:
-    """The value in the shape and type that the step's result had."""
-    aval = program.types[step.outputs[0]]
-    return jnp.broadcast_to(value, aval.shape).astype(aval.dtype)

@@ -1,0 +1,122 @@
+"""Evaluating a program with smooth forms of its kinks, or with its switches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from r2et_jax.programs.finding import Reading
+from r2et_jax.programs.steps import Step, bind
+from r2et_jax.types import Array
+
+
+def run(
+    reading: Reading,
+    arguments: list[Any],
+    *,
+    rho: Any = None,
+    found: list[Array] | None = None,
+) -> list[Any]:
+    """The outputs of a program that was read.
+
+    Args:
+      reading: the program and its kinks.
+      arguments: its inputs.
+      rho: sharpness of the smooth forms, or None to compute what the program computes.
+      found: a list that the switching values are appended to, or None.
+    """
+    program = reading.program
+    values = dict(program.constants)
+    values.update(zip(program.inputs, arguments, strict=True))
+    for index, step in enumerate(program.steps):
+        kink, bodies = reading.kinks.get(index), reading.bodies.get(index)
+        if kink is not None and found is not None and kink.moves:
+            found.extend(kink.switches(values.__getitem__))
+        taken = [values[number] for number in step.inputs]
+        if kink is not None and rho is not None:
+            made = [kink.smooth(values.__getitem__, rho)]
+        elif bodies is not None:
+            made = _RUNS[step.name](step, bodies, taken, rho, found)
+        else:
+            made = bind(step, taken)
+        if kink is not None or bodies is not None:
+            made = [
+                _like(value, program.types[number])
+                for value, number in zip(made, step.outputs, strict=True)
+            ]
+        values.update(zip(step.outputs, made, strict=True))
+    return [values[number] for number in program.outputs]
+
+
+def _like(value: Array, aval: Any) -> Array:
+    """The value in the shape and type that the program's own result has."""
+    return jnp.broadcast_to(value, aval.shape).astype(aval.dtype)
+
+
+def _flat(found: list[Array] | None) -> list[Array]:
+    """The switching values of a body as one vector, in a list; empty for none."""
+    flat = [jnp.asarray(values).reshape(-1) for values in found or []]
+    return [jnp.concatenate(flat)] if flat else []
+
+
+def _scan(step: Step, bodies, taken: list[Any], rho: Any, found: list[Array] | None):
+    settings, (body,) = step.params, bodies
+    first, second = settings["num_consts"], settings["num_carry"]
+    second += first
+
+    def turn(carry, xs):
+        inner: list[Array] | None = None if found is None else []
+        made = run(body, [*taken[:first], *carry, *xs], rho=rho, found=inner)
+        return made[: second - first], (made[second - first :], _flat(inner))
+
+    carry, (ys, switches) = jax.lax.scan(
+        turn,
+        taken[first:second],
+        taken[second:],
+        length=settings["length"],
+        reverse=settings["reverse"],
+        unroll=settings["unroll"],
+    )
+    if found is not None:
+        found.extend(switches)
+    return [*carry, *ys]
+
+
+def _cond(step: Step, bodies, taken: list[Any], rho: Any, found: list[Array] | None):
+    index, *operands = taken
+
+    def branch(body: Reading):
+        def computed(*operands):
+            inner: list[Array] | None = None if found is None else []
+            return run(body, list(operands), rho=rho, found=inner), _flat(inner)
+
+        return computed
+
+    branches = [branch(body) for body in bodies]
+    made = [jax.eval_shape(computed, *operands)[1] for computed in branches]
+
+    def placed(number: int):
+        """The branch, with zeros for the switching values of the others."""
+
+        def computed(*operands):
+            out, own = branches[number](*operands)
+            rows = [
+                part if n == number else jnp.zeros(part.shape, part.dtype)
+                for n in range(len(branches))
+                for part in (own if n == number else made[n])
+            ]
+            return out, rows
+
+        return computed
+
+    out, switches = jax.lax.switch(
+        index, [placed(number) for number in range(len(branches))], *operands
+    )
+    if found is not None:
+        found.extend(switches)
+    return out
+
+
+_RUNS = {"scan": _scan, "cond": _cond}
