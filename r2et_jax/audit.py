@@ -45,7 +45,7 @@ class Audit(NamedTuple):
         `perturbed`, boolean [m, k].
       same: mean top-k overlap between different inputs; near 1 the explanation hardly
         depends on the input, and a high precision says little. NaN where fewer than two
-        inputs have a ranking.
+        distinct inputs have a ranking.
       noise_precision: P@k under random noise of norm 1e-6 [m]; below 1 the input sits
         on a kink or a tie.
       vanished: share of inputs at which the gradient of the ranking is exactly zero
@@ -81,7 +81,7 @@ class Audit(NamedTuple):
             lines = [f"P@{k} not available: no input has a ranking"]
         else:
             same = f"{self.same:.3f} between different inputs"
-            if counted.sum() < 2:
+            if np.isnan(self.same):
                 same = "overlap between inputs not available (only one)"
             n = f"{m} input{'s' * (m > 1)}"
             n = n if counted.all() else f"{counted.sum()} of {n}"
@@ -215,7 +215,7 @@ def audit(
         maps=seen.maps,
         top_k=seen.top_k,
         kept=seen.kept & counted[:, None],
-        same=_same(seen.maps[counted], k),
+        same=_same(seen.maps[counted], x[counted], k),
         noise_precision=np.where(counted, seen.noise_precision, np.nan),
         vanished=float(seen.flat[counted].mean()) if counted.any() else np.nan,
         predicted=seen.predicted,
@@ -226,10 +226,12 @@ def audit(
     )
 
 
-def _same(maps: np.ndarray, k: int) -> float:
-    if len(maps) < 2:
+def _same(maps: np.ndarray, x: np.ndarray, k: int) -> float:
+    """Mean overlap of the top sets of distinct inputs; NaN if there is only one."""
+    _, first = np.unique(x, axis=0, return_index=True)
+    if len(first) < 2:
         return float("nan")
-    return float(metrics.mean_topk_overlap(jnp.asarray(maps), k=k))
+    return float(metrics.mean_topk_overlap(jnp.asarray(maps[first]), k=k))
 
 
 def _as_inputs(x: Array) -> np.ndarray:

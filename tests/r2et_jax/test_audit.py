@@ -118,15 +118,17 @@ def test_probabilities_are_converted():
     def apply(w, x):
         return jax.nn.sigmoid(switching(w, x))
 
-    x = np.array([[1.25, -0.75], [1.9, 0.0], [0.5, -2.0], [-1.2, 3.0]], np.float32)
+    x = [[1.25, -0.75], [1.9, 0.0], [0.5, -2.0], [-1.2, 3.0], [0.5, -2.0]]
+    x = np.array(x, np.float32)
     params = jnp.array([1.0, 1.0])
     options = {"k": 1, "threat": threat.threat_model("l2", 0.3), "budget": 2000}
     report = audit(apply, params, x, output="probabilities", **options)
-    np.testing.assert_array_equal(report.precision, [0, 1, 1, 0])
+    np.testing.assert_array_equal(report.precision, [0, 1, 1, 0, 1])
     # |∂z/∂x| = (|x₀|, 1).
-    weights = np.stack([np.abs(x[:, 0]), np.ones(4)], axis=1)
+    weights = np.stack([np.abs(x[:, 0]), np.ones(5)], axis=1)
     np.testing.assert_allclose(
         report.maps, weights / weights.sum(axis=1, keepdims=True), rtol=1e-5
     )
     # Of the first one, |x₀| < 1 and z > 0 are .35 away together.
-    np.testing.assert_array_equal(report.precision_same_class, [1, 1, 1, 0])
+    np.testing.assert_array_equal(report.precision_same_class, [1, 1, 1, 0, 1])
+    assert report.same == 0.5  # of four distinct inputs, three with the same top one
