@@ -93,9 +93,10 @@ def main(argv):
     config = {**common.config, "reference_methods": list(reduced)}
     common = common._replace(config=config)
     norm = absl_flags.FLAGS["norm"].value
-    chosen = [
-        parts.choose(found, common, _OWN) for found in parts.problems(common, norm=norm)
-    ]
+    chosen = []
+    for found in parts.problems(common, norm=norm):
+        own = {} if found.view.tabular else {"k": (found.most_k,)}
+        chosen.append(parts.choose(found, common, _OWN, **own))
     folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
     for found, own, k in parts.in_turn(chosen):
         methods = own.methods if found.name in asked else reduced

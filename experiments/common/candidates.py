@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.common.problems import TABULAR, Problem, View, problem
+from experiments.common.sizes import by_size
 from r2et_jax import attacks, datasets, metrics, threat
 from r2et_jax.batching import num_cores
 from r2et_jax.types import Params
@@ -58,17 +59,23 @@ class Candidates:
         """
         _, flat = _flatten(params, wanted.ndim)
         found = np.full(wanted.size, np.nan)
-        run = validation_precision(self.model, self.k, self.problem.selection_view)
         x, partner = jax.tree.map(
             lambda leaf: leaf[: self.num_valid], (self.x, self.partner)
         )
+        sizes = self.problem.top_sizes(x, self.k)
         budget = self.problem.budget(
             self.problem.selection_epsilon, norm=self.problem.selection_view.norm
         )
 
         def one(c):
             params = jax.tree.map(lambda leaf: leaf[c], flat)
-            return float(run(params, x, partner, budget))
+
+            def run(k, rows):
+                some = jax.tree.map(lambda leaf: leaf[rows], (x, partner))
+                view = self.problem.selection_view
+                return validation_precision(self.model, k, view)(params, *some, budget)
+
+            return float(jnp.nanmean(jnp.asarray(by_size(sizes, run))))
 
         rows = np.flatnonzero(wanted)
         if rows.size:
@@ -109,7 +116,7 @@ def attacked_model(model, view: View = TABULAR) -> attacks.Model:
 
 @functools.lru_cache
 def validation_precision(model, k: int, view: View = TABULAR):
-    """Compiled mean P@k of the selection attack: `run(params, x, partner, budget)`.
+    """Compiled P@k [m] of the selection attack: `run(params, x, partner, budget)`.
 
     It is er_surrogate, the attack that selection uses for every method; at l2 ≤ 1 for
     tables.
@@ -130,6 +137,6 @@ def validation_precision(model, k: int, view: View = TABULAR):
     def precision(params, x, partner, budget: threat.ThreatModel):
         context = view.context(model, params, partner)
         result = run(params, x, budget, key=jax.random.key(0), context=context)
-        return jnp.nanmean(result.best.precision)
+        return result.best.precision
 
     return jax.jit(precision)

@@ -15,6 +15,7 @@ from experiments.common.candidates import attacked_model
 from experiments.common.linear_graphs import linear_graph_auc
 from experiments.common.measured import each, measured, summary
 from experiments.common.problems import TABULAR, Problem, View, problem
+from experiments.common.sizes import by_size, top_sets
 from experiments.common.trained import class_accuracy, class_logits, with_classifier
 from r2et_jax import (
     attacks,
@@ -45,7 +46,7 @@ class Evaluator:
     Args:
       dataset: the data, or its `Problem`.
       model: the Flax module.
-      k: size of the top set.
+      k: size of the top set, the largest one where inputs have their own.
       num_test: test inputs under attack, at most.
       strongest_budget: gradient evaluations of `strongest` for each input.
     """
@@ -64,6 +65,7 @@ class Evaluator:
         self.model = model
         self.k = k
         self.x, self.partner, self.y = self.problem.inputs("test", num_test)
+        self.sizes = self.problem.top_sizes(self.x, k)
         self.strongest_budget = strongest_budget
         self._measured: dict[Any, list[dict[str, Any]]] = {}
         self._single: tuple[str, Any] | None = None
@@ -75,21 +77,27 @@ class Evaluator:
         checks.check_model(
             self.view.apply(self.model), in_context(params, first), self.x[0]
         )
-        run = _explain(self.model, self.k, self.view)
-        out = run(params, self.x, context, jax.random.key(0))
+        keys = jax.random.split(jax.random.key(0), len(self.x))
+
+        def explain(k, rows):
+            run = _explain(self.model, k, self.view)
+            return run(params, self.x[rows], self._at(rows, context), keys[rows])
+
+        out = by_size(self.sizes, explain)
         maps, gradients, noisy = (np.asarray(value) for value in out)
         test = self.problem.inputs("test")
         logits = self._logits(params, test)
         null = metrics.null_share(
             gradients, self.problem.train_inputs(), directions=self._directions
         )
-        same = float(metrics.mean_topk_overlap(jnp.asarray(maps), k=self.k))
+        ranked = jnp.asarray(top_sets(maps, self.sizes))
+        same = float(metrics.mean_topk_overlap(ranked, k=self.k))
         n = len(self.x)
         found = [
             measured("auc", metrics.roc_auc(test.y, logits), None, len(test.y)),
             measured("same", same, None, n),
             measured("null", null.mean, null.stderr, null.n),
-            measured("tied", float(np.mean(_ties(maps, self.k))), None, n),
+            measured("tied", float(np.mean(_ties(maps, self.sizes))), None, n),
         ]
         if self.view.tabular:
             # A pair's logit is a function of both inputs.
@@ -128,12 +136,17 @@ class Evaluator:
         """
         cell = (_digest(params), name, epsilon)
         if cell not in self._measured:
-            run = compiled_attack(
-                self.model, name, self.k, self.view, budget=self.strongest_budget
-            )
             budget, context = self.problem.budget(epsilon), self._context(params)
             key = jax.random.key(0)
-            result = run(params, self.x, budget, key=key, context=context)
+
+            def attack(k, rows):
+                run = compiled_attack(
+                    self.model, name, k, self.view, budget=self.strongest_budget
+                )
+                some = self._at(rows, context)
+                return run(params, self.x[rows], budget, key=key, context=some)
+
+            result = by_size(self.sizes, attack)
             found = self._of_strongest if name == STRONGEST else self._of_one
             self._measured[cell] = found(params, result, same)
         return self._measured[cell]
@@ -179,6 +192,10 @@ class Evaluator:
 
     def _context(self, params):
         return self.view.context(self.model, params, self.partner)
+
+    @staticmethod
+    def _at(rows, context):
+        return jax.tree.map(lambda leaf: leaf[rows], context)
 
     @functools.cached_property
     def _directions(self) -> np.ndarray:
@@ -272,9 +289,9 @@ def _agreement(clean_maps, maps) -> list[dict[str, Any]]:
     return [summary("pcc", _pearson(*pair)), summary("mse", _mse(*pair))]
 
 
-def _ties(maps: np.ndarray, k: int) -> np.ndarray:
-    descending = -np.sort(-maps, axis=1)
-    return descending[:, k - 1] == descending[:, k]
+def _ties(maps: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    descending, rows = -np.sort(-maps, axis=1), np.arange(len(maps))
+    return descending[rows, sizes - 1] == descending[rows, sizes]
 
 
 @functools.lru_cache
@@ -308,8 +325,8 @@ def _explain(model, k: int, view: View):
         overlap = ranking.top_k_overlap(mask, noisy, k=k)
         return clean, raw(params, x, target), overlap
 
-    def run(params, x, context, key):
-        args = x, context, jax.random.split(key, len(x))
+    def run(params, x, context, keys):
+        args = x, context, keys
         each = functools.partial(one, params)
         return map_batched(each, args, batch_size=view.chunk or len(x))
 

@@ -148,7 +148,8 @@ class Fitter:
         trained = not name.startswith((LOGISTIC, _PRETRAINED))
         grid = protocols.weight_grid(name, self.protocol) if trained else None
         protocol = self.protocol if trained else self.protocol._replace(**_LATER)
-        default = protocols.default_k_prime(self.k, self.problem.num_features)
+        k = self.problem.penalty_k(self.k)
+        default = protocols.default_k_prime(k, self.problem.num_features)
         config = {
             "method": name,
             "dataset": self.problem.name,

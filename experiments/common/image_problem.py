@@ -65,6 +65,7 @@ class ImageProblem(StructuredProblem):
         )
         self._set_views(view, norm, small=self.small)
         self.k = protocols.TABULAR_K if self.small else _MOST_FEATURES
+        self.most_k = self.k
         self.radius = self.selection_epsilon
 
     def model(self, method: str) -> Any:

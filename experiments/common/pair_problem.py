@@ -70,6 +70,8 @@ class PairProblem(StructuredProblem):
         self.absent = absent if absent and self._is_graph else self.default_absent
         check_in("rule for absent edges", self.absent, threat.ABSENT_RULES)
         self.k = self._default_k()
+        sparse_k = min(_MOST_FEATURES, self.num_features - 1)
+        self.most_k = sparse_k if sparse else self.k
         # A penalty sees a graph's edges relative to their weights, see `training`.
         self.radius = 1.0 if self._is_graph else self.selection_epsilon
 
@@ -150,6 +152,16 @@ class PairProblem(StructuredProblem):
             np.asarray(found.y[:limit]),
         )
 
+    def top_sizes(self, x: Any, k: int) -> np.ndarray:
+        """Of graphs at most half of the edges: absent ones do not rank."""
+        if not self._is_graph:
+            return super().top_sizes(x, k)
+        return np.clip(np.count_nonzero(x, axis=1) // 2, 1, k)
+
+    def penalty_k(self, k: int) -> int:
+        """Of graphs one that nearly all have, since a batch has graphs of all sizes."""
+        return min(k, self.largest_k) if self._is_graph else k
+
     def train_inputs(self, rows: Any = slice(None)) -> np.ndarray:
         train = self.dataset.train
         return train.inputs[np.unique([train.first[rows], train.second[rows]])]
@@ -157,6 +169,7 @@ class PairProblem(StructuredProblem):
     def objective(
         self, method: str, model: Any, *, k: int, k_prime: int | None = None
     ) -> objectives.Objective:
+        k = self.penalty_k(k)
         k_prime = k_prime or protocols.default_k_prime(k, self.num_features)
         view = self.selection_view
         return _objective(view, self.radius, method, model, k, k_prime)

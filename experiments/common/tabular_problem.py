@@ -30,6 +30,8 @@ class TabularProblem:
       sample: what a model is initialised with.
       k, epsilon: the default top-k size and, by preset, budgets; None for the
         experiment's own.
+      most_k: the default size where every input may have a smaller one, see
+        `top_sizes`.
       selection_view, selection_epsilon: the view and the budget of the attack by
         which checkpoints are chosen.
       radius: of the ball that some penalties look at.
@@ -40,7 +42,7 @@ class TabularProblem:
     view = selection_view = TABULAR
     fold = 0
     num_outputs = 1
-    k = epsilon = truth = None
+    k = most_k = epsilon = truth = None
     absent = "free"
     selection_epsilon = radius = 1.0
 
@@ -100,6 +102,14 @@ class TabularProblem:
         """The first inputs of a split."""
         found = getattr(self.dataset, split)
         return Inputs(jnp.asarray(found.x[:limit]), None, np.asarray(found.y[:limit]))
+
+    def top_sizes(self, x: Any, k: int) -> np.ndarray:
+        """The size of the top set of each input [m]: k, or what it has to rank."""
+        return np.full(len(x), k)
+
+    def penalty_k(self, k: int) -> int:
+        """The one size of the top set in penalties where inputs may have their own."""
+        return k
 
     def train_inputs(self, rows: Any = slice(None)) -> np.ndarray:
         """Training inputs [N, n], each once: all, or those of some rows."""
