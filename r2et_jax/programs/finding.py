@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
+from r2et_jax.programs import custom
 from r2et_jax.programs import kink as forms
 from r2et_jax.programs.facts import Facts
 from r2et_jax.programs.kink import Kink
@@ -18,9 +19,9 @@ from r2et_jax.programs.steps import (
     CUSTOM_CALLS,
     Program,
     Step,
+    call_body,
     call_title,
     open_bodies,
-    primitives_of,
     program_of,
 )
 
@@ -32,11 +33,6 @@ KINKED = frozenset(
 UNTREATED = frozenset(
     {"sort", "top_k", "argmax", "argmin", "cummax", "cummin", "sign", "floor", "ceil"}
     | {"round", "rem", "scatter_max", "scatter_min"}
-)
-# What a piecewise-linear function is made of, beside the kinked primitives.
-_AFFINE = frozenset(
-    {"add", "sub", "mul", "neg", "div", "gt", "ge", "lt", "le", "broadcast_in_dim"}
-    | {"convert_element_type", "copy", "reshape", "add_any", "not"}
 )
 
 
@@ -70,20 +66,26 @@ class Reading(NamedTuple):
         return total
 
 
-def opens(name: str, body: ClosedJaxpr) -> bool:
-    """Whether a call is opened: one with a derivative of its own if a kink made it.
+def read(
+    closed: ClosedJaxpr, positions: Iterable[int], *, judges: bool = True
+) -> Reading:
+    """Find the kinks of a program in its arguments of those positions.
 
-    ReLU has its own derivative for its value at the kink alone; the softplus has one
-    because the derivative of its program would lose digits. A piecewise-linear body
-    tells the first from the second.
+    Args:
+      closed: the program.
+      positions: the arguments that change.
+      judges: whether to look into calls with a derivative of their own, and to open
+        those that are kinks.
     """
-    return name not in CUSTOM_CALLS or set(primitives_of(body)) <= _AFFINE | KINKED
 
+    def opens(call: Step, body: ClosedJaxpr) -> bool:
+        if call.name not in CUSTOM_CALLS:
+            return True
+        return judges and custom.judge(call, body, read) == custom.KINKED
 
-def read(closed: ClosedJaxpr, positions: Iterable[int]) -> Reading:
-    """Find the kinks of a program in its arguments of those positions."""
     program = program_of(closed, opens)
-    finder = _Finder(program, {program.inputs[place] for place in positions})
+    sources = {program.inputs[place] for place in positions}
+    finder = _Finder(program, sources, judges)
     for index, step in enumerate(program.steps):
         finder.visit(index, step)
     moved = tuple(number in finder.moves for number in program.outputs)
@@ -93,8 +95,9 @@ def read(closed: ClosedJaxpr, positions: Iterable[int]) -> Reading:
 class _Finder(Facts):
     """Visits the steps of a program and notes its kinks."""
 
-    def __init__(self, program: Program, sources: set[int]):
+    def __init__(self, program: Program, sources: set[int], judges: bool):
         super().__init__(program, sources)
+        self.judges = judges
         self.kinks: dict[int, Kink] = {}
         self.bodies: dict[int, tuple[Reading, ...]] = {}
         self.left: Counter = Counter()
@@ -114,7 +117,13 @@ class _Finder(Facts):
         elif step.name in KINKED:
             if self.felt.intersection(step.outputs) and not self.hidden(step):
                 self._keep(index, self.extreme(step))
-        elif self.moves.intersection(step.outputs) and step.name not in CUSTOM_CALLS:
+        elif not self.moves.intersection(step.outputs):
+            return
+        elif step.name in CUSTOM_CALLS:
+            body = call_body(step.name, step.params)
+            if self.judges and custom.judge(step, body, read) == custom.OTHER:
+                self.left[call_title(step) or step.name] += 1
+        else:
             self.open(index, step)
 
     def open(self, index: int, step: Step) -> None:

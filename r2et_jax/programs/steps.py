@@ -72,7 +72,7 @@ class Program(NamedTuple):
 class _Writer:
     """Collects the steps of a program while its calls are opened."""
 
-    def __init__(self, opens: Callable[[str, ClosedJaxpr], bool]):
+    def __init__(self, opens: Callable[[Step, ClosedJaxpr], bool]):
         self.opens = opens
         self.steps: list[Step] = []
         self.constants: dict[int, Any] = {}
@@ -100,18 +100,18 @@ class _Writer:
 
         for eqn in jaxpr.eqns:
             taken = tuple(number(atom) for atom in eqn.invars)
-            name = eqn.primitive.name
-            body = _body(name, eqn.params)
-            if body is not None and self.opens(name, body):
+            body = call_body(eqn.primitive.name, eqn.params)
+            step = Step(eqn.primitive, eqn.params, taken, (), eqn.ctx)
+            if body is not None and self.opens(step, body):
                 made = self.write(body, taken)
             else:
                 made = tuple(self.new(var.aval) for var in eqn.outvars)
-                self.steps.append(Step(eqn.primitive, eqn.params, taken, made, eqn.ctx))
+                self.steps.append(step._replace(outputs=made))
             numbers.update(zip(eqn.outvars, made, strict=True))
         return tuple(number(atom) for atom in jaxpr.outvars)
 
 
-def _body(name: str, params: dict[str, Any]) -> ClosedJaxpr | None:
+def call_body(name: str, params: dict[str, Any]) -> ClosedJaxpr | None:
     """The program that a call holds, if the primitive is a call."""
     key = _CALLS.get(name) or CUSTOM_CALLS.get(name)
     body = params.get(key) if key else None
@@ -131,14 +131,13 @@ def call_title(step: Step) -> str:
 
 
 def program_of(
-    closed: ClosedJaxpr, opens: Callable[[str, ClosedJaxpr], bool]
+    closed: ClosedJaxpr, opens: Callable[[Step, ClosedJaxpr], bool]
 ) -> Program:
     """The flat form of a closed jaxpr.
 
     Args:
       closed: what `jax.make_jaxpr` returns.
-      opens: `opens(name of the primitive, body)`, whether a call is replaced by the
-        steps of its body.
+      opens: `opens(call, body)`, whether a call is replaced by the steps of its body.
     """
     writer = _Writer(opens)
     inputs = tuple(writer.new(var.aval) for var in closed.jaxpr.invars)
@@ -178,17 +177,6 @@ def open_bodies(step: Step) -> Iterator[ClosedJaxpr]:
                 yield item
             elif isinstance(item, Jaxpr):
                 yield ClosedJaxpr(item, ())
-
-
-def primitives_of(closed: ClosedJaxpr) -> Iterator[str]:
-    """Names of all primitives of a program, those of the programs in it included."""
-    for eqn in closed.jaxpr.eqns:
-        step = Step(eqn.primitive, eqn.params, (), (), eqn.ctx)
-        bodies = list(open_bodies(step))
-        if eqn.primitive.name not in {*_CALLS, *CUSTOM_CALLS}:
-            yield eqn.primitive.name
-        for body in bodies:
-            yield from primitives_of(body)
 
 
 def bind(step: Step, values: list[Any]) -> list[Any]:

@@ -238,3 +238,52 @@ def test_crossing_gives_a_value_and_its_gradient():
 def test_examples_in_the_docs():
     result = doctest.testmod(transform)
     assert result.attempted > 0 and result.failed == 0
+
+
+@jax.custom_vjp
+def straight_through(x):
+    return jnp.clip(x, -1.0, 1.0)
+
+
+straight_through.defvjp(lambda x: (straight_through(x), None), lambda _, g: (g,))
+
+
+@jax.custom_vjp
+def guided_relu(x):
+    return jnp.maximum(x, 0)
+
+
+guided_relu.defvjp(
+    lambda x: (guided_relu(x), x),
+    lambda x, g: (jnp.where((x > 0) & (g > 0), g, 0.0),),
+)
+
+
+@jax.custom_jvp
+def layer(w, x):
+    return jax.nn.relu(w @ jnp.sin(x))
+
+
+@layer.defjvp
+def _layer_jvp(primals, tangents):
+    (w, x), (dw, dx) = primals, tangents
+    z, dz = jax.jvp(lambda w, x: w @ jnp.sin(x), (w, x), (dw, dx))
+    return jax.nn.relu(z), jnp.where(z > 0, dz, 0)
+
+
+def test_derivative_of_ones_own_that_does_not_jump_is_kept():
+    assert contents(straight_through) == ({}, {}, 0)
+    gradient = jax.grad(lambda x: smoothed(straight_through, x).sum())(X)
+    assert gradient.tolist() == [1, 1, 1, 1]
+
+
+def test_derivative_of_ones_own_that_is_another_is_told():
+    assert contents(guided_relu) == ({}, {"guided_relu": 1}, 0)
+
+
+def test_kinked_layer_with_its_own_derivative():
+    w = jax.random.normal(jax.random.key(2), (3, 4), jnp.float32)
+    found = programs.describe(layer, w, X)
+    assert found == ({"max": 1}, {}, 3)
+    mine = jax.jit(lambda w, x: programs.smooth(layer, rho=RHO)(w, x))(w, X)
+    assert np.allclose(mine, soft(w @ jnp.sin(X)), rtol=1e-5, atol=1e-6)
