@@ -103,6 +103,7 @@ class Evaluator:
             # A pair's logit is a function of both inputs.
             r2 = metrics.linear_r2(test.x, logits)
             found.append(measured("linear_r2", r2, None, len(test.y)))
+            found += self._copies()
         if self.view.kind == "image":
             found.append(self._background(maps))
         if self.view.paired:
@@ -200,6 +201,14 @@ class Evaluator:
     @functools.cached_property
     def _directions(self) -> np.ndarray:
         return metrics.data_directions(self.problem.train_inputs())
+
+    def _copies(self) -> list[dict[str, Any]]:
+        """How many rows of the whole table equal another one, where it is known."""
+        data = self.problem.dataset
+        if "copies" not in data.meta:
+            return []
+        rows = sum(len(split.y) for split in (data.train, data.valid, data.test))
+        return [measured("copies", data.meta["copies"]["rows"], None, rows)]
 
     def _background(self, maps) -> dict[str, Any]:
         # A pixel is background if all of its channels are zero.

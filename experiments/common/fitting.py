@@ -41,6 +41,9 @@ _NOT_TRAINING = (
     "everywhere",
 )
 _PRETRAINED = "pretrained_"
+# Counts up when a method, its training or the attack of the selection becomes another
+# one under the same settings: models of before are then no longer found.
+_VERSION = 2
 # Settings that matter only to what follows the vanilla training, at their defaults.
 _LATER = {
     name: protocols.Protocol._field_defaults[name]
@@ -151,6 +154,7 @@ class Fitter:
         k = self.problem.penalty_k(self.k)
         default = protocols.default_k_prime(k, self.problem.num_features)
         config = {
+            "version": _VERSION,
             "method": name,
             "dataset": self.problem.name,
             "data_sha256": self.problem.fingerprint,

@@ -189,7 +189,8 @@ def markdown(results: Results, compared: comparisons.Comparisons) -> str:
                 tables.to_markdown(table(results, datasets, tolerance), marks=marks)
             )
     parts.append("## How to read the tables\n")
-    parts.append(_bullets([*comparisons.notes(compared, k), *_reading(common)]))
+    notes = [*comparisons.notes(compared, k), *_reading(common), *_copies(results)]
+    parts.append(_bullets(notes))
     parts.append(cheats(results))
     parts.append("## Attacks\n")
     lines = [f"`{name}`: {_DESCRIPTIONS[name]}" for name in common.attacks]
@@ -200,6 +201,21 @@ def markdown(results: Results, compared: comparisons.Comparisons) -> str:
         )
     parts.append(_bullets(lines))
     return "\n".join(parts)
+
+
+def _copies(results: Results) -> list[str]:
+    """How many rows of each table equal another one."""
+    common, told = results.common, []
+    for dataset in split_references(common.datasets)[0]:
+        for method in common.methods:
+            where = {"tolerance": protocol.MAIN_TOLERANCE}
+            for record in results.get(dataset, method, "copies", **where)[:1]:
+                told.append((dataset, int(record["value"]), record["n"]))
+    return [
+        f"copies: of {dataset} {rows} of {total} rows equal another row after coding; "
+        "equal rows stand in one part of the split."
+        for dataset, rows, total in dict.fromkeys(told)
+    ]
 
 
 def cheats(results: Results) -> str:

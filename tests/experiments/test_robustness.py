@@ -133,6 +133,8 @@ def test_every_cell_was_measured_and_the_numbers_make_sense(finished):
                 model = {"method": method, "seed": seed, "tolerance": tolerance}
                 (auc,) = store.select(**model, metric="auc", attack="none")
                 assert 0.5 < auc["value"] <= 1 and auc["k"] == 8
+                (copies,) = store.select(**model, metric="copies")
+                assert (copies["value"], copies["n"]) == (0, 569)
                 found = store.select(**model, metric="p@k", attack="er_surrogate")
                 # The second tolerance is attacked at the largest budget alone.
                 main = tolerance == protocol.MAIN_TOLERANCE

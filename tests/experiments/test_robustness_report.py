@@ -12,7 +12,7 @@ from experiments.common import records as records_module
 from experiments.common.flags import Common
 from experiments.common.robustness_report import summary, write_report
 from experiments.common.robustness_results import Results
-from experiments.common.robustness_tables import cheats
+from experiments.common.robustness_tables import cheats, markdown
 
 SEEDS = (0, 1, 2)
 METHODS = ("logistic", "vanilla", "wd", "sp", "r2et", "wd+r2et_nh", "rat")
@@ -220,6 +220,20 @@ def test_reference_data_sets_stand_apart(report):
     assert "| adult |" in main and "| adult_ref |" not in main
     reference = reference.split("\n## ")[0]
     assert "| adult_ref |" in reference and "| adult |" not in reference
+
+
+def test_copies_are_told_once(tmp_path):
+    store = made_records(inputs=False)
+    for method in METHODS:
+        store.append(
+            {"dataset": "adult", "method": method, "seed": 0, "tolerance": 0.01, "k": 8,
+             "attack": "none", "epsilon": 0.0, "metric": "copies", "value": 16982,
+             "stderr": None, "n": 48842}
+        )  # fmt: skip
+    common = settings(tmp_path)
+    text = markdown(Results(store, common, k=8), compare(store))
+    assert text.count("copies: of adult 16982 of 48842 rows equal another row") == 1
+    assert "copies: of adult_ref" not in text
 
 
 def test_runs_without_single_inputs_have_no_marks(tmp_path):
