@@ -25,6 +25,8 @@ from r2et_jax.programs.lines import (
 from r2et_jax.programs.ranges import ranges_of
 from r2et_jax.programs.steps import Program, Step
 
+# Share of a range, and of 1 for wider ones, that a guard may cut off.
+_SLIVER = 1e-4
 _ABOVE, _BELOW = frozenset({"gt", "ge"}), frozenset({"lt", "le"})
 
 
@@ -100,9 +102,16 @@ class Facts:
         return ("=", low) if low == high else self.same[number]
 
     def one_sided(self, a: int, b: int) -> bool:
-        """Whether a − b has one sign for every input."""
+        """Whether a − b has one sign for every input, but for a sliver of its range.
+
+        The floor of `x/max(norm, 1e-8)` is a guard: smoothed it would change the norm.
+        """
         (least_a, most_a), (least_b, most_b) = self.ranges[a], self.ranges[b]
-        return least_a >= most_b or most_a <= least_b
+        if least_a >= most_b or most_a <= least_b:
+            return True
+        wide = min(1.0, max(most_a - least_a, most_b - least_b))
+        overlap = min(most_b - least_a, most_a - least_b)
+        return overlap <= _SLIVER * wide
 
     def turns(self, number: int, switch: tuple[int, int]) -> bool:
         """Whether the value is a line with a kink at that same switch."""

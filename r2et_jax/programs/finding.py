@@ -32,7 +32,7 @@ KINKED = frozenset(
 # Their derivative jumps too, or their value does, and they have no smooth form here.
 UNTREATED = frozenset(
     {"sort", "top_k", "argmax", "argmin", "cummax", "cummin", "sign", "floor", "ceil"}
-    | {"round", "rem", "scatter_max", "scatter_min"}
+    | {"round", "rem", "scatter-max", "scatter-min"}
 )
 
 
@@ -179,8 +179,7 @@ class _Finder(Facts):
             return None if low >= 0 or high <= 0 else forms.absolute(*step.inputs)
         if step.name == "clamp":
             low, value, high = step.inputs
-            within = self.ranges[value][0] >= self.ranges[low][1]
-            within &= self.ranges[value][1] <= self.ranges[high][0]
+            within = self.one_sided(value, low) and self.one_sided(value, high)
             return None if within else forms.clamped(low, value, high)
         if step.name.startswith("reduce_window"):
             if any(hole != 1 for hole in step.params["base_dilation"]):

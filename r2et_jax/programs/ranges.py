@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import jax.numpy as jnp
+
 from r2et_jax.programs.steps import Program, Step, known_value
 
 Range = tuple[float, float]  # both ends included
@@ -39,12 +41,21 @@ def ranges_of(program: Program, inputs: dict[int, Range] | None = None):
         ranges[number] = _constant_range(value)
     makers = {out: step for step in program.steps for out in step.outputs}
     for step in program.steps:
-        if len(step.outputs) == 1:
+        if len(step.outputs) == 1 and _is_ordered(step, program):
             taken = [ranges[number] for number in step.inputs]
             low, high = _range(step, taken, program, makers)
             if not (math.isnan(low) or math.isnan(high)):
                 ranges[step.outputs[0]] = (low, high)
     return ranges
+
+
+def _is_ordered(step: Step, program: Program) -> bool:
+    """Whether the result is a float, or numbers that are only laid out anew.
+
+    Integers wrap around, complex numbers have no order.
+    """
+    kind = jnp.issubdtype(program.types[step.outputs[0]].dtype, jnp.floating)
+    return kind or step.name in STRUCTURAL
 
 
 def _constant_range(value) -> Range:
@@ -56,16 +67,19 @@ def _constant_range(value) -> Range:
 
 
 def _range(step: Step, taken: list[Range], program: Program, makers) -> Range:
+    taken_type = program.types[step.inputs[0]].dtype if step.inputs else None
+    if taken and jnp.issubdtype(taken_type, jnp.complexfloating):
+        return (0.0, math.inf) if step.name == "abs" else ANY
     if step.name in STRUCTURAL or step.name in _KEEPING:
         return taken[0]
     if step.name == "sub" and _is_variance(step, program, makers):
         return 0.0, math.inf
+    if step.name == "div" and taken[0][0] >= 0 and _is_share(step, makers):
+        return 0.0, 1.0
     if step.name == "mul" and step.inputs[0] == step.inputs[1]:
         return _square(taken[0])
     if step.name == "integer_pow":
         return _power(taken[0], step.params["y"])
-    if step.name == "convert_element_type":
-        return taken[0] if _is_real(step, program) else ANY
     if step.name in {"concatenate", "stack"}:
         return _union(*taken)
     if step.name == "select_n":
@@ -77,12 +91,6 @@ def _range(step: Step, taken: list[Range], program: Program, makers) -> Range:
         return _union(*taken)
     rule = _RULES.get(step.name)
     return rule(*taken) if rule else ANY
-
-
-def _is_real(step: Step, program: Program) -> bool:
-    """Whether a conversion neither wraps around nor comes from complex numbers."""
-    kinds = [program.types[n].dtype.kind for n in (*step.inputs, *step.outputs)]
-    return kinds[0] in "fiubV" and kinds[1] in "fV"
 
 
 def _union(*ranges: Range) -> Range:
@@ -151,7 +159,8 @@ def _within(low: float, high: float):
 
 
 _KEEPING = frozenset(
-    {"reduce_max", "reduce_min", "cummax", "cummin", "sort", "dynamic_slice", "real"}
+    {"reduce_max", "reduce_min", "cummax", "cummin", "sort", "dynamic_slice"}
+    | {"convert_element_type"}
 )
 _RULES = {
     "neg": lambda a: (-a[1], -a[0]),
@@ -194,6 +203,15 @@ def _is_variance(step: Step, program: Program, makers) -> bool:
     if squares is None or values is None or count != other_count:
         return False
     return _squared(squares, makers) == values
+
+
+def _is_share(step: Step, makers) -> bool:
+    """Whether a quotient is v/Σv, as in a softmax."""
+    total = makers.get(_peeled(step.inputs[1], makers))
+    return total is not None and (total.name, total.inputs[0]) == (
+        "reduce_sum",
+        step.inputs[0],
+    )
 
 
 def _peeled(number: int | None, makers) -> int | None:

@@ -188,8 +188,8 @@ def bind(step: Step, values: list[Any]) -> list[Any]:
 
 
 def known_value(value: Any) -> np.ndarray | None:
-    """A constant as numbers, or None for one that is traced or no real number."""
-    if isinstance(value, jax.core.Tracer):
+    """A constant as numbers; None for one that is traced, large or no real number."""
+    if isinstance(value, jax.core.Tracer) or np.size(value) > _LARGE:
         return None
     dtype = getattr(value, "dtype", None) or np.asarray(value).dtype
     if not any(jax.numpy.issubdtype(dtype, kind) for kind in _REAL):
@@ -197,4 +197,5 @@ def known_value(value: Any) -> np.ndarray | None:
     return np.asarray(value).astype(np.float64)
 
 
+_LARGE = 2**20
 _REAL = (np.floating, np.integer, np.bool_)

@@ -6,8 +6,9 @@
     max of a window   (1/ρ)·log((1/k) Σ e^{ρ v_i}), k values
     any bend          low + κ·softplus_ρ(s): the branch of s < 0 and a change κ of slope
 
-All tend to the operation as ρ → ∞, and are above it by at most (log 2/ρ)·|κ|, or below
-the maximum of a window by at most log(k)/ρ.
+All tend to the operation as ρ → ∞: they differ by at most (log 2/ρ)·|κ|, twice that
+for |s|, and log(k)/ρ for the maximum of a window. What the operation bounds may so be
+exceeded: the smooth minimum of two nonnegative values can be negative.
 """
 
 from __future__ import annotations

@@ -120,6 +120,12 @@ POSITIVE = {
     "|exp|": lambda x: jnp.abs(jnp.exp(x)),
     "maximum of squares": lambda x: jnp.maximum(x**2, 0),
     "sqrt of a floor": lambda x: jnp.sqrt(jnp.maximum(jnp.sum(x**2), -1)),
+    "floor of a norm": lambda x: x / jnp.maximum(jnp.linalg.norm(x), 1e-8),
+    "guarded norm": lambda x: jnp.where(jnp.sum(x**2) > 1e-12, x / jnp.sum(x**2), 0),
+    "clipped probabilities": lambda x: jnp.log(jnp.clip(jax.nn.softmax(x), 1e-7, 1)),
+    "clamped probabilities": lambda x: jax.lax.clamp(1e-7, jax.nn.sigmoid(x), 1 - 1e-6),
+    "maximum with -inf": lambda x: jnp.maximum(-jnp.inf, x),
+    "|z|": lambda x: jnp.abs(jnp.fft.fft(x)),
     "stopped": lambda x: x * jax.lax.stop_gradient(jnp.max(jnp.abs(x))),
     "one entry": lambda x: jnp.max(x[:1]),
     "linear": lambda x: 2 * x + 1,
@@ -138,6 +144,19 @@ def test_smooth_functions_with_kinked_insides_stay(name):
 def test_variance_of_a_normalisation_is_no_kink(layer):
     params = layer.init(jax.random.key(0), X)
     assert programs.describe(layer.apply, params, X).kinks == {}
+
+
+def test_ranges_do_not_hold_for_complex_numbers_and_wrapping_integers():
+    def spectrum(x):
+        z = jnp.fft.fft(x)
+        return jnp.maximum(jnp.real(z * z), 0)
+
+    def wrapped(x):
+        return jnp.maximum(x, (jnp.uint8(3) - jnp.uint8(5)).astype(x.dtype))
+
+    assert contents(spectrum).kinks == {"max": 1}
+    assert contents(wrapped).kinks == {"max": 1}
+    assert smoothed(wrapped)[0] >= 254
 
 
 def test_kinks_of_parameters_alone_stay():
