@@ -306,3 +306,12 @@ def test_kinked_layer_with_its_own_derivative():
     assert found == ({"max": 1}, {}, 3)
     mine = jax.jit(lambda w, x: programs.smooth(layer, rho=RHO)(w, x))(w, X)
     assert np.allclose(mine, soft(w @ jnp.sin(X)), rtol=1e-5, atol=1e-6)
+
+
+def test_branch_that_meets_on_one_side_and_jumps_further_on():
+    def function(x):
+        return jnp.where(x > 1, jnp.where(x > 2, x, 1), x)
+
+    assert contents(function) == ({"select_n": 1}, {"select_n": 1}, 4)
+    sharp = programs.smooth(model(function), rho=1e5)(None, X)
+    assert np.allclose(sharp, function(X), atol=1e-4)
