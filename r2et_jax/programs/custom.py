@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from r2et_jax.programs.steps import Step, bind, call_title
+from r2et_jax.programs.steps import Step, bind, call_title, comes_with_jax
 
 SMOOTH, KINKED, OTHER = "smooth", "kinked", "other"
-# Both are jax.nn's; their derivatives are those of their programs.
+# Of jax.nn: their derivatives are those of their programs.
 _KNOWN = frozenset({"relu", "relu6"})
 
 
@@ -33,14 +33,15 @@ def judge(step: Step, body: ClosedJaxpr, read: Callable[..., Any]) -> str:
       SMOOTH: the derivative has no jumps where the program has kinks; KINKED: it jumps,
       and is that of the program; OTHER: it jumps and is another, or the value jumps.
     """
+    if comes_with_jax(step) and call_title(step) in _KNOWN:
+        return KINKED
     places = [n for n, aval in enumerate(body.in_avals) if _is_float(aval)]
     reading = read(body, places)
     if +reading.left:
         return OTHER
     if not reading.is_kinked or not _jumps(step, body, places, read):
         return SMOOTH
-    known = step.name == "custom_jvp_call" and call_title(step) in _KNOWN
-    return KINKED if known or _agree(step, body, places) else OTHER
+    return KINKED if _agree(step, body, places) else OTHER
 
 
 def _jumps(step: Step, body: ClosedJaxpr, places: list[int], read) -> bool:

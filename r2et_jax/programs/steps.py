@@ -8,6 +8,7 @@ comparison in one function, its selection in another) stands in one list.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -118,16 +119,21 @@ def call_body(name: str, params: dict[str, Any]) -> ClosedJaxpr | None:
     return ClosedJaxpr(body, ()) if isinstance(body, Jaxpr) else body
 
 
-def _title(params: dict[str, Any]) -> str:
-    """The name of the function that a call was made of, or "" where none is kept."""
-    body = params.get("call_jaxpr") or params.get("jaxpr")
-    info = getattr(getattr(body, "jaxpr", body), "debug_info", None)
-    return getattr(info, "func_name", None) or ""
-
-
 def call_title(step: Step) -> str:
     """The name of the function that a step calls, or "" where none is kept."""
-    return _title(step.params)
+    return getattr(_origin(step), "func_name", None) or ""
+
+
+def comes_with_jax(step: Step) -> bool:
+    """Whether the function that a step calls is JAX's own."""
+    file = getattr(_origin(step), "func_filename", None) or ""
+    return Path(jax.__file__).parent in Path(file).parents
+
+
+def _origin(step: Step) -> Any:
+    """Where the function that a call was made of stands, None where it is not kept."""
+    body = step.params.get("call_jaxpr") or step.params.get("jaxpr")
+    return getattr(getattr(body, "jaxpr", body), "debug_info", None)
 
 
 def program_of(
