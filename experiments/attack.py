@@ -23,7 +23,6 @@ from experiments.common import cli, flags, parts, setup, tables, trained, views
 from experiments.common.evaluation import STRONGEST, Evaluator
 from experiments.common.problems import Problem, problem
 from experiments.common.progress import track
-from experiments.common.records import number
 from r2et_jax import attacks, checks, datasets, training
 from r2et_jax.types import Params
 
@@ -164,7 +163,6 @@ def _measure(subject, k, evaluators, common, store):
     clean = {**fields, "attack": "none", "epsilon": 0.0}
     if not store.has(**clean):
         store.append([{**clean, **record} for record in evaluator.clean(params)])
-    same = number(store.select(**clean, metric="same")[0]["value"])
     cells = [(name, epsilon) for name in common.attacks for epsilon in subject.epsilon]
     for name, epsilon in track(
         cells,
@@ -173,7 +171,7 @@ def _measure(subject, k, evaluators, common, store):
     ):
         cell = {**fields, "attack": name, "epsilon": epsilon}
         if not store.has(**cell):
-            found = evaluator.attacked(params, name, epsilon, same=same)
+            found = evaluator.attacked(params, name, epsilon)
             store.append([{**cell, **record} for record in found])
 
 

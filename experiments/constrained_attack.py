@@ -18,6 +18,8 @@ attacks. k and seeds are by default the data set's own, ε the largest of its bu
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from absl import flags as absl_flags
 
@@ -150,7 +152,8 @@ def _measure_dataset(found, k, common, variants, store):
 
 def _cell(fields, data, model, params, num_test, variants):
     """The records of one model at one budget, for all variants."""
-    x, partner, _ = data.inputs("test", num_test)
+    inputs = data.inputs("test", num_test)
+    x, partner, _ = inputs
     found, base = [], None
     if data.view.paired:
         model, params = trained.with_classifier(data, model, params)
@@ -167,7 +170,7 @@ def _cell(fields, data, model, params, num_test, variants):
         )
         base = trajectory if base is None else base
         cell = {**fields, **variant._asdict()}
-        records = _measured(trajectory, base, data.view)
+        records = _measured(trajectory, base, data.view, inputs.units)
         found += [{**cell, **record} for record in records]
     if data.view.paired:
         share, n = trained.class_accuracy(data, model, params)
@@ -176,9 +179,10 @@ def _cell(fields, data, model, params, num_test, variants):
     return found
 
 
-def _measured(trajectory, base, view):
+def _measured(trajectory, base, view, units):
     """Records of one attack; the metrics' names are those of the other experiments."""
     norm = view.norm
+    mean = functools.partial(summary, units=units)
     rows = np.arange(len(trajectory.precision))
     # The first iterate is the random start, no work of the attack's.
     precision, changed = trajectory.precision[:, 1:], trajectory.changed[:, 1:]
@@ -186,25 +190,25 @@ def _measured(trajectory, base, view):
     best = np.argmin(filled, axis=1)
     kept = np.min(np.where(changed, 1.0, precision), axis=1)
     found = [
-        summary("p@k_last", precision[:, -1]),
-        summary("sensitivity_last", changed[:, -1]),
-        summary("p@k", precision[rows, best]),
-        summary("sensitivity", changed[rows, best]),
-        summary("p@k_same_class", kept),
-        summary("objective_ranking", trajectory.goal),
-        summary("objective_prediction", trajectory.scaled),
-        summary("kl", trajectory.divergence[:, -1]),
-        summary("ranking_weight_last", trajectory.ranking_weight),
-        summary("difference", constrained.difference(trajectory, base, norm=norm)),
-        summary("length", constrained.lengths(trajectory.delta, norm=norm)),
-        summary("nonfinite", trajectory.num_nonfinite),
+        mean("p@k_last", precision[:, -1]),
+        mean("sensitivity_last", changed[:, -1]),
+        mean("p@k", precision[rows, best]),
+        mean("sensitivity", changed[rows, best]),
+        mean("p@k_same_class", kept),
+        mean("objective_ranking", trajectory.goal),
+        mean("objective_prediction", trajectory.scaled),
+        mean("kl", trajectory.divergence[:, -1]),
+        mean("ranking_weight_last", trajectory.ranking_weight),
+        mean("difference", constrained.difference(trajectory, base, norm=norm)),
+        mean("length", constrained.lengths(trajectory.delta, norm=norm)),
+        mean("nonfinite", trajectory.num_nonfinite),
     ]
     if view.paired:
         changes, divergences = trajectory.changed_parts, trajectory.divergence_parts
         found += [
-            summary("sensitivity_pair_last", changes[:, 0]),
-            summary("sensitivity_class_last", changes[:, 1]),
-            summary("kl_class", divergences[:, 1]),
+            mean("sensitivity_pair_last", changes[:, 0]),
+            mean("sensitivity_class_last", changes[:, 1]),
+            mean("kl_class", divergences[:, 1]),
         ]
     for t in range(trajectory.precision.shape[1]):
         step = {"step": t * constrained.TRACK_EVERY}
@@ -212,7 +216,7 @@ def _measured(trajectory, base, view):
             ("p@k_trace", trajectory.precision[:, t]),
             ("sensitivity_trace", trajectory.changed[:, t]),
         ):
-            found.append({**summary(metric, values), **step})
+            found.append({**mean(metric, values), **step})
     return found
 
 

@@ -33,7 +33,7 @@ from experiments.common.convergence import dependence
 from experiments.common.correlation_report import EPOCH, EXACT_FEATURES, PROBES
 from experiments.common.measured import measured, summary
 from experiments.common.problems import View
-from r2et_jax import attacks, curvature, objectives, ranking, score
+from r2et_jax import attacks, curvature, metrics, objectives, ranking, score
 from r2et_jax.attacks.context import in_context
 from r2et_jax.batching import example_keys, map_batched
 
@@ -156,17 +156,18 @@ def measure(
         )
         values[distribution] = thick.mean
         values[f"{distribution}_min"] = thick.least
+    units = metrics.distinct_inputs(sample.x)
     cells = [
         # An input that was never manipulated has no epoch.
-        _each(EPOCH, np.where(steps > 0, steps, np.nan)),
-        summary("censored", steps == 0),
-        summary("p@k", result.best.precision),
+        _each(EPOCH, np.where(steps > 0, steps, np.nan), units),
+        summary("censored", steps == 0, units),
+        summary("p@k", result.best.precision, units),
     ]
     for quantity, value in values.items():
         related = dependence(value, steps, num_steps=num_steps)
         m = len(steps)
         found_here = [
-            _each("quantity", value),
+            _each("quantity", value, units),
             measured("pearson", related.pearson, None, related.n),
             measured("spearman", related.spearman, None, related.n),
             measured("spearman_all", related.spearman_all, None, m),
@@ -175,10 +176,10 @@ def measure(
     return cells
 
 
-def _each(metric, values):
+def _each(metric, values, units):
     """A summary with the values themselves, to five digits."""
     short = [float(f"{v:.5g}") if np.isfinite(v) else None for v in values]
-    return {**summary(metric, values), "values": short}
+    return {**summary(metric, values, units), "values": short}
 
 
 @functools.lru_cache

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
@@ -36,7 +35,7 @@ from experiments.common import (
     tables,
 )
 from experiments.common.fitting import LOGISTIC
-from experiments.common.measured import measured, summary
+from experiments.common.measured import summarised, summary
 from experiments.common.problems import View
 from experiments.common.robustness_results import family
 from r2et_jax import attacks, metrics, objectives, plots, saliency
@@ -167,7 +166,8 @@ def views(view: View, effort: Effort, *, channels: int = 1) -> dict[str, View]:
 def _measure_dataset(found, k, common, store):
     effort = EFFORTS[common.preset, found.view.tabular]
     num_test = min(effort.num_inputs, found.protocol(common.preset).num_test)
-    x, partner, _ = found.inputs("test", num_test)
+    inputs = found.inputs("test", num_test)
+    x, partner, _ = inputs
     (name,), (epsilon,) = common.attacks, common.epsilon
     budget = found.budget(epsilon)
     explained = views(
@@ -182,18 +182,19 @@ def _measure_dataset(found, k, common, store):
                 run = evaluation.compiled_attack(one.model, name, k, view, budget=0)
                 key = jax.random.key(0)
                 result = run(one.params, x, budget, key=key, context=context)
-                measurements = measure(result, k=k)
+                measurements = measure(result, k=k, units=inputs.units)
                 store.append([{**cell, **record} for record in measurements])
 
 
-def measure(result: attacks.AttackResult, *, k: int) -> list[dict[str, Any]]:
-    """The records of one attack: metric, value, stderr, n."""
-    maps = jnp.asarray(result.clean_map)
-    same = float(metrics.mean_topk_overlap(maps, k=k))
+def measure(
+    result: attacks.AttackResult, *, k: int, units: Any = None
+) -> list[dict[str, Any]]:
+    """The records of one attack: metric, value, stderr, n; `units` as of `summary`."""
+    same = metrics.mean_topk_overlap(result.clean_map, k=k, units=units)
     return [
-        summary("p@k", result.best.precision),
-        measured("same", same, None, len(maps)),
-        summary("vanished", (result.vanished == 1).astype(float)),
+        summary("p@k", result.best.precision, units),
+        summarised("same", same),
+        summary("vanished", result.vanished == 1, units),
     ]
 
 

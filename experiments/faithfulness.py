@@ -134,7 +134,9 @@ class Measurer:
 
     def __init__(self, found: Problem, model: Any, *, num_inputs: int):
         self.view, self.model = found.view, model
-        self.x, self.partner, _ = found.inputs("test", num_inputs)
+        inputs = found.inputs("test", num_inputs)
+        self.x, self.partner, _ = inputs
+        self.units = inputs.units
         self.num_features = found.num_features
         train = found.train_inputs()
         self._mean = train.mean(axis=0)
@@ -197,7 +199,7 @@ class Measurer:
             "conditional": self._references,
         }[baseline]
         found = run(params, self.x, maps, context, known)
-        return [summary(metric, values) for metric, values in found._asdict().items()]
+        return [summary(*item, self.units) for item in found._asdict().items()]
 
 
 def removal_sizes(n: int, *, every: bool) -> tuple[list[int], list[int]]:

@@ -117,7 +117,8 @@ def _questions():
 
 def _measure_dataset(found, k, common, store):
     num_test = found.protocol(common.preset).num_test
-    x, partner, _ = found.inputs("test", num_test)
+    inputs = found.inputs("test", num_test)
+    x, partner, _ = inputs
     for one in parts.models(FLAGS.experiment, found, k, common, description="profile"):
         cell = {**one.fields, "attack": "none", "epsilon": None}
         if not store.has(**cell):
@@ -128,7 +129,8 @@ def _measure_dataset(found, k, common, store):
             if found.view.kind != "graph":
                 factors = np.ones_like(factors)
             reference = normal_maps(factors, maps.shape[1])
-            measurements = measure(np.asarray(maps), reference, k=k)
+            units = inputs.units
+            measurements = measure(np.asarray(maps), reference, k=k, units=units)
             store.append([{**cell, **record} for record in measurements])
 
 
@@ -149,17 +151,20 @@ def _explain(model: Any, view: View):
     return jax.jit(run)
 
 
-def measure(maps: np.ndarray, reference: np.ndarray, *, k: int) -> list[dict[str, Any]]:
+def measure(
+    maps: np.ndarray, reference: np.ndarray, *, k: int, units: Any = None
+) -> list[dict[str, Any]]:
     """The records of saliency maps [m, n]: metric, value, stderr, n, and the profile.
 
     Maps that are zero or not finite have no profile; they are counted in `note`. The
-    metrics of the reference [d, n], what chance gives, begin with `reference_`.
+    metrics of the reference [d, n], what chance gives, begin with `reference_`. `units`
+    as of `summary`.
     """
     found = []
-    for prefix, of in (("", maps), ("reference_", reference)):
+    for prefix, of, rows in (("", maps, units), ("reference_", reference, None)):
         profiles = sorted_shares(of)
         told = statistics(profiles, k=k).items()
-        found += [summary(prefix + name, values) for name, values in told]
+        found += [summary(prefix + name, values, rows) for name, values in told]
         mean = np.nanmean(profiles, axis=0)
         found.append(runs.listed(f"{prefix}profile", mean[0], len(of), mean))
     return found

@@ -121,7 +121,8 @@ def _measure_dataset(found, k, common, store):
         cell = {**one.fields, "attack": "+".join(common.attacks), "epsilon": epsilon}
         if not store.has(**cell):
             moved = perturb(found, one.model, one.params, k=k, common=common)
-            measurements = measure(moved)
+            units = found.inputs("test", len(moved.clean)).units
+            measurements = measure(moved, units)
             # One run of each method is drawn.
             if one.fields["seed"] == common.seeds[0] and found.fold == 0:
                 names = found.dataset.columns
@@ -227,24 +228,28 @@ def _compare(model: Any, k: int, view: View, num_random: int):
     return jax.jit(run)
 
 
-def measure(moved: Moved) -> list[dict[str, Any]]:
-    """The records of one model: metric, value, stderr, n, with `norm` and `pairs`."""
-    found = [summary("p@k_lowest", moved.overlap.min(axis=1))]
+def measure(moved: Moved, units: Any = None) -> list[dict[str, Any]]:
+    """The records of one model: metric, value, stderr, n, with `norm` and `pairs`.
+
+    `units` as of `summary`.
+    """
+    mean = functools.partial(summary, units=units)
+    found = [mean("p@k_lowest", moved.overlap.min(axis=1))]
     for source in dict.fromkeys(moved.sources):
         here = np.array([name == source for name in moved.sources])
-        mean = moved.overlap[:, here].mean(axis=1)
-        found.append({**summary("p@k", mean), "source": source})
+        each = moved.overlap[:, here].mean(axis=1)
+        found.append({**mean("p@k", each), "source": source})
     rows = np.arange(len(moved.overlap))
     for i, norm in enumerate(NORMS):
         farthest = moved.overlap[rows, moved.distance[:, i].argmax(axis=1)]
         cells = [
-            summary("kendall", moved.kendall[:, i]),
-            summary("spearman", moved.spearman[:, i]),
-            summary("p@k_farthest", farthest),
+            mean("kendall", moved.kendall[:, i]),
+            mean("spearman", moved.spearman[:, i]),
+            mean("p@k_farthest", farthest),
         ]
         for kind, pairs in moved.discordance.items():
             for metric, values in pairs._asdict().items():
-                cells.append({**summary(metric, values[:, i]), "pairs": kind})
+                cells.append({**mean(metric, values[:, i]), "pairs": kind})
         found += [{**cell, "norm": norm} for cell in cells]
     return found
 

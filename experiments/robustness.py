@@ -19,7 +19,6 @@ from experiments.common import (
     flags,
     parts,
     protocol,
-    records,
     robustness_claims,
     trained,
     training_flags,
@@ -150,7 +149,6 @@ def _measure_model(one, evaluator, common, store, everywhere):
     if not store.has(**clean):
         found = [{**clean, **record} for record in evaluator.clean(params)]
         store.append([*found, *trained.choice_records(clean, one.choice)])
-    same = records.number(store.select(**clean, metric="same")[0]["value"])
     for name in common.attacks:
         largest = [max(common.epsilon)]
         main = fields["tolerance"] == protocol.MAIN_TOLERANCE
@@ -158,7 +156,7 @@ def _measure_model(one, evaluator, common, store, everywhere):
         for epsilon in common.epsilon if whole else largest:
             cell = {**fields, "attack": name, "epsilon": epsilon}
             if not store.has(**cell):
-                found = evaluator.attacked(params, name, epsilon, same=same)
+                found = evaluator.attacked(params, name, epsilon)
                 if name not in _COMPARED or epsilon != max(common.epsilon):
                     found = [r for r in found if r["metric"] != PER_INPUT]
                 told = {**cell, "norm": common.norm}

@@ -289,10 +289,7 @@ def measure(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Clean metrics, and those under the attack at the largest budget."""
     clean = [r for r in evaluator.clean(params) if r.get("attack") != "noise"]
-    same = next(r["value"] for r in clean if r["metric"] == "same")
-    found = evaluator.attacked(
-        params, common.attacks[0], max(common.epsilon), same=same
-    )
+    found = evaluator.attacked(params, common.attacks[0], max(common.epsilon))
     return clean, [r for r in found if r["metric"] not in _NOT_KEPT]
 
 

@@ -28,7 +28,7 @@ from experiments.common import (
     thickness_report,
 )
 from experiments.common.measured import summary
-from r2et_jax import attacks, objectives
+from r2et_jax import attacks, metrics, objectives
 
 _METHODS = "vanilla,wd,sp,r2et_nh,r2et,rat"
 FLAGS = flags.define_common(
@@ -129,7 +129,8 @@ def measure(
     run = evaluation.compiled_attack(model, attack, k, found.view, budget=0)
     ball, key = found.budget(epsilon), jax.random.key(0)
     result = run(params, sample.x, ball, key=key, context=sample.context)
-    cells = [summary("p@k", result.best.precision)]
+    units = metrics.distinct_inputs(sample.x)
+    cells = [summary("p@k", result.best.precision, units)]
     if largest:
         cells += [*estimate("uniform"), *estimate("adversarial")]
     if not found.view.tabular:
@@ -138,12 +139,13 @@ def measure(
         found, model, params, sample.x, result.last, k=k, epsilon=epsilon, effort=effort
     )
     for name, values in bounds._asdict().items():
-        cells.append(summary(thickness.BOUND + name, values))
+        cells.append(summary(thickness.BOUND + name, values, units))
     return cells
 
 
 def _estimator(found, model, params, sample, k, epsilon, effort):
     """`estimate(distribution) -> records`."""
+    units = metrics.distinct_inputs(sample.x)
 
     def estimate(distribution):
         thick = thickness.estimate(
@@ -156,7 +158,10 @@ def _estimator(found, model, params, sample, k, epsilon, effort):
             epsilon=epsilon,
             effort=effort,
         )
-        cells = summary("thickness", thick.mean), summary("thickness_min", thick.least)
+        cells = (
+            summary("thickness", thick.mean, units),
+            summary("thickness_min", thick.least, units),
+        )
         return [{**record, "distribution": distribution} for record in cells]
 
     return estimate

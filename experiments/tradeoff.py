@@ -162,8 +162,7 @@ def _measure_dataset(found, k, common, store, known):
         evaluator, logits = programs[one.model]
         test = found.inputs("test")
         auc = metrics.roc_auc(test.y, logits(one.params, test.x, test.partner))
-        # `same` enters P@k⁺ alone, which is not kept.
-        attacked = evaluator.attacked(one.params, attack, epsilon, same=0.0)
+        attacked = evaluator.attacked(one.params, attack, epsilon)
         kept = [record for record in attacked if record["metric"] in _KEPT]
         kept.append(measured("auc", auc, None, len(test.y)))
         store.append([{**cell, **record} for record in kept])

@@ -152,14 +152,15 @@ def load_arrays(folder: Path, cell: dict[str, Any]) -> Attacked:
 
 def whole_records(fields, attacked: Attacked, dataset: Any) -> list[dict[str, Any]]:
     """What is recorded of all attacked inputs."""
+    units = metrics.distinct_inputs(attacked.x)
     found = [
-        measured.summary("p@k", attacked.precision),
+        measured.summary("p@k", attacked.precision, units),
         measured.each(PER_INPUT, attacked.precision),
         measured.each("correct", attacked.correct),
     ]
     for metric, maps in _truth_maps(attacked, dataset):
-        one = metrics.truth_precision(maps, dataset.truth, k=fields["k"])
-        found.append(measured.measured(metric, one.mean, one.stderr, one.n))
+        one = metrics.truth_precision(maps, dataset.truth, k=fields["k"], units=units)
+        found.append(measured.summarised(metric, one))
     return [{**fields, **record} for record in found]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.common.candidates import attacked_model
 from experiments.common.linear_graphs import linear_graph_auc
-from experiments.common.measured import each, measured, summary
+from experiments.common.measured import each, measured, summarised, summary
 from experiments.common.problems import TABULAR, Problem, View, problem
 from experiments.common.sizes import by_size, top_sets
 from experiments.common.trained import class_accuracy, class_logits, with_classifier
@@ -64,7 +64,10 @@ class Evaluator:
         self.view = self.problem.view
         self.model = model
         self.k = k
-        self.x, self.partner, self.y = self.problem.inputs("test", num_test)
+        inputs = self.problem.inputs("test", num_test)
+        self.x, self.partner, self.y = inputs
+        # Errors are over different inputs, which pairs may share.
+        self.units = inputs.units
         self.sizes = self.problem.top_sizes(self.x, k)
         self.strongest_budget = strongest_budget
         self._measured: dict[Any, list[dict[str, Any]]] = {}
@@ -88,16 +91,19 @@ class Evaluator:
         test = self.problem.inputs("test")
         logits = self._logits(params, test)
         null = metrics.null_share(
-            gradients, self.problem.train_inputs(), directions=self._directions
+            gradients,
+            self.problem.train_inputs(),
+            directions=self._directions,
+            units=self.units,
         )
-        ranked = jnp.asarray(top_sets(maps, self.sizes))
-        same = float(metrics.mean_topk_overlap(ranked, k=self.k))
-        n = len(self.x)
+        same = metrics.mean_topk_overlap(
+            top_sets(maps, self.sizes), k=self.k, units=self.units
+        )
         found = [
             measured("auc", metrics.roc_auc(test.y, logits), None, len(test.y)),
-            measured("same", same, None, n),
-            measured("null", null.mean, null.stderr, null.n),
-            measured("tied", float(np.mean(_ties(maps, self.sizes))), None, n),
+            summarised("same", same),
+            summarised("null", null),
+            self._mean("tied", _ties(maps, self.sizes)),
         ]
         if self.view.tabular:
             # A pair's logit is a function of both inputs.
@@ -120,20 +126,17 @@ class Evaluator:
                 measured("linear_class_auc", single, None, len(test.y)),
                 *self._truth(maps),
             ]
-        guard = summary("p@k", noisy)
+        guard = summary("p@k", noisy, self.units)
         guard.update(attack="noise", epsilon=GUARD_NOISE)
         return [*found, guard]
 
-    def attacked(
-        self, params: Any, name: str, epsilon: float, *, same: float
-    ) -> list[dict[str, Any]]:
+    def attacked(self, params: Any, name: str, epsilon: float) -> list[dict[str, Any]]:
         """Metrics under one attack at a budget of the data's threat model.
 
         Args:
           params: parameters.
           name: name of the attack.
           epsilon: budget.
-          same: the model's mean overlap between inputs, for P@k⁺.
         """
         cell = (_digest(params), name, epsilon)
         if cell not in self._measured:
@@ -149,40 +152,43 @@ class Evaluator:
 
             result = by_size(self.sizes, attack)
             found = self._of_strongest if name == STRONGEST else self._of_one
-            self._measured[cell] = found(params, result, same)
+            self._measured[cell] = found(params, result)
         return self._measured[cell]
 
-    def _of_one(self, params, result, same):
+    def _of_one(self, params, result):
         manipulated = result.manipulation_epoch > 0
         epochs = result.manipulation_epoch[manipulated]
         found = [
-            *self._outcome(params, result, same),
-            summary("p@k_last", result.last_precision),
+            *self._outcome(params, result),
+            self._mean("p@k_last", result.last_precision),
             *self._changed(
                 params, result.last, result.clean_logits, result.last_logits, "_last"
             ),
-            summary("vanished", (result.vanished == 1).astype(float)),
-            summary("manipulated", manipulated.astype(float)),
-            summary("manipulation_epoch", epochs) if epochs.size else None,
-            *_agreement(result.clean_map, result.best_map),
+            self._mean("vanished", result.vanished == 1),
+            self._mean("manipulated", manipulated),
+            self._mean("manipulation_epoch", epochs, manipulated)
+            if epochs.size
+            else None,
+            *self._agreement(result.clean_map, result.best_map),
             *self._truth(result.best_map),
             *self._trace(result),
         ]
         return [record for record in found if record is not None]
 
-    def _of_strongest(self, params, result, same):
-        found = self._outcome(params, result, same)
-        left = result.manipulation_budget[result.manipulation_budget > 0]
+    def _of_strongest(self, params, result):
+        found = self._outcome(params, result)
+        manipulated = result.manipulation_budget > 0
+        left = result.manipulation_budget[manipulated]
         found += [
-            summary("vanished", (result.vanished == 1).astype(float)),
-            summary("manipulated", (result.manipulation_budget > 0).astype(float)),
-            summary("manipulation_budget", left) if left.size else None,
-            *_agreement(result.clean_map, result.best_map),
+            self._mean("vanished", result.vanished == 1),
+            self._mean("manipulated", manipulated),
+            self._mean("manipulation_budget", left, manipulated) if left.size else None,
+            *self._agreement(result.clean_map, result.best_map),
             *self._truth(result.best_map),
         ]
         found = [record for record in found if record is not None]
         curve = [
-            {**summary("p@k_curve", values), "evaluations": int(spent)}
+            {**self._mean("p@k_curve", values), "evaluations": int(spent)}
             for spent, values in zip(result.curve_budget, result.curve, strict=True)
         ]
         return [*found, *curve]
@@ -213,34 +219,43 @@ class Evaluator:
     def _background(self, maps) -> dict[str, Any]:
         # A pixel is background if all of its channels are zero.
         pixels = np.abs(self.x).reshape(*maps.shape, -1).max(axis=-1)
-        shares = metrics.background_share(maps, pixels, k=self.k)
-        return measured("bg", shares.mean, shares.stderr, shares.n)
+        shares = metrics.background_share(maps, pixels, k=self.k, units=self.units)
+        return summarised("bg", shares)
 
     def _truth(self, maps) -> list[dict[str, Any]]:
         """Precision of the top-k against the truth, where it is known."""
         truth = self.problem.truth
         if truth is None:
             return []
-        found = metrics.truth_precision(maps, truth, k=self.k)
-        return [measured("truth_precision", found.mean, found.stderr, found.n)]
+        found = metrics.truth_precision(maps, truth, k=self.k, units=self.units)
+        return [summarised("truth_precision", found)]
 
-    def _outcome(self, params, result, same):
+    def _mean(self, metric, values, rows=slice(None)):
+        """The record of values of all inputs, or of some rows of them."""
+        return summary(metric, values, self.units[rows])
+
+    def _agreement(self, clean_maps, maps) -> list[dict[str, Any]]:
+        """Correlation and distance of the explanations before and after."""
+        pair = jnp.asarray(clean_maps), jnp.asarray(maps)
+        return [self._mean("pcc", _pearson(*pair)), self._mean("mse", _mse(*pair))]
+
+    def _outcome(self, params, result):
         """What every attack reports of the inputs that it found."""
         clean_logits, logits = result.clean_logits, result.best_logits
-        main = summary("p@k", result.best.precision)
-        shift = metrics.prediction_shift(clean_logits, logits)
-        corrected = {**main, "metric": "p@k+"}
-        corrected["value"] = float(metrics.chance_corrected(main["value"], same))
-        corrected["stderr"] = main["stderr"] / (1 - same) if same < 1 else None
+        precision, units = result.best.precision, self.units
+        shift = metrics.prediction_shift(clean_logits, logits, units=units)
+        corrected = metrics.corrected_precision(
+            precision, top_sets(result.clean_map, self.sizes), k=self.k, units=units
+        )
         return [
-            main,
-            summary("p@k_same_class", result.best_same_class.precision),
-            corrected,
-            each(PER_INPUT, result.best.precision),
+            self._mean("p@k", precision),
+            self._mean("p@k_same_class", result.best_same_class.precision),
+            summarised("p@k+", corrected),
+            each(PER_INPUT, precision, units),
             measured("aauc", self._auc(logits), None, len(self.y)),
             measured("cauc", self._auc(clean_logits), None, len(self.y)),
             *self._changed(params, result.best.perturbed, clean_logits, logits),
-            measured("prediction_change", shift.mean, shift.stderr, shift.n),
+            summarised("prediction_change", shift),
         ]
 
     def _changed(self, params, perturbed, clean_logits, logits, suffix=""):
@@ -253,9 +268,8 @@ class Evaluator:
             parts = {"": both, "_pair": parts[""], "_class": single}
         found = []
         for part, ends in parts.items():
-            changed = metrics.sensitivity(*ends)
-            name = f"sensitivity{part}{suffix}"
-            found.append(measured(name, changed.mean, changed.stderr, changed.n))
+            changed = metrics.sensitivity(*ends, units=self.units)
+            found.append(summarised(f"sensitivity{part}{suffix}", changed))
         return found
 
     def _classifier(self, params):
@@ -278,7 +292,10 @@ class Evaluator:
         stride = max(1, num_tracked // _TRACE_POINTS)
         lowest = np.fmin.accumulate(result.precision, axis=1)
         return [
-            {**summary("p@k_trace", lowest[:, t]), "step_share": (t + 1) / num_tracked}
+            {
+                **self._mean("p@k_trace", lowest[:, t]),
+                "step_share": (t + 1) / num_tracked,
+            }  # fmt: skip
             for t in range(stride - 1, num_tracked, stride)
         ]
 
@@ -292,15 +309,12 @@ _pearson = jax.jit(jax.vmap(metrics.pearson))
 _mse = jax.jit(jax.vmap(metrics.mse))
 
 
-def _agreement(clean_maps, maps) -> list[dict[str, Any]]:
-    """Correlation and distance of the explanations before and after."""
-    pair = jnp.asarray(clean_maps), jnp.asarray(maps)
-    return [summary("pcc", _pearson(*pair)), summary("mse", _mse(*pair))]
-
-
 def _ties(maps: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    descending, rows = -np.sort(-maps, axis=1), np.arange(len(maps))
-    return descending[rows, sizes - 1] == descending[rows, sizes]
+    """1 where the ranks at the border of the top set are equal; NaN without a map."""
+    maps, rows = np.asarray(maps, np.float64), np.arange(len(maps))
+    descending = -np.sort(-maps, axis=1)
+    tied = descending[rows, sizes - 1] == descending[rows, sizes]
+    return np.where(np.isfinite(maps).all(axis=1), tied, np.nan)
 
 
 @functools.lru_cache

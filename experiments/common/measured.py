@@ -15,17 +15,32 @@ def measured(metric: str, value: Any, stderr: Any, n: Any) -> dict[str, Any]:
     return {"metric": metric, "value": float(value), "stderr": stderr, "n": int(n)}
 
 
-def summary(metric: str, values: Any) -> dict[str, Any]:
-    """Mean and standard error of values [m], one each input; says what is no number."""
-    found = metrics.mean_and_stderr(np.asarray(values, np.float64))
+def summarised(metric: str, found: Any) -> dict[str, Any]:
+    """The fields of a `metrics.Summary`, or what is like it; says what is no number."""
     record = measured(metric, found.mean, found.stderr, found.n)
     if found.num_nonfinite:
         record["note"] = f"{int(found.num_nonfinite)} inputs are not finite"
     return record
 
 
-def each(metric: str, values: Any) -> dict[str, Any]:
-    """As `summary`, with the values themselves, None where there is no number."""
+def summary(metric: str, values: Any, units: Any = None) -> dict[str, Any]:
+    """Mean and standard error of values [m], one each input; says what is no number.
+
+    Args:
+      metric: its name.
+      values: the values.
+      units: which input each value is of, where several are of one.
+    """
     values = np.asarray(values, np.float64)
-    short = [round(float(v), 4) if np.isfinite(v) else None for v in values]
-    return {**summary(metric, values), "values": short}
+    return summarised(metric, metrics.mean_and_stderr(values, units=units))
+
+
+def each(metric: str, values: Any, units: Any = None) -> dict[str, Any]:
+    """As `summary`, with the values themselves, None where there is no number.
+
+    Of several values of one input, as `units` says, their mean.
+    """
+    values = np.asarray(values, np.float64)
+    listed = values if units is None else metrics.means_by_unit(values, units)
+    short = [round(float(v), 4) if np.isfinite(v) else None for v in listed]
+    return {**summary(metric, values, units), "values": short}

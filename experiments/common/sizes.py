@@ -39,13 +39,13 @@ def by_size(sizes: np.ndarray, run: Callable[[int, Any], Any]) -> Any:
 def top_sets(maps: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Maps [m, n] without what is not in the top set of each: 0 there.
 
-    Ties go to the lower index.
+    Ties go to the lower index; what is not finite stays, for the map to be left out.
     """
     order = np.argsort(-maps, axis=1, kind="stable")
     places = np.arange(maps.shape[1])[None, :] < sizes[:, None]
     kept = np.zeros(maps.shape, bool)
     np.put_along_axis(kept, order, places, axis=1)
-    return np.where(kept, maps, 0)
+    return np.where(kept | ~np.isfinite(maps), maps, 0)
 
 
 def _joined(found: Sequence[Any], back: np.ndarray) -> Any:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from experiments.common import protocol as protocols
-from r2et_jax import attacks, models, saliency
+from r2et_jax import attacks, metrics, models, saliency
 from r2et_jax.batching import map_batched
 from r2et_jax.types import ApplyFn, Params, SaliencyFn
 
@@ -118,6 +119,11 @@ class Inputs(NamedTuple):
     x: Any
     partner: Any
     y: Any
+
+    @property
+    def units(self) -> np.ndarray:
+        """Which input each row is of [m]: rows that explain the same one are alike."""
+        return metrics.distinct_inputs(self.x)
 
 
 @functools.lru_cache

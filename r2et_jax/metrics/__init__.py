@@ -7,6 +7,10 @@ from r2et_jax.metrics.agreement import mse as mse
 from r2et_jax.metrics.agreement import pearson as pearson
 from r2et_jax.metrics.agreement import precision_at_k as precision_at_k
 from r2et_jax.metrics.agreement import spearman as spearman
+from r2et_jax.metrics.bootstrap import Comparison as Comparison
+from r2et_jax.metrics.bootstrap import (
+    hierarchical_bootstrap as hierarchical_bootstrap,
+)
 from r2et_jax.metrics.classification import accuracy as accuracy
 from r2et_jax.metrics.classification import prediction_shift as prediction_shift
 from r2et_jax.metrics.classification import roc_auc as roc_auc
@@ -24,10 +28,19 @@ from r2et_jax.metrics.guards import background_share as background_share
 from r2et_jax.metrics.guards import data_directions as data_directions
 from r2et_jax.metrics.guards import linear_r2 as linear_r2
 from r2et_jax.metrics.guards import null_share as null_share
+from r2et_jax.metrics.guards import tied_share as tied_share
+from r2et_jax.metrics.same import corrected_precision as corrected_precision
 from r2et_jax.metrics.same import mean_topk_overlap as mean_topk_overlap
-from r2et_jax.metrics.summary import Comparison as Comparison
+from r2et_jax.metrics.statistics import CONFIDENCE as CONFIDENCE
+from r2et_jax.metrics.statistics import Estimate as Estimate
+from r2et_jax.metrics.statistics import by_run as by_run
+from r2et_jax.metrics.statistics import differences as differences
+from r2et_jax.metrics.statistics import estimate as estimate
+from r2et_jax.metrics.statistics import holm as holm
+from r2et_jax.metrics.statistics import over_runs as over_runs
+from r2et_jax.metrics.statistics import verdicts as verdicts
 from r2et_jax.metrics.summary import Summary as Summary
-from r2et_jax.metrics.summary import (
-    hierarchical_bootstrap as hierarchical_bootstrap,
-)
+from r2et_jax.metrics.summary import distinct_inputs as distinct_inputs
+from r2et_jax.metrics.summary import jackknife_stderr as jackknife_stderr
 from r2et_jax.metrics.summary import mean_and_stderr as mean_and_stderr
+from r2et_jax.metrics.summary import means_by_unit as means_by_unit

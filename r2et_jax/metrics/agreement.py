@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -46,7 +50,7 @@ def precision_at_k(clean: ArrayLike, perturbed: ArrayLike, *, k: int) -> Array:
     return top_k_overlap(positive_top_k_mask(clean, k=k), perturbed, k=k)
 
 
-def chance_corrected(p_at_k: ArrayLike, same: ArrayLike) -> Array:
+def chance_corrected(p_at_k: ArrayLike, same: ArrayLike) -> Any:
     """P@k above what two different inputs agree on anyway.
 
         P@k⁺ = (P@k − same) / (1 − same)
@@ -56,12 +60,14 @@ def chance_corrected(p_at_k: ArrayLike, same: ArrayLike) -> Array:
     value.
 
     Args:
-      p_at_k: precision at k in [0, 1], any shape.
+      p_at_k: precision at k in [0, 1], any shape. JAX arrays are computed by JAX in
+        their float type, anything else by NumPy in float64.
       same: mean top-k overlap of different inputs in [0, 1], see `mean_topk_overlap`;
         broadcast against `p_at_k`.
 
     Returns:
-      Array of the broadcast shape, at most 1; negative below chance, nan for same = 1.
+      Array of the broadcast shape, at most 1; negative below chance, nan where `same`
+      is 1 but for rounding.
 
     Example:
       >>> print(chance_corrected(0.75, 0.5))
@@ -69,10 +75,15 @@ def chance_corrected(p_at_k: ArrayLike, same: ArrayLike) -> Array:
 
     Source: the form of Cohen's kappa (Cohen 1960).
     """
-    p_at_k, same = as_floats(p_at_k, same)
+    if isinstance(p_at_k, jax.Array) or isinstance(same, jax.Array):
+        xp: Any = jnp
+        p_at_k, same = as_floats(p_at_k, same)
+    else:
+        xp = np
+        p_at_k, same = np.asarray(p_at_k, np.float64), np.asarray(same, np.float64)
     room = 1.0 - same
-    defined = room > 0
-    return jnp.where(defined, (p_at_k - same) / jnp.where(defined, room, 1.0), jnp.nan)
+    defined = room > 8 * xp.finfo(room.dtype).eps
+    return xp.where(defined, (p_at_k - same) / xp.where(defined, room, 1.0), xp.nan)
 
 
 def mse(clean: ArrayLike, perturbed: ArrayLike) -> Array:

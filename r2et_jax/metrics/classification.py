@@ -176,6 +176,8 @@ def accuracy(logits: ArrayLike, labels: ArrayLike) -> Array:
 def sensitivity(
     clean_logits: ArrayLike | tuple[ArrayLike, ...],
     perturbed_logits: ArrayLike | tuple[ArrayLike, ...],
+    *,
+    units: ArrayLike | None = None,
 ) -> Summary:
     """Share of inputs of which any predicted class changed.
 
@@ -186,6 +188,7 @@ def sensitivity(
         changed if any of them is. Those of different numbers of classes are a tuple of
         arrays [m, C_r] (a Siamese model: of the pair and of its members).
       perturbed_logits: logits of the same shapes at the perturbed inputs.
+      units: the input of each row [m], see `mean_and_stderr`.
 
     Returns:
       `Summary` with a mean in [0, 1] over the inputs all of whose logits are finite;
@@ -209,7 +212,7 @@ def sensitivity(
         )
     ends = zip(clean_logits, perturbed_logits, strict=True)
     changed = jnp.stack([_class_changed(*_logit_pair(*pair)) for pair in ends])
-    return mean_and_stderr(jnp.max(changed, axis=0))
+    return mean_and_stderr(jnp.max(changed, axis=0), units=units)
 
 
 def _class_changed(clean: Array, perturbed: Array) -> Array:
@@ -219,7 +222,12 @@ def _class_changed(clean: Array, perturbed: Array) -> Array:
     return _where_finite(changed.astype(clean.dtype), clean, perturbed)
 
 
-def prediction_shift(clean_logits: ArrayLike, perturbed_logits: ArrayLike) -> Summary:
+def prediction_shift(
+    clean_logits: ArrayLike,
+    perturbed_logits: ArrayLike,
+    *,
+    units: ArrayLike | None = None,
+) -> Summary:
     """Mean change of the probability of the class predicted at the clean input.
 
         (1/m) Σ |p_c(x) − p_c(x′)|,   c = argmax z(x)
@@ -230,6 +238,7 @@ def prediction_shift(clean_logits: ArrayLike, perturbed_logits: ArrayLike) -> Su
       clean_logits: [m, C], or [m, R, C] for R classifications of one input, of which
         the mean is taken.
       perturbed_logits: logits of the same shape at the perturbed inputs.
+      units: the input of each row [m], see `mean_and_stderr`.
 
     Returns:
       `Summary` with a mean in [0, 1] over the inputs all of whose logits are finite;
@@ -248,7 +257,7 @@ def prediction_shift(clean_logits: ArrayLike, perturbed_logits: ArrayLike) -> Su
     classes = predicted_class(clean)[..., None]
     shift = jnp.take_along_axis(shift, classes, axis=-1)
     shift = jnp.mean(shift.reshape(shift.shape[0], -1), axis=1)
-    return mean_and_stderr(_where_finite(shift, clean, perturbed))
+    return mean_and_stderr(_where_finite(shift, clean, perturbed), units=units)
 
 
 def _logit_pair(clean: ArrayLike, perturbed: ArrayLike) -> tuple[Array, Array]:

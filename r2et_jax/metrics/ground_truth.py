@@ -13,7 +13,9 @@ from r2et_jax.metrics.summary import Summary, mean_and_stderr
 from r2et_jax.ranking import positive_top_k_mask
 
 
-def truth_precision(maps: ArrayLike, truth: ArrayLike, *, k: int) -> Summary:
+def truth_precision(
+    maps: ArrayLike, truth: ArrayLike, *, k: int, units: ArrayLike | None = None
+) -> Summary:
     """Share of the top-k features that truly matter.
 
         precision = (1/m) Σ_x |T(x) ∩ G| / |T(x)|
@@ -27,6 +29,7 @@ def truth_precision(maps: ArrayLike, truth: ArrayLike, *, k: int) -> Summary:
       maps: saliency [m, n], nonnegative.
       truth: membership of G, boolean [n], or [m, n] where it depends on the input.
       k: size of the top-k set, 1…n−1.
+      units: the input of each map [m], see `mean_and_stderr`.
 
     Returns:
       `Summary` with a mean in [0, 1]; maps without a positive feature or with a value
@@ -60,4 +63,4 @@ def truth_precision(maps: ArrayLike, truth: ArrayLike, *, k: int) -> Summary:
         return jnp.where(count > 0, right / jnp.maximum(count, 1.0), jnp.nan)
 
     truth = jnp.broadcast_to(truth, maps.shape)
-    return mean_and_stderr(jax.vmap(share)(maps, truth))
+    return mean_and_stderr(jax.vmap(share)(maps, truth), units=units)

@@ -12,8 +12,8 @@ from jax.typing import ArrayLike
 
 from r2et_jax.checks import check_k, check_positive, check_same_shape
 from r2et_jax.metrics._arrays import as_floats, check_axes
-from r2et_jax.metrics.summary import Summary, mean_and_stderr
-from r2et_jax.ranking import positive_top_k_mask
+from r2et_jax.metrics.summary import Summary, as_units, mean_and_stderr
+from r2et_jax.ranking import border_tie, positive_top_k_mask
 
 
 class NullShare(NamedTuple):
@@ -22,7 +22,7 @@ class NullShare(NamedTuple):
     Attributes:
       mean: mean share over inputs, in [0, 1]; nan if there are none.
       stderr: its standard error.
-      n: number of inputs behind the mean.
+      n: number of different inputs behind the mean.
       num_zero: inputs left out because their gradient is zero.
       num_nonfinite: inputs left out because their gradient is not finite.
       dimension: dimension of the null space, 0…n.
@@ -42,6 +42,7 @@ def null_share(
     *,
     tolerance: float = 1e-5,
     directions: np.ndarray | None = None,
+    units: ArrayLike | None = None,
 ) -> NullShare:
     """Share of the squared gradient in the null space of the training data.
 
@@ -63,6 +64,7 @@ def null_share(
         along it is at most this share of the largest one. The default lies above the
         rounding of float32 data and below any real feature.
       directions: what `data_directions` found in `train_x`, for many models to share.
+      units: the input of each gradient [m], see `mean_and_stderr`.
 
     Returns:
       `NullShare`.
@@ -96,7 +98,8 @@ def null_share(
     unit = gradients[kept] / scale[kept, None]
     outside = unit - (unit @ basis) @ basis.T
     shares = np.sum(outside**2, axis=1) / np.sum(unit**2, axis=1)
-    summary = mean_and_stderr(np.clip(shares, 0.0, 1.0))
+    units = as_units(units, len(gradients))[kept]
+    summary = mean_and_stderr(np.clip(shares, 0.0, 1.0), units=units)
     return NullShare(
         mean=float(summary.mean),
         stderr=float(summary.stderr),
@@ -199,7 +202,40 @@ def linear_r2(x: ArrayLike, logits: ArrayLike) -> float:
     return float(np.clip(1 - residual / total, 0.0, 1.0))
 
 
-def background_share(maps: ArrayLike, x: ArrayLike, *, k: int) -> Summary:
+def tied_share(maps: ArrayLike, *, k: int, units: ArrayLike | None = None) -> Summary:
+    """Share of inputs whose k-th and (k+1)-th features have equal saliency.
+
+    Their top-k set hangs on the order of the features, and noise of any size changes
+    it. A tie at zero says that fewer than k features have saliency.
+
+    Args:
+      maps: saliency [m, n], nonnegative.
+      k: size of the top-k set, 1…n−1.
+      units: the input of each map [m], see `mean_and_stderr`.
+
+    Returns:
+      `Summary` with a mean in [0, 1]; maps with a value that is not finite are counted
+      in `num_nonfinite`.
+
+    Raises:
+      ValueError: if maps is not [m, n], or k is outside 1…n−1.
+
+    Example:
+      >>> maps = jnp.array([[3.0, 1.0, 1.0], [3.0, 2.0, 1.0]])
+      >>> print(tied_share(maps, k=2).mean)
+      0.5
+    """
+    (maps,) = as_floats(maps)
+    check_axes("maps", maps, "m, n")
+    check_k(k, maps.shape[1])
+    tied = jax.vmap(lambda values: border_tie(values, k=k))(maps).astype(maps.dtype)
+    finite = jnp.all(jnp.isfinite(maps), axis=1)
+    return mean_and_stderr(jnp.where(finite, tied, jnp.nan), units=units)
+
+
+def background_share(
+    maps: ArrayLike, x: ArrayLike, *, k: int, units: ArrayLike | None = None
+) -> Summary:
     """Share of the top-k features that lie on zero-valued inputs.
 
         bg = (1/m) Σ_x #{i ∈ T(x) : x_i = 0} / |T(x)|
@@ -211,6 +247,7 @@ def background_share(maps: ArrayLike, x: ArrayLike, *, k: int) -> Summary:
       maps: saliency [m, n], nonnegative.
       x: the inputs [m, n] as the model gets them, with the background at exactly 0.
       k: size of the top-k set, 1…n−1.
+      units: the input of each map [m], see `mean_and_stderr`.
 
     Returns:
       `Summary` with a mean in [0, 1]; maps without a positive feature or with a value
@@ -235,4 +272,4 @@ def background_share(maps: ArrayLike, x: ArrayLike, *, k: int) -> Summary:
         hidden = jnp.sum(members & (features == 0)).astype(values.dtype)
         return jnp.where(count > 0, hidden / jnp.maximum(count, 1.0), jnp.nan)
 
-    return mean_and_stderr(jax.vmap(share)(maps, x))
+    return mean_and_stderr(jax.vmap(share)(maps, x), units=units)

@@ -1,4 +1,4 @@
-"""Means with standard errors, and the comparison of two methods."""
+"""Means over inputs with their standard errors."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from r2et_jax.checks import check_count
-from r2et_jax.metrics._arrays import check_axes
-
-# Resampled values that are held at once; bounds the memory of the bootstrap.
-_BOOTSTRAP_BLOCK = 2_000_000
+from jax.typing import ArrayLike
 
 
 class Summary(NamedTuple):
-    """A mean over inputs, and what stands behind it.
+    """A mean over inputs, and what stands behind it; as a float, the mean.
 
     Attributes:
       mean: mean of the finite values; nan if there are none.
-      stderr: sample standard deviation (n − 1) / √n; nan if n < 2.
-      n: number of finite values.
+      stderr: its standard error over independent inputs; nan of fewer than two.
+      n: number of finite values, or of the different inputs that they are of.
       num_nonfinite: number of values that are nan or infinite: show it beside the mean.
     """
 
@@ -30,25 +25,47 @@ class Summary(NamedTuple):
     n: Any
     num_nonfinite: Any
 
+    def __float__(self) -> float:
+        return float(self.mean)
 
-def mean_and_stderr(values: Any, *, axis: int | tuple[int, ...] | None = 0) -> Summary:
+
+def mean_and_stderr(
+    values: Any,
+    *,
+    axis: int | tuple[int, ...] | None = 0,
+    units: ArrayLike | None = None,
+) -> Summary:
     """Mean and standard error of the finite values, and the number of the others.
 
         mean = (1/n) Σ vᵢ,   stderr = √(Σ (vᵢ − mean)²/(n − 1)) / √n
 
+    Values of one input, such as those of a graph with several partners, are not
+    independent. With `units`, vᵢ is the mean of the finite values of the i-th input.
+
     Args:
       values: array of any shape. A JAX array (traced or not) is summed by JAX in its
-        float type; anything else by NumPy in float64.
+        float type; anything else, and whatever has units, by NumPy in float64.
       axis: axis or axes that are reduced; None for all.
+      units: the input of each value, labels along axis 0 as of `distinct_inputs`; by
+        default every value has its own.
 
     Returns:
       `Summary` of arrays with the shape of `values` less `axis`.
+
+    Raises:
+      ValueError: if there are units and `axis` is not 0, or not one unit for each row.
 
     Example:
       >>> summary = mean_and_stderr([1.0, 3.0, float("nan")])
       >>> print(summary.mean, summary.stderr, summary.n, summary.num_nonfinite)
       2.0 1.0 2 1
     """
+    if units is not None:
+        if axis != 0:
+            raise ValueError(f"units are those along axis 0, got axis {axis}")
+        values = np.asarray(values, np.float64)
+        found = mean_and_stderr(means_by_unit(values, as_units(units, len(values))))
+        return found._replace(num_nonfinite=np.sum(~np.isfinite(values), axis=0))
     if isinstance(values, jax.Array):
         xp: Any = jnp
         dtype = jnp.float64 if values.dtype == jnp.float64 else jnp.float32
@@ -74,108 +91,82 @@ def mean_and_stderr(values: Any, *, axis: int | tuple[int, ...] | None = 0) -> S
     )
 
 
-class Comparison(NamedTuple):
-    """Two methods compared over seeds and inputs.
+def distinct_inputs(x: ArrayLike) -> np.ndarray:
+    """Labels 0, 1, … [m] of inputs [m, …] by first appearance: equal rows, equal label.
 
-    Attributes:
-      difference: mean of a − b: mean over inputs, then over seeds.
-      lower: lower end of the percentile confidence interval.
-      upper: upper end of it.
-      p_value: two-sided, in (0, 1].
-      num_nonfinite: pairs left out because either value is not finite.
-    """
-
-    difference: float
-    lower: float
-    upper: float
-    p_value: float
-    num_nonfinite: int
-
-
-def hierarchical_bootstrap(
-    values_a: Any,
-    values_b: Any,
-    *,
-    num_samples: int = 10_000,
-    rng: np.random.Generator,
-    confidence: float = 0.95,
-) -> Comparison:
-    """Compare two methods by resampling seeds, then inputs within each drawn seed.
-
-        d_si = a_si − b_si,   d* = mean over drawn seeds s of mean over drawn i of d_si
-        p = min(1, 2 min(1 + #{d* ≤ 0}, 1 + #{d* ≥ 0}) / (B + 1))
-
-    Paired: a and b keep their seed and their input together. Inputs of one model are
-    not independent of each other, so that the seeds carry the comparison. With few of
-    them the interval is too narrow: where the spread between seeds dominates, a true
-    null is rejected at p < .05 in about 16 % of comparisons of 5 seeds and 9 % of 10
-    or 20 (simulated). One seed alone leaves only the spread over inputs.
-
-    Args:
-      values_a: metric [seeds, inputs] of the first method.
-      values_b: metric [seeds, inputs] of the second, on the same seeds and inputs.
-      num_samples: number B of bootstrap samples, at least 1.
-      rng: NumPy generator, the only source of randomness.
-      confidence: level of the interval, in (0, 1).
-
-    Returns:
-      `Comparison`. Pairs with a value that is not finite are left out and counted; if
-      a seed has no other pair, the difference, the interval and the p-value are nan.
-
-    Raises:
-      ValueError: if the shapes differ, are not [seeds, inputs] or are empty, or a
-        hyperparameter is out of its range.
+    The `units` of what is measured of them: rows of pairs repeat the input that is
+    explained.
 
     Example:
-      >>> rng = np.random.default_rng(0)
-      >>> a = np.array([[0.9, 0.8], [0.7, 0.9]])
-      >>> result = hierarchical_bootstrap(a, a - 0.25, num_samples=99, rng=rng)
-      >>> print(f"{result.difference:.2f} {result.lower:.2f} {result.p_value:.2f}")
-      0.25 0.25 0.02
-
-    Source: Davison and Hinkley 1997, section 3.8; Saravanan et al. 2020.
+      >>> print(distinct_inputs([[1.0, 2.0], [0.0, 0.0], [1.0, 2.0]]))
+      [0 1 0]
     """
-    values_a = np.asarray(values_a, np.float64)
-    values_b = np.asarray(values_b, np.float64)
-    check_axes("values_a", values_a, "seeds, inputs")
-    if values_a.shape != values_b.shape or values_a.size == 0:
+    known: dict[bytes, int] = {}
+    rows = np.asarray(x) + 0  # −0 is 0
+    labels = [known.setdefault(row.tobytes(), len(known)) for row in rows]
+    return np.array(labels, int)
+
+
+def as_units(units: ArrayLike | None, num_rows: int) -> np.ndarray:
+    """Labels 0 … u − 1 [m] in the order of `units`; by default a label for each row."""
+    if units is None:
+        return np.arange(num_rows)
+    units = np.asarray(units)
+    if units.shape != (num_rows,):
         raise ValueError(
-            "values_a and values_b must have the same shape [seeds, inputs] and hold "
-            f"something, got {values_a.shape} and {values_b.shape}"
+            f"units must hold a label for each of the {num_rows} rows, got shape "
+            f"{units.shape}"
         )
-    check_count("num_samples", num_samples)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie in (0, 1), got {confidence!r}")
-    if not isinstance(rng, np.random.Generator):
-        raise ValueError(f"rng must be a numpy.random.Generator, got {rng!r}")
-
-    finite = np.isfinite(values_a) & np.isfinite(values_b)
-    num_nonfinite = int(np.sum(~finite))
-    if not finite.any(axis=1).all():
-        return Comparison(np.nan, np.nan, np.nan, np.nan, num_nonfinite)
-    differences = [
-        a[keep] - b[keep] for a, b, keep in zip(values_a, values_b, finite, strict=True)
-    ]
-    difference = float(np.mean([np.mean(d) for d in differences]))
-
-    block = max(1, _BOOTSTRAP_BLOCK // values_a.size)
-    sizes = [min(block, num_samples - start) for start in range(0, num_samples, block)]
-    samples = np.concatenate([_resample(differences, size, rng) for size in sizes])
-    tail = 100 * (1 - confidence) / 2
-    lower, upper = np.percentile(samples, [tail, 100 - tail])
-    extreme = 1 + min(np.sum(samples <= 0), np.sum(samples >= 0))
-    p_value = min(1.0, 2 * float(extreme) / (num_samples + 1))
-    return Comparison(difference, float(lower), float(upper), p_value, num_nonfinite)
+    return np.unique(units, return_inverse=True)[1]
 
 
-def _resample(
-    differences: list[np.ndarray], num_samples: int, rng: np.random.Generator
-) -> np.ndarray:
-    num_seeds = len(differences)
-    drawn = rng.integers(num_seeds, size=(num_samples, num_seeds))
-    means = np.empty(drawn.shape)
-    for seed, values in enumerate(differences):
-        here = drawn == seed
-        rows = rng.integers(values.size, size=(int(here.sum()), values.size))
-        means[here] = values[rows].mean(axis=1)
-    return means.mean(axis=1)
+def means_by_unit(values: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Mean of the finite values [m, …] of each unit [u, …]; nan where it has none.
+
+    Args:
+      values: float64.
+      units: labels [m] in 0 … u − 1, none of them missing, as of `distinct_inputs`.
+
+    Example:
+      >>> print(means_by_unit(np.array([1.0, 3.0, 8.0]), np.array([0, 0, 1])))
+      [2. 8.]
+    """
+    finite = np.isfinite(values)
+    order = np.argsort(units, kind="stable")
+    starts = np.searchsorted(units[order], np.arange(units.max(initial=-1) + 1))
+
+    def total(rows: np.ndarray) -> np.ndarray:
+        if not len(starts):
+            return np.zeros((0, *values.shape[1:]))
+        return np.add.reduceat(rows[order].astype(np.float64), starts, axis=0)
+
+    count = total(finite)
+    mean = total(np.where(finite, values, 0.0)) / np.maximum(count, 1)
+    return np.where(count > 0, mean, np.nan)
+
+
+def jackknife_stderr(without: ArrayLike) -> np.float64:
+    """Standard error of a statistic from its values without one input each.
+
+        stderr = √((n − 1)/n · Σᵢ (θ₋ᵢ − θ̄)²),   θ̄ = mean of θ₋ᵢ
+
+    Of a mean it is the ordinary one.
+
+    Args:
+      without: θ₋ᵢ [n], the statistic of all inputs but the i-th.
+
+    Returns:
+      The error; nan if n < 2 or a value is not finite.
+
+    Example:
+      >>> values = np.array([1.0, 3.0, 8.0])
+      >>> print(f"{jackknife_stderr((values.sum() - values) / 2):.3f}")
+      2.082
+
+    Source: Efron 1982.
+    """
+    without = np.asarray(without, np.float64)
+    n = len(without)
+    if n < 2 or not np.isfinite(without).all():
+        return np.float64(np.nan)
+    return np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2))

@@ -357,7 +357,7 @@ def test_a_data_set_that_is_done_leaves_no_compiled_programs(finished, robustnes
         params = model.init(jax.random.key(0), dataset.train.x[0])
         evaluator = evaluation.Evaluator(dataset, model, k=4, num_test=4)
         evaluator.clean(params)
-        evaluator.attacked(params, "er_surrogate", 0.5, same=0.3)
+        evaluator.attacked(params, "er_surrogate", 0.5)
 
     measure()
     setup.free_programs()
@@ -373,7 +373,7 @@ def test_attacked_inputs_of_one_class_have_no_auc(tmp_path):
     dataset, model = datasets.load("breast_cancer"), models.MLP(hidden=(3,))
     params = model.init(jax.random.key(0), dataset.train.x[0])
     evaluator = evaluation.Evaluator(dataset, model, k=4, num_test=1)
-    found = evaluator.attacked(params, "random", 0.5, same=0.3)
+    found = evaluator.attacked(params, "random", 0.5)
     values = {record["metric"]: record["value"] for record in found}
     assert np.isnan(values["aauc"]) and np.isnan(values["cauc"])
     assert 0 <= values["p@k"] <= 1

@@ -1,0 +1,191 @@
+"""From seeds and folds to runs, and what the runs allow to say.
+
+One rule for all means over trained models: a *run* is a seed, and its value the mean
+over its folds; of a single seed each fold is a run. Runs are independent of each other,
+inputs of one model are not: they enter through the mean of their run. One rule for "A
+is better than B": the differences of the runs that both have, by Student's t, several
+of them at once by Holm's correction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from r2et_jax.metrics.summary import Summary, mean_and_stderr
+
+CONFIDENCE = 0.95
+# (seed, fold) -> what was measured of that model.
+Cells = Mapping[tuple[Hashable, Hashable], float]
+
+
+class Estimate(NamedTuple):
+    """A mean over runs.
+
+    Attributes:
+      mean: the mean; nan if a run has no finite value, since the others would be those
+        that went well.
+      stderr: its standard error; nan if unknown. What stands behind every ±.
+      over: what the error is taken over: "seeds", "folds" or "inputs".
+      n: number of those.
+      runs: number of runs, on which a verdict rests: none rests on a single one.
+      num_nonfinite: how many of them have no finite value.
+    """
+
+    mean: float
+    stderr: float
+    over: str
+    n: int
+    runs: int
+    num_nonfinite: int
+
+    @property
+    def low(self) -> float:
+        """Lower end of Student's interval at `CONFIDENCE`; −∞ where unknown."""
+        return self.mean - self._reach
+
+    @property
+    def high(self) -> float:
+        """Its upper end."""
+        return self.mean + self._reach
+
+    @property
+    def _reach(self) -> float:
+        if self.runs < 2 or math.isnan(self.stderr):
+            return math.inf
+        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, self.runs - 1)
+        return float(quantile * self.stderr)
+
+    def p_value(self, level: float = 0.0) -> float:
+        """Of Student's two-sided test that the mean is a level; nan where unknown."""
+        if self.runs < 2 or math.isnan(self.stderr):
+            return math.nan
+        distance = abs(self.mean - level)
+        if not self.stderr:
+            return float(distance == 0)
+        return float(2 * stats.t.sf(distance / self.stderr, self.runs - 1))
+
+
+def estimate(values: Sequence[float], *, over: str = "seeds") -> Estimate:
+    """The mean of independent values, one of each run.
+
+        mean ± s/√n,   s² = Σ (vᵢ − mean)²/(n − 1)
+
+    Args:
+      values: of the runs.
+      over: what they are, "seeds", "folds" or "inputs".
+
+    Example:
+      >>> found = estimate([0.25, 0.5, 0.75])
+      >>> print(f"{found.mean} ± {found.stderr:.3f}, at least {found.low:.2f}")
+      0.5 ± 0.144, at least -0.12
+    """
+    found = mean_and_stderr(np.array(list(values), np.float64))
+    count = int(found.n + found.num_nonfinite)
+    mean, stderr = float(found.mean), float(found.stderr)
+    if found.num_nonfinite:
+        mean = stderr = math.nan
+    return Estimate(mean, stderr, over, count, count, int(found.num_nonfinite))
+
+
+def by_run(cells: Cells) -> dict[Hashable, float]:
+    """Run -> its value: seed -> mean over folds; of a single seed, fold -> value.
+
+    A seed that lacks a fold of another one, or has no finite value of one, is nan: its
+    mean would be over other folds.
+
+    Example:
+      >>> print(by_run({(0, 0): 0.5, (0, 1): 1.0, (1, 0): 0.25, (1, 1): 0.5}))
+      {0: 0.75, 1: 0.375}
+      >>> print(by_run({(0, 0): 0.5, (0, 1): 1.0}))
+      {0: 0.5, 1: 1.0}
+    """
+    seeds = dict.fromkeys(seed for seed, _ in cells)
+    folds = dict.fromkeys(fold for _, fold in cells)
+    if len(seeds) == 1:
+        return {fold: float(value) for (_, fold), value in cells.items()}
+    return {
+        seed: math.fsum(cells.get((seed, fold), math.nan) for fold in folds)
+        / len(folds)
+        for seed in seeds
+    }
+
+
+def over_runs(cells: Cells, *, single: Summary | None = None) -> Estimate:
+    """The mean over runs, see `by_run`.
+
+    Args:
+      cells: (seed, fold) -> value.
+      single: where there is one cell alone, its mean over inputs, whose error is shown
+        in place of one over runs.
+
+    Example:
+      >>> found = over_runs({(0, 0): 0.5, (0, 1): 1.0, (0, 2): 0.75})
+      >>> print(found.mean, found.over, found.runs)
+      0.75 folds 3
+    """
+    values = by_run(cells)
+    over = "seeds" if len({seed for seed, _ in cells}) > 1 else "folds"
+    found = estimate(list(values.values()), over=over)
+    if len(cells) != 1:
+        return found
+    n = 0 if single is None else int(single.n)
+    stderr = math.nan if single is None else float(single.stderr)
+    return found._replace(stderr=stderr, over="inputs", n=n)
+
+
+def differences(a: Cells, b: Cells) -> dict[tuple[Hashable, Hashable], float]:
+    """a − b of every model, paired by seed and fold, of those that both have.
+
+    Example:
+      >>> print(differences({(0, 0): 0.75, (1, 0): 0.5}, {(0, 0): 0.5, (2, 0): 0.5}))
+      {(0, 0): 0.25}
+    """
+    return {cell: a[cell] - b[cell] for cell in a if cell in b}
+
+
+def verdicts(found: Iterable[Estimate], level: float = 0.0) -> list[bool | None]:
+    """Whether each of several means that are judged together lies above a level.
+
+    True above and False below, where p of Student's test, corrected by Holm's method
+    over all of them, is less than 1 − `CONFIDENCE`; else None. None also where a run
+    has no finite value, or there is only one.
+
+    With `over_runs` of `differences` it is the rule for "A is better than B".
+
+    Example:
+      >>> better = over_runs(differences({(s, 0): 0.9 + s / 99 for s in range(5)},
+      ...                                {(s, 0): 0.5 for s in range(5)}))
+      >>> print(verdicts([better, better._replace(stderr=0.9)]))
+      [True, None]
+    """
+    found = list(found)
+    corrected = holm([one.p_value(level) for one in found])
+    clear = [p < 1 - CONFIDENCE for p in corrected]
+    return [
+        one.mean > level if known else None
+        for one, known in zip(found, clear, strict=True)
+    ]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's corrected p-values: max over those up to mine of (m − rank) p, at most 1.
+
+    nan stays nan and is not counted.
+
+    Example:
+      >>> print(holm([0.01, 0.04, 0.03]))
+      [0.03, 0.06, 0.06]
+
+    Source: Holm 1979.
+    """
+    known = [i for i, p in enumerate(p_values) if not math.isnan(p)]
+    corrected, highest = [math.nan] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(known, key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(known) - rank) * p_values[i]))
+        corrected[i] = highest
+    return corrected
