@@ -55,7 +55,7 @@ def finished(tmp_path_factory, binary):
         patch.delenv("R2ET_DEBUG", raising=False)
         measure = binary.measure
         patch.setattr(
-            binary, "measure", lambda moved: kept.append(moved) or measure(moved)
+            binary, "measure", lambda moved, units: kept.append(moved) or measure(moved)
         )
         call()
         yield folder, call, kept
