@@ -13,6 +13,7 @@ from jax.extend.core import ClosedJaxpr
 from r2et_jax.programs import custom
 from r2et_jax.programs import kink as forms
 from r2et_jax.programs.facts import Facts
+from r2et_jax.programs.flow import array_sources, mixing
 from r2et_jax.programs.kink import Kink
 from r2et_jax.programs.lines import Coefficient, Line
 from r2et_jax.programs.steps import (
@@ -42,6 +43,8 @@ class Reading(NamedTuple):
     Attributes:
       program: the steps.
       kinks: index of a step -> the kink.
+      beside: the same for activations that the arguments in question do not move, such
+        as those of a context's embedding. They are smoothed where the others are.
       bodies: index of a loop or a branching -> readings of the programs in it.
       left: name -> how often a kink or a jump stands there that is left as it is.
       moved: for each output, whether the arguments in question move it.
@@ -49,6 +52,7 @@ class Reading(NamedTuple):
 
     program: Program
     kinks: dict[int, Kink]
+    beside: dict[int, Kink]
     bodies: dict[int, tuple[Reading, ...]]
     left: Counter
     moved: tuple[bool, ...]
@@ -89,7 +93,24 @@ def read(
     for index, step in enumerate(program.steps):
         finder.visit(index, step)
     moved = tuple(number in finder.moves for number in program.outputs)
-    return Reading(program, finder.kinks, finder.bodies, finder.left, moved)
+    beside = _beside(program, finder) if finder.kinks or finder.bodies else {}
+    return Reading(program, finder.kinks, beside, finder.bodies, finder.left, moved)
+
+
+def _beside(program: Program, finder: _Finder) -> dict[int, Kink]:
+    """The kinks of values that the finder's arguments do not change, but others do.
+
+    Such a value is a layer's if it is made from several arrays, as from weights and a
+    bias. What is made from one alone stays: a weight kept positive, a scale kept small.
+    """
+    others = array_sources(program) - finder.depends
+    mixed = mixing(program, others)
+    apart = _Finder(program, others, finder.judges)
+    for index, step in enumerate(program.steps):
+        if mixed.intersection(step.inputs) and step.name in KINKED:
+            if not finder.depends.intersection(step.outputs):
+                apart.visit(index, step)
+    return apart.kinks
 
 
 class _Finder(Facts):

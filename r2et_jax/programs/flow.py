@@ -103,6 +103,23 @@ def _rearranged(step: Step, masks: list[np.ndarray], shape: tuple[int, ...]):
     return None
 
 
+def array_sources(program: Program) -> set[int]:
+    """Numbers of the float arguments, and of the float arrays that are closed over."""
+    closed = {number for number in program.constants if program.types[number].shape}
+    return {n for n in closed.union(program.inputs) if is_float(program, n)}
+
+
+def mixing(program: Program, sources: set[int]) -> set[int]:
+    """Numbers of the values that are made from two of the sources, or more."""
+    made_from = {number: {number} & sources for number in program.types}
+    for step in program.steps:
+        taken = set().union(*(made_from[number] for number in step.inputs))
+        for number in step.outputs:
+            # Which two does not matter, so that the sets stay small.
+            made_from[number] = set(sorted(taken)[:2])
+    return {number for number, taken in made_from.items() if len(taken) > 1}
+
+
 def reaching(program: Program) -> set[int]:
     """Numbers of the values that the outputs depend on in any way."""
     found = set(program.outputs)

@@ -32,6 +32,8 @@ def run(
     values.update(zip(program.inputs, arguments, strict=True))
     for index, step in enumerate(program.steps):
         kink, bodies = reading.kinks.get(index), reading.bodies.get(index)
+        if kink is None and rho is not None:
+            kink = reading.beside.get(index)
         if kink is not None and found is not None and kink.moves:
             found.extend(kink.switches(values.__getitem__))
         taken = [values[number] for number in step.inputs]

@@ -37,10 +37,10 @@ def smooth(apply: ApplyFn, *, rho: float | Array) -> ApplyFn:
     The model's program is read when it is traced: max, min, abs, clamp, ReLU and leaky
     forms, selections between branches that meet, and maxima over axes and windows are
     replaced by the forms of `programs.surrogates`. Everything else is computed as it
-    was. What does not change with the input, or only through `stop_gradient`, keeps
-    its kinks: they are no kinks in the input. So do functions with a derivative of
-    their own that are more than piecewise linear, such as a softplus. A model without
-    kinks comes back as it is, to the last bit.
+    was: what changes only through `stop_gradient`, what is made from one parameter
+    alone, guards such as the floor of a norm, and functions with a derivative of their
+    own that does not jump, such as a softplus. A model without kinks in its input comes
+    back as it is, to the last bit.
 
     On the library's models it equals `model.surrogate(rho=rho)`.
 

@@ -159,12 +159,30 @@ def test_ranges_do_not_hold_for_complex_numbers_and_wrapping_integers():
     assert smoothed(wrapped)[0] >= 254
 
 
+def test_layer_of_a_context_is_smoothed_with_the_model():
+    def apply(params, x):
+        weights, bias, context = params
+        layers = [jax.nn.relu(weights @ v + bias) for v in (x, context)]
+        return layers[0] @ layers[1]
+
+    params = jnp.eye(4, dtype=X.dtype), X[::-1], -X
+    right = soft(x64 + x64[::-1]) @ soft(-x64 + x64[::-1])
+    mine = programs.smooth(apply, rho=RHO)(params, X)
+    assert np.allclose(mine, right, rtol=1e-5)
+    closed = programs.smooth(lambda _, x: apply(params, x), rho=RHO)(None, X)
+    assert np.allclose(closed, right, rtol=1e-5)
+    assert programs.describe(apply, params, X) == ({"max": 1}, {}, 4)
+    assert not programs.has_kinks(lambda p, x: apply(p, X) * x, params, X)
+
+
 def test_kinks_of_parameters_alone_stay():
     def apply(params, x):
         return jnp.maximum(x @ jnp.abs(params), 0)
 
-    found = programs.describe(apply, -jnp.eye(4, dtype=X.dtype), X)
-    assert found == ({"max": 1}, {}, 4)
+    params = -jnp.eye(4, dtype=X.dtype)
+    assert programs.describe(apply, params, X) == ({"max": 1}, {}, 4)
+    mine = programs.smooth(apply, rho=RHO)(params, X)
+    assert np.allclose(mine, soft(x64), rtol=1e-5)
 
 
 LEFT = {

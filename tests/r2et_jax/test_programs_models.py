@@ -15,13 +15,20 @@ def own(model):
 
 GRAPH = dict(num_nodes=6, hidden=(5, 3))
 SMALL_IMAGE = dict(shape=(16, 16, 1), num_outputs=3, hidden=(4,))
-SHAPES = {"table": (7,), "image": (256,), "graph": (15,), "colour": (3072,)}
+SHAPES = {
+    "table": (7,),
+    "image": (256,),
+    "graph": (15,),
+    "sparse": (15,),
+    "colour": (3072,),
+}
 KINKED = {
     "relu": (models.MLP((6, 5), 3, activation="relu"), "table", own),
     "leaky_relu": (models.MLP((6, 5), 3), "table", own),
     "skip": (models.SkipMLP((6,)), "table", own),
     "cnn": (models.CNN(**SMALL_IMAGE), "image", own),
     "gcn": (models.GCN(**GRAPH, activation="leaky_relu"), "graph", own),
+    "graph of few edges": (models.GCN(**GRAPH, max_connected=4), "sparse", own),
     "pairs of graphs": (
         models.Siamese(models.GCN(**GRAPH), centered=True),
         "graph",
@@ -59,6 +66,8 @@ def drawn(model, kind, as_apply, dtype=jnp.float32):
     """Random parameters, with no bias at zero, and an input."""
     key, other = jax.random.split(jax.random.key(3))
     x = jax.random.normal(key, SHAPES[kind], jnp.float32)
+    if kind == "sparse":  # edges between the first three of six nodes
+        x = jnp.where(jnp.isin(jnp.arange(15), jnp.array([0, 1, 5])), x, 0)
     first = jnp.stack([x, x[::-1]]) if as_apply is models.pair_apply else x
     params = model.init(other, first)
     keys = jax.random.split(other, len(jax.tree.leaves(params)))
