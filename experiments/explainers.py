@@ -211,49 +211,54 @@ class Order(NamedTuple):
 
     tau: float
     p_value: float
-    by_run: runs.Interval
+    by_run: runs.Estimate
     swapped: tuple[tuple[str, str], ...]
 
 
 def compare(
     first: dict[str, dict[Any, float]], second: dict[str, dict[Any, float]]
 ) -> Order:
-    """Compare two explainers: method -> run -> P@k.
+    """Compare two explainers: method -> (seed, fold) -> P@k.
 
-    Two methods swap beyond their errors if the intervals of their difference, paired
-    by runs, lie above 0 for one explainer and below it for the other.
+    Two methods swap beyond their errors if one is better by the first explainer and
+    worse by the second, as `metrics.verdicts` says of all pairs of methods.
     """
     means = [
-        [np.mean(list(values.values())) for values in found.values()]
+        [runs.over_runs(values).mean for values in found.values()]
         for found in (first, second)
     ]
     tau = stats.kendalltau(*means)
     shared = set.intersection(
         *(set(v) for found in (first, second) for v in found.values())
     )
-    by_run = [
-        stats.kendalltau(
-            *([v[run] for v in found.values()] for found in (first, second))
+    orders = {
+        cell: float(
+            stats.kendalltau(
+                *([v[cell] for v in found.values()] for found in (first, second))
+            ).statistic
         )
-        for run in sorted(shared)
-    ]
+        for cell in shared
+    }
+    pairs = list(itertools.combinations(first, 2))
+    before, after = (
+        runs.verdicts(runs.difference(found[a], found[b]) for a, b in pairs)
+        for found in (first, second)
+    )
     swapped = []
-    for one, other in itertools.permutations(first, 2):
-        before = runs.difference(first[one], first[other])
-        after = runs.difference(second[one], second[other])
-        if runs.above(before, 0) is True and runs.above(after, 0) is False:
-            swapped.append((one, other))
-    spread = runs.interval([float(found.statistic) for found in by_run])
+    for (a, b), one, other in zip(pairs, before, after, strict=True):
+        if None not in (one, other) and one is not other:
+            swapped.append((a, b) if one else (b, a))
+    spread = runs.over_runs(orders)
     return Order(float(tau.statistic), float(tau.pvalue), spread, tuple(swapped))
 
 
 def _precision(store, dataset: str, common):
-    """Explainer -> method -> run -> P@k."""
+    """Explainer -> method -> (seed, fold) -> P@k."""
     (k,) = common.k
     here = {"dataset": dataset, "k": k, "metric": "p@k"}
     return {
         name: {
-            method: runs.by_run(store.select(**here, method=method, explainer=name))
+            method: runs.cells(store.select(**here, method=method, explainer=name))
             for method in common.methods
         }
         for name in NAMES
@@ -286,7 +291,7 @@ def judge(store, dataset: str, common) -> tuple[bool | None, str] | None:
     ]
     count = max(order.by_run.runs for order in found.values())
     means = {
-        name: {m: np.mean(list(v.values())) for m, v in methods.items()}
+        name: {m: runs.over_runs(v).mean for m, v in methods.items()}
         for name, methods in _precision(store, dataset, common).items()
     }
     best = max(common.methods, key=means[GRADIENT].get)
@@ -357,7 +362,7 @@ def _lines(store, dataset, common):
     return [
         f"{dataset}, {_joined(pair)}: Kendall's τ of the orders of the means "
         f"{order.tau:.2f} (p = {order.p_value:.2g}), of each run "
-        f"{runs.shown(order.by_run)} (95 % interval); swapped beyond errors:"
+        f"{runs.shown(order.by_run)}; swapped beyond errors:"
         f"{_swaps(order) or ' none'}."
         for pair, order in orders(store, dataset, common).items()
     ]
@@ -376,10 +381,10 @@ def _figure(found, dataset, common):
         # Beside each other, so that the error bars of one place can be told apart.
         x = places + 0.03 * (i - (len(common.methods) - 1) / 2)
         series[method] = (x, [v.mean for v in at], None)
-        errors.append([v.high - v.mean for v in at])
+        errors.append([v.stderr for v in at])
     figure = plots.curves(
         series,
-        ylabel=f"P@{k} under attack, 95 % interval over runs",
+        ylabel=f"P@{k} under attack, standard error over runs",
         title=f"{dataset}: where lines cross, the order of methods changes",
         size=(7.4, 4.2),
     )

@@ -348,12 +348,12 @@ def concentration(store, dataset: str, common) -> tuple[bool | None, str] | None
         return None
     (k,) = common.k
     found = {
-        method: runs.by_run(
+        method: runs.cells(
             store.select(dataset=dataset, k=k, method=method, metric="num_90")
         )
         for method in (_TRAINED, "vanilla")
     }
-    after, before = (runs.interval(list(values.values())) for values in found.values())
+    after, before = map(runs.over_runs, found.values())
     saved = runs.difference(found["vanilla"], found[_TRAINED])
     text = (
         f"{dataset}: {before.mean:.1f} → {after.mean:.1f} features, "

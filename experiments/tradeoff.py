@@ -212,7 +212,7 @@ def points(store: RecordStore, common, dataset: str, metric: str) -> Points:
             where = {"dataset": dataset, "method": method, "tolerance": tolerance}
             where |= {"k": common.k, "epsilon": common.epsilon}
             found[method, tolerance] = [
-                runs.by_run(store.select(**where, metric=name))
+                runs.cells(store.select(**where, metric=name))
                 for name in (metric, "p@k")
             ]
     shared = set.intersection(*(set(pair[0]) for pair in found.values()))
@@ -224,7 +224,8 @@ def points(store: RecordStore, common, dataset: str, metric: str) -> Points:
             continue
         methods.append(method)
         labels.append(f"{method} at {tolerance:g}")
-        values.append([[one[run] for run in sorted(shared)] for one in pair])
+        both = [{cell: one[cell] for cell in sorted(shared)} for one in pair]
+        values.append([list(metrics.by_run(one).values()) for one in both])
     return Points(methods, labels, np.array(values))
 
 
@@ -329,8 +330,8 @@ def _figure(found, dataset, metric, common):
     for name in NETWORKS:
         here = found.of(name)
         if here.methods:
-            mean = tables.mean_and_stderr
-            pairs = [[mean(list(one)) for one in pair] for pair in here.values]
+            mean = metrics.estimate
+            pairs = [[mean(one)[:2] for one in pair] for pair in here.values]
             (x, x_error), (y, y_error) = np.array(pairs).transpose(1, 2, 0)
             drawn[name] = x, y, x_error, y_error
     figure = plots.front(

@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments.common import output, records, runs, tables
 from experiments.common.evaluation import STRONGEST
 from experiments.common.fitting import LOGISTIC
-from experiments.common.records import number
 from r2et_jax import plots
 
 # Of the top k, certified: more than this says something.
@@ -71,7 +68,10 @@ def _not_vacuous(store, dataset, common):
     }
     if not each:
         return None
-    best = max(each, key=lambda method: each[method].mean)
+    finite = {m: value for m, value in each.items() if value.mean == value.mean}
+    if not finite:
+        return None
+    best = max(finite, key=lambda method: finite[method].mean)
     shown = ", ".join(f"{m} {runs.shown(value)}" for m, value in each.items())
     return runs.above(each[best], _HALF), f"{dataset}, ε = {budget:g}: {shown}"
 
@@ -149,11 +149,6 @@ def _figure(found, dataset: str, k: int, common):
 
 
 def _mean(found, method, metric, epsilon) -> float:
-    """Mean over seeds; NaN where nothing was measured."""
-    values = [
-        number(record["value"])
-        for record in records.select(
-            found, method=method, metric=metric, epsilon=epsilon
-        )
-    ]
-    return float(np.mean(values)) if values else float("nan")
+    """Mean over runs; NaN where nothing was measured."""
+    where = {"method": method, "metric": metric, "epsilon": epsilon}
+    return runs.of_records(records.select(found, **where)).mean

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import constrained, constrained_report, records, runs, tables
+from experiments.common import constrained, constrained_report, records, runs
+from r2et_jax import metrics
 
 # One setting of every rule, the same on all data sets.
 VARIANTS = (
@@ -47,8 +48,8 @@ def constrained_differs(
         seeds `saved_stderr` (NaN for one seed), and the smallest one, `worst_saved`: a
         seed on which the unconstrained attack changes hardly any prediction at that
         P@k leaves nothing to save;
-      * `holds`: 1 if `difference` is above .01 and `saved` above two standard errors
-        (for one seed: above 0), else 0.
+      * `holds`: 1 if `difference` is above .01 and `saved` above 0 by the one rule
+        over runs, which one seed cannot tell, else 0.
     """
     runs = [_compare(model, one, x, k=k, epsilon=epsilon) for one in params]
     found = {}
@@ -58,11 +59,11 @@ def constrained_differs(
         }
         found[weighting] = {key: float(np.mean(values)) for key, values in each.items()}
         if "saved" in each:
-            saved, error = tables.mean_and_stderr(each["saved"])
-            least = 0.0 if np.isnan(error) else 2 * error
-            holds = found[weighting]["difference"] > _DISTANCE and saved > least
+            saved = metrics.estimate(each["saved"])
+            differs = found[weighting]["difference"] > _DISTANCE
+            holds = differs and metrics.verdicts([saved])[0] is True
             found[weighting] |= {
-                "saved_stderr": error,
+                "saved_stderr": saved.stderr,
                 "worst_saved": min(each["saved"]),
                 "holds": float(holds),
             }

@@ -135,12 +135,7 @@ def _judge_rate(store, dataset, common):
             for r in of[metric]
         )
         exponent = runs.of_records(of["rate_exponent"])
-        falls = runs.above(
-            exponent._replace(
-                mean=-exponent.mean, low=-exponent.high, high=-exponent.low
-            ),
-            0.5,
-        )
+        falls = runs.above(exponent._replace(mean=-exponent.mean), 0.5)
         verdicts.append(False if wrong else falls)
         texts.append(f"{method} {runs.shown(exponent)} ({wrong:.0f} violations)")
     return runs.together(verdicts), f"{dataset} {', '.join(texts)}"

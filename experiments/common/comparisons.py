@@ -1,9 +1,11 @@
-"""Each method against the best baseline of its data set, by a hierarchical bootstrap.
+"""Each method against the best baseline of its data set, by the one rule over runs.
 
     best baseline = argmax of the mean P@k of validation inputs
-    d_si = P@k of the method − P@k of the baseline, for seed s and test input i
+    difference = P@k of the method − P@k of the baseline, run by run
 
-The p-values of a data set, tolerance and attack are corrected by Holm's method.
+Better or worse is what `metrics.verdicts` says: Student's t over runs, corrected by
+Holm's method over the methods of a data set, tolerance and attack. Beside it stands the
+interval of a bootstrap over seeds and inputs.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.common import spread
+from experiments.common.evaluation import PER_INPUT
 from experiments.common.records import number
 from experiments.common.robustness_results import LEADING, Results, family
 from r2et_jax import metrics
 
 NUM_SAMPLES = 10_000
-LEVEL = 0.05
 BETTER, WORSE, BASELINE = "▲", "▼", "†"
 
 
@@ -31,11 +34,15 @@ class Row(NamedTuple):
 
     Attributes:
       dataset, tolerance, attack, method, baseline: what is compared.
-      difference, lower, upper: mean over seeds and inputs, and its 95 % interval.
+      difference, stderr, lower, upper: mean over runs, its standard error and Student's
+        95 % interval.
       p, p_holm: two-sided, before and after the correction.
-      seeds: number of seeds that both have.
-      inputs: number of test inputs of each.
-      left_out: pairs of values that are not finite.
+      better: the verdict: True, False where it is worse, None where it cannot be told.
+      runs: number of runs that both have.
+      bootstrap_lower, bootstrap_upper: 95 % interval of the hierarchical bootstrap, NaN
+        where inputs cannot be paired.
+      inputs: number of different test inputs of a run, 0 where they are not known.
+      left_out: pairs of their values that are not finite.
     """
 
     dataset: str
@@ -44,11 +51,15 @@ class Row(NamedTuple):
     method: str
     baseline: str
     difference: float
+    stderr: float
     lower: float
     upper: float
     p: float
     p_holm: float
-    seeds: int
+    better: bool | None
+    runs: int
+    bootstrap_lower: float
+    bootstrap_upper: float
     inputs: int
     left_out: int
 
@@ -85,21 +96,6 @@ def compare_all(results: Results, tolerances: Sequence[float]) -> Comparisons:
     return Comparisons(rows, baselines, problems)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's corrected p-values: max over those up to mine of (m − rank) p, at most 1.
-
-    NaN stays NaN and is not counted.
-
-    Source: Holm 1979.
-    """
-    known = [i for i, p in enumerate(p_values) if not math.isnan(p)]
-    corrected, highest = [math.nan] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(known, key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(known) - rank) * p_values[i]))
-        corrected[i] = highest
-    return corrected
-
-
 def marks(comparisons: Comparisons, tolerance: float, k: int) -> dict:
     """(row, column) -> mark, for `tables.to_markdown`."""
     found = {}
@@ -108,9 +104,8 @@ def marks(comparisons: Comparisons, tolerance: float, k: int) -> dict:
             continue
         column = f"P@{k} {row.attack}"
         found[(row.dataset, row.baseline), column] = BASELINE
-        if row.p_holm < LEVEL:
-            better = row.difference > 0
-            found[(row.dataset, row.method), column] = BETTER if better else WORSE
+        if row.better is not None:
+            found[(row.dataset, row.method), column] = _verdict(row)
     return found
 
 
@@ -128,14 +123,13 @@ def notes(comparisons: Comparisons, k: int) -> list[str]:
         f"{BASELINE}: the best baseline of the data set, the one with the highest mean "
         f"P@{k} of validation inputs; candidates are all methods but logistic "
         "regression, the variants of R2ET and our own.",
-        f"{BETTER} better, {WORSE} worse than {BASELINE} at p < {LEVEL:g}: bootstrap "
-        f"of {NUM_SAMPLES} samples, seeds first and then their test inputs, paired by "
-        "both and two-sided; p corrected by Holm's method over the methods compared on "
-        "the same data set at the same tolerance under the same attack. "
-        "comparisons.csv has every difference.",
-        "Few seeds make this test liberal: with five, it rejects about 16 % of true "
-        "equalities at p < .05 where the spread between seeds dominates (10 or 20 "
-        "seeds: 9 %), before the correction.",
+        f"{BETTER} better, {WORSE} worse than {BASELINE} at p < "
+        f"{1 - metrics.CONFIDENCE:.2g}: Student's t of the differences run by run "
+        "(seeds, folds averaged; of one seed its folds), two-sided; p corrected by "
+        "Holm's method over the methods compared on the same data set at the same "
+        "tolerance under the same attack. comparisons.csv has every difference, and "
+        f"beside it the interval of a bootstrap of {NUM_SAMPLES} samples over seeds "
+        "and then their inputs, which is too narrow for few seeds.",
         *problems,
     ]
 
@@ -159,7 +153,7 @@ def to_markdown(comparisons: Comparisons, k: int) -> str:
             "p, Holm | |\n| --- | --- | --- | --- | ---: | --- | ---: | ---: | --- |\n"
             + "".join(
                 f"| {row.dataset} | {row.attack} | {row.method} | {row.baseline} | "
-                f"{row.difference:+.3f} | [{row.lower:+.3f}, {row.upper:+.3f}] | "
+                f"{_shown(row)} | [{row.lower:+.3f}, {row.upper:+.3f}] | "
                 f"{row.p:.4f} | {row.p_holm:.4f} | {_verdict(row)} |\n"
                 for row in comparisons.rows
                 if row.tolerance == tolerance
@@ -168,71 +162,77 @@ def to_markdown(comparisons: Comparisons, k: int) -> str:
     left_out = sum(row.left_out for row in comparisons.rows)
     lines = notes(comparisons, k)
     if comparisons.rows:
-        counts = sorted({(row.seeds, row.inputs) for row in comparisons.rows})
-        shown = ", ".join(f"{seeds} × {inputs}" for seeds, inputs in counts)
-        lines.append(f"Seeds × test inputs of a comparison: {shown}.")
+        counts = sorted({(row.runs, row.inputs) for row in comparisons.rows})
+        shown = ", ".join(f"{runs} × {inputs}" for runs, inputs in counts)
+        lines.append(f"Runs × different test inputs of a comparison: {shown}.")
     if left_out:
-        lines.append(f"{left_out} pairs with a value that is not finite are left out.")
+        lines.append(
+            f"{left_out} pairs with a value that is not finite are left out of the "
+            "bootstrap."
+        )
     return "\n".join([*parts, *(f"- {line}" for line in lines)]) + "\n"
 
 
 def _verdict(row: Row) -> str:
-    if not row.p_holm < LEVEL:
-        return ""
-    return BETTER if row.difference > 0 else WORSE
+    return "" if row.better is None else BETTER if row.better else WORSE
+
+
+def _shown(row: Row) -> str:
+    error = "" if math.isnan(row.stderr) else f" ± {row.stderr:.3f}"
+    return f"{row.difference:+.3f}{error}"
 
 
 def _compare_cell(results, cell, baseline):
     """All methods of a data set, tolerance and attack: rows and problems."""
     dataset, tolerance, attack = cell
-    where = f"{dataset} at {tolerance} under {attack}"
-    reference = _inputs(results, cell, baseline)
+    where = {"tolerance": tolerance, "attack": attack}
+    where["epsilon"] = max(results.common.epsilon)
+    reference = results.cells(dataset, baseline, "p@k", **where)
     if not reference:
-        why = "the records hold no P@k of single inputs of the best baseline"
-        return [], [(where, why)]
-    raw, missing = [], []
+        place = f"{dataset} at {tolerance} under {attack}"
+        return [], [(place, "the best baseline was not attacked")]
+    raw = {}
     for method in results.measured(dataset, tolerance):
-        if method == baseline or family(method) == "linear":
-            continue
-        values = _inputs(results, cell, method)
-        seeds = sorted(values.keys() & reference.keys())
-        lengths = {len(v[seed]) for v in (values, reference) for seed in seeds}
-        if len(lengths) != 1 or lengths == {0}:
-            missing.append(method)
-            continue
-        # Its own stream, so that another method more or less changes no p-value.
-        name = repr((*cell, results.k, method))
-        comparison = metrics.hierarchical_bootstrap(
-            [values[seed] for seed in seeds],
-            [reference[seed] for seed in seeds],
-            num_samples=NUM_SAMPLES,
-            rng=np.random.default_rng(zlib.crc32(name.encode())),
-        )
-        raw.append((method, comparison, len(seeds), lengths.pop()))
-    corrected = holm([comparison.p_value for _, comparison, _, _ in raw])
-    rows = [
-        Row(*cell, method, baseline, *c[:4], p_holm, seeds, inputs, c.num_nonfinite)
-        for (method, c, seeds, inputs), p_holm in zip(raw, corrected, strict=True)
-    ]
-    problems = []
-    if missing:
-        why = f"no P@k of single inputs that pairs with {baseline}'s"
-        problems = [(where, f"{why} for {', '.join(missing)}")]
-    return rows, problems
+        if method != baseline and family(method) != "linear":
+            values = results.cells(dataset, method, "p@k", **where)
+            raw[method] = spread.difference(values, reference)
+    raw = {method: gain for method, gain in raw.items() if gain.runs}
+    p_values = [gain.p_value() for gain in raw.values()]
+    judged = metrics.verdicts(raw.values())
+    rows = []
+    for (method, gain), p, corrected, better in zip(
+        raw.items(), p_values, metrics.holm(p_values), judged, strict=True
+    ):
+        numbers = gain.mean, gain.stderr, gain.low, gain.high, p, corrected, better
+        beside = _bootstrap(results, cell, where, method, baseline)
+        rows.append(Row(*cell, method, baseline, *numbers, gain.runs, *beside))
+    return rows, []
 
 
-def _inputs(results, cell, method) -> dict[int, list[float]]:
-    """Seed -> P@k of each test input at the largest budget, fold after fold."""
-    dataset, tolerance, attack = cell
-    found = results.get(
-        dataset,
-        method,
-        "p@k_inputs",
-        tolerance=tolerance,
-        attack=attack,
-        epsilon=max(results.common.epsilon),
+def _bootstrap(results, cell, where, method, baseline):
+    """Its interval, the number of inputs of a run, and pairs that are left out."""
+    values = _inputs(results, cell[0], where, method)
+    reference = _inputs(results, cell[0], where, baseline)
+    both = sorted(values.keys() & reference.keys())
+    lengths = {len(v[run]) for v in (values, reference) for run in both}
+    if len(lengths) != 1 or lengths == {0}:
+        return math.nan, math.nan, 0, 0
+    # Its own stream, so that another method more or less changes no number.
+    name = repr((*cell, results.k, method))
+    found = metrics.hierarchical_bootstrap(
+        [values[run] for run in both],
+        [reference[run] for run in both],
+        num_samples=NUM_SAMPLES,
+        rng=np.random.default_rng(zlib.crc32(name.encode())),
     )
+    return found.lower, found.upper, lengths.pop(), found.num_nonfinite
+
+
+def _inputs(results, dataset, where, method) -> dict[int, list[float]]:
+    """Seed, or fold of a single one, -> P@k of each input, fold after fold."""
+    found = results.get(dataset, method, PER_INPUT, **where)
+    name = "seed" if len({record["seed"] for record in found}) > 1 else "fold"
     values: dict[int, list[float]] = {}
     for record in sorted(found, key=lambda record: record["fold"] or 0):
-        values.setdefault(record["seed"], []).extend(map(number, record["values"]))
+        values.setdefault(record[name] or 0, []).extend(map(number, record["values"]))
     return values

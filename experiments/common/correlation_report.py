@@ -151,15 +151,13 @@ def _dots_figure(found, dataset, common):
     rows = []
     for quantity, (label, kind) in QUANTITIES.items():
         whole = over_runs(found, quantity)
-        reach = whole.high - whole.mean
         without = over_runs(found, quantity, "spearman").mean
-        rows.append((label, whole.mean, reach, without, kind))
-    labels, means, reach, hollow, kinds = zip(*rows, strict=True)
-    reach = np.where(np.isfinite(reach), reach, 0)
+        rows.append((label, whole.mean, whole.stderr, without, kind))
+    labels, means, stderrs, hollow, kinds = zip(*rows, strict=True)
     return plots.dots(
         labels,
         means,
-        reach,
+        stderrs,
         hollow=hollow,
         groups=kinds,
         name="all inputs",
@@ -170,21 +168,31 @@ def _dots_figure(found, dataset, common):
     )
 
 
-def over_runs(found, quantity: str, metric: str = _MAIN) -> runs.Interval:
+def over_runs(found, quantity: str, metric: str = _MAIN) -> runs.Estimate:
     """Of the mean over methods of a correlation, over runs.
 
-    A model of which too few inputs, or all alike, were manipulated has none.
+    A model of which too few inputs, or all alike, were manipulated has none, and is
+    counted in the texts. A seed or fold in which no method has one is left out with
+    them.
     """
-    return runs.interval(list(_by_run(found, quantity, metric).values()))
+    return runs.over_runs(_cells(found, quantity, metric))
 
 
-def _by_run(found, quantity, metric, *, of=float):
+def _cells(found, quantity, metric, *, of=float):
+    """(seed, fold) -> mean over the methods that have a correlation."""
     chosen: dict = {}
     for record in records.select(found, metric=metric, quantity=quantity):
         value = number(record["value"])
         if math.isfinite(value):
             chosen.setdefault((record["seed"], record["fold"]), []).append(of(value))
-    return {run: sum(values) / len(values) for run, values in chosen.items()}
+    return {cell: sum(values) / len(values) for cell, values in chosen.items()}
+
+
+def _without(found, quantity, metric=_MAIN) -> str:
+    """Says how many models have no correlation."""
+    here = records.select(found, metric=metric, quantity=quantity)
+    missing = sum(not math.isfinite(number(record["value"])) for record in here)
+    return f"; {missing} of {len(here)} models have none" if missing else ""
 
 
 def thickness_tells(store, dataset: str, common):
@@ -208,10 +216,10 @@ def hessian_hardly_tells(quantity: str):
 
     def judged(store, dataset: str, common):
         found = _chosen(store, dataset, common)
-        thick = _by_run(found, _THICKNESS, _MAIN)
-        half = {run: value / 2 for run, value in thick.items()}
-        size = _by_run(found, quantity, _MAIN, of=abs)
-        mean = runs.interval(list(size.values()))
+        thick = _cells(found, _THICKNESS, _MAIN)
+        half = {cell: value / 2 for cell, value in thick.items()}
+        size = _cells(found, quantity, _MAIN, of=abs)
+        mean = runs.over_runs(size)
         text = _text(found, dataset, (quantity, _THICKNESS))
         text += f"; the first in size {runs.shown(mean)}"
         return runs.above(runs.difference(half, size), 0), text
@@ -222,9 +230,7 @@ def hessian_hardly_tells(quantity: str):
 def gap_tells_more(store, dataset: str, common):
     """Whether the gap correlates more than thickness does, run by run."""
     found = _chosen(store, dataset, common)
-    more = runs.difference(
-        _by_run(found, _GAP, _MAIN), _by_run(found, _THICKNESS, _MAIN)
-    )
+    more = runs.difference(_cells(found, _GAP, _MAIN), _cells(found, _THICKNESS, _MAIN))
     names = "gap", "gap_mean", _THICKNESS
     return runs.above(more, 0), _text(found, dataset, names)
 
@@ -238,7 +244,7 @@ def _text(found, dataset, names) -> str:
         f"{QUANTITIES[name][0]} {runs.shown(over_runs(found, name), '+.2f')}"
         for name in names
     ]
-    return f"{dataset}: {', '.join(shown)}"
+    return f"{dataset}: {', '.join(shown)}{_without(found, _THICKNESS)}"
 
 
 _RULE = (

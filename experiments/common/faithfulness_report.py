@@ -62,14 +62,14 @@ _OF_OTHERS = (
 def lead(
     store: RecordStore, metric: str, baseline: str, **where: Any
 ) -> dict[Any, float]:
-    """Run -> lead over a random order, a share of what that order reaches.
+    """(seed, fold) -> lead over a random order, a share of what that order reaches.
 
     NaN where it reaches nothing. `where` names data set, method and k.
     """
     sign = 1 if METRICS[metric][1] else -1
     one = where | {"metric": metric, "baseline": baseline}
     own, floor = (
-        runs.by_run(store.select(**one, ranking=ranking))
+        runs.cells(store.select(**one, ranking=ranking))
         for ranking in ("saliency", "random")
     )
     return {
@@ -87,7 +87,7 @@ def shares(
     reference: str,
     **where: Any,
 ) -> dict[Any, float] | None:
-    """Run -> a method's lead as a share of the reference's mean lead.
+    """(seed, fold) -> a method's lead as a share of the reference's mean lead.
 
     Paired: 1 + (lead − the reference's lead of this run)/its mean lead. None where the
     reference itself does no better than chance: the interval over runs of its lead
@@ -100,8 +100,9 @@ def shares(
 
 
 def _paired(own: dict[Any, float], base: dict[Any, float]) -> dict[Any, float] | None:
-    level = runs.interval(list(base.values()))
-    if not level.mean > 0 or (level.low <= 0 and not math.isinf(level.low)):
+    level = runs.over_runs(base)
+    # A single run cannot be told from chance either, but has its share.
+    if not level.mean > 0 or (level.runs > 1 and not runs.above(level, 0)):
         return None
     return {run: 1 + (own[run] - base[run]) / level.mean for run in base if run in own}
 
@@ -113,7 +114,7 @@ def total(
     method: str,
     reference: str,
     **where: Any,
-) -> runs.Interval | None:
+) -> runs.Estimate | None:
     """As `shares`, of the mean lead over all metrics and baselines."""
 
     def mean(name):
@@ -125,10 +126,10 @@ def total(
         return {run: float(np.mean([one[run] for one in found])) for run in found[0]}
 
     share = _paired(mean(method), mean(reference))
-    return None if share is None else runs.interval(list(share.values()))
+    return None if share is None else runs.over_runs(share)
 
 
-def verdict(share: runs.Interval | None) -> bool | None:
+def verdict(share: runs.Estimate | None) -> bool | None:
     """False if a method's share is below 1, True if it is above 1 − MARGIN."""
     if share is None or runs.above(share, 1) is False:
         return None if share is None else False
@@ -146,19 +147,20 @@ def raw(
     """Comparisons without a floor: how many, and in how many of them the method is less
     and more faithful than the reference beyond the interval over runs.
     """
-    count = less = more = 0
+    gains, highs = [], []
     for metric, (_, high) in METRICS.items():
         for baseline in baselines:
             one = {"metric": metric, "baseline": baseline, "ranking": "saliency"}
             own, base = (
-                runs.by_run(store.select(**where, **one, method=name))
+                runs.cells(store.select(**where, **one, method=name))
                 for name in (method, reference)
             )
-            better = runs.above(runs.difference(own, base), 0)
-            count += 1
-            less += better is (not high)
-            more += better is high
-    return count, less, more
+            gains.append(runs.difference(own, base))
+            highs.append(high)
+    judged = list(zip(runs.verdicts(gains), highs, strict=True))
+    less = sum(better is (not high) for better, high in judged)
+    more = sum(better is high for better, high in judged)
+    return len(gains), less, more
 
 
 def write_report(
@@ -221,8 +223,8 @@ def _figure(store, methods, baselines, where):
                 of = {"method": method, "reference": reference, **where}
                 found = shares(store, metric, baseline, **of)
                 hidden |= found is None
-                values = [math.nan] if found is None else list(found.values())
-                pairs.append(tables.mean_and_stderr(values))
+                share = (math.nan, math.nan) if found is None else runs.over_runs(found)
+                pairs.append(share[:2])
             mean, stderr = np.array(pairs).T
             series[method] = mean, None if method == reference else stderr
         drawn.append(plots.Panel(name, baselines, series))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -134,8 +133,8 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
         runs.Question(
             "R2ET stays ahead of vanilla when P@k is corrected for the overlap between "
             "different inputs.",
-            "P@k⁺ = (P@k − same)/(1 − same) of means over runs under the strongest "
-            "attack, the best R2ET variant minus vanilla, jackknife, above 0",
+            "P@k⁺ = (P@k − same)/(1 − same) of each run under the strongest attack, "
+            "the best R2ET variant minus vanilla, above 0",
             functools.partial(_corrected, found),
             "R2ET moves towards one ranking for all inputs (same): what it keeps "
             "under attack is largely what every input has.",
@@ -182,12 +181,13 @@ def _against_others(found, attack, names, store, dataset, common):
     if not values or not others or dataset.endswith(REFERENCE):
         return None
     gains = {name: runs.difference(values, of) for name, of in others.items()}
-    least = min(gains, key=lambda name: gains[name].mean)
+    # One that is not finite first: it decides.
+    least = min(gains, key=lambda name: np.nan_to_num(gains[name].mean, nan=-np.inf))
     text = (
         f"{dataset} {ours} {runs.shown(gains[least], '+.3f')} against {least}, of "
         f"{', '.join(others)}{_started(results, dataset, ours)}"
     )
-    verdict = runs.together(runs.above(gain, 0) for gain in gains.values())
+    verdict = runs.together(runs.verdicts(gains.values()))
     return _unless_nothing_learnt(results, dataset, common, verdict, text)
 
 
@@ -228,22 +228,23 @@ def _corrected(found, store, dataset, common):
     ours = _best(results, dataset, STRONGEST, FORMS.__contains__)
     if ours is None or dataset.endswith(REFERENCE):
         return None
-    columns = []
-    for name in (ours, "vanilla"):
-        same = results.get(dataset, name, "same", tolerance=_TOLERANCE)
-        columns += [_precision(results, dataset, STRONGEST, name), runs.by_run(same)]
-    shared = set.intersection(*(set(column) for column in columns))
-    if not shared:
+    first, second = (
+        _precision(results, dataset, STRONGEST, name, "p@k+")
+        for name in (ours, "vanilla")
+    )
+    gain = runs.difference(first, second)
+    if not gain.runs:
         return None
-    table = np.array([[column[run] for column in columns] for run in sorted(shared)])
-    gain = runs.interval(jackknife(_corrected_gain, table))
     same = _levels(results, dataset, "same", (ours, "vanilla"))
-    if math.isnan(_corrected_gain(table)):
-        text = f"{dataset} {ours}, same {same}"
+    if gain.num_nonfinite:
+        text = (
+            f"{dataset} {ours}, same {same} (without a value in {gain.num_nonfinite} "
+            f"of {gain.runs} runs)"
+        )
         return _unless_nothing_learnt(
             results, dataset, common, None, text, _ONE_RANKING
         )
-    levels = np.asarray(metrics.chance_corrected(*table.mean(axis=0).reshape(2, 2).T))
+    levels = [runs.over_runs(values).mean for values in (first, second)]
     text = (
         f"{dataset} {ours} {levels[0]:.2f} less vanilla {levels[1]:.2f}: "
         f"{runs.shown(gain, '+.2f')}, same {same}"
@@ -253,28 +254,10 @@ def _corrected(found, store, dataset, common):
     return _unless_nothing_learnt(results, dataset, common, verdict, text, *cause)
 
 
-def _corrected_gain(table: np.ndarray) -> float:
-    """P@k⁺ of mean P@k and mean same [runs, (P@k, same) × 2], the first's advantage."""
-    first, first_same, second, second_same = table.mean(axis=0)
-    return float(
-        metrics.chance_corrected(first, first_same)
-        - metrics.chance_corrected(second, second_same)
-    )
-
-
-def jackknife(statistic: Callable, values: np.ndarray) -> list[float]:
-    """Pseudo-values n·θ − (n − 1)·θ₋ᵢ, whose mean is θ less its bias; θ of one run."""
-    n, whole = len(values), statistic(values)
-    if n == 1:
-        return [whole]
-    without = (statistic(np.delete(values, i, axis=0)) for i in range(n))
-    return [n * whole - (n - 1) * one for one in without]
-
-
 def _mse_weaker(found, store, dataset, common):
     del store
     results = found[dataset, common.k[0]]
-    by_run: dict = {}
+    gaps: dict = {}
     count = 0
     for method in results.measured(dataset, _TOLERANCE):
         pair = [
@@ -284,11 +267,11 @@ def _mse_weaker(found, store, dataset, common):
         if family(method) == "linear" or not all(pair):
             continue
         count += 1
-        for run in pair[0].keys() & pair[1].keys():
-            by_run.setdefault(run, []).append(pair[0][run] - pair[1][run])
+        for cell, gap in metrics.differences(*pair).items():
+            gaps.setdefault(cell, []).append(gap)
     if not count or dataset.endswith(REFERENCE):
         return None
-    gap = runs.interval([sum(values) / len(values) for values in by_run.values()])
+    gap = runs.over_runs({cell: sum(v) / len(v) for cell, v in gaps.items()})
     text = f"{dataset} {runs.shown(gap, '+.3f')} over {count} methods"
     return _unless_nothing_learnt(results, dataset, common, runs.above(gap, 0), text)
 
@@ -360,12 +343,12 @@ def _precision(
     method: str | None,
     metric: str = "p@k",
 ) -> Mapping:
-    """Run -> P@k at the largest budget; empty if it was not measured."""
+    """(seed, fold) -> P@k at the largest budget; empty if it was not measured."""
     if method is None:
         return {}
     budget = max(results.common.epsilon)
     where = {"tolerance": _TOLERANCE, "attack": attack, "epsilon": budget}
-    return runs.by_run(results.get(dataset, method, metric, **where))
+    return results.cells(dataset, method, metric, **where)
 
 
 def _levels(results, dataset, metric, methods) -> str:
@@ -375,4 +358,4 @@ def _levels(results, dataset, metric, methods) -> str:
 
 
 def _average(values: Mapping) -> float:
-    return sum(values.values()) / len(values)
+    return runs.over_runs(values).mean

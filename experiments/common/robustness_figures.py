@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.common import protocol, tables
+from experiments.common import protocol, spread
 from experiments.common.evaluation import STRONGEST
 from experiments.common.output import save_figure
-from experiments.common.records import number
+from experiments.common.records import Record
 from experiments.common.robustness_results import (
     FAMILIES,
     LEADING,
@@ -77,10 +77,9 @@ def _dots(results, dataset, attack):
     where = {"attack": attack, "epsilon": max(common.epsilon), "tolerance": _TOLERANCE}
     rows = []
     for method in results.measured(dataset, _TOLERANCE):
-        values = list(results.seeds(dataset, method, "p@k", **where).values())
-        mean, error = _mean(values) if values else (math.nan, 0.0)
+        found = results.estimate(dataset, method, "p@k", **where)
         same = results.mean(dataset, method, "same", tolerance=_TOLERANCE)
-        rows.append((method, mean, error, same, family(method)))
+        rows.append((method, found.mean, found.stderr, same, family(method)))
     rows.sort(key=lambda row: math.inf if math.isnan(row[1]) else -row[1])
     methods, means, errors, same, families = zip(*rows, strict=True)
     return plots.dots(
@@ -130,19 +129,19 @@ def _progress(results, dataset, chosen, attack):
 
 
 def _series(results, dataset, chosen, attack, metric, axis, budget=None, *, start=None):
-    """Label -> (x, mean over seeds, standard error) along a field of the records.
+    """Label -> (x, mean over runs, standard error) along a field of the records.
 
     A number as `start` is the value at 0, where nothing has happened yet.
     """
     series = {}
     for method, label in chosen.items():
-        values: dict[float, list[float]] = {}
+        found: dict[float, list[Record]] = {}
         for record in results.get(
             dataset, method, metric, tolerance=_TOLERANCE, attack=attack, epsilon=budget
         ):
-            values.setdefault(record[axis], []).append(number(record["value"]))
-        points = sorted(values)
-        pairs = [_mean(values[point]) for point in points]
+            found.setdefault(record[axis], []).append(record)
+        points = sorted(found)
+        pairs = [spread.of_records(found[point])[:2] for point in points]
         if start is not None:
             points, pairs = [0.0, *points], [(start, 0.0), *pairs]
         series[label] = (
@@ -151,8 +150,3 @@ def _series(results, dataset, chosen, attack, metric, axis, budget=None, *, star
             np.array([pair[1] for pair in pairs]),
         )
     return series
-
-
-def _mean(values):
-    mean, error = tables.mean_and_stderr(values)
-    return mean, 0.0 if math.isnan(error) else error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from experiments.common import protocol
+from experiments.common import protocol, spread
 from experiments.common.fitting import LOGISTIC
 from experiments.common.output import PRESENTATION
 from experiments.common.robustness_results import (
@@ -12,11 +12,10 @@ from experiments.common.robustness_results import (
     Results,
     family,
     leading_attack,
-    paired_difference,
-    show,
     split_references,
 )
-from r2et_jax import objectives
+from r2et_jax import metrics, objectives
+from r2et_jax.metrics import CONFIDENCE
 
 _TOLERANCE = protocol.MAIN_TOLERANCE
 
@@ -30,9 +29,10 @@ def notes(results: Results) -> str:
         f"On {', '.join(datasets)}; checkpoints with validation AUC within "
         f"{_TOLERANCE} of vanilla's; attacks of {common.norm} budget ε = "
         f"{max(common.epsilon):g}. "
-        "Mean ± standard error over seeds; a difference is the method minus vanilla, "
-        "paired by seed, and counts as clear beyond two standard errors. Each command "
-        "repeats one method alone beside vanilla.\n"
+        "Mean ± standard error over runs (seeds, folds averaged; of one seed its "
+        "folds); a difference is the method minus vanilla, run by run, and clear where "
+        f"p < {1 - CONFIDENCE:.2g} by Student's t, corrected by Holm's method over the "
+        "data sets. Each command repeats one method alone beside vanilla.\n"
     )
     return text + "".join(
         f"\n{_note(results, datasets, method)}" for method in common.methods
@@ -107,25 +107,25 @@ def _against(results, datasets, method, name, metric, where):
     where = {"tolerance": _TOLERANCE, **where}
     if method == "vanilla" or "vanilla" not in results.common.methods:
         return _level(results, datasets, method, name, metric, where)
-    parts, up, down, known = [], 0, 0, 0
-    for dataset in datasets:
-        pair = paired_difference(
-            results.seeds(dataset, method, metric, **where),
-            results.seeds(dataset, "vanilla", metric, **where),
+    gains = {
+        dataset: spread.difference(
+            results.cells(dataset, method, metric, **where),
+            results.cells(dataset, "vanilla", metric, **where),
         )
-        if pair is None or math.isnan(pair[0]):
-            continue
-        mean, error = pair
-        value = results.mean(dataset, method, metric, **where)
-        parts.append(f"{dataset} {show(pair)} (to {value:.3f})")
-        clear = not math.isnan(error) and abs(mean) > 2 * error
-        known += not math.isnan(error)
-        up += clear and mean > 0
-        down += clear and mean < 0
-    if not parts:
+        for dataset in datasets
+    }
+    gains = {dataset: gain for dataset, gain in gains.items() if gain.runs}
+    if not gains:
         return ""
+    parts = [
+        f"{dataset} {spread.shown(gain, '+.3f')} "
+        f"(to {results.mean(dataset, method, metric, **where):.3f})"
+        for dataset, gain in gains.items()
+    ]
     text = f"{name} against vanilla: {', '.join(parts)}"
-    counts = [("higher", up), ("lower", down)]
+    judged = metrics.verdicts(gains.values())
+    known = sum(gain.runs > 1 for gain in gains.values())
+    counts = [("higher", judged.count(True)), ("lower", judged.count(False))]
     clear = [f"clearly {word} on {n} of {known}" for word, n in counts if n]
     if known:
         text += "; " + (", ".join(clear) or "no clear difference")
@@ -136,10 +136,9 @@ def _level(results, datasets, method, name, metric, where):
     where = {"tolerance": _TOLERANCE, **where}
     parts = []
     for dataset in datasets:
-        values = results.seeds(dataset, method, metric, **where)
-        pair = paired_difference(values, dict.fromkeys(values, 0.0))
-        if pair is not None:
-            parts.append(f"{dataset} {show(pair, '.3f')}")
+        found = results.estimate(dataset, method, metric, **where)
+        if found.runs:
+            parts.append(f"{dataset} {spread.shown(found, '.3f')}")
     return f"{name}: {', '.join(parts)}." if parts else ""
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
-from experiments.common import tables
+from experiments.common import spread
 from experiments.common.evaluation import STRONGEST
 from experiments.common.fitting import LOGISTIC
-from experiments.common.records import Record, RecordStore, number
+from experiments.common.records import Record, RecordStore
 from r2et_jax import datasets
+from r2et_jax.metrics import Estimate
 
 # The leading attack is the first of these that was run; both are tested.
 LEADING = (STRONGEST, "er_surrogate")
@@ -70,8 +71,8 @@ class Results:
 
     Example:
       >>> results = Results(store, common, k=8)
-      >>> results.seeds("adult", "r2et", "same", tolerance=0.01)
-      {0: 0.93, 1: 0.91}
+      >>> results.cells("adult", "r2et", "same", tolerance=0.01)
+      {(0, 0): 0.93, (1, 0): 0.91}
     """
 
     def __init__(self, store: RecordStore, common, *, k: int):
@@ -130,17 +131,17 @@ class Results:
         """Names of all metrics of a tolerance, sorted."""
         return sorted({key[4] for key in self._found if key[2] == tolerance})
 
-    def seeds(self, *where: str, **which) -> dict[int, float]:
-        """Seed -> value, folds averaged; arguments as for `get`."""
-        values: dict[int, list[float]] = {}
-        for record in self.get(*where, **which):
-            values.setdefault(record["seed"], []).append(number(record["value"]))
-        return {seed: math.fsum(v) / len(v) for seed, v in values.items()}
+    def cells(self, *where: str, **which) -> dict[tuple, float]:
+        """(seed, fold) -> value; arguments as for `get`."""
+        return spread.cells(self.get(*where, **which))
+
+    def estimate(self, *where: str, **which) -> Estimate:
+        """The mean over runs with its error; of no runs if nothing was measured."""
+        return spread.of_records(self.get(*where, **which))
 
     def mean(self, *where: str, **which) -> float:
-        """Mean over seeds; NaN if there are none or one is not finite."""
-        values = list(self.seeds(*where, **which).values())
-        return math.fsum(values) / len(values) if values else math.nan
+        """Mean over runs; NaN if there are none or one is not finite."""
+        return self.estimate(*where, **which).mean
 
     def best(self, dataset: str, kind: str, *, tolerance: float) -> str | None:
         """The method of a family with the highest mean P@k of validation inputs.
@@ -154,26 +155,3 @@ class Results:
         }
         known = [method for method in means if not math.isnan(means[method])]
         return max(known, key=means.__getitem__) if known else None
-
-
-def paired_difference(
-    values: Mapping[int, float], others: Mapping[int, float]
-) -> tuple[float, float] | None:
-    """Mean and standard error of values − others over the seeds of both, or None."""
-    seeds = sorted(values.keys() & others.keys())
-    if not seeds:
-        return None
-    return tables.mean_and_stderr([values[seed] - others[seed] for seed in seeds])
-
-
-def show(pair: tuple[float, float] | None, spec: str = "+.3f") -> str:
-    """A mean ± its standard error as text."""
-    if pair is None:
-        return tables.MISSING
-    mean, error = pair
-    if math.isnan(mean):
-        return "nan"
-    text = format(mean, spec)
-    if not text.strip("+-0."):
-        text = text.lstrip("+-")
-    return text if math.isnan(error) else f"{text} ± {format(error, spec.lstrip('+'))}"

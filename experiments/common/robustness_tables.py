@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.common import comparisons, protocol, tables
+from experiments.common import comparisons, protocol, spread, tables
 from experiments.common.evaluation import STRONGEST
 from experiments.common.robustness_results import (
     LEADING,
@@ -10,8 +10,6 @@ from experiments.common.robustness_results import (
     Results,
     family,
     leading_attack,
-    paired_difference,
-    show,
     split_references,
 )
 from r2et_jax import attacks
@@ -242,7 +240,7 @@ def cheats(results: Results) -> str:
             )
     text = (
         "## Ways to cheat\n\n"
-        f"Methods by their means over seeds, validation AUC within {tolerance} of "
+        f"Methods by their means over runs, validation AUC within {tolerance} of "
         "vanilla's; logistic regression, linear by construction, is left out.\n\n"
         + "\n".join(lines)
         + "\n"
@@ -259,11 +257,12 @@ def cheats(results: Results) -> str:
     rows = []
     for method in common.methods:
         cells = [
-            show(
-                paired_difference(
-                    results.seeds(after, method, "p@k", **where),
-                    results.seeds(before, method, "p@k", **where),
-                )
+            spread.shown(
+                spread.difference(
+                    results.cells(after, method, "p@k", **where),
+                    results.cells(before, method, "p@k", **where),
+                ),
+                "+.3f",
             )
             for before, after in pairs
         ]
@@ -273,7 +272,7 @@ def cheats(results: Results) -> str:
     return (
         f"{text}\nChange of P@{k} under {attack} when one reference level of each "
         "category is dropped, so that no direction of the inputs is constant by "
-        "construction; mean ± standard error over seeds, paired. A fall says that "
+        "construction; mean ± standard error over runs, paired. A fall says that "
         "robustness rested on such directions; fewer features raise P@k by chance "
         "alone.\n\n"
         f"| method | {heads} |\n| --- |{' ---: |' * len(pairs)}\n"
@@ -310,7 +309,7 @@ def summary(results: Results) -> str:
         blocks.append(tables.to_text(_sorted(block, main)))
     return (
         f"P@{k} under attack, {common.norm} ≤ {budget:g}, best first; mean ± standard "
-        "error over seeds\nsame: overlap between different inputs; P@"
+        "error over runs\nsame: overlap between different inputs; P@"
         f"{k}⁺: {main}, corrected for it\n\n" + "\n".join(blocks)
     )
 

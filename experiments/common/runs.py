@@ -7,15 +7,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scipy import stats
-
 from experiments.common import exhibit, parts, protocol
 from experiments.common.flags import Common
 from experiments.common.measured import measured
-from experiments.common.records import Record, RecordStore, number
-from experiments.common.tables import mean_and_stderr
+from experiments.common.records import RecordStore
+from experiments.common.spread import Cells as Cells
+from experiments.common.spread import above as above
+from experiments.common.spread import cells as cells
+from experiments.common.spread import difference as difference
+from experiments.common.spread import of_records as of_records
+from experiments.common.spread import shown as shown
+from r2et_jax.metrics import CONFIDENCE as CONFIDENCE
+from r2et_jax.metrics import Estimate as Estimate
+from r2et_jax.metrics import over_runs as over_runs
+from r2et_jax.metrics import verdicts as verdicts
 
-CONFIDENCE = 0.95
 # What the experiments look at where no data set or seed is named: as robustness.
 DATASETS = {
     "smoke": "breast_cancer",
@@ -27,77 +33,11 @@ SEEDS = {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"}
 _TABLES = ("table", "bounds", "stability")
 # Cause of a verdict of None.
 UNCLEAR = "Too few runs, or differences within their errors."
-# Behind ±.
+# Behind ±, in claims, tables, figures and notes alike.
 _ERRORS = (
-    f"in claims a {CONFIDENCE:.0%} interval over runs, in tables the standard error"
+    "the standard error over runs (seeds, folds averaged; of one seed its folds), of a "
+    "single run that over its inputs"
 )
-
-
-class Interval(NamedTuple):
-    """A mean over runs with Student's interval for it.
-
-    Attributes:
-      mean: the mean.
-      low, high: ends of the interval at `CONFIDENCE`; infinite of a single run.
-      runs: their number.
-    """
-
-    mean: float
-    low: float
-    high: float
-    runs: int
-
-
-def by_run(found: Iterable[Record]) -> dict[Any, float]:
-    """Seed -> value, the mean over folds; where there is one seed, fold -> value.
-
-    Args:
-      found: records, one of each seed and fold.
-
-    Raises:
-      ValueError: if there are several.
-    """
-    folds: dict[Any, dict[Any, float]] = {}
-    for record in found:
-        here = folds.setdefault(record["seed"], {})
-        if record["fold"] in here:
-            raise ValueError(
-                f"several records of seed {record['seed']}, fold {record['fold']}"
-            )
-        here[record["fold"]] = number(record["value"])
-    if len(folds) == 1:
-        (values,) = folds.values()
-        return values
-    return {seed: sum(v.values()) / len(v) for seed, v in folds.items()}
-
-
-def interval(values: Sequence[float]) -> Interval:
-    """The mean of some runs ± t·s/√n, t Student's quantile of n − 1 degrees.
-
-    Not finite if a value is not.
-    """
-    mean, stderr = mean_and_stderr(list(values))
-    if math.isnan(stderr):
-        return Interval(mean, -math.inf, math.inf, len(values))
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stderr
-    return Interval(mean, mean - reach, mean + reach, len(values))
-
-
-def of_records(found: Iterable[Record]) -> Interval:
-    """`interval` of `by_run`."""
-    return interval(list(by_run(found).values()))
-
-
-def difference(a: Mapping[Any, float], b: Mapping[Any, float]) -> Interval:
-    """a − b over the runs that both have, as `by_run` returns them."""
-    return interval([a[run] - b[run] for run in a if run in b])
-
-
-def above(found: Interval, level: float) -> bool | None:
-    """Whether a mean lies above a level: None if the level is inside its interval."""
-    if found.low > level:
-        return True
-    return False if found.high < level else None
 
 
 def together(verdicts: Iterable[bool | None]) -> bool | None:
@@ -106,14 +46,6 @@ def together(verdicts: Iterable[bool | None]) -> bool | None:
     if any(verdict is False for verdict in verdicts):
         return False
     return True if verdicts and all(verdicts) else None
-
-
-def shown(found: Interval, spec: str = ".2f") -> str:
-    """The mean and half the interval's length."""
-    text = format(found.mean, spec)
-    if math.isinf(found.high):
-        return text
-    return f"{text} ± {format(found.high - found.mean, spec.lstrip('+'))}"
 
 
 def listed(metric: str, value: float, n: int, values: Iterable) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -220,13 +219,12 @@ def _levels(found: Iterable[Record]) -> list[str]:
 
 
 def _mean(found) -> tuple[float, float]:
-    values = list(runs.by_run(found).values())
-    return tables.mean_and_stderr(values) if values else (math.nan, math.nan)
+    return runs.of_records(found)[:2]
 
 
 def _vectors(pairs) -> tuple[np.ndarray, np.ndarray]:
     mean, error = np.array(pairs).T
-    return mean, np.nan_to_num(error)
+    return mean, error
 
 
 def _compared(factor, store, dataset, common) -> dict[str, list[Record]]:
@@ -239,46 +237,48 @@ def _compared(factor, store, dataset, common) -> dict[str, list[Record]]:
 
 def _judge(factor, sign, verdict, store, dataset, common):
     """The verdicts on all differences of a factor, and the differences as text."""
-    verdicts, texts = [], []
+    judged, texts = [], []
     for method, own in _compared(factor, store, dataset, common).items():
         differences = records.select(own, metric="difference")
         numbers = []
         for level in _levels(differences):
-            values = runs.by_run(records.select(differences, level=level))
-            found = runs.interval([sign * value for value in values.values()])
-            verdicts.append(verdict(found))
+            found = runs.of_records(records.select(differences, level=level))
+            found = found._replace(mean=sign * found.mean)
+            judged.append(found)
             which = level if sign > 0 else f"default − {level}"
             text = f"{_SHORT.get(factor, '')}{which} {runs.shown(found, '+.3f')}"
-            same = runs.by_run(records.select(own, level=level, metric="same"))
-            if factor == "k" and np.mean(list(same.values())) >= _ONE_RANKING:
+            same = runs.of_records(records.select(own, level=level, metric="same"))
+            if factor == "k" and same.mean >= _ONE_RANKING:
                 text += " (one ranking for nearly all inputs)"
             numbers.append(text)
         if numbers:
             texts.append(f"{method}: {', '.join(numbers)}")
-    if not verdicts:
+    if not judged:
         return None
+    verdicts = verdict(judged)
     held = f"{verdicts.count(True)} of {len(verdicts)}"
     return runs.together(verdicts), f"{dataset} {'; '.join(texts)}: {held} hold"
 
 
-def _not_below(found: runs.Interval) -> bool | None:
-    return runs.above(found, -MARGIN)
+def _not_below(found: Sequence[runs.Estimate]) -> list[bool | None]:
+    return runs.verdicts(found, -MARGIN)
 
 
-def _within(found: runs.Interval) -> bool | None:
-    ends = runs.Interval(-found.mean, -found.high, -found.low, found.runs)
-    return runs.together([_not_below(found), _not_below(ends)])
+def _within(found: Sequence[runs.Estimate]) -> list[bool | None]:
+    other = [one._replace(mean=-one.mean) for one in found]
+    both = zip(_not_below(found), _not_below(other), strict=True)
+    return list(map(runs.together, both))
 
 
 def plateau(
-    means: dict[float, dict[Any, float]], margin: float = MARGIN
+    means: dict[float, runs.Cells], margin: float = MARGIN
 ) -> tuple[float, float, bool | None]:
     """How wide the weights are whose P@k is at most a margin below the best.
 
     The neighbouring weights around the one with the best mean.
 
     Args:
-      means: weight -> run -> P@k.
+      means: weight -> (seed, fold) -> P@k.
       margin: of P@k.
 
     Returns:
@@ -287,8 +287,8 @@ def plateau(
       it do not, else None.
     """
     weights = sorted(means)
-    average = [np.mean(list(means[weight].values())) for weight in weights]
-    best = int(np.argmax(average))
+    average = [runs.over_runs(means[weight]).mean for weight in weights]
+    best = int(np.argmax(np.nan_to_num(average, nan=-np.inf)))
     falls = [runs.difference(means[weight], means[weights[best]]) for weight in weights]
 
     def ends(on):
@@ -322,7 +322,7 @@ def _judge_weight(factor, store, dataset, common):
     for method, own in _compared(factor, store, dataset, common).items():
         own = records.select(own, metric="p@k")
         means = {
-            weight: runs.by_run(records.select(own, weight=weight))
+            weight: runs.cells(records.select(own, weight=weight))
             for weight in sorted({r["weight"] for r in own})
         }
         low, high, wide = plateau(means)
@@ -386,7 +386,7 @@ QUESTIONS = (
     runs.Question(
         "R2ET keeps more of the top k than vanilla for every k that it is trained for.",
         "P@k minus vanilla's at the same k, above 0",
-        functools.partial(_judge, "k", 1, lambda found: runs.above(found, 0)),
+        functools.partial(_judge, "k", 1, runs.verdicts),
         "With nearly all features in the top k much of it stays by chance.",
         ours=True,
         figure="sensitivity",

@@ -295,9 +295,9 @@ def figure(learnt, dataset: str):
             if not values:
                 continue
             sizes = sorted(values)
-            pairs = [tables.mean_and_stderr(list(values[m].values())) for m in sizes]
+            pairs = [runs.over_runs(values[m])[:2] for m in sizes]
             means, errors = np.array(pairs).T
-            series[f"{label}, {method}"] = sizes, means, np.nan_to_num(errors)
+            series[f"{label}, {method}"] = sizes, means, errors
             top = max(top, means[0])
     effective = _effective(learnt, dataset, THICKNESS)
     sizes = sorted(effective)
@@ -336,7 +336,7 @@ def _effective(learnt, dataset, metric) -> dict[int, float]:
     return {m: float(np.mean(values)) for m, values in found.items()}
 
 
-def rate(learnt, dataset: str, metric: str) -> runs.Interval | None:
+def rate(learnt, dataset: str, metric: str) -> runs.Estimate | None:
     """Exponent of a power law in m·u/(m + u), by run; None of one size.
 
     The mean over methods of the slope of the logarithms: that of a difference with
@@ -354,7 +354,7 @@ def rate(learnt, dataset: str, metric: str) -> runs.Interval | None:
             both = [effective[m] for m in sizes]
             slope = np.polyfit(np.log(both), np.log(y), 1)[0]
             slopes.setdefault(run, []).append(float(slope))
-    return runs.interval([float(np.mean(values)) for values in slopes.values()])
+    return runs.over_runs({run: float(np.mean(v)) for run, v in slopes.items()})
 
 
 # A claim of 1/√m cannot be shown to the last digit: a fifth is left to the fit.
@@ -377,11 +377,12 @@ def judge(metric: str):
         if found is None:
             return None
         text = f"{dataset}: exponent {runs.shown(found, '+.2f')}, {found.runs} runs"
-        if found.low > -0.5:
+        if runs.above(found, -0.5):
             return (
                 (False, text, _FEW_GRAPHS) if common.kind == "graph" else (False, text)
             )
-        return (True if found.high < -_FAST_ENOUGH else None), text
+        slow = runs.above(found, -_FAST_ENOUGH)
+        return (True if slow is False else None), text
 
     return judged
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.common.output import write_text_atomic
-from experiments.common.records import MEASURED, Record, number, select
-
-MISSING = "–"
+from experiments.common.records import Record, select
+from experiments.common.spread import MISSING as MISSING
+from experiments.common.spread import of_records, shown
+from r2et_jax.metrics import Estimate
 
 
 class ColumnSpec(NamedTuple):
@@ -32,33 +31,13 @@ class ColumnSpec(NamedTuple):
     best: str | None = None
 
 
-class Cell(NamedTuple):
-    """A mean over runs.
-
-    Attributes:
-      mean: mean over seeds, folds averaged first; NaN if any run is not finite.
-      stderr: its standard error; NaN if unknown.
-      over: what the error is taken over: "seeds", "folds" or "inputs".
-      n: number of those (inputs: the record's n).
-      runs: number of records.
-      nonfinite: how many of them are not finite.
-    """
-
-    mean: float
-    stderr: float
-    over: str
-    n: int
-    runs: int
-    nonfinite: int
-
-
 class Table(NamedTuple):
     """A pivoted table; `cells[r][c]` is None where nothing was measured."""
 
     keys: tuple[str, ...]
     rows: list[tuple]
     columns: tuple[ColumnSpec, ...]
-    cells: list[list[Cell | None]]
+    cells: list[list[Estimate | None]]
 
 
 def pivot(
@@ -171,8 +150,8 @@ def to_text(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Return CSV in full precision: mean, stderr, n, over, runs, nonfinite a column."""
-    parts = ("mean", "stderr", "n", "over", "runs", "nonfinite")
+    """Return CSV in full precision, six numbers a column."""
+    parts = ("mean", "stderr", "n", "over", "runs", "num_nonfinite")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(
@@ -199,49 +178,14 @@ def write_table(
     write_text_atomic(output_dir / f"{name}.csv", to_csv(table))
 
 
-def mean_and_stderr(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and its standard error, s/√n with n−1 in s.
-
-    The error of a single value is NaN, and so are both if a value is not finite.
-    """
-    if not all(map(math.isfinite, values)):
-        return math.nan, math.nan
-    if len(values) == 1:
-        return values[0], math.nan
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return math.fsum(values) / len(values), error
-
-
-def _cell(records: list[Record], *, where: tuple) -> Cell:
-    seeds: dict[Any, dict[Any, Record]] = {}
-    for record in records:
-        folds = seeds.setdefault(record["seed"], {})
-        if record["fold"] in folds:
-            other = folds[record["fold"]]
-            differing = sorted(
-                key
-                for key in {*record, *other} - MEASURED
-                if record.get(key) != other.get(key)
-            )
-            raise ValueError(
-                f"row {where[0]}, column {where[1]!r}: several records of seed "
-                f"{record['seed']}, fold {record['fold']}, which differ in "
-                f"{', '.join(differing)}; add this to the rows or to the filters"
-            )
-        folds[record["fold"]] = record
-    values = [[number(r["value"]) for r in folds.values()] for folds in seeds.values()]
-    nonfinite = sum(not math.isfinite(v) for folds in values for v in folds)
-    if len(seeds) > 1:
-        over, units = "seeds", [math.fsum(folds) / len(folds) for folds in values]
-    else:
-        over, units = "folds", values[0]
-    if len(records) == 1:
-        over, n = "inputs", records[0]["n"]
-        mean, stderr = units[0], number(records[0]["stderr"])
-    else:
-        n = len(units)
-        mean, stderr = (math.nan, math.nan) if nonfinite else mean_and_stderr(units)
-    return Cell(mean, stderr, over, n, len(records), nonfinite)
+def _cell(records: list[Record], *, where: tuple) -> Estimate:
+    try:
+        return of_records(records)
+    except ValueError as error:
+        raise ValueError(
+            f"row {where[0]}, column {where[1]!r}: {error}; add this to the rows or to "
+            "the filters"
+        ) from error
 
 
 def _bold(table: Table) -> set[tuple[int, int]]:
@@ -251,7 +195,7 @@ def _bold(table: Table) -> set[tuple[int, int]]:
         groups: dict[tuple, list[tuple[float, int]]] = {}
         for r, key in enumerate(table.rows):
             cell = table.cells[r][c]
-            if column.best and cell is not None and not cell.nonfinite:
+            if column.best and cell is not None and not cell.num_nonfinite:
                 groups.setdefault(key[:-1], []).append((cell.mean, r))
         for members in groups.values():
             top = (max if column.best == "max" else min)(mean for mean, _ in members)
@@ -263,16 +207,12 @@ def _bold(table: Table) -> set[tuple[int, int]]:
     return best
 
 
-def _shown(cell: Cell | None, spec: str, bold: bool) -> str:
-    if cell is None:
-        return MISSING
-    if cell.nonfinite:
-        return f"{MISSING} ({cell.nonfinite}/{cell.runs})"
-    text = format(cell.mean, spec)
-    text = f"**{text}**" if bold else text
-    if math.isnan(cell.stderr):
+def _shown(cell: Estimate | None, spec: str, bold: bool) -> str:
+    text = shown(cell, spec)
+    if not bold:
         return text
-    return f"{text} ± {format(cell.stderr, spec.lstrip('+'))}"
+    mean, *error = text.split(" ± ")
+    return " ± ".join([f"**{mean}**", *error])
 
 
 def _marked(text: str, mark: str) -> str:
@@ -298,7 +238,7 @@ def _automatic_notes(table: Table) -> list[str]:
         notes.append(note + ".")
     if len(notes) > 1:
         notes.append("The CSV file says for each number which of these holds.")
-    if any(cell.nonfinite for cell in cells):
+    if any(cell.num_nonfinite for cell in cells):
         notes.append(f"{MISSING} (a/b): a of b runs have no finite value.")
     if any(cell is None for row in table.cells for cell in row):
         notes.append(f"{MISSING}: not measured.")

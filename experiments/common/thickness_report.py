@@ -184,7 +184,7 @@ def association(points: Mapping[tuple, tuple[float, float]]) -> dict[str, Any]:
 
     Returns:
       `pearson`, `spearman` over all models; `by_run`: Spearman's over the methods of a
-      run (seed and fold), an `Interval` over runs. NaN of fewer than 3 models, or
+      seed and fold, an `Estimate` over runs. NaN of fewer than 3 models, or
       where one of both does not vary.
     """
     by_run: dict[tuple, list] = {}
@@ -194,8 +194,11 @@ def association(points: Mapping[tuple, tuple[float, float]]) -> dict[str, Any]:
     return {
         "pearson": _related(stats.pearsonr, whole),
         "spearman": _related(stats.spearmanr, whole),
-        "by_run": runs.interval(
-            [_related(stats.spearmanr, np.array(pairs)) for pairs in by_run.values()]
+        "by_run": runs.over_runs(
+            {
+                cell: _related(stats.spearmanr, np.array(pairs))
+                for cell, pairs in by_run.items()
+            }
         ),
     }
 
@@ -232,14 +235,13 @@ def _bounds_figure(found, dataset, budgets):
     series, lowest = {}, 0.0
     for label, name in _CURVES.items():
         pairs = [
-            tables.mean_and_stderr(_numbers(found, name, epsilon))
-            for epsilon in budgets
+            runs.of_records(_bounds(found, name, epsilon))[:2] for epsilon in budgets
         ]
         means, errors = np.array(pairs).T
         if label in _BELOW:
             share = np.mean(_numbers(found, _BELOW[label], budgets[-1]))
             label += f",\n{share:.1%} of pairs below"
-        series[label] = budgets, means, np.nan_to_num(errors)
+        series[label] = budgets, means, errors
         lowest = min(lowest, *means)
     figure = plots.curves(
         series,
@@ -254,8 +256,11 @@ def _bounds_figure(found, dataset, budgets):
 
 
 def _numbers(found, name: str, epsilon: float) -> list[float]:
-    chosen = records.select(found, metric=BOUND + name, epsilon=epsilon)
-    return [number(record["value"]) for record in chosen]
+    return [number(record["value"]) for record in _bounds(found, name, epsilon)]
+
+
+def _bounds(found, name: str, epsilon: float) -> list[records.Record]:
+    return records.select(found, metric=BOUND + name, epsilon=epsilon)
 
 
 def questions(attack: str) -> tuple[runs.Question, ...]:

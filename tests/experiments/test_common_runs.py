@@ -4,9 +4,7 @@ import math
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import numpy as np
 import pytest
-from scipy import stats
 
 from experiments.common import exhibit, parts, runs
 
@@ -15,39 +13,33 @@ def record(seed, fold, value):
     return {"seed": seed, "fold": fold, "value": value}
 
 
-def test_runs_are_seeds_or_the_folds_of_one():
-    several = [record(0, 0, 1.0), record(0, 1, 2.0), record(4, 0, 5.0)]
-    assert runs.by_run(several) == {0: 1.5, 4: 5.0}
-    assert runs.by_run(several[:2]) == {0: 1.0, 1: 2.0}
+def test_records_have_a_cell_each():
+    several = [record(0, 0, 1.0), record(0, 1, 2.0), record(4, 0, None)]
+    found = runs.cells(several)
+    assert found.pop((4, 0)) != found.get((4, 0)) and found == {(0, 0): 1, (0, 1): 2}
     with pytest.raises(ValueError, match="several records of seed 4, fold 0"):
-        runs.by_run([*several, record(4, 0, 3.0)])
+        runs.cells([*several, record(4, 0, 3.0)])
 
 
-def test_the_interval_is_students():
-    values = [0.3, 0.5, 0.4, 0.9]
-    found = runs.interval(values)
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    np.testing.assert_allclose(found[:3], [np.mean(values), *expected])
-    assert found.runs == 4
-    paired = runs.difference({0: 1.0, 1: 2.0, 7: 9.0}, {1: 1.5, 0: 0.75})
-    np.testing.assert_allclose(paired.mean, 0.375)
-    assert paired.runs == 2
-    assert runs.interval([0.5])[1:3] == (-math.inf, math.inf)
-    broken = runs.interval([0.5, math.nan])
-    assert runs.above(broken, 0) is None
-
-
-def test_verdicts_have_three_values():
-    found = runs.Interval(0.5, 0.4, 0.6, 5)
-    assert [runs.above(found, level) for level in (0.39, 0.5, 0.61)] == [
-        True, None, False,
-    ]  # fmt: skip
+def test_verdicts_of_data_sets_have_three_values():
     assert runs.together([True, True]) is True
     assert runs.together([True, None]) is None
     assert runs.together([None, False, True]) is False
     assert runs.together([]) is None
-    assert runs.shown(found) == "0.50 ± 0.10"
-    assert runs.shown(runs.interval([0.5])) == "0.50"
+
+
+def test_what_is_shown():
+    values = [0.25, 0.5, 0.75]
+    found = runs.of_records([record(s, 0, v) for s, v in enumerate(values)])
+    assert runs.shown(found) == "0.50 ± 0.14"
+    assert runs.shown(found._replace(mean=-0.0001), "+.3f") == "0.000 ± 0.144"
+    assert runs.shown(found._replace(stderr=math.nan), "+.1%") == "+50.0%"
+    broken = runs.of_records([record(0, 0, 0.5), record(1, 0, None)])
+    assert runs.shown(broken) == "– (1/2)" and runs.above(broken) is None
+    assert runs.shown(runs.difference({}, {})) == runs.shown(None) == "–"
+    one = runs.of_records([{**record(0, 0, 0.5), "stderr": 0.125, "n": 40}])
+    assert runs.shown(one) == "0.50 ± 0.12" and (one.over, one.n) == ("inputs", 40)
+    assert runs.above(one, 0) is None
 
 
 class Flags(NamedTuple):

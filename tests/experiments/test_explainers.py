@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 from experiments.common import cli, exhibit, parts, problems, protocol, records, setup
 from experiments.common import views as views_of
@@ -133,13 +134,14 @@ def test_graphs_average_gradient_times_input(binary):
     assert {view.norm for view in views.values()} == {"linf"}
 
 
+def by_seed(values):
+    return {(seed, 0): value for seed, value in enumerate(values)}
+
+
 def precision(means, spread=0.01):
-    """Method -> run -> P@k around the means, equally shifted in each run."""
+    """Method -> (seed, fold) -> P@k around the means, equally shifted in each run."""
     shifts = spread * np.array([-1.0, 0.0, 1.0, 0.5])
-    return {
-        name: {run: mean + shift for run, shift in enumerate(shifts)}
-        for name, mean in means.items()
-    }
+    return {name: by_seed(mean + shifts) for name, mean in means.items()}
 
 
 def test_orders_are_compared_run_by_run(binary):
@@ -155,8 +157,8 @@ def test_orders_are_compared_run_by_run(binary):
 def test_a_swap_within_its_errors_is_none(binary):
     first = precision({"a": 0.2, "b": 0.5})
     noisy = {
-        "a": dict(enumerate([0.5, 0.3, 0.45, 0.2])),
-        "b": dict(enumerate([0.3, 0.4, 0.35, 0.3])),
+        "a": by_seed([0.5, 0.3, 0.45, 0.2]),
+        "b": by_seed([0.3, 0.4, 0.35, 0.3]),
     }
     found = binary.compare(first, noisy)
     assert found.tau == -1 and found.swapped == ()
@@ -165,10 +167,12 @@ def test_a_swap_within_its_errors_is_none(binary):
 
 def test_the_claim_has_three_answers(binary, monkeypatch):
     def order(low, swapped=()):
-        spread = binary.runs.Interval(0.5, low, 1.0, 5)
+        spread = binary.runs.Estimate(
+            0.5, (0.5 - low) / stats.t.ppf(0.975, 4), "seeds", 5, 5, 0
+        )
         return binary.Order(0.5, 0.1, spread, swapped)
 
-    given = {"vanilla": {0: 0.4}, "r2et": {0: 0.6}}
+    given = {"vanilla": by_seed([0.4]), "r2et": by_seed([0.6])}
     asked = []
     monkeypatch.setattr(
         binary, "_precision", lambda *_: dict.fromkeys(binary.NAMES, given)

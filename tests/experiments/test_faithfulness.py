@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 from experiments.common import cli, exhibit, protocol, runs
 from experiments.common import faithfulness_report as report
@@ -164,7 +165,9 @@ def test_a_steeper_model_has_no_larger_share(tmp_path):
 
 def test_the_verdict():
     def judge(low, high):
-        return report.verdict(runs.Interval((low + high) / 2, low, high, 5))
+        stderr = (high - low) / 2 / stats.t.ppf(0.975, 4)
+        found = runs.Estimate((low + high) / 2, stderr, "seeds", 5, 5, 0)
+        return report.verdict(found)
 
     assert judge(0.95, 1.2) is True
     assert judge(0.95, 0.99) is False  # less faithful beyond its error, if little

@@ -286,7 +286,10 @@ def test_k_is_compared_with_vanilla_at_the_same_k():
 
 def test_the_plateau_of_a_weight():
     def means(**levels):
-        return {float(w[1:]): dict(enumerate(BASE + v)) for w, v in levels.items()}
+        return {float(w[1:]): by_seed(BASE + v) for w, v in levels.items()}
+
+    def by_seed(values):
+        return {(seed, 0): value for seed, value in enumerate(values)}
 
     wide = means(w1=-0.2, w3=-0.04, w10=0, w30=-0.01, w100=-0.5)
     assert sensitivity_report.plateau(wide) == (3.0, 30.0, True)
@@ -294,5 +297,5 @@ def test_the_plateau_of_a_weight():
     # What lies beyond a gap does not count.
     assert sensitivity_report.plateau(narrow) == (10.0, 10.0, False)
     unclear = means(w1=-0.04, w10=0)
-    unclear[1.0] = dict(enumerate(BASE + [-0.3, 0.2, -0.02]))
+    unclear[1.0] = by_seed(BASE + [-0.3, 0.2, -0.02])
     assert sensitivity_report.plateau(unclear) == (1.0, 10.0, None)
