@@ -5,6 +5,10 @@ and in `x`, so that explanations serve inside losses and attacks. Maps are divid
 their sum by default; a map of zeros stays zero, in value and derivative. A gradient
 with NaN or ∞ gives a map with NaN, never one of plausible numbers. `smooth_grad` draws
 noise and takes a keyword `key` besides.
+
+Explanations that are means over many points evaluate `chunk_size` of them at a time,
+forward and backward, so that their memory is that of one chunk. A batch of inputs
+multiplies it: bound that by `batching.map_batched`.
 """
 
 from __future__ import annotations
@@ -16,15 +20,43 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from r2et_jax.batching import map_batched
 from r2et_jax.checks import check_count, check_positive
 from r2et_jax.numerics import magnitude, unit_sum
 from r2et_jax.types import Array, SaliencyFn, ScoreFn
+
+# Input values of all points up to which they are evaluated at once (tables, MNIST), and
+# of one chunk beyond: ten points of a CIFAR image, whose activations then fit a cache.
+_WHOLE = 2**17
+_CHUNK = 2**15
 
 
 def _finish(values: Array, normalize: bool, channel_axis: int | None) -> Array:
     if channel_axis is not None:
         values = jnp.sum(values, axis=channel_axis)
     return unit_sum(values) if normalize else values
+
+
+def _check_chunk_size(chunk_size: int | None) -> None:
+    if chunk_size is not None:
+        check_count("chunk_size", chunk_size)
+
+
+def _mean_over(
+    fn: Callable[[Array], Array], points: Array, size: int, chunk_size: int | None
+) -> Array:
+    """The mean of fn over points of inputs of that size, chunk by chunk."""
+    count = points.shape[0]
+    if chunk_size is None:
+        whole = count * size <= _WHOLE
+        chunk_size = count if whole else max(_CHUNK // size, 1)
+    # As many chunks, as equal as they can be: the last one is padded.
+    num_chunks = -(-count // chunk_size)
+    if num_chunks > 1:
+        # The backward pass computes a chunk again instead of keeping all of them.
+        fn = jax.checkpoint(fn, prevent_cse=False)
+    values = map_batched(fn, (points,), batch_size=-(-count // num_chunks))
+    return jnp.mean(values, axis=0)
 
 
 def gradient(
@@ -81,6 +113,7 @@ def smooth_grad(
     base: Callable[..., SaliencyFn] = gradient,
     normalize: bool = True,
     channel_axis: int | None = None,
+    chunk_size: int | None = None,
 ) -> Callable[..., Array]:
     """SmoothGrad: the mean of a base explanation over x + δ, δ ~ N(0, σ²I).
 
@@ -94,24 +127,29 @@ def smooth_grad(
         [0, 1] and 0.01 for graphs.
       base: factory of the explanation that is averaged.
       normalize, channel_axis: as in `gradient`.
+      chunk_size: draws at a time, at least 1; by default all of them for small inputs
+        and a few for large ones. It changes nothing but memory and rounding.
 
     Returns:
       `saliency(params, x, target, *, key) -> [n]`. Bind the key for a fixed
       explanation: `functools.partial(saliency, key=key)` is a `SaliencyFn`.
 
     Raises:
-      ValueError: if num_samples < 1 or sigma ≤ 0.
+      ValueError: if num_samples < 1, sigma ≤ 0 or chunk_size < 1.
 
     Source: Smilkov et al. 2017, with |·| inside the mean.
     """
     check_count("num_samples", num_samples)
     check_positive("sigma", sigma)
+    _check_chunk_size(chunk_size)
     explain = base(score, normalize=False, channel_axis=channel_axis)
 
     def saliency(params, x, target, /, *, key):
         noise = sigma * jax.random.normal(key, (num_samples, *x.shape), x.dtype)
-        maps = jax.vmap(lambda d: explain(params, x + d, target))(noise)
-        return _finish(jnp.mean(maps, axis=0), normalize, None)
+        mean = _mean_over(
+            lambda d: explain(params, x + d, target), noise, x.size, chunk_size
+        )
+        return _finish(mean, normalize, None)
 
     return saliency
 
@@ -124,6 +162,7 @@ def integrated_gradients(
     signed: bool = False,
     normalize: bool = True,
     channel_axis: int | None = None,
+    chunk_size: int | None = None,
 ) -> SaliencyFn:
     """Integrated Gradients: (x − x⁰) ⊙ ∫₀¹ ∇s(x⁰ + t(x − x⁰)) dt, ranked by |·|.
 
@@ -137,25 +176,30 @@ def integrated_gradients(
       signed: return the signed attributions (which sum to the difference of scores)
         instead of their absolute values; they are never divided by their sum.
       normalize, channel_axis: as in `gradient`.
+      chunk_size: points at a time, as the draws in `smooth_grad`.
 
     Returns:
       `saliency(params, x, target) -> [n]`.
 
     Raises:
-      ValueError: if num_points < 1.
+      ValueError: if num_points < 1 or chunk_size < 1.
 
     Source: Sundararajan et al. 2017, equation 3.
     """
     check_count("num_points", num_points)
+    _check_chunk_size(chunk_size)
     input_gradient = jax.grad(score, argnums=1)
 
     def saliency(params, x, target, /):
         times = (jnp.arange(num_points, dtype=x.dtype) + 0.5) / num_points
         step = x - baseline
-        grads = jax.vmap(lambda t: input_gradient(params, baseline + t * step, target))(
-            times
+        mean = _mean_over(
+            lambda t: input_gradient(params, baseline + t * step, target),
+            times,
+            x.size,
+            chunk_size,
         )
-        attributions = step * jnp.mean(grads, axis=0)
+        attributions = step * mean
         if signed:
             return _finish(attributions, False, channel_axis)
         return _finish(magnitude(attributions), normalize, channel_axis)

@@ -397,6 +397,8 @@ def test_maps_over_a_batch(name):
         (lambda s: saliency.smooth_grad(s, sigma=0.0), "sigma must be positive.*0.0"),
         (lambda s: saliency.smooth_grad(s, sigma=-1.0), "sigma must be positive.*-1.0"),
         (lambda s: saliency.integrated_gradients(s, num_points=0), "num_points.*got 0"),
+        (lambda s: saliency.smooth_grad(s, chunk_size=0), "chunk_size.*got 0"),
+        (lambda s: saliency.integrated_gradients(s, chunk_size=1.5), "chunk_size.*1.5"),
     ],
 )
 def test_static_mistakes_raise(make, message):
