@@ -218,3 +218,28 @@ def _is_numeric(leaf: Any) -> bool:
 def _described(value: Any) -> str:
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def check_class(name: str, value: Any, num_classes: int) -> None:
+    """Raise unless value is one class index; a traced one may be out of range."""
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        shape = np.shape(value)
+    if shape != ():
+        raise ValueError(
+            f"{name} must be one class index in 0…{num_classes - 1}, got shape "
+            f"{shape}; of a one-hot row take the argmax, and batch with jax.vmap"
+        )
+    dtype = np.dtype(value.dtype if hasattr(value, "dtype") else type(value))
+    if dtype.kind not in "iub":
+        raise ValueError(
+            f"{name} must be an integer, one class index in 0…{num_classes - 1}, got "
+            f"{value if isinstance(value, jax.core.Tracer) else repr(value)} of dtype "
+            f"{dtype}"
+        )
+    if isinstance(value, jax.core.Tracer):
+        return
+    if not 0 <= int(value) < num_classes:
+        raise ValueError(
+            f"{name} must be a class index in 0…{num_classes - 1}, got {int(value)}"
+        )

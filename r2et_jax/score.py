@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from r2et_jax.checks import check_class
 from r2et_jax.numerics import sigmoid, softplus
 from r2et_jax.types import ApplyFn, Array, ScoreFn
 
@@ -27,8 +28,22 @@ def _is_target(logits: Array, target: Array) -> Array:
     return index == jnp.asarray(target, jnp.int32)
 
 
-def _class_log_odds(logits: Array, target: Array) -> Array:
+def _of_class(logits: Array, target: Array) -> Array:
+    """The logits, if target is one of their classes.
+
+    A target out of range that is traced makes them NaN by a factor, so that what is
+    differentiated is NaN, too.
+    """
     _check_logits(logits)
+    num_classes = max(logits.shape[0], 2)
+    check_class("target", target, num_classes)
+    index = jnp.asarray(target, jnp.int32)
+    inside = (index >= 0) & (index < num_classes)
+    return logits * jnp.where(inside, 1, jnp.nan).astype(logits.dtype)
+
+
+def _class_log_odds(logits: Array, target: Array) -> Array:
+    logits = _of_class(logits, target)
     if logits.shape[0] == 1:
         return jnp.where(target == 1, logits[0], -logits[0])
     chosen = _is_target(logits, target)
@@ -49,6 +64,11 @@ def log_odds(apply: ApplyFn) -> ScoreFn:
 
     Returns:
       `score(params, x, target) -> scalar`, target a class index in 0…max(C, 2)−1.
+      NaN, with NaN derivatives, for a traced index out of range.
+
+    Raises:
+      ValueError: when traced, for a target that is no single integer (such as a one-hot
+        row), and for one out of range whose value is known.
 
     Example:
       >>> score = log_odds(lambda w, x: jnp.stack([0.0 * x, w * x]))
@@ -87,10 +107,13 @@ def logit(apply: ApplyFn) -> ScoreFn:
 
     def score(params, x, target, /):
         logits = apply(params, x)
-        _check_logits(logits)
-        if logits.shape[0] == 1:
+        if logits.shape[:1] == (1,):
             return _class_log_odds(logits, target)
-        return jnp.sum(jnp.where(_is_target(logits, target), logits, 0))
+        logits = _of_class(logits, target)
+        chosen = _is_target(logits, target)
+        value = jnp.sum(jnp.where(chosen, logits, 0))
+        # A target out of range chooses none of the logits, all of which are NaN then.
+        return jnp.where(jnp.any(chosen), value, jnp.sum(logits))
 
     return score
 

@@ -221,3 +221,30 @@ def test_saturated_probabilities_have_finite_logits_and_gradients():
             score = scores.log_odds(convert)
             value, slope = jax.value_and_grad(score, 1)(w, jnp.float32(1.0), 1)
             assert np.isfinite([value, slope]).all()
+
+
+NO_CLASS = (3, -1, 1.7, np.array([0, 1, 0]), np.float32(1))
+SCORES = (
+    scores.log_odds, scores.probability, scores.log_probability, scores.logit,
+    scores.loss,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("factory", SCORES)
+@pytest.mark.parametrize("target", NO_CLASS)
+def test_targets_that_are_no_class_are_refused(factory, target):
+    score = factory(lambda w, x: w @ x)
+    with pytest.raises(ValueError, match=r"target must be .* 0…2, got"):
+        score(jnp.eye(3), jnp.arange(3.0), target)
+
+
+@pytest.mark.parametrize("factory", SCORES)
+@pytest.mark.parametrize(("num_logits", "target"), [(3, 3), (3, -1), (2, 2), (1, 2)])
+def test_traced_targets_out_of_range_give_nan_throughout(factory, num_logits, target):
+    score = factory(lambda w, x: w @ x)
+    weights = jnp.eye(3)[:num_logits]
+    value, slope = jax.jit(jax.value_and_grad(score, argnums=1))(
+        weights, jnp.arange(3.0), target
+    )
+    assert jnp.isnan(value)
+    assert jnp.isnan(slope).any()
