@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -178,9 +178,12 @@ def check_model(apply: Any, params: Any, x: Any) -> None:
         logits = jax.eval_shape(apply, params, x)
     except Exception as error:
         _check_no_module("apply", apply)
+        check_no_batch_statistics(params)
         raise ValueError(
             f"the model does not take an input of shape {x.shape}: {error}"
         ) from error
+    if isinstance(logits, tuple):  # (logits, updates) of a mutable apply
+        check_no_batch_statistics(params)
     if getattr(logits, "ndim", None) != 1 or logits.shape[0] < 1:
         raise ValueError(
             "apply must take one input to logits of shape [C], got "
@@ -242,4 +245,15 @@ def check_class(name: str, value: Any, num_classes: int) -> None:
     if not 0 <= int(value) < num_classes:
         raise ValueError(
             f"{name} must be a class index in 0…{num_classes - 1}, got {int(value)}"
+        )
+
+
+def check_no_batch_statistics(params: Any) -> None:
+    """Raise for a dict of Flax variables that holds statistics beside parameters."""
+    if isinstance(params, Mapping) and {"params", "batch_stats"} <= set(params):
+        raise ValueError(
+            "params must hold parameters alone, got Flax variables with batch_stats: "
+            "bind the statistics, apply = lambda params, x: model.apply({'params': "
+            "params, 'batch_stats': variables['batch_stats']}, x), with running "
+            "averages (such as train=False), and pass variables['params']"
         )

@@ -9,17 +9,32 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from r2et_jax.checks import check_class
+from r2et_jax.checks import check_class, check_no_batch_statistics
 from r2et_jax.numerics import sigmoid, softplus
-from r2et_jax.types import ApplyFn, Array, ScoreFn
+from r2et_jax.types import ApplyFn, Array, Params, ScoreFn
 
 
 def _check_logits(logits: Array) -> None:
+    if not hasattr(logits, "ndim"):
+        raise ValueError(
+            "apply must return the logits of one example, of shape [C], got a "
+            f"{type(logits).__name__}"
+        )
     if logits.ndim != 1 or logits.size == 0:
         raise ValueError(
             f"apply must return the logits of one example, of shape [C], got shape "
             f"{logits.shape}"
         )
+
+
+def _logits(apply: ApplyFn, params: Params, x: Array) -> Array:
+    try:
+        logits = apply(params, x)
+        _check_logits(logits)
+    except Exception:  # of Flax, say, whose statistics cannot be written
+        check_no_batch_statistics(params)
+        raise
+    return logits
 
 
 def _is_target(logits: Array, target: Array) -> Array:
@@ -28,22 +43,29 @@ def _is_target(logits: Array, target: Array) -> Array:
     return index == jnp.asarray(target, jnp.int32)
 
 
-def _of_class(logits: Array, target: Array) -> Array:
-    """The logits, if target is one of their classes.
+def of_class(logits: Array, target: Array) -> Array:
+    """The logits [C] of one example, if target is one of their classes.
 
     A target out of range that is traced makes them NaN by a factor, so that what is
     differentiated is NaN, too.
+
+    Raises:
+      ValueError: for logits of another shape, a target that is no single integer, and
+        one out of range whose value is known.
     """
     _check_logits(logits)
     num_classes = max(logits.shape[0], 2)
     check_class("target", target, num_classes)
-    index = jnp.asarray(target, jnp.int32)
+    if not isinstance(target, jax.core.Tracer):
+        return logits
+    wide = target.dtype.itemsize > 4  # beyond int32 an index would wrap into range
+    index = target if wide else target.astype(jnp.int32)
     inside = (index >= 0) & (index < num_classes)
     return logits * jnp.where(inside, 1, jnp.nan).astype(logits.dtype)
 
 
 def _class_log_odds(logits: Array, target: Array) -> Array:
-    logits = _of_class(logits, target)
+    logits = of_class(logits, target)
     if logits.shape[0] == 1:
         return jnp.where(target == 1, logits[0], -logits[0])
     chosen = _is_target(logits, target)
@@ -79,7 +101,7 @@ def log_odds(apply: ApplyFn) -> ScoreFn:
     """
 
     def score(params, x, target, /):
-        return _class_log_odds(apply(params, x), target)
+        return _class_log_odds(_logits(apply, params, x), target)
 
     return score
 
@@ -88,7 +110,7 @@ def probability(apply: ApplyFn) -> ScoreFn:
     """p_c = softmax(z)_c = σ(u_c), the published choice. See `log_odds`."""
 
     def score(params, x, target, /):
-        return sigmoid(_class_log_odds(apply(params, x), target))
+        return sigmoid(_class_log_odds(_logits(apply, params, x), target))
 
     return score
 
@@ -97,7 +119,7 @@ def log_probability(apply: ApplyFn) -> ScoreFn:
     """log p_c = −log(1 + exp(−u_c)). See `log_odds`."""
 
     def score(params, x, target, /):
-        return -softplus(-_class_log_odds(apply(params, x), target))
+        return -softplus(-_class_log_odds(_logits(apply, params, x), target))
 
     return score
 
@@ -106,10 +128,10 @@ def logit(apply: ApplyFn) -> ScoreFn:
     """z_c; for a model with one logit z: z for class 1, −z for class 0."""
 
     def score(params, x, target, /):
-        logits = apply(params, x)
-        if logits.shape[:1] == (1,):
+        logits = _logits(apply, params, x)
+        if logits.shape[0] == 1:
             return _class_log_odds(logits, target)
-        logits = _of_class(logits, target)
+        logits = of_class(logits, target)
         chosen = _is_target(logits, target)
         value = jnp.sum(jnp.where(chosen, logits, 0))
         # A target out of range chooses none of the logits, all of which are NaN then.
@@ -122,7 +144,7 @@ def loss(apply: ApplyFn) -> ScoreFn:
     """Cross-entropy −log p_c with the target as the label. See `log_odds`."""
 
     def score(params, x, target, /):
-        return softplus(-_class_log_odds(apply(params, x), target))
+        return softplus(-_class_log_odds(_logits(apply, params, x), target))
 
     return score
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from r2et_jax.checks import check_in, check_ndim
 from r2et_jax.numerics import sigmoid, unit_l2
+from r2et_jax.score import of_class
 from r2et_jax.types import ApplyFn, Array
 
 OUTPUT_KINDS = ("loss", "log_probability", "probability", "log_odds", "logit")
@@ -32,7 +33,7 @@ def _binary_output_hessian(kind: str, logit: Array, target: Array) -> Array:
     if kind == "probability":
         # σ(−z) − σ(z) = −tanh(z/2).
         return jnp.where(target == 1, -1.0, 1.0) * slope * jnp.tanh(logit / 2)
-    return jnp.zeros_like(logit)
+    return 0 * logit
 
 
 def output_hessian(kind: str, logits: Array, target: Array) -> Array:
@@ -56,7 +57,8 @@ def output_hessian(kind: str, logits: Array, target: Array) -> Array:
       M [C, C], symmetric.
 
     Raises:
-      ValueError: for an unknown kind or logits that are not a vector.
+      ValueError: for an unknown kind, logits that are not a vector, or a target that
+        is no class; a traced one out of range gives NaN.
 
     Example:
       >>> output_hessian("loss", jnp.zeros(2), 0).tolist()
@@ -69,11 +71,12 @@ def output_hessian(kind: str, logits: Array, target: Array) -> Array:
     """
     check_in("kind", kind, OUTPUT_KINDS)
     check_ndim("logits", logits, 1)
+    logits = of_class(logits, target)
     num_classes = logits.size
     if num_classes == 1:
         return _binary_output_hessian(kind, logits, target)[:, None]
     if kind == "logit":
-        return jnp.zeros((num_classes, num_classes), logits.dtype)
+        return jnp.outer(0 * logits, 0 * logits)  # zeros, or NaN
     # Both in one integer type, whichever the caller's index has.
     index = jnp.arange(num_classes, dtype=jnp.int32)
     is_target = index == jnp.asarray(target, jnp.int32)

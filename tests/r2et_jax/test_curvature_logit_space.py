@@ -210,3 +210,15 @@ def test_scales_with_the_square_of_the_jacobian(seed, factor):
         # The same hidden units at the point x/factor: equal logits, larger Jacobian.
         scaled = _norm([(factor * weight, bias), last], x / factor, 0)
         np.testing.assert_allclose(scaled, factor**2 * plain, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", OUTPUT_KINDS)
+@pytest.mark.parametrize("num_logits", [1, 3])
+def test_targets_that_are_no_class_have_no_hessian(kind, num_logits):
+    logits = jnp.linspace(0.3, 1, num_logits)
+    for target in (3, -1, 0.5, np.array([0, 1, 0])):
+        with pytest.raises(ValueError, match="target must be .* got"):
+            output_hessian(kind, logits, target)
+    traced = jax.jit(lambda target: output_hessian(kind, logits, target))
+    assert jnp.all(jnp.isnan(traced(3)))
+    assert jnp.all(jnp.isfinite(traced(1)))

@@ -3,12 +3,14 @@
 import doctest
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
 
+from r2et_jax import checks
 from r2et_jax import score as scores
 
 CLASSES = (1, 2, 3, 5)
@@ -248,3 +250,41 @@ def test_traced_targets_out_of_range_give_nan_throughout(factory, num_logits, ta
     )
     assert jnp.isnan(value)
     assert jnp.isnan(slope).any()
+
+
+def test_a_wide_index_does_not_wrap_into_range():
+    with jax.enable_x64(True):
+        score = jax.jit(scores.log_odds(lambda w, x: w @ x))
+        x = jnp.arange(3.0)
+        assert jnp.isnan(score(jnp.eye(3), x, np.int64(2**32 + 1)))
+        assert score(jnp.eye(3), x, np.int64(1)) == score(jnp.eye(3), x, np.uint8(1))
+
+
+class Normalised(nn.Module):
+    """A layer whose normalisation keeps statistics beside the parameters."""
+
+    @nn.compact
+    def __call__(self, x, train: bool = True):
+        return nn.Dense(3)(nn.BatchNorm(use_running_average=not train)(x))
+
+
+def test_flax_variables_with_batch_statistics_get_told_what_to_do():
+    model, x = Normalised(), jnp.ones(4)
+    variables = model.init(jax.random.key(0), x)
+
+    def updating(variables, x):
+        return model.apply(variables, x, mutable=["batch_stats"])
+
+    for apply in (model.apply, updating):
+        for refused in (
+            lambda apply=apply: scores.log_odds(apply)(variables, x, 1),
+            lambda apply=apply: checks.check_model(apply, variables, x),
+        ):
+            with pytest.raises(ValueError, match=r"bind the statistics.*'params': par"):
+                refused()
+    bound = lambda params, x: model.apply(  # noqa: E731, what the message says
+        {"params": params, "batch_stats": variables["batch_stats"]}, x, train=False
+    )
+    assert jnp.isfinite(scores.log_odds(bound)(variables["params"], x, 1))
+    with pytest.raises(ValueError, match=r"shape \[C\], got a tuple"):
+        scores.logit(lambda w, x: (x, x))(None, x, 1)
