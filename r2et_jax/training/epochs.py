@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from r2et_jax.checks import check_count, check_in
+from r2et_jax.objectives import Objective
 from r2et_jax.types import Array, LossFn, Params
 
 REFERENCES = ("self", "previous_epoch", "fixed")
@@ -84,7 +85,7 @@ def init_state(
 
 
 def train_step(
-    loss: LossFn,
+    loss: LossFn | Objective,
     optimizer: optax.GradientTransformation,
     *,
     decay: Callable[[Array], Array] | None = None,
@@ -93,7 +94,8 @@ def train_step(
     """One step of the optimiser on one batch.
 
     Args:
-      loss: `loss(params, x, y, weights, *, reference, key, progress)`.
+      loss: an `Objective`, whose decay goes to the optimiser, or a bare
+        `loss(params, x, y, weights, *, reference, key, progress)`.
       optimizer: Optax transformation.
       decay: `decay(weights) -> coefficient` of decoupled weight decay, which the
         optimiser takes as the extra argument `weight_decay` (see `training.adam`).
@@ -103,8 +105,31 @@ def train_step(
     Returns:
       `step(state, x [B, n], y [B], weights [W], /, *, key=None, progress=1.0) ->
       TrainState`: key is the batch's, progress the share of the training done.
+
+    Raises:
+      ValueError: when traced, for a decay and an optimiser that leaves it out.
     """
+    if isinstance(loss, Objective):
+        decay = loss.decay if decay is None else decay
+        loss = loss.loss
     updater = optax.with_extra_args_support(optimizer)
+
+    def check_decay(gradient, state):
+        """Raise unless the updates depend on the extra argument `weight_decay`."""
+
+        def updates(coefficient):
+            return updater.update(
+                gradient, state.optimizer_state, state.params, weight_decay=coefficient
+            )[0]
+
+        program = jax.make_jaxpr(updates)(jnp.ones(())).jaxpr
+        taken = {id(v) for equation in program.eqns for v in equation.invars}
+        if id(program.invars[0]) not in taken:
+            raise ValueError(
+                "the objective has a decoupled weight decay, which the optimiser must "
+                "apply: expected one whose update takes weight_decay, such as "
+                f"training.adam(1e-3), got {optimizer!r}, which leaves it out"
+            )
 
     def step(state, x, y, weights, /, *, key=None, progress=1.0):
         gradient = jax.grad(loss)(
@@ -116,7 +141,10 @@ def train_step(
             key=key,
             progress=progress,
         )
-        extra = {} if decay is None else {"weight_decay": decay(weights)}
+        extra = {}
+        if decay is not None:
+            check_decay(gradient, state)
+            extra = {"weight_decay": decay(weights)}
         updates, optimizer_state = updater.update(
             gradient, state.optimizer_state, state.params, **extra
         )
@@ -132,7 +160,7 @@ def train_step(
 
 
 def train_epochs(
-    loss: LossFn,
+    loss: LossFn | Objective,
     optimizer: optax.GradientTransformation,
     *,
     num_epochs: int,
@@ -148,7 +176,8 @@ def train_epochs(
     is left out.
 
     Args:
-      loss: `loss(params, x, y, weights, *, reference, key, progress)`.
+      loss: an `Objective`, whose decay goes to the optimiser, or a bare
+        `loss(params, x, y, weights, *, reference, key, progress)`.
       optimizer: Optax transformation.
       num_epochs: epochs in one call, at least 1.
       batch_size: examples in a batch; at most the number of examples is used.

@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from r2et_jax import training
+from r2et_jax import objectives, training
+from r2et_jax.models import Linear
 
 # Adam mixes dtypes.
 pytestmark = pytest.mark.standard_promotion
@@ -139,3 +140,27 @@ def test_a_cosine_ends_at_zero_and_a_clipped_gradient_has_the_norm():
 def test_wrong_options_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         training.adam(**arguments)
+
+
+def test_a_decay_of_the_objective_reaches_the_optimiser_or_is_missed():
+    """AdamW's own decay is the oracle, with biases left out."""
+    model = Linear()
+    made = objectives.objective("wd_decoupled", model.apply, k=1)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(12, 3)), jnp.float32)
+    y = (x[:, 0] > 0).astype(jnp.int32)
+    params = model.init(jax.random.key(1), x[0])
+
+    def trained(objective, optimizer, weights):
+        state = training.init_state(params, optimizer, key=KEY)
+        run = training.train_epochs(objective, optimizer, num_epochs=5, batch_size=4)
+        return jax.jit(run)(state, weights, x, y).params
+
+    found = trained(made, training.adam(1e-2), jnp.array([10.0]))
+    matrices = jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+    oracle = optax.adamw(1e-2, weight_decay=10.0, mask=matrices)
+    plain = objectives.objective("vanilla", model.apply, k=1)
+    expected = trained(plain, oracle, jnp.zeros(0))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    with pytest.raises(ValueError, match=r"takes weight_decay, such as training\.adam"):
+        trained(made, optax.adam(1e-2), jnp.array([10.0]))
