@@ -257,3 +257,29 @@ def check_no_batch_statistics(params: Any) -> None:
             "params, 'batch_stats': variables['batch_stats']}, x), with running "
             "averages (such as train=False), and pass variables['params']"
         )
+
+
+def check_labels(name: str, labels: Any, num_examples: int, num_classes: int) -> None:
+    """Raise unless labels are one class index for each example; see `check_class`."""
+    known = not isinstance(labels, jax.core.Tracer)
+    if known:
+        labels = np.asarray(labels)
+    expected = f"{name} must be {num_examples} class indices in 0…{num_classes - 1}"
+    if labels.shape != (num_examples,):
+        hint = "; of one-hot rows take the argmax" if labels.ndim == 2 else ""
+        raise ValueError(f"{expected}, got shape {labels.shape}{hint}")
+    if np.dtype(labels.dtype).kind not in "iub":
+        raise ValueError(f"{expected}, integers, got dtype {labels.dtype}")
+    if known:
+        wrong = np.unique(labels[(labels < 0) | (labels >= num_classes)])
+        if wrong.size:
+            raise ValueError(f"{expected}, got {wrong[:5].tolist()}")
+
+
+def check_weights(name: str, weights: Any) -> None:
+    """Raise unless weights are numbers of at least zero; traced ones are let pass."""
+    if isinstance(weights, jax.core.Tracer):
+        return
+    values = np.asarray(weights)
+    if not np.all(values >= 0):
+        raise ValueError(f"{name} must be at least 0, got {values.tolist()}")

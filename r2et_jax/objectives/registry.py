@@ -14,7 +14,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r2et_jax.checks import check_count, check_in, check_positive
+from r2et_jax.checks import (
+    check_count,
+    check_in,
+    check_labels,
+    check_no_batch_statistics,
+    check_positive,
+    check_weights,
+)
 from r2et_jax.objectives.certified import Layers
 from r2et_jax.objectives.curvature_penalties import Split
 from r2et_jax.objectives.terms import TERMS, Setting
@@ -190,14 +197,16 @@ def objective(
       a grid of weights shares one compiled program; `reference` are the parameters
       of the model whose ranking is kept, or None for the model being trained; `key`
       is this batch's, for methods that draw at random (`hutchinson_h`, `rat`,
-      `mc_thickness`), and `progress` the share of training done, in [0, 1].
+      `mc_thickness`), and `progress` the share of training done, in [0, 1]. Labels that
+      are no class and weights below 0 give NaN where they are traced.
 
     Raises:
       ValueError: for an unknown or repeated name, epsilon ≤ 0, channels < 1, or
         `cert_rank` without layers or with channels > 1; when the loss is traced, for k
         or k_prime out of range, channels that don't divide n, another number of
-        weights, a piecewise-linear model with `logit_h` or `ratio_hinge`, or a random
-        method without key.
+        weights, a piecewise-linear model with `logit_h` or `ratio_hinge`, a random
+        method without key, labels of another shape or dtype, params that hold batch
+        statistics; when called, for labels and weights known to be out of range.
 
     Example:
       >>> from r2et_jax.models import MLP
@@ -232,7 +241,11 @@ def objective(
             )
         if is_random and key is None:
             raise ValueError(f"{name} draws at random: pass a key, got None")
+        check_weights(f"weights of {terms}", weights)
+        check_no_batch_statistics(params)
         logits = jax.vmap(apply, (None, 0))(params, x)
+        if getattr(logits, "ndim", 0) == 2:  # others are refused by cross_entropy
+            check_labels("y", y, len(logits), max(logits.shape[1], 2))
         if attacked is None:
             each = jax.vmap(cross_entropy)(logits, y)
         else:
@@ -255,6 +268,9 @@ def objective(
                     drawn["key"] = jax.random.split(own, x.shape[0])
                 value = jnp.mean(each(x, about, **drawn))
             total += weights[i] * value
+        if terms:
+            # Traced weights below 0 would reward what they are to penalise.
+            total *= jnp.where(jnp.all(weights >= 0), 1, jnp.nan).astype(total.dtype)
         return total
 
     def decay(weights, /):

@@ -1,0 +1,76 @@
+"""Labels, weights and parameters that a loss cannot take: refused, or NaN if traced."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r2et_jax import objectives
+
+N = 4
+X = np.random.default_rng(0).normal(size=(3, N)).astype(np.float32)
+THREE = np.random.default_rng(1).normal(size=(3, N)).astype(np.float32)
+METHODS = {"vanilla": [], "wd": [1e-3], "r2et_nh": [0.1], "at": []}
+
+
+def apply(params, x, /):
+    return params @ jnp.tanh(x)
+
+
+def loss(name):
+    return objectives.objective(name, apply, k=2).loss
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    ("y", "found"),
+    [
+        ([1, 2, 3], r"0…2, got \[3\]"),
+        ([-1, 0, 1], r"0…2, got \[-1\]"),
+        ([0.0, 1.0, 2.0], "integers, got dtype float"),
+        (np.eye(3, dtype=int), r"got shape \(3, 3\); of one-hot rows take the argmax"),
+        ([[0], [1], [2]], r"got shape \(3, 1\)"),
+        ([0, 1], r"3 class indices .* got shape \(2,\)"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(name, y, found):
+    weights = np.float32(METHODS[name])
+    with pytest.raises(ValueError, match=f"y must be .*{found}"):
+        loss(name)(THREE, X, np.array(y), weights)
+    if "dtype" in found or "shape" in found:
+        with pytest.raises(ValueError, match=f"y must be .*{found}"):
+            jax.eval_shape(loss(name), THREE, X, np.array(y), weights)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_traced_labels_out_of_range_give_nan_in_loss_and_slope(name):
+    step = jax.jit(jax.value_and_grad(loss(name)))
+    weights = np.float32(METHODS[name])
+    for params, labels in ((THREE, [0, 1, 3]), (THREE, [0, -1, 2]), (THREE[:1], [2])):
+        y = np.resize(np.int32(labels), 3)
+        value, slope = step(params, X, y, weights)
+        assert jnp.isnan(value) and jnp.all(jnp.isnan(slope))
+    value, slope = step(THREE, X, np.int32([0, 1, 2]), weights)
+    assert jnp.isfinite(value) and jnp.all(jnp.isfinite(slope))
+    # One logit: the labels are 0 and 1.
+    assert jnp.isfinite(step(THREE[:1], X, np.int32([0, 1, 1]), weights)[0])
+    with pytest.raises(ValueError, match=r"y must be .* 0…1, got \[2\]"):
+        loss(name)(THREE[:1], X, np.int32([0, 1, 2]), weights)
+
+
+def test_weights_below_zero_are_refused_or_give_nan():
+    y, weights = np.int32([0, 1, 2]), np.float32([-0.1])
+    with pytest.raises(ValueError, match=r"weights of \('gap',\) must be at least 0"):
+        loss("r2et_nh")(THREE, X, y, weights)
+    slope = jax.jit(jax.grad(loss("r2et_nh")))
+    assert jnp.all(jnp.isnan(slope(THREE, X, y, weights)))
+    assert jnp.all(jnp.isfinite(slope(THREE, X, y, -weights)))
+    with pytest.raises(ValueError, match="at least 0, got .*nan"):
+        loss("r2et_nh")(THREE, X, y, np.float32([np.nan]))
+
+
+def test_batch_statistics_are_no_parameters():
+    variables = {"params": THREE, "batch_stats": np.zeros(N, np.float32)}
+    made = objectives.objective("vanilla", lambda v, x: v["params"] @ x, k=2)
+    with pytest.raises(ValueError, match=r"batch_stats.*pass variables\['params'\]"):
+        made.loss(variables, X, np.int32([0, 1, 2]), np.zeros(0, np.float32))
