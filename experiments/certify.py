@@ -107,7 +107,7 @@ def measure(
       budget: gradient evaluations of the attack for each input.
     """
     ball = threat.threat_model("l2", epsilon)
-    certified = np.asarray(certify(model, k)(params, x, ball))
+    certified, matches = map(np.asarray, certify(model, k)(params, x, ball))
     run = strongest(model, k, budget)
     attacked = run(params, x, ball, key=jax.random.key(0)).best.precision
     # An input without an explanation has a P@k of NaN, which nothing is above.
@@ -119,6 +119,7 @@ def measure(
         summary("attacked_share", attacked > 1 - _ROUNDING),
         summary("gap", attacked - certified),
         measured("violations", above.sum(), None, len(x)),
+        measured("mismatched", (~matches).sum(), None, len(x)),
         each("certified_" + PER_INPUT, certified),
         each(PER_INPUT, attacked),
     ]
@@ -126,13 +127,18 @@ def measure(
 
 @functools.lru_cache
 def certify(model: Any, k: int):
-    """The compiled certificate on a module: `run(params, x [m, n], threat) -> [m]`."""
-    one = certificates.ranking_certificate(model.layers, k=k)
+    """The compiled certificate on a module: `run(params, x [m, n], threat)`.
+
+    It returns certified P@k [m], and whether the layers are the module's [m].
+    """
+    one = certificates.ranking_certificate(model.apply, model.layers, k=k)
 
     def run(params, x, ball):
-        return map_batched(
-            lambda x: one(params, x, ball).precision, (x,), batch_size=_BATCH_SIZE
-        )
+        def each(x):
+            found = one(params, x, ball)
+            return found.precision, found.matches
+
+        return map_batched(each, (x,), batch_size=_BATCH_SIZE)
 
     return jax.jit(run)
 

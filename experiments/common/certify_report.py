@@ -50,6 +50,12 @@ def num_violations(found: list[dict[str, Any]]) -> tuple[int, int]:
     return sum(int(r["value"]) for r in counted), sum(r["n"] for r in counted)
 
 
+def num_mismatched(found: list[dict[str, Any]]) -> int:
+    """Inputs whose layers are not those of the model, over all cells."""
+    counted = records.select(found, metric="mismatched")
+    return sum(int(r["value"]) for r in counted)
+
+
 def _sound(store, dataset, common):
     found = store.select(dataset=dataset, method=common.methods, k=common.k)
     violations, count = num_violations(found)
@@ -119,6 +125,7 @@ def _columns(budgets) -> list[tables.ColumnSpec]:
 
 def _notes(found, k: int) -> tuple[str, ...]:
     violations, count = num_violations(found)
+    mismatched = num_mismatched(found)
     return (
         f"certified: P@{k} that holds at every input with ‖δ‖₂ ≤ ε, by interval and "
         "linear bounds of φ′; mean over inputs. all kept: share of inputs with "
@@ -127,6 +134,14 @@ def _notes(found, k: int) -> tuple[str, ...]:
         "the same map.",
         f"certified > attacked at {violations} of {count} inputs; the theory asks for "
         "0.",
+        *(
+            [
+                f"At {mismatched} of {count} inputs the layers are not those of the "
+                "model: nothing is certified there."
+            ]
+            if mismatched
+            else []
+        ),
     )
 
 

@@ -1,5 +1,6 @@
 """Bounds on rankings that hold over a whole ball of inputs."""
 
+from r2et_jax.certificates.agreement import layers_agree as layers_agree
 from r2et_jax.certificates.counting import Certificate as Certificate
 from r2et_jax.certificates.counting import certified_radius as certified_radius
 from r2et_jax.certificates.counting import ranking_certificate as ranking_certificate

@@ -28,12 +28,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from r2et_jax.certificates.agreement import layers_agree
 from r2et_jax.certificates.intervals import OneHiddenLayer, preactivations
 from r2et_jax.checks import check_count, check_in, check_k, check_ndim, check_positive
 from r2et_jax.numerics import safe_norm
 from r2et_jax.ranking import top_k_indices
 from r2et_jax.threat import ThreatModel, movable_features, project
-from r2et_jax.types import Array, Params
+from r2et_jax.types import ApplyFn, Array, Params
 
 # Explanations whose ranking these bounds are about.
 EXPLANATIONS = ("gradient",)
@@ -50,18 +51,22 @@ class Certificate(NamedTuple):
       kept: whether each of these provably stays in the top-k set [k].
       separation: lower bounds on |g_i| − |g_j| for each of these and every feature j,
         less the error of rounding; positive where i stays above j [k, n].
+      matches: whether the layers are those of the model (scalar); where they are not,
+        nothing is certified: the precision is 0 and all separations are −∞.
     """
 
     precision: Array
     features: Array
     kept: Array
     separation: Array
+    matches: Array
 
 
 Certify = Callable[[Params, Array, ThreatModel], Certificate]
 
 
 def ranking_certificate(
+    apply: ApplyFn,
     layers: Callable[[Params], OneHiddenLayer],
     *,
     k: int,
@@ -76,8 +81,9 @@ def ranking_certificate(
     used. Probability, logit and loss have the same ranking as the log-odds.
 
     Args:
-      layers: `layers(params)`, the weights of a network with one hidden layer and one
-        logit, as `models.MLP.layers`.
+      apply: the model, `apply(params, x) -> logits [1]`, of which the gradient is.
+      layers: `layers(params)`, its weights as a network with one hidden layer and one
+        logit, as `models.MLP.layers`; compared with the model, see `layers_agree`.
       k: size of the top set, in 1…n−1.
       explanation: one of `EXPLANATIONS`.
       num_slabs: parts into which an l2 ball is cut for each pair; 1 leaves it whole.
@@ -88,20 +94,23 @@ def ranking_certificate(
 
     Raises:
       ValueError: for layers that is not callable, another explanation, num_slabs below
-        1; when traced, for k out of range or a network that `layers` refuses.
+        1; when traced, for k out of range or a network that `layers` refuses; when
+        called outside of any transformation, for layers that are not the model's.
 
     Example:
       >>> from r2et_jax.models import SkipMLP
       >>> from r2et_jax.threat import threat_model
       >>> model = SkipMLP(activation="softplus")
       >>> params = model.init(jax.random.key(0), jnp.zeros(6))
-      >>> certify = ranking_certificate(model.layers, k=2)
+      >>> certify = ranking_certificate(model.apply, model.layers, k=2)
       >>> certify(params, jnp.ones(6), threat_model("l2", 1e-3)).precision
       Array(1., dtype=float32)
 
     Source: ours; lines around a nonlinearity as in CROWN (Zhang et al. 2018), here
     around φ′.
     """
+    if not callable(apply):
+        raise ValueError(f"apply must be a function of (params, x), got {apply!r}")
     if not callable(layers):
         raise ValueError(
             "certificates need the weights of a network with one hidden layer, such "
@@ -115,22 +124,32 @@ def ranking_certificate(
         check_k(k, x.size)
         network = layers(params)
         center = project(threat, x, x)
+        epsilon = threat.epsilon.astype(x.dtype)
+        matches = layers_agree(
+            apply, params, network, center, epsilon=epsilon, norm=threat.norm
+        )
+        if not isinstance(matches, jax.core.Tracer) and not matches:
+            raise ValueError(
+                "layers must give the weights and slopes of the model itself, got some "
+                "whose gradient is another one at this input or near it: check the "
+                "activation of `slopes` and `lines`, and that weight is [n, h]"
+            )
         movable = movable_features(threat, x)
         moving = network.weight
         if movable is not None:
             moving = jnp.where(movable[:, None], moving, 0)
         features = top_k_indices(jnp.abs(_gradient(network, x)), k=k)
         pairs = _pairs(network, center, features)
-        epsilon = threat.epsilon.astype(x.dtype)
         bounds = _bounds(
             network, center, moving, pairs, epsilon, threat.norm, num_slabs
         )
         separation = jnp.min(bounds.reshape(2, k, x.size), axis=0)
+        separation = jnp.where(matches, separation, -jnp.inf)
         others = jnp.arange(x.size, dtype=features.dtype) != features[:, None]
         below = jnp.sum((separation > 0) & others, axis=1)
         kept = below >= x.size - k
         share = jnp.mean(kept, dtype=x.dtype)
-        return Certificate(share, features, kept, separation)
+        return Certificate(share, features, kept, separation, matches)
 
     return certify
 

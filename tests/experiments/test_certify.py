@@ -92,12 +92,14 @@ def test_a_certificate_above_the_attack_is_counted(experiment, monkeypatch):
     x = np.random.default_rng(0).normal(size=(6, 10)).astype(np.float32)
     params = model.init(jax.random.key(1), x[0])
     one = np.ones(6)
-    monkeypatch.setattr(experiment, "certify", lambda *_: lambda *_: one)
+    monkeypatch.setattr(experiment, "certify", lambda *_: lambda *_: (one, one > 2))
     found = experiment.measure(model, params, x, k=3, epsilon=3.0, budget=1300)
     value = {record["metric"]: record for record in found}
     lowered = sum(share < 1 for share in value["p@k_inputs"]["values"])
     assert value["violations"]["value"] == lowered > 0
     assert certify_report.num_violations(found) == (lowered, 6)
+    assert certify_report.num_mismatched(found) == 6
+    assert "At 6 of 6 inputs the layers are not" in certify_report._notes(found, 3)[-1]
 
 
 def test_what_is_compiled_is_the_certificate_of_each_input(experiment):
@@ -106,9 +108,10 @@ def test_what_is_compiled_is_the_certificate_of_each_input(experiment):
     params = model.init(jax.random.key(1), x[0])
     run = experiment.certify(model, 3)
     ball = threat.threat_model("l2", 0.1)
-    together = np.asarray(run(params, x, ball))
+    together, matches = map(np.asarray, run(params, x, ball))
+    assert matches.shape == (19,) and matches.all()
     assert set(np.round(3 * together, 5)) <= {0, 1, 2, 3} and np.ptp(together) > 0
-    alone = [float(run(params, row[None], ball)[0]) for row in x[[0, 9, 18]]]
+    alone = [float(run(params, row[None], ball)[0][0]) for row in x[[0, 9, 18]]]
     np.testing.assert_array_equal(together[[0, 9, 18]], np.float32(alone))
 
 

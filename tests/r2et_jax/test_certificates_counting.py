@@ -92,7 +92,9 @@ def sampled(model, params, x, ball, count=2000):
 
 @functools.cache
 def _certify(model, **options):
-    certify = certificates.ranking_certificate(model.layers, k=K, **options)
+    certify = certificates.ranking_certificate(
+        model.apply, model.layers, k=K, **options
+    )
     return jax.jit(jax.vmap(certify, (None, 0, None)))
 
 
@@ -130,7 +132,7 @@ def test_frozen_features_and_a_box_are_respected(rule, wide):
     model = module()
     params = parameters(model, seed=3)
     # The second input lies outside of the box and is moved into it first.
-    box = {} if rule == "frozen" else {"lower": -1.0, "upper": 1.5}
+    box = {} if rule == "frozen" else {"lower": -1.0, "upper": 1.5, "clip": True}
     frozen = () if rule == "box" else (0, 2, 5)
     ball = threat.threat_model("l2", 0.5, frozen=frozen, num_features=N, **box)
     x = np.stack([0.3 * X[0], 3 * X[1]])
@@ -309,7 +311,7 @@ def test_ties_and_broken_models_certify_nothing_more():
 def test_radius_is_the_last_budget_that_holds(wide):
     model = module(rho=5.0)
     params = parameters(model, seed=2, scale=0.6)
-    certify = certificates.ranking_certificate(model.layers, k=K)
+    certify = certificates.ranking_certificate(model.apply, model.layers, k=K)
     radius = certificates.certified_radius(certify, largest=2.0, num_steps=12)
     ball = threat.threat_model("l2", 9.0)
     found = np.asarray(jax.jit(jax.vmap(radius, (None, 0, None)))(params, X, ball))
@@ -325,7 +327,7 @@ def test_what_has_no_certificate_is_refused():
     deep, layers = models.MLP(hidden=(4, 4)), module().layers
     params = deep.init(jax.random.key(0), jnp.zeros(N))
     ball, x = threat.threat_model("l2", 0.1), jnp.zeros(N)
-    make = certificates.ranking_certificate
+    make = functools.partial(certificates.ranking_certificate, module().apply)
     with pytest.raises(ValueError, match="one hidden layer"):
         make(deep.layers, k=K)(params, x, ball)
     with pytest.raises(ValueError, match="one hidden layer"):
