@@ -49,8 +49,8 @@ class Audit(NamedTuple):
       noise_precision: P@k under random noise of norm 1e-6 [m]; below 1 the input sits
         on a kink or a tie.
       vanished: share of inputs at which the gradient of the ranking is exactly zero
-        on all features that may move: attacks by gradients are blind there unless
-        `smoothed` is given.
+        on all features that may move: attacks by the model's own gradient are blind
+        there, and go through its smooth stand-in.
       predicted: the class of each clean input [m].
       excluded: why an input is left out, texts [m], empty where it is not.
       num_positive: features with positive saliency, integers [m].
@@ -136,8 +136,8 @@ def audit(
       threat: what the adversary may do; the l2 ball of radius 1 by default, which
         suits standardised columns.
       smoothed: `smoothed(rho) -> apply`, the model with smooth activations of
-        sharpness ρ. Give it for piecewise-linear networks (ReLU), whose own gradient
-        of the ranking may vanish; see `Audit.vanished`.
+        sharpness ρ, for attacks to take gradients of. By default it is read from the
+        model's own program, see `programs.smooth`.
       explainer: factory of the explanation, such as `saliency.gradient`.
       output: what `apply` and `smoothed(rho)` return: "logits", or "probabilities" [C]
         (C = 1: of class 1), which are converted. "auto" takes logits, and refuses
@@ -184,11 +184,7 @@ def audit(
     _check_explainer(explainer, apply, params, x[0], k)
     explainer = _passing_nan(explainer)
     members = attacks.default_ensemble(
-        apply,
-        (lambda rho: apply) if smoothed is None else smoothed,
-        k=k,
-        norm=threat.norm,
-        explainer=explainer,
+        apply, smoothed, k=k, explainer=explainer, budget=budget
     )
     run = attacks.compile_strongest(members, budget=budget)
     found = run(params, x, threat, key=key)

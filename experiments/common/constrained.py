@@ -179,11 +179,11 @@ def _compiled(model, weighting: str, k: int, num_steps: int, view: View):
             attacks.goals.mean_gap(),
             k=k,
             weighting=weighting,
-            optimizer=attacks.optimizers.steepest(view.norm, schedule),
+            optimizer=attacks.optimizers.steepest(schedule),
             learning_rate=rate,
             weights=weights,
             predictions=predictions,
-            attack_saliency=view.explainer(score.log_odds(named.surrogate)),
+            attack_saliency=view.explainer(score.log_odds(named.stand_in)),
             random_start=RANDOM_START,
         )
 

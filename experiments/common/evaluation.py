@@ -399,6 +399,8 @@ def strongest(model, k: int, budget: int, view: View = TABULAR):
         view.apply(model, within=True),
         lambda rho: view.smoothed(model, rho, within=True),
         k=k,
+        rho=view.rho,
+        budget=budget,
         **view.attack_options,
     )
     return attacks.compile_strongest(members, budget=budget, **view.batching)

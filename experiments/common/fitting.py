@@ -43,7 +43,7 @@ _NOT_TRAINING = (
 _PRETRAINED = "pretrained_"
 # Counts up when a method, its training or the attack of the selection becomes another
 # one under the same settings: models of before are then no longer found.
-_VERSION = 2
+_VERSION = 3
 # Settings that matter only to what follows the vanilla training, at their defaults.
 _LATER = {
     name: protocols.Protocol._field_defaults[name]

@@ -45,7 +45,7 @@ _CHANGES = {
     ("standard", "image"): {
         "pretrain_epochs": 20, "epochs": 8, "eval_every": 4, "batch_size": 64,
         "num_train": 4000, "num_valid": 100, "num_test": 100,
-        "strongest_budget": 900,
+        "strongest_budget": 3500,
     },
     ("paper", "image"): {
         "pretrain_epochs": 100, "epochs": 100, "eval_every": 10, "batch_size": 64,
@@ -55,12 +55,12 @@ _CHANGES = {
     ("smoke", "single"): {
         "pretrain_epochs": 2, "epochs": 2, "eval_every": 1, "batch_size": 32,
         "learning_rate": 1e-3, "num_train": 256, "num_valid": 8, "num_test": 8,
-        "strongest_budget": 900, "max_models": 2,
+        "strongest_budget": 1100, "max_models": 2,
     },
     ("standard", "single"): {
         "pretrain_epochs": 20, "epochs": 8, "eval_every": 4, "batch_size": 128,
         "num_train": 10_000, "num_valid": 100, "num_test": 100,
-        "strongest_budget": 900, "max_models": 2,
+        "strongest_budget": 3500, "max_models": 2,
     },
     ("paper", "single"): {
         "pretrain_epochs": 100, "epochs": 100, "eval_every": 10, "batch_size": 128,
@@ -75,7 +75,7 @@ _CHANGES = {
     ("standard", "graph"): {
         "pretrain_epochs": 20, "epochs": 10, "eval_every": 2, "batch_size": 64,
         "learning_rate": 3e-3, "num_valid": 48, "num_test": 48,
-        "strongest_budget": 900, "max_models": 1,
+        "strongest_budget": 3500, "max_models": 1,
     },
     ("paper", "graph"): {
         "pretrain_epochs": 10, "epochs": 10, "eval_every": 2, "batch_size": 32,

@@ -49,12 +49,8 @@ class View:
 
     @property
     def attack_options(self) -> dict[str, Any]:
-        """Norm, explainer and steps, as keywords of the attacks by name."""
-        return {
-            "norm": self.norm,
-            "explainer": self.explainer,
-            "num_steps": self.num_steps,
-        }
+        """Explainer and steps, as keywords of the attacks by name."""
+        return {"explainer": self.explainer, "num_steps": self.num_steps}
 
     @property
     def batching(self) -> dict[str, int]:

@@ -14,6 +14,11 @@ from r2et_jax.attacks.descent import State as State
 from r2et_jax.attacks.descent import gradient_attack as gradient_attack
 from r2et_jax.attacks.descent import prediction_divergence as prediction_divergence
 from r2et_jax.attacks.descent import random_search as random_search
+from r2et_jax.attacks.ensemble import DEFAULT_BUDGET as DEFAULT_BUDGET
+from r2et_jax.attacks.ensemble import Member as Member
+from r2et_jax.attacks.ensemble import default_ensemble as default_ensemble
+from r2et_jax.attacks.ensemble import round_cost as round_cost
+from r2et_jax.attacks.evolution import evolution as evolution
 from r2et_jax.attacks.min_norm import min_norm_weights as min_norm_weights
 from r2et_jax.attacks.multiobjective import (
     multiobjective_attack as multiobjective_attack,
@@ -33,8 +38,5 @@ from r2et_jax.attacks.runner import attack_example as attack_example
 from r2et_jax.attacks.runner import compile_attack as compile_attack
 from r2et_jax.attacks.runner import manipulation_epoch as manipulation_epoch
 from r2et_jax.attacks.smooth_terms import smoothed_gradient as smoothed_gradient
-from r2et_jax.attacks.strongest import DEFAULT_BUDGET as DEFAULT_BUDGET
-from r2et_jax.attacks.strongest import Member as Member
 from r2et_jax.attacks.strongest import StrongestResult as StrongestResult
 from r2et_jax.attacks.strongest import compile_strongest as compile_strongest
-from r2et_jax.attacks.strongest import default_ensemble as default_ensemble

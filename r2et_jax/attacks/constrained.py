@@ -16,10 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from r2et_jax import threat as threat_lib
-from r2et_jax.attacks.descent import Attack, gradient_attack, prediction_divergence
+from r2et_jax.attacks.descent import (
+    Attack,
+    gradient_attack,
+    move,
+    prediction_divergence,
+)
 from r2et_jax.attacks.goals import Goal
 from r2et_jax.attacks.min_norm import MAX_VECTORS, min_norm_weights
+from r2et_jax.attacks.optimizers import StepRule
 from r2et_jax.checks import check_in, check_nonnegative, check_positive
 from r2et_jax.score import class_probabilities
 from r2et_jax.types import ApplyFn, Array, SaliencyFn
@@ -111,7 +116,7 @@ def constrained_attack(
     *,
     k: int,
     weighting: str,
-    optimizer: optax.GradientTransformation,
+    optimizer: StepRule,
     learning_rate: Array | float = 0.1,
     weights: Sequence[float] | Array | None = None,
     predictions: tuple[ApplyFn, ...] | None = None,
@@ -145,7 +150,7 @@ def constrained_attack(
       goal: g₀, minimised, see `attacks.goals`.
       k: size of the top set, in 1…n−1.
       weighting: rule for λ, one of `WEIGHTINGS`.
-      optimizer: of x′, in units of the budget, with its schedule of step sizes, see
+      optimizer: step rule of x′ with its schedule of step sizes, see
         `attacks.optimizers`.
       learning_rate: η > 0 of `gda` and `hedge`; may be traced.
       weights: λ [1 + predictions] to begin with, or of `fixed`; nonnegative, divided
@@ -250,13 +255,9 @@ def constrained_attack(
             state.weights, objectives, gradients.reshape(num, -1), active, rate
         )
         mixture = _mixture(chosen, gradients, active)
-        update, optimizer_state = optimizer.update(
-            mixture, state.optimizer_state, perturbed
-        )
-        moved = perturbed + context.threat.epsilon * update
-        vanished = ~jnp.any(mixture != 0)
+        moved, optimizer_state, vanished = move(optimizer, mixture, state, context)
         return ConstrainedState(
-            perturbed=threat_lib.project(context.threat, moved, context.clean),
+            perturbed=moved,
             optimizer_state=optimizer_state,
             objective=values[0],
             num_vanished=state.num_vanished + vanished.astype(jnp.int32),

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from r2et_jax import threat as threat_lib
 from r2et_jax.attacks.goals import Goal
+from r2et_jax.attacks.optimizers import StepRule, check_step_rule
 from r2et_jax.checks import check_count, check_k, check_nonnegative
 from r2et_jax.ranking import positive_top_k_mask
 from r2et_jax.score import class_probabilities
@@ -77,8 +77,12 @@ class Attack(NamedTuple):
     k: int
 
 
-def _clean_context(apply, saliency, k):
-    def clean_context(params, x, target, threat):
+def clean_context(
+    apply: ApplyFn, saliency: SaliencyFn, k: int
+) -> Callable[..., Context]:
+    """`prepare(params, x, target, threat) -> Context`, without a goal's reference."""
+
+    def prepare(params, x, target, threat):
         clean_map = saliency(params, x, target)
         check_k(k, clean_map.size)
         return Context(
@@ -91,7 +95,7 @@ def _clean_context(apply, saliency, k):
             reference=(),
         )
 
-    return clean_context
+    return prepare
 
 
 def gradient_attack(
@@ -100,7 +104,7 @@ def gradient_attack(
     goal: Goal,
     *,
     k: int,
-    optimizer: optax.GradientTransformation,
+    optimizer: StepRule,
     attack_saliency: SaliencyFn | None = None,
     random_start: float = 0.0,
     segment_points: int = 1,
@@ -115,12 +119,14 @@ def gradient_attack(
         the one that the goal attacks.
       goal: what is minimised, see `attacks.goals`.
       k: size of the top set, in 1…n−1.
-      optimizer: Optax transformation in units of the budget, see
+      optimizer: step rule, called with the threat model's norm, see
         `attacks.optimizers`.
       attack_saliency: explanation that the goal sees and that is differentiated:
-        unnormalised, or of a smooth surrogate of the model. Default: `saliency`.
-      random_start: distance from x at which the attack starts, as a share of the
-        budget; a goal that is flat at x starts at least at .1.
+        unnormalised, or of a smooth surrogate of the model; the features that are
+        pushed are those of `saliency` all the same. Default: `saliency`.
+      random_start: distance from x, or from a given start, at which the attack starts,
+        as a share of the budget; may be traced. A goal that is flat at x starts at
+        least at .1.
       segment_points: T; above 1 the goal is averaged over the points x + (t/T)δ,
         t = 1…T, the published integral over the segment.
 
@@ -128,30 +134,34 @@ def gradient_attack(
       `Attack`.
 
     Raises:
-      ValueError: for k, random_start or segment_points out of range.
+      ValueError: for k, random_start or segment_points out of range, or an optimizer
+        that is no step rule.
 
     Source: R2ET (arXiv 2212.14106), ERAttack; Ghorbani et al. 2019.
     """
-    check_nonnegative("random_start", random_start)
+    if not isinstance(random_start, jax.Array):
+        check_nonnegative("random_start", random_start)
     check_count("segment_points", segment_points)
+    check_step_rule(optimizer)
     explain = saliency if attack_saliency is None else attack_saliency
     if goal.starts_flat:
-        random_start = max(random_start, 0.1)
-    clean_context = _clean_context(apply, saliency, k)
+        random_start = jnp.maximum(random_start, 0.1)
+    prepare = clean_context(apply, saliency, k)
 
     def init(params, x, target, threat, /, *, key, start=None):
         goal_key, start_key, step_key = jax.random.split(key, 3)
-        context = clean_context(params, x, target, threat)
+        context = prepare(params, x, target, threat)
         seen = explain(params, x, target).ravel()
-        reference = goal.prepare(seen, k=k, key=goal_key)
+        clean_map = context.clean_map.ravel()
+        reference = goal.prepare(clean_map, seen, k=k, key=goal_key)
         context = context._replace(reference=reference)
         start = x if start is None else start
-        if random_start:
+        if isinstance(random_start, jax.Array) or random_start:
             jump = threat_lib.sample_boundary(threat, x, key=start_key) - x
             start = threat_lib.project(threat, start + random_start * jump, x)
         state = State(
             perturbed=start,
-            optimizer_state=optimizer.init(jnp.zeros_like(x)),
+            optimizer_state=optimizer(threat.norm).init(jnp.zeros_like(x)),
             objective=jnp.zeros((), x.dtype),
             num_vanished=jnp.zeros((), jnp.int32),
             key=step_key,
@@ -181,14 +191,11 @@ def gradient_attack(
         value, gradient = jax.value_and_grad(objective)(
             state.perturbed, params, context
         )
-        update, optimizer_state = optimizer.update(
-            gradient, state.optimizer_state, state.perturbed
+        perturbed, optimizer_state, vanished = move(
+            optimizer, gradient, state, context
         )
-        epsilon = context.threat.epsilon.astype(update.dtype)
-        moved = state.perturbed + epsilon * update
-        vanished = jnp.max(jnp.abs(gradient)) == 0
         return State(
-            perturbed=threat_lib.project(context.threat, moved, context.clean),
+            perturbed=perturbed,
             optimizer_state=optimizer_state,
             objective=value,
             num_vanished=state.num_vanished + vanished.astype(jnp.int32),
@@ -196,6 +203,34 @@ def gradient_attack(
         )
 
     return Attack(init, step, apply, saliency, k)
+
+
+def move(
+    optimizer: StepRule, gradient: Array, state: Any, context: Context
+) -> tuple[Array, Any, Array]:
+    """One projected step down a gradient.
+
+    What may not move is taken out of the gradient first: it would shorten the
+    normalised step, and a gradient that is zero on all else has vanished.
+
+    Args:
+      optimizer: step rule.
+      gradient: of the objective at the state's input [n].
+      state: `State`, or another with its `perturbed` and `optimizer_state`.
+      context: `Context`.
+
+    Returns:
+      The next admissible input [n], the optimiser's state, and whether the gradient
+      vanished (boolean).
+    """
+    threat, start = context.threat, state.perturbed
+    gradient = threat_lib.admissible_gradient(threat, gradient, start, context.clean)
+    update, optimizer_state = optimizer(threat.norm).update(
+        gradient, state.optimizer_state, start
+    )
+    moved = start + threat.epsilon.astype(update.dtype) * update
+    perturbed = threat_lib.project(threat, moved, context.clean)
+    return perturbed, optimizer_state, ~jnp.any(gradient != 0)
 
 
 def random_search(
@@ -216,10 +251,10 @@ def random_search(
     Source: Carlini et al. 2019, "On evaluating adversarial robustness".
     """
     draw = threat_lib.sample_boundary if on_boundary else threat_lib.sample
-    clean_context = _clean_context(apply, saliency, k)
+    prepare = clean_context(apply, saliency, k)
 
     def init(params, x, target, threat, /, *, key, start=None):
-        context = clean_context(params, x, target, threat)
+        context = prepare(params, x, target, threat)
         start = x if start is None else start
         zero = jnp.zeros((), x.dtype)
         return context, State(start, (), zero, jnp.zeros((), jnp.int32), key)

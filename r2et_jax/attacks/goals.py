@@ -2,12 +2,13 @@
 
 A goal is a pair of pure functions: `prepare` looks at the clean explanation once,
 `value` scores the explanation of a perturbed input; attacks minimise it. Goals work
-with every differentiable explanation.
+with every differentiable explanation. Which features are on top is read from the model
+under attack alone: a stand-in lends its gradient, never its ranking.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +34,10 @@ class Goal(NamedTuple):
     """A goal of an attack, minimised.
 
     Attributes:
-      prepare: `prepare(clean_map [n], *, k, key) -> reference`, a pytree.
+      prepare: `prepare(clean_map [n], seen_map [n], *, k, key) -> reference`, a pytree.
+        The first is the clean explanation of the model under attack, whose ranking is
+        attacked; the second the clean explanation that `value` will see, which may be
+        that of a smooth stand-in or have other units.
       value: `value(map [n], reference) -> scalar`.
       starts_flat: whether the gradient is zero at the clean input, so that the
         attack must start elsewhere.
@@ -50,8 +54,8 @@ def mean_gap() -> Goal:
     Source: R2ET (arXiv 2212.14106), ERAttack.
     """
 
-    def prepare(clean_map, *, k, key):
-        del key
+    def prepare(clean_map, seen_map, *, k, key):
+        del seen_map, key
         return mean_gap_weights(top_k_mask(clean_map, k=k), k=k)
 
     return Goal(prepare, weighted_sum)
@@ -61,13 +65,13 @@ def exponential_gap(*, scale: float = 1.0) -> Goal:
     """−mean exp(−h/θ), which stresses the pairs that are nearly reordered.
 
     Minimising minus the exponential form raises it, so that gaps close. The
-    temperature θ is `scale` times the clean mean gap.
+    temperature θ is `scale` times the clean mean gap of the map that is seen.
     """
     check_positive("scale", scale)
 
-    def prepare(clean_map, *, k, key):
+    def prepare(clean_map, seen_map, *, k, key):
         del key
-        theta = scale * mean_gap_scale(clean_map, k=k)
+        theta = scale * mean_gap_scale(seen_map, k=k)
         return top_k_mask(clean_map, k=k), theta
 
     def value(values, reference):
@@ -81,8 +85,8 @@ def smallest_pairs(*, k_prime: int) -> Goal:
     """The mean gap over the k′ pairs that R2ET-mm protects."""
     check_count("k_prime", k_prime)
 
-    def prepare(clean_map, *, k, key):
-        del key
+    def prepare(clean_map, seen_map, *, k, key):
+        del seen_map, key
         return smallest_pair_weights(clean_map, k=k, k_prime=k_prime)
 
     return Goal(prepare, weighted_sum)
@@ -96,8 +100,8 @@ def targeted_pair(*, inside: int | None = None, outside: int | None = None) -> G
         top-k set and the strongest one outside.
     """
 
-    def prepare(clean_map, *, k, key):
-        del key
+    def prepare(clean_map, seen_map, *, k, key):
+        del seen_map, key
         _, order = leading(clean_map, k + 1)
         index = jnp.arange(clean_map.shape[0], dtype=order.dtype)
         plus = index == (order[k - 1] if inside is None else inside)
@@ -108,19 +112,19 @@ def targeted_pair(*, inside: int | None = None, outside: int | None = None) -> G
 
 
 def mse() -> Goal:
-    """−‖I(x′) − I(x)‖²/n; flat at the clean input."""
+    """−‖I(x′) − I(x)‖²/n on the map that is seen; flat at the clean input."""
 
-    def prepare(clean_map, *, k, key):
-        del k, key
-        return clean_map
+    def prepare(clean_map, seen_map, *, k, key):
+        del clean_map, k, key
+        return seen_map
 
-    def value(values, clean_map):
-        return -jnp.mean((values - clean_map) ** 2)
+    def value(values, seen_map):
+        return -jnp.mean((values - seen_map) ** 2)
 
     return Goal(prepare, value, starts_flat=True)
 
 
-def smooth_precision(*, temperature: float = 0.3) -> Goal:
+def smooth_precision(*, temperature: Array | float = 0.3) -> Goal:
     """A smooth stand-in for P@k around the border between ranks k and k+1.
 
     With b the midpoint of the k-th and (k+1)-th largest saliencies of the perturbed
@@ -130,12 +134,14 @@ def smooth_precision(*, temperature: float = 0.3) -> Goal:
     derivative.
 
     Args:
-      temperature: width of the border in units of the mean saliency, above zero.
+      temperature: width of the border in units of the mean saliency, above zero; may
+        be traced.
     """
-    check_positive("temperature", temperature)
+    if not isinstance(temperature, jax.Array):
+        check_positive("temperature", temperature)
 
-    def prepare(clean_map, *, k, key):
-        del key
+    def prepare(clean_map, seen_map, *, k, key):
+        del seen_map, key
         # The indices carry k, which is static, in their shape.
         return top_k_mask(clean_map, k=k), top_k_indices(clean_map, k=k)
 
@@ -150,6 +156,36 @@ def smooth_precision(*, temperature: float = 0.3) -> Goal:
     return Goal(prepare, value)
 
 
+def mixture(goals: Sequence[Goal], weights: Sequence[Array | float]) -> Goal:
+    """Σ w_g·value_g: with weights of 0 and 1, which may be traced, a choice of goals.
+
+    One compiled program then serves all of them.
+
+    Args:
+      goals: not empty.
+      weights: one number for each.
+
+    Raises:
+      ValueError: for other than one weight for each goal, or no goal.
+    """
+    if not goals or len(goals) != len(weights):
+        raise ValueError(
+            f"a mixture needs goals and one weight each, got {len(goals)} goals and "
+            f"{len(weights)} weights"
+        )
+
+    def prepare(clean_map, seen_map, *, k, key):
+        return tuple(goal.prepare(clean_map, seen_map, k=k, key=key) for goal in goals)
+
+    def value(values, references):
+        return sum(
+            weight * goal.value(values, reference)
+            for goal, weight, reference in zip(goals, weights, references, strict=True)
+        )
+
+    return Goal(prepare, value, any(goal.starts_flat for goal in goals))
+
+
 def mass_center(coordinates: Array) -> Goal:
     """−‖C(I(x′)) − C(I(x))‖² with C(I) = Σ Iᵢ·rᵢ/Σ Iᵢ, the centre of mass.
 
@@ -162,10 +198,10 @@ def mass_center(coordinates: Array) -> Goal:
     def center(values):
         return unit_sum(values) @ coordinates.astype(values.dtype)
 
-    def prepare(clean_map, *, k, key):
-        del k, key
-        check_same_shape("map", clean_map, "coordinates", coordinates[:, 0])
-        return center(clean_map)
+    def prepare(clean_map, seen_map, *, k, key):
+        del clean_map, k, key
+        check_same_shape("map", seen_map, "coordinates", coordinates[:, 0])
+        return center(seen_map)
 
     def value(values, clean_center):
         return -jnp.sum((center(values) - clean_center) ** 2)
@@ -179,7 +215,8 @@ def random_target() -> Goal:
     Source: the targeted attack of Ghorbani et al. 2019 with a random target.
     """
 
-    def prepare(clean_map, *, k, key):
+    def prepare(clean_map, seen_map, *, k, key):
+        del seen_map
         n = clean_map.shape[0]
         outside = ~top_k_mask(clean_map, k=k)
         draw = jnp.where(outside, jax.random.uniform(key, (n,), clean_map.dtype), -1.0)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from r2et_jax import programs, score
 from r2et_jax import saliency as saliency_lib
-from r2et_jax import score
 from r2et_jax.attacks import goals, optimizers
 from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
 from r2et_jax.checks import check_count, check_in
-from r2et_jax.threat import NORMS
 from r2et_jax.types import ApplyFn, SaliencyFn
+
+# Sharpness of the smooth stand-in for tables; images and graphs take sharper ones.
+SURROGATE_RHO = 3.0
 
 
 class Protocol(NamedTuple):
@@ -27,16 +29,26 @@ class Model(NamedTuple):
 
     Attributes:
       apply: `apply(params, x) -> logits [C]`.
-      surrogate: the same function with smooth activations, for the same parameters;
-        `apply` itself where the model is smooth already.
+      surrogate: the same function with smooth activations, for the same parameters.
+        By default, and where it is `apply` itself, the stand-in that is read from the
+        model's program (`programs.smooth`) with ρ = `SURROGATE_RHO`: a model without
+        kinks stands for itself in it.
     """
 
     apply: ApplyFn
-    surrogate: ApplyFn
+    surrogate: ApplyFn | None = None
+
+    @property
+    def stand_in(self) -> ApplyFn:
+        """The smooth function that gradients go through."""
+        # Not `is`: each look at `module.apply` makes another bound method.
+        if self.surrogate is None or self.surrogate == self.apply:
+            return programs.smooth(self.apply, rho=SURROGATE_RHO)
+        return self.surrogate
 
 
 def _published(goal, *, segment_points=1, num_steps=1000):
-    def build(model: Model, explainer, k, norm, steps):
+    def build(model: Model, explainer, k, steps):
         steps = num_steps if steps is None else steps
         return Protocol(
             gradient_attack(
@@ -44,7 +56,7 @@ def _published(goal, *, segment_points=1, num_steps=1000):
                 explainer(score.log_odds(model.apply)),
                 goal(k),
                 k=k,
-                optimizer=optimizers.steepest(norm, 1 / steps),
+                optimizer=optimizers.steepest(1 / steps),
                 attack_saliency=explainer(
                     score.probability(model.apply), normalize=False
                 ),
@@ -58,7 +70,7 @@ def _published(goal, *, segment_points=1, num_steps=1000):
 
 
 def _through_surrogate(goal, *, num_steps=200):
-    def build(model: Model, explainer, k, norm, steps):
+    def build(model: Model, explainer, k, steps):
         steps = num_steps if steps is None else steps
         return Protocol(
             gradient_attack(
@@ -66,8 +78,8 @@ def _through_surrogate(goal, *, num_steps=200):
                 explainer(score.log_odds(model.apply)),
                 goal(k),
                 k=k,
-                optimizer=optimizers.steepest(norm, 2 / steps),
-                attack_saliency=explainer(score.log_odds(model.surrogate)),
+                optimizer=optimizers.steepest(2 / steps),
+                attack_saliency=explainer(score.log_odds(model.stand_in)),
             ),
             steps,
             10,
@@ -76,8 +88,8 @@ def _through_surrogate(goal, *, num_steps=200):
     return build
 
 
-def _random(model: Model, explainer, k, norm, steps):
-    del norm, steps
+def _random(model: Model, explainer, k, steps):
+    del steps
     attack = random_search(model.apply, explainer(score.log_odds(model.apply)), k=k)
     return Protocol(attack, 300, 1)
 
@@ -109,7 +121,6 @@ def named_attack(
     model: Model,
     *,
     k: int,
-    norm: str = "l2",
     explainer: Callable[..., SaliencyFn] = saliency_lib.gradient,
     num_steps: int | None = None,
 ) -> Protocol:
@@ -122,7 +133,6 @@ def named_attack(
       name: one of `NAMES`.
       model: the model and its smooth surrogate.
       k: size of the top set.
-      norm: norm of the threat model, "l2" or "linf"; it sets the direction of a step.
       explainer: factory of the explanation under attack, called with a score and
         `normalize=`.
       num_steps: steps in place of those in `DESCRIPTIONS`; the sum of their lengths
@@ -132,10 +142,9 @@ def named_attack(
       `Protocol`.
 
     Raises:
-      ValueError: for an unknown attack or norm, with the known ones, or num_steps < 1.
+      ValueError: for an unknown attack, with the known ones, or num_steps < 1.
     """
     if num_steps is not None:
         check_count("num_steps", num_steps)
     check_in("attack", name, NAMES)
-    check_in("norm", norm, NORMS)
-    return _ATTACKS[name](model, explainer, k, norm, num_steps)
+    return _ATTACKS[name](model, explainer, k, num_steps)

@@ -18,7 +18,7 @@ from r2et_jax.batching import example_keys, map_batched
 from r2et_jax.checks import check_count
 from r2et_jax.ranking import border_tie, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class
-from r2et_jax.threat import ThreatModel
+from r2et_jax.threat import ThreatModel, check_inputs
 from r2et_jax.types import Array, Params
 
 # Inputs whose state stays in a core's cache: twice as many run a third slower.
@@ -60,7 +60,7 @@ class AttackResult(NamedTuple):
         and of the best valid input, in [0, 1].
       vanished: share of steps whose gradient was exactly zero, in [0, 1].
       tied: whether the clean map is tied between ranks k and k+1.
-      num_nonfinite: tracked explanations with a value that is not finite.
+      num_nonfinite: tracked inputs whose explanation or logits are not finite.
     """
 
     clean_map: Array
@@ -147,10 +147,11 @@ def phases(attack: Attack, *, num_steps: int, track_every: int) -> Phases:
     def judge(params, context, carry, index):
         state, best, best_same, num_nonfinite = carry
         values = attack.saliency(params, state.perturbed, context.target).ravel()
-        finite = jnp.all(jnp.isfinite(values))
+        logits = attack.apply(params, state.perturbed)
+        finite = jnp.all(jnp.isfinite(values)) & jnp.all(jnp.isfinite(logits))
         precision = top_k_overlap(context.top_mask, values, k=attack.k)
         clean_class = predicted_class(context.clean_logits)
-        same = predicted_class(attack.apply(params, state.perturbed)) == clean_class
+        same = predicted_class(logits) == clean_class
         now = Best(state.perturbed, precision, (index + 1) * track_every)
         best_same = _better(now, best_same, finite & same)
         valid = same | (context.threat.prediction != "same_class")
@@ -314,7 +315,7 @@ def compile_attack(
         params, threat, key = shared
         x, index, context = batched
         keys = compiled_draw(key, index)
-        return by_steps((params, threat, ()), (x, keys, context))
+        return by_steps((params, threat, ()), (x, keys, None, context))
 
     run_chunks = drive_chunks(
         choose_form(jax.jit(chunk), stepwise, host_driven=host_driven),
@@ -322,6 +323,7 @@ def compile_attack(
     )
 
     def run(params, x, threat, /, *, key, context=None):
+        check_inputs(threat, x)
         index = np.arange(x.shape[0])
         return run_chunks((params, threat, key), (x, index, context))
 

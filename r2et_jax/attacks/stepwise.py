@@ -48,18 +48,18 @@ def compile_phases(
       track_every: steps between two judgements.
 
     Returns:
-      `run((params, threat, settings), (x [m, n], keys [m], context)) -> result`, with a
-      leading axis m.
+      `run((params, threat, settings), (x [m, n], keys [m], start, context)) -> result`,
+      with a leading axis m; start [m, n] or None.
     """
 
     def begin(shared, batched):
         params, threat, settings = shared
 
-        def one(x, key, context):
+        def one(x, key, start, context):
             model = in_context(params, context)
             target = predicted_class(apply(model, x))
             phases = build(*settings)
-            fixed, carry = phases.begin(model, x, target, threat, key=key)
+            fixed, carry = phases.begin(model, x, target, threat, key=key, start=start)
             # The threat model is shared: only the rest has a copy for each example.
             return fixed._replace(threat=None), carry
 

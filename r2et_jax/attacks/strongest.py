@@ -2,70 +2,32 @@
 
 A single attack overstates robustness: its gradient vanishes on piecewise-linear
 networks, or it sits in a local optimum. `strongest` runs members of different goals
-and surrogates from many random starts within one budget of gradient evaluations, and
-keeps for every input the lowest P@k that any of them reached.
+and surrogates from many random starts within one budget of evaluations, and keeps for
+every input the lowest P@k that any of them reached.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from r2et_jax import saliency as saliency_lib
-from r2et_jax import score
-from r2et_jax.attacks import goals, optimizers
 from r2et_jax.attacks.chunked import balanced_size, compile_chunked, drive_chunks
 from r2et_jax.attacks.context import in_context
-from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
-from r2et_jax.attacks.registry import Model, named_attack
+from r2et_jax.attacks.descent import Attack
+from r2et_jax.attacks.ensemble import DEFAULT_BUDGET, STARTS, Member
 from r2et_jax.attacks.runner import Best, attack_example, phases
 from r2et_jax.attacks.stepwise import choose_form, compile_phases
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class
-from r2et_jax.threat import NORMS, ThreatModel
-from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
+from r2et_jax.threat import ThreatModel, check_inputs
+from r2et_jax.types import Array, Params
 
-# Gradient evaluations for each input; the curve of P@k against them is flat by then
-# on the tabular networks (python -m experiments.evidence --claim=saturation).
-DEFAULT_BUDGET = 16_000
 DEFAULT_BATCH_SIZE = 256
-_RESTARTS = 10
-_STEPS = 30
-
-
-class Member(NamedTuple):
-    """One member of the ensemble.
-
-    Attributes:
-      name: unique name.
-      build: `build(*settings) -> Attack`. Members that share it share one compiled
-        program, in which the settings are traced.
-      settings: numbers, such as the sharpness of a surrogate.
-      num_steps: steps of one run.
-      track_every: steps between two evaluations of P@k.
-      restarts: runs with fresh keys in one round.
-      once: whether later rounds leave it out, as it draws nothing.
-    """
-
-    name: str
-    build: Callable[..., Attack]
-    settings: tuple[float, ...]
-    num_steps: int
-    track_every: int
-    restarts: int
-    once: bool
-
-    @property
-    def cost(self) -> int:
-        """Gradient evaluations of one round for one input; a random draw counts one."""
-        return self.num_steps * self.restarts
 
 
 class StrongestResult(NamedTuple):
@@ -88,7 +50,8 @@ class StrongestResult(NamedTuple):
         not run because the input was at 0 already.
       winner: the member that first reached the best value [m], an index, −1 if none
         lowered it.
-      evaluations: gradient evaluations spent on each input [m].
+      evaluations: evaluations spent on each input [m], see `Member.cost`.
+      left_out: names of the members that the budget left no room for.
       curve_budget: evaluations per input after each stage [c].
       curve: P@k of every input after each stage [c, m].
     """
@@ -106,104 +69,9 @@ class StrongestResult(NamedTuple):
     member_precision: np.ndarray
     winner: np.ndarray
     evaluations: np.ndarray
+    left_out: tuple[str, ...]
     curve_budget: np.ndarray
     curve: np.ndarray
-
-
-def default_ensemble(
-    apply: ApplyFn,
-    smoothed: Callable[[float], ApplyFn],
-    *,
-    k: int,
-    norm: str = "l2",
-    explainer: Callable[..., SaliencyFn] = saliency_lib.gradient,
-    num_steps: int | None = None,
-) -> tuple[Member, ...]:
-    """The published attacks, and short runs on sharp surrogates from random starts.
-
-    Many short runs beat few long ones at equal cost: P@k falls by restarts, while a
-    run has settled after some thirty steps. Sharp surrogates (ρ = 10, 20) suit most
-    inputs; the others differ, so that their failures do too.
-
-    Args:
-      apply: the model.
-      smoothed: `smoothed(rho) -> apply` of the model with smooth activations of
-        sharpness ρ, which may be traced; for a smooth model, one that returns `apply`.
-      k: size of the top set.
-      norm: norm of the threat model, "l2" or "linf": it sets the steepest step.
-      explainer: factory of the explanation, called with a score and `normalize=`.
-      num_steps: of the published attacks, as in `named_attack`.
-
-    Returns:
-      Members, those that draw nothing first.
-
-    Raises:
-      ValueError: for an unknown norm or k out of range (when traced).
-    """
-    check_in("norm", norm, NORMS)
-    judged = explainer(score.log_odds(apply))
-    schedule = optax.cosine_decay_schedule(0.3, _STEPS)
-    descend = optimizers.steepest(norm, schedule)
-
-    def through(goal: goals.Goal, rho: float) -> Attack:
-        return gradient_attack(
-            apply,
-            judged,
-            goal,
-            k=k,
-            optimizer=descend,
-            attack_saliency=explainer(score.log_odds(smoothed(rho))),
-            random_start=1.0,
-        )
-
-    def precision(rho, temperature):
-        return through(goals.smooth_precision(temperature=temperature), rho)
-
-    def mean_gap(rho):
-        return through(goals.mean_gap(), rho)
-
-    def target(rho):
-        return through(goals.random_target(), rho)
-
-    members = []
-    for name in ("er", "er_surrogate"):
-        named = named_attack(
-            name,
-            Model(apply, smoothed(3.0)),
-            k=k,
-            norm=norm,
-            explainer=explainer,
-            num_steps=num_steps,
-        )
-        build = functools.partial(lambda attack: attack, named.attack)
-        members.append(
-            Member(name, build, (), named.num_steps, named.track_every, 1, True)
-        )
-    drawn = {
-        "precision_rho10": (precision, (10.0, 0.3)),
-        "mean_gap_rho10": (mean_gap, (10.0,)),
-        "precision_rho20": (precision, (20.0, 0.3)),
-        "random_target_rho10": (target, (10.0,)),
-        "precision_wide_rho10": (precision, (10.0, 1.0)),
-        "mean_gap_rho5": (mean_gap, (5.0,)),
-        "precision_narrow_rho10": (precision, (10.0, 0.1)),
-    }
-    members += [
-        Member(name, build, settings, _STEPS, 3, _RESTARTS, False)
-        for name, (build, settings) in drawn.items()
-    ]
-    members.append(
-        Member(
-            "random",
-            lambda: random_search(apply, judged, k=k),
-            (),
-            _STEPS * _RESTARTS,
-            1,
-            1,
-            False,
-        )
-    )
-    return tuple(members)
 
 
 def compile_strongest(
@@ -221,8 +89,9 @@ def compile_strongest(
 
     Args:
       members: the ensemble, not empty, with distinct names.
-      budget: gradient evaluations for each input, at most; a member that does not fit
-        any more is left out.
+      budget: evaluations for each input, at most; a member that does not fit any more
+        is left out, and the result names those that never ran. `round_cost` is what
+        all of them take once.
       batch_size: inputs that are attacked at a time.
       host_driven: whether the host drives the steps too, see `compile_attack`.
 
@@ -241,6 +110,8 @@ def compile_strongest(
         raise ValueError(f"members must have distinct names, got {names}")
     first = members[0].build(*members[0].settings)
     judge = _compile_judge(first, batch_size)
+    for member in members:
+        check_in(f"start of {member.name}", member.start, STARTS)
     families: dict[Any, Callable] = {}
     for member in members:
         shape = (member.build, member.num_steps, member.track_every, member.restarts)
@@ -257,8 +128,8 @@ def compile_strongest(
     cheapest = min(member.cost for member in members)
     if budget < cheapest:
         raise ValueError(
-            f"budget must allow at least one member, of {cheapest} gradient "
-            f"evaluations, got {budget}"
+            f"budget must allow at least one member, of {cheapest} evaluations, got "
+            f"{budget}"
         )
 
     def run(
@@ -270,6 +141,7 @@ def compile_strongest(
         key: Array,
         context: Any = None,
     ) -> StrongestResult:
+        check_inputs(threat, x)
         x, context = np.asarray(x), jax.tree.map(np.asarray, context)
         m = x.shape[0]
         # One shape for all rounds, however few inputs are left.
@@ -282,21 +154,23 @@ def compile_strongest(
         evaluations = np.zeros(m, np.int64)
         num_steps, num_vanished = np.zeros(m, np.int64), np.zeros(m)
         curve_budget, curve = [0], [clean.copy()]
-        spent, stage = 0, 0
+        spent, stage, never = 0, 0, dict.fromkeys(names)
         while True:
             ran = False
             for i, member in enumerate(members):
                 if (member.once and stage) or spent + member.cost > budget:
                     continue
                 ran = True
+                never.pop(member.name, None)
                 spent += member.cost
                 active = np.flatnonzero(same.precision > 0)
                 round_key = jax.random.fold_in(jax.random.fold_in(key, i), stage)
                 if active.size:
-                    own = jax.tree.map(lambda leaf, rows=active: leaf[rows], context)
+                    beside = jax.tree.map(lambda leaf, rows=active: leaf[rows], context)
+                    starts = _starts(member.start, x, best, same)[active]
                     found, found_same, vanished = compiled[i](
                         (params, threat, round_key, member.settings),
-                        (x[active], active.astype(np.uint32), own),
+                        (x[active], starts, active.astype(np.uint32), beside),
                         chunk_size=size,
                     )
                     winner[_keep_lower(best, found, active)] = i
@@ -305,7 +179,7 @@ def compile_strongest(
                         member_precision[i, active], found.precision
                     )
                     num_vanished[active] += vanished
-                    num_steps[active] += member.cost
+                    num_steps[active] += member.num_steps * member.restarts
                 evaluations[active] += member.cost
                 curve_budget.append(spent)
                 curve.append(best.precision.copy())
@@ -334,11 +208,22 @@ def compile_strongest(
             member_precision=member_precision,
             winner=winner,
             evaluations=evaluations,
+            left_out=tuple(never) if np.any(same.precision > 0) else (),
             curve_budget=np.array(curve_budget),
             curve=curve,
         )
 
     return run
+
+
+def _starts(start: str, x: np.ndarray, best: Best, same: Best) -> np.ndarray:
+    """Where a member begins [m, n]; what cannot be lowered goes on in its class."""
+    if start == "clean":
+        return x
+    if start == "same_class":
+        return same.perturbed
+    done = (best.precision == 0)[:, None]
+    return np.where(done, same.perturbed, best.perturbed)
 
 
 def _keep_lower(best: Best, found: Best, rows: np.ndarray) -> np.ndarray:
@@ -371,7 +256,7 @@ def _compile_judge(attack: Attack, batch_size: int):
 def _compile_family(
     build, num_steps, track_every, num_restarts, *, apply, batch_size, host_driven
 ):
-    """`run((params, threat, key, settings), (x [m, n], index [m], context))`.
+    """`run((params, threat, key, settings), (x, start [m, n], index [m], context))`.
 
     It returns the best inputs under the prediction rule and with the class kept, and
     the number of steps whose gradient vanished.
@@ -392,19 +277,21 @@ def _compile_family(
         vanished += num_steps * result.vanished.astype(vanished.dtype)
         return best, best_same, vanished
 
-    def one(params, x, index, context, threat, key, settings):
+    def one(params, x, start, index, context, threat, key, settings):
         attack, params = build(*settings), in_context(params, context)
         target = predicted_class(attack.apply(params, x))
 
         def restart(carry, key):
-            result = attack_example(attack, params, x, target, threat, key=key, **steps)
+            result = attack_example(
+                attack, params, x, target, threat, key=key, start=start, **steps
+            )
             return keep(carry, result), None
 
         return jax.lax.scan(restart, nothing(x), keys_of(key, index))[0]
 
     def chunk(shared, batched):
         params, threat, key, settings = shared
-        each = jax.vmap(one, (None, 0, 0, 0, None, None, None))
+        each = jax.vmap(one, (None, 0, 0, 0, 0, None, None, None))
         return each(params, *batched, threat, key, settings)
 
     by_steps = compile_phases(
@@ -420,10 +307,10 @@ def _compile_family(
 
     def stepwise(shared, batched):
         params, threat, key, settings = shared
-        x, index, context = batched
+        x, start, index, context = batched
         carry, keys = begin(x, key, index)
         for restart in range(num_restarts):
-            inputs = x, keys[restart], context
+            inputs = x, keys[restart], start, context
             carry = update(carry, by_steps((params, threat, settings), inputs))
         return carry
 

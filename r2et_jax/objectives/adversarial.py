@@ -86,7 +86,7 @@ def perturbation(
             start = attack.start * attack.epsilon * direction
         params, x = jax.lax.stop_gradient((params, x))
         # The goals used here draw nothing.
-        prepared = goal.prepare(ranked, k=k, key=None)
+        prepared = goal.prepare(ranked, ranked, k=k, key=None)
         return ascend(
             lambda delta: -goal.value(explain(params, x + delta, target), prepared),
             start,

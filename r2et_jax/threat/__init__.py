@@ -10,6 +10,7 @@ from r2et_jax.threat.definition import (
     with_epsilon,
 )
 from r2et_jax.threat.geometry import (
+    admissible_gradient,
     are_inside,
     check_inputs,
     contains,
@@ -27,6 +28,7 @@ __all__ = [
     "NORMS",
     "PREDICTION_RULES",
     "ThreatModel",
+    "admissible_gradient",
     "are_inside",
     "check_inputs",
     "contains",

@@ -171,6 +171,47 @@ def _project_box_groups(threat, x, clean, low=-jnp.inf, high=jnp.inf):
     return projected
 
 
+def admissible_gradient(
+    threat: ThreatModel, gradient: Array, perturbed: Array, clean: Array
+) -> Array:
+    """The part of a gradient along which an admissible input can descend.
+
+    Zero for frozen features, and where x′ is on the box and −∇ leads out of it; on the
+    simplex of a one-hot group −∇ is projected onto the directions that stay there. The
+    ball is left out: its boundary can be followed.
+
+    Args:
+      threat: the threat model.
+      gradient: ∇ at x′ [n].
+      perturbed: admissible x′ [n].
+      clean: x [n].
+
+    Returns:
+      [n]; zero if nothing can descend.
+
+    Source: the projected gradient of constrained optimisation, Bertsekas 1976.
+    """
+    threat = _at(threat, clean)
+    inward = jnp.ones(gradient.shape, bool)
+    if threat.movable is not None:
+        inward &= threat.movable
+    if threat.lower is not None:
+        inward &= (perturbed > threat.lower) | (gradient < 0)
+    if threat.upper is not None:
+        inward &= (perturbed < threat.upper) | (gradient > 0)
+    if threat.groups:
+        # Longer than any entry of the projection.
+        far = 2 * jnp.max(jnp.abs(gradient))
+        for group in threat.groups:
+            index = np.array(group)
+            down = -gradient[index]
+            low = jnp.where(perturbed[index] > 0, -far, 0)
+            high = jnp.full_like(low, far)
+            tangent = project_bounded_simplex(down, low, high, total=0.0)
+            gradient = gradient.at[index].set(-tangent)
+    return jnp.where(inward, gradient, 0)
+
+
 def project_bounded_simplex(
     values: Array, low: Array, high: Array, *, total: Array | float
 ) -> Array:

@@ -97,7 +97,7 @@ def test_the_attack_sees_the_explainer(two_cores, explainer):
         explain,
         goals.mean_gap(),
         k=2,
-        optimizer=optimizers.normalized_gradient(0.1),
+        optimizer=optimizers.steepest(0.1),
     )
     search = attacks.random_search(model.apply, explain, k=2)
     threat = with_epsilon(threat_model(), 0.3)

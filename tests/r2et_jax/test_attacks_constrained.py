@@ -50,7 +50,7 @@ def build(weighting, *, goal=None, step=0.1, **keywords):
         attacks.goals.mean_gap() if goal is None else goal,
         k=K,
         weighting=weighting,
-        optimizer=attacks.optimizers.normalized_gradient(step),
+        optimizer=attacks.optimizers.steepest(step),
         **keywords,
     )
 

@@ -74,7 +74,7 @@ def descent(apply=PAIR, temperature=0.5):
         saliency.gradient(score.log_odds(apply)),
         goals.smooth_precision(temperature=temperature),
         k=K,
-        optimizer=optimizers.normalized_gradient(0.2),
+        optimizer=optimizers.steepest(0.2),
         random_start=0.5,
     )
 
@@ -246,7 +246,7 @@ def constrain(weighting, predictions=PREDICTIONS, **keywords):
         goals.mean_gap(),
         k=K,
         weighting=weighting,
-        optimizer=optimizers.normalized_gradient(0.1),
+        optimizer=optimizers.steepest(0.1),
         predictions=predictions,
         random_start=0.4,
         **keywords,

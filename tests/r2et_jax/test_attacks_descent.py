@@ -58,7 +58,7 @@ def mean_gap_attack(normalize, **keywords):
         saliency.gradient(score.log_odds(quadratic), normalize=normalize),
         attacks.goals.mean_gap(),
         k=K,
-        optimizer=attacks.optimizers.normalized_gradient(STEP),
+        optimizer=attacks.optimizers.steepest(STEP),
         **keywords,
     )
 
@@ -128,7 +128,7 @@ def test_a_flat_goal_starts_at_a_tenth_of_the_budget():
             saliency.gradient(score.log_odds(quadratic)),
             attacks.goals.mse(),
             k=K,
-            optimizer=attacks.optimizers.normalized_gradient(STEP),
+            optimizer=attacks.optimizers.steepest(STEP),
             random_start=random_start,
         )
 

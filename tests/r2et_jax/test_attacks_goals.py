@@ -111,7 +111,7 @@ def computed():
 
             found = {}
             for name, (goal, _) in CASES.items():
-                reference = goal.prepare(at(x), k=K, key=jax.random.key(0))
+                reference = goal.prepare(at(x), at(x), k=K, key=jax.random.key(0))
 
                 def value(point, goal=goal, reference=reference):
                     return goal.value(at(point), reference)
@@ -160,8 +160,9 @@ def test_starts_flat_says_where_the_clean_gradient_is_zero(computed, name):
 @hypothesis.given(st.integers(0, 2**31), st.integers(1, 5))
 def test_a_random_target_lies_outside_the_top_set(seed, k):
     clean = np.random.default_rng(seed).uniform(size=N)
+    clean_map = jnp.asarray(clean)
     weights = goals.random_target().prepare(
-        jnp.asarray(clean), k=k, key=jax.random.key(seed)
+        clean_map, -clean_map, k=k, key=jax.random.key(seed)
     )
     chosen = set(np.flatnonzero(weights).tolist())
     assert set(np.asarray(weights)) <= {0.0, -1.0}
@@ -172,7 +173,7 @@ def test_a_random_target_lies_outside_the_top_set(seed, k):
 def test_a_random_target_depends_on_the_key():
     clean = jnp.asarray(np.random.default_rng(1).uniform(size=40))
     drawn = {
-        tuple(np.asarray(goals.random_target().prepare(clean, k=5, key=key)))
+        tuple(np.asarray(goals.random_target().prepare(clean, clean, k=5, key=key)))
         for key in jax.random.split(jax.random.key(0), 5)
     }
     assert len(drawn) == 5
@@ -186,13 +187,13 @@ def test_a_random_target_depends_on_the_key():
         (lambda: goals.smallest_pairs(k_prime=0), "k_prime must be an integer"),
         (
             lambda: goals.smallest_pairs(k_prime=3).prepare(
-                jnp.arange(6.0), k=2, key=None
+                jnp.arange(6.0), jnp.arange(6.0), k=2, key=None
             ),
             "k_prime must lie in 1…2",
         ),
         (
             lambda: goals.mass_center(jnp.zeros((5, 2))).prepare(
-                jnp.arange(6.0), k=2, key=None
+                jnp.arange(6.0), jnp.arange(6.0), k=2, key=None
             ),
             "same shape",
         ),

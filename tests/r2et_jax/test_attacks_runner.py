@@ -63,7 +63,7 @@ def descent(k=K, step_size=0.04, **keywords):
         saliency.gradient(score.log_odds(net)),
         attacks.goals.mean_gap(),
         k=k,
-        optimizer=attacks.optimizers.normalized_gradient(step_size),
+        optimizer=attacks.optimizers.steepest(step_size),
         **keywords,
     )
 
@@ -267,7 +267,7 @@ def test_a_net_of_pieces_hides_its_normalised_gradient_but_not_its_surrogate():
         exact,
         attacks.goals.mean_gap(),
         k=K,
-        optimizer=attacks.optimizers.normalized_gradient(0.02),
+        optimizer=attacks.optimizers.steepest(0.02),
     )
     seen = attacks.named_attack(
         "er_surrogate",

@@ -44,7 +44,7 @@ def descent(apply):
         saliency.gradient(score.log_odds(apply)),
         goals.smooth_precision(temperature=0.5),
         k=K,
-        optimizer=optimizers.normalized_gradient(0.2),
+        optimizer=optimizers.steepest(0.2),
         random_start=0.5,
     )
 
@@ -56,7 +56,7 @@ def search(apply):
 def found_by_both(compiled, radius):
     """What a form that the host drives finds, equal to what the scanned one does."""
     x, context = inputs()
-    budget = threat_model("l2", radius, lower=-2.0, prediction="same_class")
+    budget = threat_model("l2", radius, lower=-4.0, prediction="same_class")
     driven, scanned = (
         compiled(batch_size=3, host_driven=host)(
             parameters(), x, budget, key=jax.random.key(3), context=context

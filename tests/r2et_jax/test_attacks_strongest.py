@@ -45,7 +45,7 @@ def descend(temperature):
         EXPLAIN,
         goals.smooth_precision(temperature=temperature),
         k=K,
-        optimizer=optimizers.normalized_gradient(0.2),
+        optimizer=optimizers.steepest(0.2),
         random_start=1.0,
     )
 
@@ -166,13 +166,45 @@ def test_static_mistakes_are_named(members, keywords, message):
         attacks.compile_strongest(members, **keywords)
 
 
-def test_the_default_ensemble_names_its_members_and_refuses_other_norms():
-    members = attacks.default_ensemble(net, lambda rho: net, k=K)
-    assert len({member.name for member in members}) == len(members) >= 8
-    drawn = [member for member in members if not member.once]
-    assert sum(member.cost for member in drawn) <= attacks.DEFAULT_BUDGET
-    with pytest.raises(ValueError, match="unknown norm 'l1'; known: l2, linf"):
-        attacks.default_ensemble(net, lambda rho: net, k=K, norm="l1")
+@pytest.mark.parametrize("num_steps", [None, 100])
+def test_every_member_of_the_default_ensemble_fits_its_budget(num_steps):
+    """Also where the budget allows few restarts; less than that is said."""
+    fewest = 1040 if num_steps else 2040
+    for budget in (fewest, 4200, attacks.DEFAULT_BUDGET):
+        members = attacks.default_ensemble(net, k=K, num_steps=num_steps, budget=budget)
+        assert len({member.name for member in members}) == len(members) >= 12
+        assert attacks.round_cost(members) <= budget
+        starts = {member.start for member in members}
+        assert starts == {"clean", "best", "same_class"}
+    few, many = (
+        attacks.default_ensemble(net, k=K, num_steps=num_steps, budget=budget)
+        for budget in (fewest - 1, attacks.DEFAULT_BUDGET)
+    )
+    assert attacks.round_cost(few) == fewest > fewest - 1
+    assert {member.restarts for member in many if member.start == "best"} == {1, 10}
+
+
+def test_members_that_never_ran_are_named():
+    found, _, _ = run(budget=31)
+    assert found.left_out == ("random",)
+    assert run(budget=32)[0].left_out == ()
+
+
+def test_a_start_is_where_the_best_so_far_is():
+    """A member that does not move returns its start: nothing gets better by it."""
+    still = Member("still", lambda: draw()._replace(step=lambda p, c, s: s), (), 1, 1,
+                   1, False, "best")  # fmt: skip
+    members = (*MEMBERS[:2], still)
+    x = inputs().clip(-2, 2)
+    threat = threat_model("l2", 0.3, lower=-2.0, upper=2.0)
+    found = attacks.compile_strongest(members, budget=25)(
+        parameters(), x, threat, key=jax.random.key(0)
+    )
+    before = found.member_precision[:2].min(axis=0)
+    assert (before < 1).any()
+    # Lost with its class, an input goes on from the best one of its class.
+    lost = before == 0
+    np.testing.assert_array_equal(found.member_precision[2][~lost], before[~lost])
 
 
 def test_every_member_compiles_once_however_few_inputs_are_left():

@@ -1,0 +1,198 @@
+"""The members of `strongest`: goals, stand-ins, starts and an evolution."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import optax
+
+from r2et_jax import programs, score
+from r2et_jax import saliency as saliency_lib
+from r2et_jax.attacks import goals, optimizers
+from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
+from r2et_jax.attacks.evolution import evolution
+from r2et_jax.attacks.registry import SURROGATE_RHO, Model, named_attack
+from r2et_jax.checks import check_count
+from r2et_jax.types import ApplyFn, SaliencyFn
+
+# Where a member starts: at the clean input, at the best one so far, or at the best one
+# so far of the clean class.
+STARTS = ("clean", "best", "same_class")
+_STEPS = 30
+_POPULATION = 20
+_RESTARTS = 10
+# Of the evolution, for each restart of the others.
+_GENERATIONS = 9
+# Members that start at random or go on from the best: their goal's weights are those of
+# P@k, the mean gap and a random target; start and first step are shares of the budget.
+_PRECISION, _GAP, _TARGET = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+_FAR, _NEAR = (1.0, 0.3), (0.3, 0.1)
+# Name -> start, and the settings of `drawn`: ρ, temperature, weights, start, step.
+_RUNS = {
+    "precision_rho10": ("clean", (10.0, 0.3, *_PRECISION, *_FAR)),
+    "mean_gap_rho10": ("clean", (10.0, 0.3, *_GAP, *_FAR)),
+    "precision_rho20": ("clean", (20.0, 0.3, *_PRECISION, *_FAR)),
+    "random_target_rho10": ("clean", (10.0, 0.3, *_TARGET, *_FAR)),
+    "precision_wide_rho10": ("clean", (10.0, 1.0, *_PRECISION, *_FAR)),
+    "mean_gap_rho5": ("clean", (5.0, 0.3, *_GAP, *_FAR)),
+    "precision_narrow_rho10": ("clean", (10.0, 0.1, *_PRECISION, *_FAR)),
+    "elite_rho20": ("best", (20.0, 0.1, *_PRECISION, *_NEAR)),
+    "elite_wide_rho10": ("best", (10.0, 0.3, *_PRECISION, *_NEAR)),
+}
+# Evaluations of one restart of all members, the random draws' included.
+_RESTART_COST = (len(_RUNS) + 1) * _STEPS + len(STARTS) * _GENERATIONS * _POPULATION
+# Evaluations for each input; the curve of P@k against them is flat by then on the
+# tabular networks (python -m experiments.evidence --claim=saturation).
+DEFAULT_BUDGET = 16_000
+
+
+class Member(NamedTuple):
+    """One member of the ensemble.
+
+    Attributes:
+      name: unique name.
+      build: `build(*settings) -> Attack`. Members that share it share one compiled
+        program, in which the settings are traced.
+      settings: numbers, such as the sharpness of a surrogate.
+      num_steps: steps of one run.
+      track_every: steps between two evaluations of P@k.
+      restarts: runs with fresh keys in one round.
+      once: whether later rounds leave it out, as it draws nothing.
+      start: one of `STARTS`.
+      step_cost: evaluations of a step.
+    """
+
+    name: str
+    build: Callable[..., Attack]
+    settings: tuple[float, ...]
+    num_steps: int
+    track_every: int
+    restarts: int
+    once: bool
+    start: str = "clean"
+    step_cost: int = 1
+
+    @property
+    def cost(self) -> int:
+        """Evaluations of one round for one input.
+
+        A gradient of the explanation counts one, and so does an explanation by itself:
+        a random draw, or a child of the evolution.
+        """
+        return self.num_steps * self.restarts * self.step_cost
+
+
+def default_ensemble(
+    apply: ApplyFn,
+    smoothed: Callable[[float], ApplyFn] | None = None,
+    *,
+    k: int,
+    explainer: Callable[..., SaliencyFn] = saliency_lib.gradient,
+    num_steps: int | None = None,
+    rho: float = SURROGATE_RHO,
+    budget: int = DEFAULT_BUDGET,
+) -> tuple[Member, ...]:
+    """Published attacks, short runs from random starts, elite runs, and an evolution.
+
+    Many short runs beat few long ones at equal cost: P@k falls by restarts, while a
+    run has settled after some thirty steps. Sharp surrogates (ρ = 10, 20) suit most
+    inputs; the others differ, so that their failures do too. Two members go on from
+    the best input so far. An evolution that crosses kinks finds what no gradient
+    does; it runs from the clean input, from the best, and with the class kept.
+
+    Args:
+      apply: the model.
+      smoothed: `smoothed(rho) -> apply` of the model with smooth activations of
+        sharpness ρ, which may be traced. By default, and where it is the model itself,
+        the stand-in that is read from the model's own program, `programs.smooth`.
+      k: size of the top set.
+      explainer: factory of the explanation, called with a score and `normalize=`.
+      num_steps: of the published attacks, as in `named_attack`.
+      rho: sharpness of the stand-in in `er_surrogate`.
+      budget: evaluations for each input that are planned for. Members draw ten random
+        starts in a round, or as many as let every member run once within the budget;
+        the evolution and the random draws are in proportion.
+
+    Returns:
+      Members, those that draw nothing first.
+
+    Raises:
+      ValueError: for a budget below 1, or k out of range (when traced).
+    """
+    check_count("budget", budget)
+    judged = explainer(score.log_odds(apply))
+
+    def stand_in(rho):
+        if smoothed is None or smoothed(rho) == apply:
+            return programs.smooth(apply, rho=rho)
+        return smoothed(rho)
+
+    decay = optax.cosine_decay_schedule(1.0, _STEPS)
+
+    def drawn(rho, temperature, precision, gap, target, share, step_size):
+        goal = goals.mixture(
+            (
+                goals.smooth_precision(temperature=temperature),
+                goals.mean_gap(),
+                goals.random_target(),
+            ),
+            (precision, gap, target),
+        )
+        return gradient_attack(
+            apply,
+            judged,
+            goal,
+            k=k,
+            optimizer=optimizers.steepest(lambda count: step_size * decay(count)),
+            attack_saliency=explainer(score.log_odds(stand_in(rho))),
+            random_start=share,
+        )
+
+    def evolve(keep_class):
+        return evolution(
+            apply, judged, k=k, population=_POPULATION, keep_class=keep_class > 0
+        )
+
+    members = []
+    for name in ("er", "er_surrogate"):
+        named = named_attack(
+            name,
+            Model(apply, stand_in(rho)),
+            k=k,
+            explainer=explainer,
+            num_steps=num_steps,
+        )
+        build = functools.partial(lambda attack: attack, named.attack)
+        members.append(
+            Member(name, build, (), named.num_steps, named.track_every, 1, True)
+        )
+    fixed = round_cost(members)
+    restarts = min(max((budget - fixed) // _RESTART_COST, 1), _RESTARTS)
+    members += [
+        Member(name, drawn, settings, _STEPS, 3, restarts, False, start)
+        for name, (start, settings) in _RUNS.items()
+    ]
+    members += [
+        Member(
+            f"evolution_{start}",
+            evolve,
+            (float(start == "same_class"),),
+            _GENERATIONS * restarts,
+            _GENERATIONS * restarts,
+            1,
+            False,
+            start,
+            _POPULATION,
+        )
+        for start in STARTS
+    ]
+    draw = functools.partial(random_search, apply, judged, k=k)
+    members.append(Member("random", draw, (), _STEPS * restarts, 1, 1, True))
+    return tuple(members)
+
+
+def round_cost(members: Sequence[Member]) -> int:
+    """Evaluations for each input with which every member runs once."""
+    return sum(member.cost for member in members)

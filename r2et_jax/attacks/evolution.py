@@ -1,0 +1,210 @@
+"""A search by evaluations of the explanation alone: evolution that crosses kinks.
+
+The explanation of a piecewise-linear network is constant between its kinks, so that a
+gradient of the ranking is zero and that of a smooth stand-in only a hint. What changes
+the ranking there is to step over a kink. The moves here do so one unit at a time,
+beside noise and crossover, and fitness looks at the next swap of two features.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from r2et_jax import programs
+from r2et_jax import threat as threat_lib
+from r2et_jax.attacks.descent import Attack, clean_context
+from r2et_jax.checks import check_count
+from r2et_jax.ranking import top_k_mask
+from r2et_jax.score import predicted_class
+from r2et_jax.types import ApplyFn, Array, SaliencyFn
+
+# Beyond the kink by so much of its distance, and noise of so much of the budget.
+_BEYOND = 0.2
+_NOISE = (1e-3, 1.0)
+# Shares of the moves, and of children whose base is the member itself.
+_MIXED, _SHAKEN, _OWN = 0.3, 0.1, 0.8
+# Projections on the ball undo a part of a crossing, which is then done again.
+_CROSSINGS = 4
+
+
+class Population(NamedTuple):
+    """Where an evolution on one input stands: a `State` with a population.
+
+    Attributes:
+      perturbed: the fittest admissible input so far [n].
+      objective: its fitness, see `swap_distance`.
+      num_vanished: zero; there are no gradients.
+      key: for the next generation.
+      members: admissible inputs [P, n].
+      fitness: their fitness [P].
+    """
+
+    perturbed: Array
+    objective: Array
+    num_vanished: Array
+    key: Array
+    members: Array
+    fitness: Array
+
+
+def swap_distance(values: Array, mask: Array, *, k: int) -> Array:
+    """How much of a top set is left, and how far the next swap of two features is.
+
+    #(T ∩ T′) + g/(1 + g) with g = (min of I over T ∩ T′ − max of I outside T and T′),
+    in units of the mean saliency. Below 1 nothing of the top set is left.
+
+    Args:
+      values: explanation of a perturbed input [n].
+      mask: the clean top-k set T, boolean [n].
+      k: size of the top set.
+
+    Returns:
+      Scalar in [0, k + 1); ∞ where a value is not finite.
+    """
+    now = top_k_mask(values, k=k) & (values > 0)
+    kept, out = mask & now, ~mask & ~now
+    weakest = jnp.min(jnp.where(kept, values, jnp.inf))
+    strongest = jnp.max(jnp.where(out, values, 0))
+    mean = jnp.mean(values)
+    gap = jnp.maximum(weakest - strongest, 0) / jnp.where(mean > 0, mean, 1)
+    count = jnp.sum(kept, dtype=values.dtype)
+    left = count + jnp.where(count > 0, gap / (1 + gap), 0)
+    return jnp.where(jnp.all(jnp.isfinite(values)), left, jnp.inf)
+
+
+def evolution(
+    apply: ApplyFn,
+    saliency: SaliencyFn,
+    *,
+    k: int,
+    population: int = 20,
+    keep_class: Array | bool = False,
+) -> Attack:
+    """Evolution on the ranking of an explanation, by evaluations of it alone.
+
+    Each generation makes one child of every member and keeps the better of the two. A
+    child is, from a base that is the member itself or, in a fifth, the fittest one,
+
+    * in .6 x′ − (1 + u)·z·w/‖w‖², u in 0 … .2: across one kink of the model, alternated
+      with the projection on the threat model, as it would undo a part of the move;
+    * in .3 a mixture of two members, feature by feature;
+    * in .1 x′ + noise of a size drawn log-uniformly in .001 … 1 of the budget.
+
+    The kinks are read from the model's own program; of a model without any the first
+    are noise too. Where the class is kept, an input of
+    another class is less fit than any other.
+
+    Args:
+      apply, saliency, k: as in `gradient_attack`.
+      population: members P ≥ 2; a generation takes P explanations and P crossings.
+      keep_class: whether the predicted class is kept also where the threat model
+        leaves it free; may be traced.
+
+    Returns:
+      `Attack`; `start`, if given, is one member, and the others lie around it.
+
+    Raises:
+      ValueError: for a population below 2.
+
+    Source: ours; differential evolution of Storn & Price 1997 without its differences.
+    """
+    check_count("population", population)
+    if population < 2:
+        raise ValueError(f"population must be at least 2, got {population}")
+    prepare = clean_context(apply, saliency, k)
+    switches, cross = programs.kinks(apply), programs.crossing(apply)
+
+    def num_kinks(params, x):
+        return jax.eval_shape(switches, params, x).shape[0]
+
+    def fitness(params, context, x):
+        values = saliency(params, x, context.target).ravel()
+        left = swap_distance(values, context.top_mask, k=k)
+        clean_class = predicted_class(context.clean_logits)
+        changed = predicted_class(apply(params, x)) != clean_class
+        kept = keep_class | (context.threat.prediction == "same_class")
+        left += jnp.where(changed & kept, k + 1, 0).astype(left.dtype)
+        return left
+
+    def noisy(context, x, key):
+        direction_key, size_key = jax.random.split(key)
+        draw = threat_lib.sample_boundary(
+            context.threat, context.clean, key=direction_key
+        )
+        low, high = (jnp.log(jnp.asarray(s, x.dtype)) for s in _NOISE)
+        size = jnp.exp(jax.random.uniform(size_key, (), x.dtype, low, high))
+        return x + size * (draw - context.clean)
+
+    def init(params, x, target, threat, /, *, key, start=None):
+        context = prepare(params, x, target, threat)
+        start = x if start is None else start
+        key, around_key = jax.random.split(key)
+        keys = jax.random.split(around_key, population - 1)
+
+        def around(key):
+            return threat_lib.project(threat, noisy(context, start, key), x)
+
+        members = jnp.concatenate([start[None], jax.vmap(around)(keys)])
+        values = jax.vmap(lambda x: fitness(params, context, x))(members)
+        best = jnp.argmin(values)
+        zero = jnp.zeros((), jnp.int32)
+        state = Population(members[best], values[best], zero, key, members, values)
+        return context, state
+
+    def across(params, context, base, unit_key, far_key):
+        """Base on the other side of one of its kinks, if the budget allows it."""
+        unit = jax.random.randint(unit_key, (), 0, num_kinks(params, base))
+        z, w = cross(params, base, unit)
+        beyond = _BEYOND * jax.random.uniform(far_key, (), base.dtype) * jnp.abs(z)
+        point = base
+        for _ in range(_CROSSINGS):
+            # The kink's hyperplane at the base; nothing is evaluated again.
+            now = jnp.sign(z) * (z + jnp.sum(w * (point - base)))
+            left = jnp.where(now > 0, now + beyond, 0)
+            toward = threat_lib.admissible_gradient(
+                context.threat, jnp.sign(z) * w, point, context.clean
+            )
+            square = jnp.sum(toward**2)
+            step = left / jnp.where(square > 0, square, 1)
+            point = threat_lib.project(
+                context.threat, point - step * toward, context.clean
+            )
+        return point
+
+    def child(params, context, state, i, key):
+        keys = jax.random.split(key, 7)
+        own = jax.random.bernoulli(keys[0], _OWN)
+        base = jnp.where(own, state.members[i], state.perturbed)
+        mate = state.members[jax.random.randint(keys[1], (), 0, population)]
+        mixed = jnp.where(jax.random.bernoulli(keys[2], 0.5, base.shape), base, mate)
+        kind = jax.random.uniform(keys[3], (), base.dtype)
+        made = jnp.where(kind < _MIXED, mixed, noisy(context, base, keys[4]))
+        made = threat_lib.project(context.threat, made, context.clean)
+        if num_kinks(params, base):
+            crossed = across(params, context, base, keys[5], keys[6])
+            made = jnp.where(kind < _MIXED + _SHAKEN, made, crossed)
+        return made, fitness(params, context, made)
+
+    def step(params, context, state, /):
+        key, draw_key = jax.random.split(state.key)
+        keys = jax.random.split(draw_key, population)
+        make = jax.vmap(child, (None, None, None, 0, 0))
+        index = jnp.arange(population)
+        made, values = make(params, context, state, index, keys)
+        better = values <= state.fitness
+        members = jnp.where(better[:, None], made, state.members)
+        values = jnp.where(better, values, state.fitness)
+        best = jnp.argmin(values)
+        return Population(
+            perturbed=members[best],
+            objective=values[best],
+            num_vanished=state.num_vanished,
+            key=key,
+            members=members,
+            fitness=values,
+        )
+
+    return Attack(init, step, apply, saliency, k)
