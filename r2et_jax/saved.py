@@ -21,7 +21,7 @@ class Saved(NamedTuple):
       model: Flax module; `model.apply(params, x)` gives the logits.
       params: its parameters, NumPy arrays.
       description: JSON object, with the module's class and attributes under
-        "architecture".
+        "architecture" and the SHA-256 of the parameters under "params_sha256".
     """
 
     model: nn.Module
@@ -44,8 +44,8 @@ def save(
       description: JSON object: configuration, choices, metrics.
 
     Raises:
-      ValueError: for a model that cannot be described, or a description of another
-        architecture.
+      ValueError: for a model that cannot be described, a description of another
+        architecture, or a folder whose description.json is damaged.
     """
     architecture = registry.describe(model)
     told = (description or {}).get(_ARCHITECTURE, architecture)
@@ -61,7 +61,8 @@ def load(folder: str | os.PathLike[str]) -> Saved:
 
     Raises:
       FileNotFoundError: if the folder holds no saved model.
-      ValueError: if what is there cannot be read, or does not name its architecture.
+      ValueError: if what is there cannot be read, is not what was written, or does not
+        name its architecture.
 
     Example:
       >>> import tempfile, jax, numpy as np

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,18 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from r2et_jax.training.packing import params_sha256
 from r2et_jax.types import Params
 
-_PARAMS = "params"
 _DESCRIPTION = "description.json"
-# Names the folder of the parameters, in the description as it is stored.
+# Names the folder of the parameters, in the description as it is stored. Of no other
+# form, so that nothing outside of the model's folder is read or deleted.
 _POINTER = "params_folder"
+_PARAMS = "params"
+_FORM = re.compile(rf"{_PARAMS}(-[0-9a-f]{{12}})?")
+_PARAMS_SHA256 = "params_sha256"
+_FILES_SHA256 = "files_sha256"  # of the folder of the parameters
+_SHA256 = "description_sha256"
 
 
 def save_model(
@@ -32,51 +41,163 @@ def save_model(
     Args:
       folder: where to write; a model that is there already is replaced.
       params: pytree of arrays in nested dicts.
-      description: JSON object: configuration, choices, metrics.
+      description: JSON object: configuration, choices, metrics. The SHA-256 of the
+        parameters is added as "params_sha256".
+
+    Raises:
+      ValueError: for parameters in another structure, or if the folder holds a damaged
+        description.json; nothing is touched.
+      OSError: if it cannot be written, with the path.
     """
     folder = Path(folder).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    earlier = _earlier(folder)
+    _check_nested(params)
+    params = jax.tree.map(np.asarray, params)
     name = f"{_PARAMS}-{uuid.uuid4().hex[:12]}"
-    text = json.dumps({**description, _POINTER: name}, indent=1, sort_keys=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder / name, jax.tree.map(np.asarray, params))
+    # As it comes back from JSON: lists for tuples, text for keys.
+    stored = json.loads(json.dumps(description))
+    stored |= {_PARAMS_SHA256: params_sha256(params), _POINTER: name}
+    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{name}.json"
-    partial.write_text(text, encoding="utf-8")
-    earlier = _pointer(folder)
-    os.replace(partial, folder / _DESCRIPTION)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder / name, params)
+        stored[_FILES_SHA256] = files_sha256(folder / name)
+        stored[_SHA256] = _digest(stored)
+        write_text(partial, json.dumps(stored, indent=1))
+        os.replace(partial, folder / _DESCRIPTION)
+    except Exception:  # disk full: leave nothing behind
+        partial.unlink(missing_ok=True)
+        for path in folder.glob(f"{name}*"):
+            shutil.rmtree(path, ignore_errors=True)
+        raise
     # That one alone: another process may be writing beside us.
     if earlier is not None:
         shutil.rmtree(folder / earlier, ignore_errors=True)
-
-
-def _pointer(folder: Path) -> str | None:
-    """Name of the folder of the parameters of the model that is there, if any."""
-    try:
-        text = (folder / _DESCRIPTION).read_text(encoding="utf-8")
-        return json.loads(text).get(_POINTER, _PARAMS)
-    except (OSError, ValueError, AttributeError):
-        return None
 
 
 def load_model(folder: str | os.PathLike[str]) -> tuple[Params, dict[str, Any]]:
     """Read what `save_model` wrote.
 
     Returns:
-      The parameters as NumPy arrays, and the description.
+      The parameters as NumPy arrays, and the description, with their "params_sha256".
 
     Raises:
       FileNotFoundError: if the folder holds no saved model.
-      ValueError: if what is there cannot be read.
+      ValueError: if what is there cannot be read, or is not what was written.
     """
     folder = Path(folder).absolute()
-    if not (folder / _DESCRIPTION).is_file():
-        raise FileNotFoundError(f"no saved model in {folder}")
+    stored = _stored(folder)
+    name = _params_folder(folder, stored)
+    del stored[_POINTER]
+    files = stored.pop(_FILES_SHA256, None)
+    # Before Orbax reads them: what it does with damaged files is not bounded.
+    if files is not None and files != files_sha256(folder / name):
+        raise _damaged(folder, f"the files in {name} do not match their SHA-256")
     try:
-        description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-        name = description.pop(_POINTER, _PARAMS)
         with ocp.StandardCheckpointer() as checkpointer:
             params = checkpointer.restore(folder / name)
+        params = jax.tree.map(np.asarray, params)
+        found = params_sha256(params)
     # Whatever Orbax meets in torn files: it has no error of its own for them.
     except Exception as error:
-        raise ValueError(f"the saved model in {folder} is damaged: {error}") from error
-    return jax.tree.map(np.asarray, params), description
+        raise _damaged(folder, error) from error
+    if _PARAMS_SHA256 not in stored:
+        warnings.warn(
+            f"the model in {folder} was saved without {_PARAMS_SHA256}: whether its "
+            "parameters are those that were saved is not known",
+            stacklevel=2,
+        )
+    elif stored[_PARAMS_SHA256] != found:
+        raise _damaged(
+            folder,
+            f"its parameters have another {_PARAMS_SHA256} than its description says, "
+            f"{found[:12]}…, not {str(stored[_PARAMS_SHA256])[:12]}…",
+        )
+    return params, stored
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is on disk on return; an OSError names its path."""
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def files_sha256(folder: Path) -> str:
+    """SHA-256 over the names and bytes of all files in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = str(path.relative_to(folder)).encode()
+        with open(path, "rb") as file:
+            own = hashlib.file_digest(file, "sha256").digest()
+        digest.update(hashlib.sha256(name).digest() + own)
+    return digest.hexdigest()
+
+
+def _check_nested(params: Params) -> None:
+    """Raise unless parameters come back from Orbax as they are."""
+    for path, _ in jax.tree_util.tree_leaves_with_path(params):
+        for key in path:
+            if not isinstance(getattr(key, "key", None), str):
+                shown = jax.tree_util.keystr(path)
+                raise ValueError(f"params must be nested dicts, got a leaf at {shown}")
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    """The description as it stands in the file, sound.
+
+    Raises:
+      FileNotFoundError: if the folder holds no saved model.
+      ValueError: if it is damaged.
+    """
+    path = folder / _DESCRIPTION
+    if not path.is_file():
+        raise FileNotFoundError(f"no saved model in {folder}")
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(folder, f"{_DESCRIPTION} is no JSON: {error}") from error
+    if not isinstance(stored, dict):
+        kind = type(stored).__name__
+        raise _damaged(folder, f"{_DESCRIPTION} must hold a JSON object, got a {kind}")
+    told = stored.pop(_SHA256, None)
+    if told is not None and told != _digest(stored):
+        raise _damaged(folder, f"{_DESCRIPTION} does not match its {_SHA256}")
+    return stored
+
+
+def _params_folder(folder: Path, stored: dict[str, Any]) -> str:
+    """Name of the folder of the parameters, which lies in the model's own."""
+    name = stored.setdefault(_POINTER, _PARAMS)
+    if not isinstance(name, str) or not _FORM.fullmatch(name):
+        raise _damaged(
+            folder,
+            f"{_POINTER} must be a name such as {_PARAMS}-0123456789ab, got {name!r}",
+        )
+    if (folder / name).is_symlink():
+        raise _damaged(folder, f"{_POINTER} {name!r} is a link to another folder")
+    return name
+
+
+def _earlier(folder: Path) -> str | None:
+    """Folder of the parameters of the model that is there, if any."""
+    try:
+        return _params_folder(folder, _stored(folder))
+    except FileNotFoundError:
+        return None
+
+
+def _damaged(folder: Path, why: Any) -> ValueError:
+    return ValueError(
+        f"the saved model in {folder} is damaged: {why}; delete {folder} to save or "
+        "train it again"
+    )
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

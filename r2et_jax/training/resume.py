@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from r2et_jax.checks import check_count
+from r2et_jax.training.checkpoint import files_sha256, write_text
 from r2et_jax.training.packing import Spec, pack, spec, unpack
 
 try:
@@ -119,6 +120,7 @@ class Checkpoints:
                 # One byte more: Orbax refuses an array without elements.
                 padded = np.append(data, np.uint8(0))
                 checkpointer.save(partial / _ARRAYS, {"bytes": padded})
+            record["files_sha256"] = files_sha256(partial / _ARRAYS)
             _write_record(partial, record)
             os.replace(partial, self.folder / name)
             whole = [path for path in saved if path.name not in self._damaged]
@@ -241,14 +243,15 @@ def _sha256(data: bytes | np.ndarray) -> str:
 def _write_record(folder: Path, content: dict[str, Any]) -> None:
     stored = {"sha256": _sha256(_canonical(content)), "content": content}
     text = json.dumps(stored, indent=1, sort_keys=True)
-    (folder / _RECORD).write_text(text, encoding="utf-8")
+    write_text(folder / _RECORD, text)
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
     """The record of a checkpoint; ValueError or OSError if it is damaged."""
     stored = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
     content = stored.get("content") if isinstance(stored, dict) else None
-    if not content or stored.get("sha256") != _sha256(_canonical(content)):
+    told = stored.get("sha256") if isinstance(content, dict) else None
+    if told != _sha256(_canonical(content)):
         raise ValueError(f"{_RECORD} does not match its SHA-256")
     return content
 
@@ -256,6 +259,10 @@ def _read_record(folder: Path) -> dict[str, Any]:
 def _read(folder: Path) -> tuple[dict[str, Any], np.ndarray]:
     """Record and bytes of a checkpoint; any exception at all if it is damaged."""
     record = _read_record(folder)
+    # Before Orbax reads them: what it does with damaged files is not bounded.
+    files = record.get("files_sha256")
+    if files is not None and files != files_sha256(folder / _ARRAYS):
+        raise ValueError("the files of the arrays do not match their SHA-256")
     with ocp.StandardCheckpointer() as checkpointer:
         data = np.asarray(checkpointer.restore(folder / _ARRAYS)["bytes"])[:-1]
     if record["leaves_sha256"] != _sha256(data):

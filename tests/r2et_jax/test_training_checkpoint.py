@@ -316,7 +316,7 @@ def test_an_interrupted_save_leaves_those_before(tmp_path, monkeypatch, where):
     with monkeypatch.context() as patch:
         target, name = {
             "arrays": (resume.ocp.StandardCheckpointer, "save"),
-            "record": (resume.Path, "write_text"),
+            "record": (resume, "write_text"),
             "appearing": (resume.os, "replace"),
             "removing": (resume.shutil, "rmtree"),
         }[where]
