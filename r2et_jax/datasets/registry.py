@@ -92,7 +92,7 @@ def load(
       fold: of the cross-validation of graphs, 0 … 4; 0 for all others.
 
     Returns:
-      A validated `Dataset`, or for pairs a validated `PairDataset`.
+      A validated `Dataset`, or for pairs a validated `PairDataset`, of that name.
 
     Raises:
       ValueError: an unknown name or fold, or a file that is not sound.
@@ -104,6 +104,11 @@ def load(
       >>> load("breast_cancer").name
       'breast_cancer'
     """
+    # Not the name that the file says of itself, which two files may share.
+    return _load(name, data_dir=data_dir, fold=fold)._replace(name=name)
+
+
+def _load(name: str, *, data_dir: str | Path, fold: int) -> Dataset | PairDataset:
     if name not in known() and name in prepared(data_dir):
         return load_pairs_npz(Path(data_dir) / f"{name}.npz", fold=fold)
     check_in("dataset", name, (*known(), *prepared(data_dir)))

@@ -206,6 +206,18 @@ def test_file_gives_back_what_was_saved(truth, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["own.npz"]
 
 
+def test_the_name_on_disk_is_the_name(tmp_path):
+    """Two files of the same inner name are two data sets."""
+    table = small_graphs(name="cohort")
+    inputs = table.inputs.copy()
+    inputs[inputs > 0] *= 0.5
+    save_pairs_npz(tmp_path / "cohort.npz", table._replace(inputs=inputs))
+    save_pairs_npz(tmp_path / "cohort_2023.npz", table)
+    one, two = (load(name, data_dir=tmp_path) for name in ("cohort", "cohort_2023"))
+    assert (one.name, two.name) == ("cohort", "cohort_2023")
+    assert fingerprint(one) != fingerprint(two)
+
+
 def test_images_are_kept_as_bytes(tmp_path):
     table = digits()
     whole = np.rint(table.inputs * 16).astype(np.float32) * 15 / np.float32(255)
