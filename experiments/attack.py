@@ -77,7 +77,9 @@ def main(argv):
     ]
     config = parts.with_choices(common.config, chosen, ("epsilon",))
     folder, store = setup.open_folder(
-        common._replace(config=config), experiment=FLAGS.experiment
+        common._replace(config=config),
+        (part.found for part in chosen),
+        experiment=FLAGS.experiment,
     )
     evaluators: dict[Any, Evaluator] = {}
     for subject in subjects:
@@ -141,6 +143,12 @@ def _subjects(common) -> list[Subject]:
             module = views.anywhere(module)
         subjects.append(
             Subject(data, module, model.params, sizes, chosen.own.epsilon, fields)
+        )
+    kinds = {subject.data.view.kind for subject in subjects}
+    for value in parts.of_graphs().values():
+        names = tuple({subject.data.name for subject in subjects})
+        parts.check_use(
+            "absent_edges", value, "graph", kinds, common._replace(datasets=names)
         )
     return subjects
 

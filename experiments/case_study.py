@@ -38,6 +38,7 @@ from experiments.common.evaluation import STRONGEST, compiled_attack
 from experiments.common.fitting import LOGISTIC
 from experiments.common.problems import Problem
 from experiments.common.progress import track
+from experiments.common.records import MEASURED
 from r2et_jax import attacks, checks, objectives
 
 FLAGS = flags.define_common(
@@ -111,6 +112,13 @@ def main(argv):
         parts.choose_largest(found, common)
         for found in parts.problems(common, folds=(0,))
     ]
+    for found, _ in chosen:
+        size = len(found.dataset.test.y)
+        if count > size:
+            raise ValueError(
+                f"--num_examples={count} is too many: {found.name} has {size} test "
+                "inputs"
+            )
     folder, store = parts.start(
         chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
     )
@@ -223,7 +231,7 @@ def _choose_examples(study, count, folder, store):
         shared = {
             name: value
             for name, value in whole.items()
-            if name not in ("metric", "value", "stderr", "n", "note", "cell_left")
+            if name not in ("metric", *MEASURED)
         }
         store.append(
             [

@@ -57,7 +57,9 @@ def main(argv):
         attacks=(STRONGEST,),
     )
     chosen = [parts.choose(problem(data), common) for data in setup.load(common)]
-    folder, store = setup.open_folder(common, experiment=FLAGS.experiment)
+    folder, store = setup.open_folder(
+        common, (part.found for part in chosen), experiment=FLAGS.experiment
+    )
     for found, own, k in parts.in_turn(chosen):
         _measure_dataset(found, k, own, store)
     for path in certify_report.write_report(folder, store, common):

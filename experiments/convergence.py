@@ -83,7 +83,9 @@ def main(argv):
     if common.epsilon:
         raise ValueError("--epsilon has no use here: the region is unbounded")
     chosen = [parts.choose(problem(data), common) for data in setup.load(common)]
-    folder, store = setup.open_folder(common, experiment=FLAGS.experiment)
+    folder, store = setup.open_folder(
+        common, (part.found for part in chosen), experiment=FLAGS.experiment
+    )
     for found, own, k in parts.in_turn(chosen):
         _measure_dataset(found, k, own, store)
     for path in write_report(folder, store, common):

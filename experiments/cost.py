@@ -29,6 +29,7 @@ from experiments.common import (
     tables,
 )
 from experiments.common.cost_parts import PARTS, SIZES, Setting
+from experiments.common.problems import problem
 from r2et_jax import attacks, checks, datasets, objectives, plots
 
 EXPERIMENT = "cost"
@@ -288,6 +289,18 @@ def read_settings(common: flags.Common) -> list[Setting]:
     ]  # fmt: skip
 
 
+def _data_sha256(common: flags.Common) -> dict[str, str]:
+    """Of the data sets that are there: images that are not have random inputs."""
+    found = {}
+    for name in common.datasets:
+        try:
+            loaded = datasets.load(name, data_dir=common.data_dir)
+        except FileNotFoundError:
+            continue
+        found[name] = problem(loaded).fingerprint
+    return found
+
+
 def _check_asked(name: str, known: Sequence[str]) -> None:
     """Raise if a list flag was given and asks for more than is measured on images."""
     for entry in absl_flags.FLAGS[name].value or ():
@@ -311,10 +324,14 @@ def main(argv) -> None:
         attacks=attacks.NAMES,
     )
     settings = read_settings(common)
+    data = _data_sha256(common)
     folder = output.prepare_output_dir(
-        common.output_dir, common.config, experiment=EXPERIMENT
+        common.output_dir, common.config, experiment=EXPERIMENT, data=data
     )
-    store = records.RecordStore(folder / "records.jsonl")
+    store = records.RecordStore(
+        folder / output.RECORDS,
+        data={(name, None): sha256 for name, sha256 in data.items()},
+    )
     missing, skipped = (), ""
     if importlib.util.find_spec("torch") is None:
         missing = ("throughput_ratio",)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import ast
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -28,6 +28,7 @@ from experiments.common import (
     exhibit,
     flags,
     jobs,
+    locks,
     output,
     parts,
     protocol,
@@ -39,6 +40,7 @@ from r2et_jax import checks, datasets
 EXPERIMENT = "reproduce"
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _MEMORY = 5 * 2**30  # of a process, at most
+_MOST_WORKERS = 1024
 _DONE = "done.json"
 # Time of a preset and of a kind of data, in that of a table at the preset standard.
 _EFFORT = {"smoke": 0.1, "standard": 1.0, "paper": 20.0}
@@ -82,12 +84,14 @@ class Data(NamedTuple):
       num_inputs: of training.
       k: its own size of the top set.
       largest_k: above it nothing is left to rank.
+      sha256: of the data, of graphs of the first fold.
     """
 
     kind: str
     num_inputs: int
     k: int
     largest_k: int
+    sha256: str
 
 
 _MANY = (10, 30, 100)
@@ -159,11 +163,12 @@ def main(argv):
     workers = absl_flags.FLAGS["workers"].value
     if workers is None:
         workers = jobs.workers_by_memory(_MEMORY)
-    checks.check_count("workers", workers)
+    flags.check_range("workers", workers, minimum=1, maximum=_MOST_WORKERS)
     # Before any long work: data that were not prepared, folders that cannot be made.
     data = {name: _look(name, common.data_dir) for name in common.datasets}
     common = common._replace(output_dir=common.output_dir.resolve())
     common.output_dir.mkdir(parents=True, exist_ok=True)
+    locks.hold(common.output_dir)
     run = absl_flags.FLAGS["run"].value
     cells = _cells(names, data, few=run and common.preset != "paper")
     if not run:
@@ -178,8 +183,12 @@ def main(argv):
         ]
         print("\n".join(map(str, write_page(cells, {}, common, data))))
         return
-    planned = [_job(part, name, common, data[name]) for part, name in cells]
-    missing = [job for job in planned if not _is_done(job)]
+    planned = {
+        (part, name): _job(part, name, common, data[name], asked=names)
+        for part, name in cells
+    }
+    marks = {job.name: _mark(job, data[name]) for (_, name), job in planned.items()}
+    missing = [job for job in planned.values() if not _is_done(job, marks[job.name])]
     if len(missing) < len(planned):
         print(f"{len(planned) - len(missing)} of {len(planned)} were done before")
     failed = {}
@@ -189,7 +198,7 @@ def main(argv):
             failed[job.name] = status
         else:
             marker = job.log.with_name(_DONE)
-            output.write_text_atomic(marker, json.dumps(_mark(job)) + "\n")
+            output.write_text_atomic(marker, json.dumps(marks[job.name]) + "\n")
 
     waiting = {job.name for job in missing}
     missing = [
@@ -214,7 +223,7 @@ def _look(name: str, data_dir) -> Data:
     kind = "single" if alone else found.view.kind
     k = protocol.TABULAR_K if found.k is None else found.k
     checks.check_k(k, found.num_features)
-    return Data(kind, len(loaded.train.y), k, found.largest_k)
+    return Data(kind, len(loaded.train.y), k, found.largest_k, found.fingerprint)
 
 
 def _cells(names, data, *, few) -> list[tuple[str, str]]:
@@ -251,7 +260,9 @@ def _folder(part: str, name: str, common) -> Path:
     return common.output_dir / part / name
 
 
-def _command(part: str, name: str, common, *, data: Data, folder: Path) -> list[str]:
+def _command(
+    part: str, name: str, common, *, data: Data, folder: Path, asked: Sequence[str]
+) -> list[str]:
     """The command for one part alone, whose every flag is given by name."""
     found = [f"--datasets={name}", f"--preset={common.preset}"]
     if absl_flags.FLAGS["seeds"].value is not None and not PARTS[part].alone:
@@ -259,7 +270,9 @@ def _command(part: str, name: str, common, *, data: Data, folder: Path) -> list[
     found += [f"--data_dir={common.data_dir}", f"--models_dir={common.models_dir}"]
     found += _own_flags(part, data)
     if source := PARTS[part].records:
-        found.append(f"--records={_folder(source, name, common)}")
+        there = _folder(source, name, common)
+        if source in asked or (there / "config.json").is_file():
+            found.append(f"--records={there}")
     return ["-m", f"experiments.{_module(part)}", *found, f"--output_dir={folder}"]
 
 
@@ -274,12 +287,12 @@ def _module(part: str) -> str:
     return PARTS[part].experiment or part
 
 
-def _job(part: str, name: str, common, data: Data) -> jobs.Job:
+def _job(part: str, name: str, common, data: Data, asked: Sequence[str]) -> jobs.Job:
     folder = _folder(part, name, common)
     absolute = common._replace(
         data_dir=common.data_dir.resolve(), models_dir=common.models_dir.resolve()
     )
-    arguments = _command(part, name, absolute, data=data, folder=folder)
+    arguments = _command(part, name, absolute, data=data, folder=folder, asked=asked)
     after = () if part == "robustness" else (f"robustness {name}",)
     return jobs.Job(
         f"{part} {name}",
@@ -291,19 +304,23 @@ def _job(part: str, name: str, common, data: Data) -> jobs.Job:
     )
 
 
-def _mark(job: jobs.Job) -> dict[str, object]:
-    return {"command": list(job.command[1:]), **output.environment()}
+def _mark(job: jobs.Job, data: Data) -> dict[str, object]:
+    return {
+        "command": list(job.command[1:]),
+        "data_sha256": data.sha256,
+        **output.environment(),
+    }
 
 
-def _is_done(job: jobs.Job) -> bool:
-    """Whether the same command ended well before, with the same software."""
+def _is_done(job: jobs.Job, mark: dict[str, object]) -> bool:
+    """Whether the same command ended well before, with the same data and software."""
     try:
         found = json.loads(job.log.with_name(_DONE).read_text(encoding="utf-8"))
         exhibit.read(job.log.parent)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return False
-    revision = found.get("git_revision") or "-dirty"
-    return found == _mark(job) and not revision.endswith("-dirty")
+    revision = mark["git_revision"] or "-dirty"
+    return found == mark and not revision.endswith("-dirty")
 
 
 def write_page(cells, failed, common, data) -> list[Path]:

@@ -84,7 +84,8 @@ def main(argv):
     asked = common.datasets
     # Only tables have categories: runs of pairs do not differ by what is said of them.
     tables = set(asked) & set(datasets.names())
-    reduced = _reference_methods(common) if tables else ()
+    reduced = _reference_methods(common)
+    reduced = reduced if tables else ()
     if reduced:
         found = (name + datasets.REFERENCE_SUFFIX for name in asked)
         more = tuple(n for n in found if n in datasets.names() and n not in asked)
@@ -113,6 +114,12 @@ def _reference_methods(common) -> tuple[str, ...]:
     given = absl_flags.FLAGS["reference_methods"].value
     if given is not None:
         names = [name for name in given if name]
+        reduced = [name + datasets.REFERENCE_SUFFIX for name in common.datasets]
+        if names and not set(reduced) & set(datasets.names()):
+            raise ValueError(
+                "--reference_methods is for tables with categories, "
+                f"{','.join(common.datasets)} has none: got {','.join(names)}"
+            )
         known = (*objectives.NAMES, LOGISTIC)
         return flags.parse_names("reference_methods", names, known=known, sums=True)
     if common.preset == "smoke":

@@ -33,6 +33,7 @@ from experiments.common import (
 )
 from experiments.common.evaluation import STRONGEST, Evaluator
 from experiments.common.fitting import LOGISTIC
+from experiments.common.known import Known
 from experiments.common.measured import measured
 from experiments.common.records import RecordStore
 from experiments.common.robustness_results import family
@@ -98,37 +99,17 @@ def main(argv):
     chosen = [
         parts.choose_largest(found, common, names) for found in parts.problems(common)
     ]
+    known = Known(
+        absl_flags.FLAGS["records"].value, common, (part.found for part in chosen)
+    )
     folder, store = parts.start(
         chosen, common, experiment=FLAGS.experiment, own=_LARGEST
     )
-    known = _Known(absl_flags.FLAGS["records"].value)
     for found, own, k in parts.in_turn(chosen):
         _measure_dataset(found, k, own, store, known)
     written, groups = parts.write_reports(folder, store, chosen, _LARGEST, write_report)
     written.append(_exhibit(folder, store, groups, written))
     print("\n".join(map(str, written)))
-
-
-class _Known:
-    """What a run of robustness has measured: the same numbers, to the last bit."""
-
-    def __init__(self, folder: str | None):
-        path = Path(folder or "") / "records.jsonl"
-        there = folder is not None and path.is_file()
-        self.store = RecordStore(path) if there else None
-
-    def of(self, cell) -> list[dict[str, Any]] | None:
-        """The records of a cell, None where one is missing."""
-        if self.store is None:
-            return None
-        same = {name: cell[name] for name in cell if name != "experiment"}
-        found = self.store.select(**same, metric=_KEPT)
-        clean = {**same, "attack": "none", "epsilon": 0.0}
-        found += self.store.select(**clean, metric="auc")
-        if {record["metric"] for record in found} != {*_KEPT, "auc"}:
-            return None
-        rest = ({n: v for n, v in r.items() if n != "cell_left"} for r in found)
-        return [{**record, **cell} for record in rest]
 
 
 def _measure_dataset(found, k, common, store, known):
@@ -146,7 +127,7 @@ def _measure_dataset(found, k, common, store, known):
         cell = {**one.fields, "attack": attack, "epsilon": epsilon}
         if store.has(**cell):
             continue
-        if (shared := known.of(cell)) is not None:
+        if (shared := known.of(cell, _KEPT)) is not None:
             store.append(shared)
             continue
         if one.model not in programs:

@@ -81,7 +81,9 @@ def main(argv):
     }
     config = _config(common, chosen)
     folder, store = setup.open_folder(
-        common._replace(config=config), experiment=FLAGS.experiment
+        common._replace(config=config),
+        (part.found for part in chosen),
+        experiment=FLAGS.experiment,
     )
     saved = []
     for found, own, k in parts.in_turn(chosen):
@@ -111,11 +113,9 @@ def main(argv):
 def _problems(common) -> list[Problem]:
     fold = absl_flags.FLAGS["fold"].value
     found = parts.problems(common, folds=(fold,))
-    if fold and not any(one.view.kind == "graph" for one in found):
-        raise ValueError(
-            f"--fold is for graphs, {','.join(common.datasets)} has none: got "
-            f"--fold={fold}"
-        )
+    if fold:
+        kinds = {one.view.kind for one in found}
+        parts.check_use("fold", str(fold), "graph", kinds, common)
     return found
 
 

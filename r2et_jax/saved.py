@@ -77,4 +77,11 @@ def load(folder: str | os.PathLike[str]) -> Saved:
     params, description = training.load_model(folder)
     if _ARCHITECTURE not in description:
         raise ValueError(f"the model in {folder} does not name its architecture")
-    return Saved(registry.build(description[_ARCHITECTURE]), params, description)
+    try:
+        model = registry.build(description[_ARCHITECTURE])
+    # What Flax makes of attributes of another kind is its own.
+    except Exception as error:
+        raise ValueError(
+            f"the architecture of the model in {folder}: {error}"
+        ) from error
+    return Saved(model, params, description)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +12,7 @@ import numpy as np
 
 from experiments.common import measured
 from experiments.common.evaluation import PER_INPUT
+from experiments.common.output import write_atomic
 from r2et_jax import metrics, ranking, score
 
 # Value of the field `example` in records over all inputs.
@@ -122,15 +121,7 @@ def save_arrays(folder: Path, cell: dict[str, Any], attacked: Attacked) -> None:
     path.parent.mkdir(exist_ok=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **attacked._asdict())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(buffer.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(path, buffer.getvalue())
 
 
 def load_arrays(folder: Path, cell: dict[str, Any]) -> Attacked:
@@ -143,7 +134,8 @@ def load_arrays(folder: Path, cell: dict[str, Any]) -> Attacked:
     try:
         with np.load(path, allow_pickle=False) as file:
             return Attacked(**{name: file[name] for name in Attacked._fields})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    # Of zipfile, zlib and NumPy, each of which has its own for damaged files.
+    except Exception as error:
         raise ValueError(
             f"{path} belongs to the records and cannot be read ({error}); restore it "
             "or choose another --output_dir"

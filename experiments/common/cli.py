@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
+
+import experiments
+from experiments.common import locks
+
+_DEBUG = "R2ET_DEBUG"
+# What of Orbax' errors is worth a message is in the exception that it raises.
+_LEVEL = absl_logging.WARNING if os.environ.get(_DEBUG) == "1" else absl_logging.FATAL
 
 
 def run(main: Callable[[Sequence[str]], Any]) -> None:
@@ -28,7 +36,9 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
     """
     # JAX tells at level INFO which accelerators it did not find.
     logging.getLogger("jax").setLevel(logging.WARNING)
-    app.call_after_init(lambda: absl_logging.set_verbosity(absl_logging.WARNING))
+    app.call_after_init(lambda: absl_logging.set_verbosity(_LEVEL))
+    if signal.getsignal(signal.SIGINT) is experiments.interrupted:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     app.run(guarded(main))
 
 
@@ -62,13 +72,15 @@ def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], N
                 )
             main(argv)
         except (KeyboardInterrupt, ValueError, OSError) as error:
-            if os.environ.get("R2ET_DEBUG") == "1":
+            if os.environ.get(_DEBUG) == "1":
                 raise
             interrupted = isinstance(error, KeyboardInterrupt)
             text = " ".join(str(error).split()) or type(error).__name__
             if interrupted:
-                text = "interrupted; the same command resumes where it stopped"
+                text = experiments.INTERRUPTED
             print(f"error: {text}", file=sys.stderr)
             sys.exit(130 if interrupted else 1)
+        finally:
+            locks.release()
 
     return call

@@ -99,16 +99,28 @@ def read(folder: Path) -> Exhibit:
 
     Raises:
       FileNotFoundError: if the run has not written one.
+      ValueError: if it is damaged.
     """
-    content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    return Exhibit(
-        content["title"],
-        tuple(Claim(**claim) for claim in content["claims"]),
-        content["figures"],
-        tuple(content["tables"]),
-        tuple(content.get("given", ())),
-        content.get("settings", ""),
-    )
+    path = folder / FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = Exhibit(
+            content["title"],
+            tuple(Claim(**claim) for claim in content["claims"]),
+            dict(content["figures"]),
+            tuple(content["tables"]),
+            tuple(content.get("given", ())),
+            content.get("settings", ""),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is not an exhibit ({error}): run it again") from error
+    texts = [found.title, found.settings, *found.tables, *found.given]
+    texts += [text for item in found.figures.items() for text in item]
+    texts += [text for one in found.claims for text in (one.said, one.found, one.cause)]
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"{path} is not an exhibit: {text!r} is no text")
+    return found
 
 
 def _given() -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,18 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.common import kept, search
 from experiments.common import protocol as protocols
-from experiments.common import search
 from experiments.common.candidates import Candidates
 from experiments.common.problems import LOGISTIC, Problem, problem
 from experiments.common.progress import track
 from r2et_jax import datasets, metrics, objectives, training
 from r2et_jax.types import Params
-
-try:
-    import fcntl
-except ImportError:  # Windows: there, run one process at a time
-    fcntl = None
 
 # Settings that a fitted model does not depend on; its own grid and k′ are recorded
 # instead.
@@ -133,16 +127,18 @@ class Fitter:
             self._checkpoints(folder, config).delete()
             return params, description
 
-        params, description = _found_or_fitted(folder, fit)
-        if description["config"] != config:
-            raise ValueError(f"the model in {folder} is of another configuration")
+        params, description = kept.found_or_fitted(folder, fit, config)
+        choices = description.get("choices")
+        kept.check_choices(
+            folder, params, choices, (len(self.seeds), len(config["tolerances"]))
+        )
         vanilla = self.model("vanilla")
         return Fitted(
             model,
             params,
             vanilla,
             self.pretrained("vanilla"),
-            description["choices"],
+            choices,
             folder,
             config,
         )
@@ -249,7 +245,7 @@ class Fitter:
         name = "skip" * skip + "+" * (skip and smooth) + "sp" * smooth or "vanilla"
         folder, config = self._folder(_PRETRAINED + name)
         fit = functools.partial(self._pretrain, name, folder, config)
-        return _found_or_fitted(folder, fit)[0]
+        return kept.found_or_fitted(folder, fit, config)[0]
 
     def _pretrain(self, name: str, folder: Path, config: dict[str, Any]):
         epochs = self.protocol.pretrain_epochs
@@ -349,21 +345,3 @@ class Fitter:
             with_start=protocol.schedule == "pretrain",
         )
         return plan, states
-
-
-def _found_or_fitted(folder: Path, fit: Callable[[], tuple[Params, dict[str, Any]]]):
-    """The model in a folder, else what `fit` puts there.
-
-    One process at a time fits it; others wait, and then find it.
-    """
-    try:
-        return training.load_model(folder)
-    except FileNotFoundError:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
-        if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            return training.load_model(folder)
-        except FileNotFoundError:
-            return fit()

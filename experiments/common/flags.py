@@ -25,6 +25,12 @@ LISTS = {
     "epsilon": "budgets of the attacks, in the units of the model's input",
     "seeds": "seed numbers, such as 0,1,2",
 }
+# Of a seed: larger ones are drawn with what is left over, as another one is.
+LARGEST_SEED = 2**32 - 1
+# Of a count, such as k: more of anything does not fit into memory.
+LARGEST_COUNT = 2**31 - 1
+_LARGEST_FLOAT = 3.4e38
+_FOLDERS = ("data_dir", "models_dir", "output_dir")
 _SINGLE = ("data_dir", "models_dir", "output_dir", "preset", "progress")
 
 
@@ -73,6 +79,9 @@ class CommonFlags(NamedTuple):
         """
         values = self.flag_values
         preset = values["preset"].value
+        for name in _FOLDERS:
+            if not values[name].value.strip():
+                raise ValueError(f"--{name} must name a folder, got an empty name")
         items = {}
         for name in LISTS:
             given = values[name].value
@@ -88,9 +97,9 @@ class CommonFlags(NamedTuple):
                 "methods", items["methods"], known=known_methods, sums=True
             ),
             attacks=parse_names("attacks", items["attacks"], known=attacks),
-            k=parse_ints("k", items["k"], minimum=1),
+            k=parse_ints("k", items["k"], minimum=1, maximum=LARGEST_COUNT),
             epsilon=parse_floats("epsilon", items["epsilon"]),
-            seeds=parse_ints("seeds", items["seeds"], minimum=0),
+            seeds=parse_ints("seeds", items["seeds"], minimum=0, maximum=LARGEST_SEED),
             data_dir=Path(values["data_dir"].value),
             models_dir=Path(values["models_dir"].value),
             output_dir=Path(values["output_dir"].value),
@@ -203,20 +212,29 @@ def parse_names(
     return _distinct(name, items, items)
 
 
-def parse_ints(name: str, items: Sequence[str], *, minimum: int) -> tuple[int, ...]:
-    """Return distinct integers of at least `minimum`.
+def parse_ints(
+    name: str, items: Sequence[str], *, minimum: int, maximum: int
+) -> tuple[int, ...]:
+    """Return distinct integers from `minimum` to `maximum`.
 
     Raises:
       ValueError: names the flag and the entry.
     """
     numbers = _numbers(name, items, int, "integers")
     for number in numbers:
-        check_count(name, number, minimum=minimum)
+        check_range(name, number, minimum=minimum, maximum=maximum)
     return _distinct(name, items, numbers)
 
 
+def check_range(name: str, value: int, *, minimum: int, maximum: int) -> None:
+    """Raise ValueError unless an integer flag lies within its limits."""
+    check_count(name, value, minimum=minimum)
+    if value > maximum:
+        raise ValueError(f"{name} must be an integer of at most {maximum}, got {value}")
+
+
 def parse_floats(name: str, items: Sequence[str]) -> tuple[float, ...]:
-    """Return distinct, finite, nonnegative numbers.
+    """Return distinct, nonnegative numbers that are finite in float32.
 
     Raises:
       ValueError: names the flag and the entry.
@@ -224,6 +242,8 @@ def parse_floats(name: str, items: Sequence[str]) -> tuple[float, ...]:
     numbers = _numbers(name, items, float, "numbers")
     for number in numbers:
         check_nonnegative(name, number)
+        if number > _LARGEST_FLOAT:
+            raise ValueError(f"{name} must be finite in float32, got {number!r}")
     return _distinct(name, items, numbers)
 
 

@@ -6,7 +6,7 @@ is measured with other settings stands in a table apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,16 +133,40 @@ def problems(
     Raises:
       ValueError, FileNotFoundError: see `setup.load`.
     """
+    given = None
     if folds is None:
         given = absl_flags.FLAGS["folds"].value
-        if given is None:
-            given = ["0"] if common.preset == "smoke" else list("01234")
-        if not given:
+        names = given
+        if names is None:
+            names = ["0"] if common.preset == "smoke" else list("01234")
+        if not names:
             raise ValueError("--folds must name at least one, got an empty list")
-        folds = flags.parse_ints("folds", given, minimum=0)
-    pooling = absl_flags.FLAGS["pooling"].value or POOLINGS[0]
+        folds = flags.parse_ints("folds", names, minimum=0, maximum=flags.LARGEST_COUNT)
+    pooling = absl_flags.FLAGS["pooling"].value
     loaded = setup.load(common, folds=folds)
-    return [problem(one, pooling=pooling, norm=norm, **of_graphs()) for one in loaded]
+    options = {"pooling": pooling or POOLINGS[0], "norm": norm, **of_graphs()}
+    found = [problem(one, **options) for one in loaded]
+    kinds = {one.view.kind for one in found}
+    if pooling is not None:
+        check_use("pooling", pooling, "image", kinds, common)
+    if norm is not None:
+        check_use("norm", norm, "image", kinds, common)
+    if given is not None:
+        check_use("folds", ",".join(given), "graph", kinds, common)
+    for value in of_graphs().values():
+        check_use("absent_edges", value, "graph", kinds, common)
+    return found
+
+
+def check_use(
+    name: str, value: str, kind: str, kinds: Collection[str], common: Common
+) -> None:
+    """Raise ValueError if a flag was given that no data set of a run has a use for."""
+    if kind not in kinds:
+        raise ValueError(
+            f"--{name} is for {kind}s, {','.join(common.datasets)} has none: got "
+            f"--{name}={value}"
+        )
 
 
 def start(
@@ -157,10 +181,14 @@ def start(
       own: list flags of which a data set may have its own choice.
 
     Raises:
-      ValueError: if the folder holds another configuration's records.
+      ValueError: see `setup.open_folder`.
     """
     config = with_choices(common.config, chosen, own)
-    return setup.open_folder(common._replace(config=config), experiment=experiment)
+    return setup.open_folder(
+        common._replace(config=config),
+        (part.found for part in chosen),
+        experiment=experiment,
+    )
 
 
 def choose(

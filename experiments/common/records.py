@@ -4,18 +4,21 @@ A *cell* is what an experiment measures in one go and appends with one call: one
 record or many. Each record carries `cell_left`, the number of records of its cell
 that still follow; the last one says 0. A cell is therefore complete exactly when its
 0 was written, and whatever stands after the last 0 is the torn end of a killed run.
+The last one also carries `cell_sha256`, over the lines of its cell, so that no number
+changes unnoticed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from experiments.common.output import write_text_atomic
+from experiments.common.output import naming, write_text_atomic
 
 Record = dict[str, Any]
 
@@ -25,7 +28,11 @@ REQUIRED = (
 )  # fmt: skip
 # Fields by which records are found without a search through all of them.
 _INDEXED = ("dataset", "method", "seed", "attack", "epsilon")
-MEASURED = frozenset({"value", "stderr", "n", "note", "cell_left", "values"})
+_DATA = "data_sha256"
+_SHA256 = "cell_sha256"
+# Set by the store.
+BOOKKEEPING = frozenset({"cell_left", _SHA256})
+MEASURED = frozenset({"value", "stderr", "n", "note", "values"}) | BOOKKEEPING
 
 
 class RecordStore:
@@ -37,9 +44,14 @@ class RecordStore:
 
     Args:
       path: the file, which need not exist yet; its folder must.
+      data: (data set, fold) -> SHA-256 of its data, which records of them carry as
+        `data_sha256`.
+      repair: whether to drop a torn end from the file too, which only the run itself
+        may do.
 
     Raises:
-      ValueError: if a line is corrupt (other than a torn last one), names the line.
+      ValueError: if a line is corrupt (other than a torn last one) or of other data,
+        names the line.
 
     Example:
       >>> store = RecordStore(output_dir / "records.jsonl")
@@ -49,8 +61,15 @@ class RecordStore:
       >>> store.select(metric="p@k", attack=("er", "mse"))
     """
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        data: Mapping[tuple[str, int | None], str] | None = None,
+        repair: bool = True,
+    ):
         self.path = Path(path)
+        self._data = dict(data or {})
         self._records: list[Record] = []
         self._identities: set[frozenset] = set()
         self._index: dict[tuple, list[Record]] = {}
@@ -65,8 +84,15 @@ class RecordStore:
                     "runs write to the same --output_dir at once?"
                 )
             self._identities.add(identity)
+            sha256 = self._data_sha256(record)
+            if record.get(_DATA, sha256) != sha256 is not None:
+                raise ValueError(
+                    f"{self.path}, line {number} is of other data of "
+                    f"{record['dataset']}: SHA-256 {record[_DATA][:12]}…, now "
+                    f"{sha256[:12]}…"
+                )
         self._add_to_index(self._records)
-        if torn:
+        if torn and repair:
             write_text_atomic(self.path, "".join(map(_line, self._records)))
 
     def __len__(self) -> int:
@@ -85,6 +111,13 @@ class RecordStore:
         if all(name in cell for name in _INDEXED):
             found = self._index.get(_index_key(cell), [])
         return any(_matches(record, cell) for record in found)
+
+    def _data_sha256(self, record: Mapping[str, Any]) -> str | None:
+        return self._data.get((record["dataset"], record["fold"]))
+
+    def _of_data(self, record: Mapping[str, Any]) -> dict[str, str]:
+        sha256 = self._data_sha256(record)
+        return {} if sha256 is None else {_DATA: sha256}
 
     def _add_to_index(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -109,9 +142,14 @@ class RecordStore:
         if not cell:
             raise ValueError("a cell must hold at least one record, got none")
         cell = [
-            {**_checked(record), "cell_left": len(cell) - 1 - position}
+            {
+                **_checked(record),
+                **self._of_data(record),
+                "cell_left": len(cell) - 1 - position,
+            }
             for position, record in enumerate(cell)
         ]
+        cell[-1][_SHA256] = _digest(cell)
         identities = set(map(_identity, cell))
         if len(identities) < len(cell) or identities & self._identities:
             raise ValueError(
@@ -158,6 +196,12 @@ def _line(record: Record) -> str:
     return json.dumps(record, allow_nan=False) + "\n"
 
 
+def _digest(cell: list[Record]) -> str:
+    """Of a whole cell: 16 hex digits tell chance damage."""
+    lines = ({n: v for n, v in r.items() if n != _SHA256} for r in cell)
+    return hashlib.sha256("".join(map(_line, lines)).encode()).hexdigest()[:16]
+
+
 def _checked(record: Mapping[str, Any]) -> Record:
     missing = [key for key in REQUIRED if key not in record]
     if missing:
@@ -165,8 +209,8 @@ def _checked(record: Mapping[str, Any]) -> Record:
             f"a record must have the fields {', '.join(REQUIRED)}; missing: "
             f"{', '.join(missing)} in {dict(record)}"
         )
-    if "cell_left" in record:
-        raise ValueError("the field cell_left is set by the store; leave it out")
+    for key in BOOKKEEPING & record.keys():
+        raise ValueError(f"the field {key} is set by the store; leave it out")
     result, notes = {}, [record["note"]] if record.get("note") else []
     for key, value in record.items():
         if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
@@ -211,19 +255,16 @@ def _checked_values(values: Any) -> list[float | None]:
 
 def _parse(path: Path) -> tuple[list[Record], bool]:
     """Return the records of all complete cells, and whether the file needs repair."""
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file; choose another --output_dir")
     *lines, tail = path.read_bytes().split(b"\n")
-    records, left = [], 0
+    records, left, start = [], 0, 0
     for position, line in enumerate([*lines, tail] if tail else lines):
         torn_line = position == len(lines)  # without a newline at its end
         try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError("not a JSON object")
-            missing = [k for k in (*REQUIRED, "cell_left") if k not in record]
-            if missing:
-                raise ValueError(f"missing fields: {', '.join(missing)}")
+            record = _read_line(line)
         except ValueError as error:
-            if torn_line:
+            if torn_line and not _is_foreign(line):
                 break
             raise ValueError(
                 f"{path}, line {position + 1} is corrupt ({error}); repair or delete "
@@ -237,12 +278,95 @@ def _parse(path: Path) -> tuple[list[Record], bool]:
             )
         left = record["cell_left"]
         records.append(record)
+        if left == 0:
+            cell, start = records[start:], len(records)
+            if record.get(_SHA256) not in (None, _digest(cell)):
+                raise ValueError(
+                    f"{path}, lines {start - len(cell) + 1} to {start} do not match "
+                    f"their {_SHA256}: restore or delete them, or choose another "
+                    "--output_dir"
+                )
     last = max((i for i, r in enumerate(records) if r["cell_left"] == 0), default=-1)
     return records[: last + 1], bool(tail) or last + 1 < len(records)
 
 
+def _read_line(line: bytes) -> Record:
+    """The record of a line; ValueError says what is wrong with it."""
+    try:
+        record = json.loads(line, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(record, dict):
+        raise ValueError("not a JSON object")
+    missing = [key for key in (*REQUIRED, "cell_left") if key not in record]
+    if missing:
+        raise ValueError(f"missing fields: {', '.join(missing)}")
+    for key, value in record.items():
+        expected = _FIELDS.get(key, _SCALAR)
+        if not expected.holds(value):
+            raise ValueError(f"{key} must be {expected.words}, got {_shortened(value)}")
+    return record
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _is_foreign(tail: bytes) -> bool:
+    """Whether a last line without its newline is none of ours that a kill has torn.
+
+    We never write a carriage return, nor anything behind a record in its line.
+    """
+    if b"\r" in tail:
+        return True
+    try:
+        text = tail.decode()
+        return bool(text[json.JSONDecoder().raw_decode(text)[1] :].strip())
+    except (ValueError, RecursionError):
+        return False
+
+
+class _Expected(NamedTuple):
+    """What a field of a record must be, in words, and whether a value is it."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+_SCALAR = _Expected(
+    "text, a finite number, a boolean or null",
+    lambda value: value is None or isinstance(value, str | bool) or _is_number(value),
+)
+_TEXT = _Expected("text", lambda value: isinstance(value, str))
+_NUMBER = _Expected("a number or null", lambda v: v is None or _is_number(v))
+_FIELDS = {
+    **dict.fromkeys(("experiment", "dataset", "metric", _DATA, _SHA256), _TEXT),
+    **dict.fromkeys(("value", "stderr", "epsilon"), _NUMBER),
+    **dict.fromkeys(
+        ("n", "cell_left"), _Expected("an integer of at least 0", _is_count)
+    ),
+    "values": _Expected(
+        "a list of numbers or null",
+        lambda values: isinstance(values, list) and all(map(_NUMBER.holds, values)),
+    ),
+}
+
+
 def _append_bytes(path: Path, data: bytes) -> None:
-    with open(path, "ab", buffering=0) as file:
+    with naming(path), open(path, "ab", buffering=0) as file:
         start = file.tell()
         try:
             rest = memoryview(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,33 @@ def load(
     return loaded
 
 
-def open_folder(common: Common, *, experiment: str) -> tuple[Path, RecordStore]:
-    """The output folder of a configuration, and the records in it so far."""
+def open_folder(
+    common: Common, problems: Iterable[Problem], *, experiment: str
+) -> tuple[Path, RecordStore]:
+    """The output folder of a configuration on some data, and the records in it so far.
+
+    Raises:
+      ValueError: if the folder is of another configuration or of other data, or if
+        another run is writing to it.
+    """
+    problems = list(problems)
     folder = output.prepare_output_dir(
-        common.output_dir, common.config, experiment=experiment
+        common.output_dir,
+        common.config,
+        experiment=experiment,
+        data={_label(found): found.fingerprint for found in problems},
     )
-    return folder, RecordStore(folder / "records.jsonl")
+    store = RecordStore(folder / output.RECORDS, data=data_sha256(problems))
+    return folder, store
+
+
+def data_sha256(problems: Iterable[Problem]) -> dict[tuple[str, int], str]:
+    """(data set, fold) -> SHA-256 of its data, for records."""
+    return {(found.name, found.fold): found.fingerprint for found in problems}
+
+
+def _label(found: Problem) -> str:
+    return f"{found.name} fold {found.fold}" if found.fold else found.name
 
 
 def fitter(dataset: datasets.Dataset | Problem, k: int, common: Common) -> Fitter:

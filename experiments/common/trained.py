@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +19,40 @@ Data = datasets.Dataset | datasets.PairDataset | Problem
 # What a search cost, as far as a choice tells it.
 _EFFORT = ("settings_tried", "settings_left", "train_seconds")
 _SHA256 = "params_sha256"
+
+
+class _Entry(NamedTuple):
+    """What an entry of a description must be, in words, and whether a value is it."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def _is_integer(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_TEXT = _Entry("text", _is_text)
+_INTEGER = _Entry("an integer of at least 0", _is_integer)
+# Of the entries that are read; any may be missing, or null.
+_ENTRIES = {
+    **dict.fromkeys(
+        ("dataset", "data_sha256", "method", "schedule", "kind", "norm"), _TEXT
+    ),
+    **dict.fromkeys(("seed", "fold", "k"), _INTEGER),
+    "tolerance": _Entry("a number", lambda v: type(v) in (int, float)),
+    "columns": _Entry(
+        "a list of names", lambda v: isinstance(v, list) and all(map(_is_text, v))
+    ),
+    "split_sizes": _Entry(
+        "an object of integers",
+        lambda v: isinstance(v, dict) and all(map(_is_integer, v.values())),
+    ),
+}
 _SPLITS = ("train", "valid", "test")
 # Training inputs that are embedded at a time.
 _EMBEDDED = 1024
@@ -47,30 +82,31 @@ def write(folder: Path, model: Any, params: Params, description: dict[str, Any])
     """Save a model, unless it is there already, and return its params_sha256."""
     sha256 = training.params_sha256(params)
     try:
-        if read(folder).description.get(_SHA256) == sha256:
+        if read(folder).description[_SHA256] == sha256:
             return sha256
     except (FileNotFoundError, ValueError):
         pass  # nothing there, or what a reader could not use
-    saved.save(folder, model, params, {**description, _SHA256: sha256})
+    saved.save(folder, model, params, description)
     return sha256
 
 
 def read(folder: Path) -> saved.Saved:
-    """A saved model whose parameters are those that its description names.
+    """A saved model, whose description is of the shape that it is read by.
 
     Raises:
       FileNotFoundError: if the folder does not exist or holds no saved model.
-      ValueError: if the model is damaged.
+      ValueError: if the model is damaged, or its description of another shape.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
     found = saved.load(folder)
-    sha256 = training.params_sha256(found.params)
-    if found.description.get(_SHA256, sha256) != sha256:
-        raise ValueError(
-            f"the saved model in {folder} is damaged: its parameters have another "
-            f"{_SHA256} than its description says"
-        )
+    for name, entry in _ENTRIES.items():
+        value = found.description.get(name)
+        if value is not None and not entry.holds(value):
+            raise ValueError(
+                f"the description of the model in {folder}: {name} must be "
+                f"{entry.words}, got {value!r}"
+            )
     return found
 
 

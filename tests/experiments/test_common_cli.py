@@ -1,6 +1,14 @@
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+import experiments
 from experiments.common import cli, progress
+
+CHECKOUT = Path(cli.__file__).parents[2]
 
 
 def outcome(main, capsys, argv=("binary",)):
@@ -64,3 +72,29 @@ def test_main_is_called_with_the_arguments():
 def test_progress_is_shown_unless_switched_off(capsys, show):
     assert list(progress.track([1, 2], description="cells", show=show)) == [1, 2]
     assert ("cells" in capsys.readouterr().err) == show
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys, threading
+# As `python -m` does: the package is imported while argv[0] is "-m".
+sys.argv = ["-m"]
+import experiments
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+import time
+time.sleep(20)  # for the imports of a binary
+"""
+
+
+def test_an_interrupt_during_the_imports_is_one_line():
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 130 and not done.stdout
+    assert done.stderr == f"error: {experiments.INTERRUPTED}\n"
+
+
+def test_whoever_imports_the_package_keeps_its_handler():
+    assert signal.getsignal(signal.SIGINT) is not experiments.interrupted

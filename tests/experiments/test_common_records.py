@@ -181,3 +181,118 @@ def test_the_values_behind_a_mean_are_kept_and_do_not_name_the_record(tmp_path):
     for wrong in ("1 2", [True], ["a"], [[1.0]]):
         with pytest.raises(ValueError, match="values must be a list of numbers"):
             again.append(record(seed=9, values=wrong))
+
+
+def damaged(tmp_path, *lines):
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(ValueError) as caught:
+        RecordStore(path)
+    assert path.read_bytes() == b"".join(lines)
+    text = str(caught.value)
+    assert str(path) in text and "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        (
+            dict(seed=[0]),
+            "seed must be text, a finite number, a boolean or null, got [0]",
+        ),
+        (dict(method={"a": 1}), "method must be text"),
+        (dict(dataset=None), "dataset must be text, got None"),
+        (dict(value="high"), "value must be a number or null, got 'high'"),
+        (dict(value=True), "value must be a number or null, got True"),
+        (dict(n=-1), "n must be an integer of at least 0, got -1"),
+        (dict(n=2.0), "n must be an integer of at least 0, got 2.0"),
+        (dict(epsilon="1"), "epsilon must be a number or null, got '1'"),
+        (dict(cell_left="0"), "cell_left must be an integer of at least 0, got '0'"),
+        (dict(values=3), "values must be a list of numbers or null, got 3"),
+        (dict(values=[[1]]), "values must be a list of numbers or null"),
+        (dict(extra=[1] * 1000), "extra must be text"),
+    ],
+)
+def test_a_field_of_another_kind_is_named(tmp_path, fields, text):
+    whole = json.dumps({**record(), "cell_left": 0}).encode() + b"\n"
+    line = json.dumps({**record(seed=1), "cell_left": 0, **fields}).encode() + b"\n"
+    found = damaged(tmp_path, whole, line)
+    assert text in found and "line 2 is corrupt" in found and len(found) < 500
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "[" * 100_000])
+def test_what_is_no_number_in_json_is_named(tmp_path, value):
+    line = json.dumps({**record(value=0.25), "cell_left": 0}).replace("0.25", value)
+    assert "line 1 is corrupt" in damaged(tmp_path, line.encode() + b"\n")
+
+
+def test_a_changed_number_is_noticed(tmp_path):
+    path = tmp_path / "records.jsonl"
+    store = RecordStore(path)
+    store.append(cell(1))
+    store.append(cell(2))
+    whole = path.read_bytes()
+    old = json.dumps(2 / 7).encode()
+    changed = whole.replace(old, old[:-1] + b"3", 1)
+    assert changed != whole
+    text = damaged(tmp_path, changed)
+    assert "lines 4 to 6 do not match their cell_sha256" in text
+    path.write_bytes(whole)
+    assert RecordStore(path).select() == store.select()
+
+
+def test_a_file_with_other_line_ends_is_not_emptied(tmp_path):
+    path = tmp_path / "records.jsonl"
+    store = RecordStore(path)
+    store.append(cell(1))
+    lines = path.read_bytes().split(b"\n")[:-1]
+    assert "line 1 is corrupt" in damaged(tmp_path, b"\r".join(lines) + b"\r")
+    assert "line 1 is corrupt" in damaged(tmp_path, b" ".join(lines))
+    path.write_bytes(b"\r\n".join(lines) + b"\r\n")
+    assert RecordStore(path).select() == store.select()
+
+
+def test_a_torn_file_behind_a_link_is_repaired_in_its_place(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "r.jsonl", tmp_path / "records.jsonl"
+    RecordStore(target).append(cell(1))
+    whole = target.read_bytes()
+    target.write_bytes(whole + b'{"torn')
+    link.symlink_to(target)
+    RecordStore(link, repair=False)
+    assert target.read_bytes() == whole + b'{"torn'
+    RecordStore(link)
+    assert link.is_symlink() and target.read_bytes() == whole
+
+
+def test_a_folder_in_place_of_the_file_is_named(tmp_path):
+    (tmp_path / "records.jsonl").mkdir()
+    with pytest.raises(ValueError, match="records.jsonl is not a file"):
+        RecordStore(tmp_path / "records.jsonl")
+
+
+def test_records_name_their_data_and_those_of_other_data_are_refused(tmp_path):
+    path = tmp_path / "records.jsonl"
+    old, new = "a" * 64, "b" * 64
+    store = RecordStore(path, data={("adult", None): old})
+    store.append(record())
+    store.append(record(dataset="bank"))
+    assert [r.get("data_sha256") for r in store.select()] == [old, None]
+    again = RecordStore(path, data={("adult", None): old, ("bank", 0): new})
+    assert again.has(dataset="adult", seed=0)
+    both = f"line 1 is of other data of adult: .*{old[:12]}….*now {new[:12]}…"
+    with pytest.raises(ValueError, match=both):
+        RecordStore(path, data={("adult", None): new})
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    store = RecordStore(tmp_path / "records.jsonl")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device: .*records.jsonl"):
+        store.append(record())
+    assert (tmp_path / "records.jsonl").read_bytes() == b""

@@ -11,7 +11,7 @@ from scipy import stats
 from experiments.common import cli, exhibit, protocol, runs
 from experiments.common import faithfulness_report as report
 from experiments.common.problems import problem
-from experiments.common.records import REQUIRED, RecordStore
+from experiments.common.records import BOOKKEEPING, REQUIRED, RecordStore
 from r2et_jax import datasets, models
 
 TINY = protocol.PRESETS["smoke"]._replace(
@@ -156,8 +156,8 @@ def test_a_steeper_model_has_no_larger_share(tmp_path):
             own = {key: factor * v for key, v in leads.items() if key[0] == method}
             part = synthetic(tmp_path / f"{baseline}{method}", own, floor * factor)
             for record in part.select():
-                record.pop("cell_left")
-                store.append({**record, "baseline": baseline})
+                plain = {n: v for n, v in record.items() if n not in BOOKKEEPING}
+                store.append({**plain, "baseline": baseline})
     where = {"dataset": "d", "k": 8, "method": "steeper", "reference": "vanilla"}
     share = report.total(store, ["zero", "mean"], **where)
     np.testing.assert_allclose([share.low, share.high], 1, rtol=1e-12)

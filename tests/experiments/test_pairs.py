@@ -30,7 +30,6 @@ TINY = {
 ARGUMENTS = (
     "--preset=smoke", "--noprogress", "--attacks=er_surrogate", "--seeds=0",
     "--datasets=digits,planted", "--methods=vanilla,r2et_nh",
-    "--reference_methods=vanilla",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from experiments import reproduce
 from experiments.common import cli, exhibit, report_page
 from experiments.common.exhibit import Claim
+from r2et_jax import datasets
 
 
 @pytest.fixture
@@ -195,7 +196,7 @@ def planned(monkeypatch, tmp_path):
 
 
 def made(kind, num_inputs=1, k=8, largest_k=1000):
-    return reproduce.Data(kind, num_inputs, k, largest_k)
+    return reproduce.Data(kind, num_inputs, k, largest_k, "")
 
 
 def test_models_are_trained_first_and_times_measured_last(planned, tmp_path):
@@ -322,7 +323,26 @@ def test_what_is_done_is_not_done_again(planned, tmp_path):
     page = (tmp_path / "out" / "report" / "index.html").read_text()
     assert "experiments.certify" in page and "experiments.thickness" not in page
     marker = tmp_path / "out" / "certify" / "breast_cancer" / "done.json"
-    assert "--seeds=3" in json.loads(marker.read_text())["command"]
+    told = json.loads(marker.read_text())
+    assert "--seeds=3" in told["command"]
+    assert told["data_sha256"] == datasets.fingerprint(datasets.load("breast_cancer"))
+    # So is other data, and what no longer can be read.
+    for text in (json.dumps(told | {"data_sha256": "0" * 64}), "[]", "{", ""):
+        marker.write_text(text)
+        assert planned(*arguments, "--seeds=3") == ["certify breast_cancer"]
+    assert planned(*arguments, "--seeds=3") == []
+    exhibit = marker.with_name("exhibit.json")
+    for text in ("[]", '{"title": 3}', "{", "[" * 100_000):
+        exhibit.write_text(text)
+        with pytest.raises(ValueError, match="exhibit.json is not an exhibit"):
+            planned(*arguments, "--seeds=3", "--norun")
+
+
+def test_one_run_at_a_time(planned, tmp_path, monkeypatch):
+    held = []
+    monkeypatch.setattr(reproduce.locks, "hold", held.append)
+    planned("--datasets=breast_cancer", "--parts=certify")
+    assert held == [tmp_path / "out"]
 
 
 @pytest.mark.parametrize(
@@ -330,6 +350,7 @@ def test_what_is_done_is_not_done_again(planned, tmp_path):
     [
         ("--parts=robustnes", "robustnes"),
         ("--workers=0", "workers"),
+        ("--workers=1000000000", "workers must be an integer of at most 1024"),
         ("--methods=wd", "--methods"),
         ("--datasets=digits", "certify"),
     ],

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.common import fitting, search
+from experiments.common import kept, search
 from r2et_jax import training
 
 BLOCK_EPOCHS = 4
@@ -313,11 +313,11 @@ def test_one_of_two_that_want_a_model_trains_it(tmp_path):
 
     def want(_):
         together.wait()
-        return fitting._found_or_fitted(folder, fit)
+        return kept.found_or_fitted(folder, fit, 1)
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         found = list(pool.map(want, range(2)))
     assert len(calls) == 1
     for params, description in found:
         np.testing.assert_array_equal(params["w"], [1.0, 1.0])
-        assert description == {"config": 1}
+        assert description["config"] == 1

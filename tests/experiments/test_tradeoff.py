@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from experiments import tradeoff
 from experiments.common import cli, exhibit, protocol
 from experiments.common.evaluation import Evaluator
-from experiments.common.records import REQUIRED, RecordStore
+from experiments.common.records import BOOKKEEPING, REQUIRED, RecordStore
 
 TINY = protocol.PRESETS["smoke"]._replace(
     pretrain_epochs=4, epochs=2, eval_every=1, num_valid=10, num_test=12
@@ -158,9 +158,13 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
     # Nor is what a run of robustness has measured, but for a cell that it lacks.
     found = [json.loads(line) for line in text.splitlines()]
     (tmp_path / "robustness").mkdir()
+    told = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "robustness" / "config.json").write_text(
+        json.dumps(told | {"experiment": "robustness"})
+    )
     robustness = RecordStore(tmp_path / "robustness" / "records.jsonl")
     for record in found[4:]:
-        del record["cell_left"]
+        record = {n: v for n, v in record.items() if n not in BOOKKEEPING}
         where = {"attack": "none", "epsilon": 0.0} if record["metric"] == "auc" else {}
         robustness.append({**record, "experiment": "robustness", **where})
     again = (
@@ -182,7 +186,9 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
 
     def plain(records):
         return sorted(
-            json.dumps({k: v for k, v in r.items() if k != "cell_left"}, sort_keys=True)
+            json.dumps(
+                {k: v for k, v in r.items() if k not in BOOKKEEPING}, sort_keys=True
+            )
             for r in records
         )
 
@@ -191,7 +197,12 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("flag", "message"),
-    [("--attacks=fgsm", "fgsm"), ("--epsilon=.5,1", "--epsilon takes one entry")],
+    [
+        ("--attacks=fgsm", "fgsm"),
+        ("--epsilon=.5,1", "--epsilon takes one entry"),
+        ("--records=nowhere", "--records must name the folder of a run of robustness"),
+        ("--records=", "--records must name the folder of a run of robustness"),
+    ],
 )
 def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -4,6 +4,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -184,10 +185,49 @@ def test_a_lost_or_damaged_model_is_written_again(finished, copied, run):
 def test_records_of_other_parameters_are_refused(copied, run, capsys):
     sha256 = digests(copied)["r2et_nh", 4, 0.01]
     path = copied / "records.jsonl"
-    path.write_text(path.read_text().replace(sha256, "0" * 64))
+    text = re.sub(r', "cell_sha256": "\w+"', "", path.read_text())
+    path.write_text(text.replace(sha256, "0" * 64))
     with pytest.raises(SystemExit):
         run(copied)
     assert "other parameters of r2et_nh, seed 4" in capsys.readouterr().err
+
+
+def test_other_data_in_the_folder_are_refused(finished, run, monkeypatch, capsys):
+    """The same name with other numbers, as of data prepared anew."""
+    data = datasets.load("breast_cancer")
+    other = data._replace(test=data.valid)
+    monkeypatch.setattr(datasets, "load", lambda *args, **options: other)
+    before, (old, new) = contents(finished), map(datasets.fingerprint, (data, other))
+    with pytest.raises(SystemExit):
+        run(finished)
+    text = f"of other data: breast_cancer had the SHA-256 {old[:12]}…, now {new[:12]}…"
+    assert text in capsys.readouterr().err
+    assert contents(finished) == before
+    store = records.RecordStore(finished / "records.jsonl")
+    assert {record["data_sha256"] for record in store.select()} == {old}
+
+
+def test_a_flipped_byte_in_a_kept_model_is_refused(copied, run, tmp_path, capsys):
+    (folder,) = (copied / "kept" / "breast_cancer").glob("r2et_nh-*")
+    files = (path for path in folder.rglob("*") if path.is_file())
+    data = bytearray((largest := max(files, key=os.path.getsize)).read_bytes())
+    data[len(data) // 2] ^= 0x55
+    largest.write_bytes(data)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "new", f"--models_dir={copied / 'kept'}")
+    assert f"delete {folder}" in capsys.readouterr().err
+
+
+def test_a_pointer_out_of_a_model_deletes_nothing(copied, run, capsys):
+    path = min((copied / "models").iterdir()) / "description.json"
+    told = json.loads(path.read_text()) | {"params_folder": "../../kept"}
+    del told["description_sha256"]
+    path.write_text(json.dumps(told))
+    before = contents(copied)
+    with pytest.raises(SystemExit):
+        run(copied)
+    assert "got '../../kept'" in capsys.readouterr().err
+    assert contents(copied) == before
 
 
 def interrupt(monkeypatch, run, folder, *arguments, owner, name, before=False):
@@ -379,6 +419,8 @@ def test_a_seed_that_fell_back_is_the_vanilla_model(run, tmp_path):
         (["--attacks=er"], ["--attacks has no use here"]),
         (["--epsilon=1"], ["--epsilon has no use here"]),
         (["--average_decay=1"], ["--average_decay must lie in [0, 1)"]),
+        (["--pooling=max"], ["--pooling is for images, breast_cancer has none"]),
+        (["--absent_edges=free"], ["--absent_edges is for graphs"]),
         (["--fold=1"], ["--fold is for graphs, breast_cancer has none: got --fold=1"]),
     ],
 )
