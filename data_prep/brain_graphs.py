@@ -29,7 +29,6 @@ In Python, read the files with r2et_jax.datasets.load(name, fold=0) or load_pair
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ from data_prep import folds, nel, tudataset
 from data_prep._main import run
 from data_prep.graph_table import GraphTable, checked, distinct
 from data_prep.sources import SOURCES, Source, fetch
+from data_prep.unpacking import read_file, unzip
 from r2et_jax.checks import check_in
 from r2et_jax.datasets import (
     PairTable,
@@ -62,6 +62,8 @@ _COLLECTION = Source(
     citation="Morris et al., TUDataset, ICML workshop GRL+ 2020",
     direct=False,
 )
+
+MOST_TEXT = 2**24  # bytes of one text file of the collection, which has below 1 MB
 
 # allow_override: the binaries here share flag names, and a test imports several.
 _SHARED: dict[str, Any] = {"allow_override": True}
@@ -108,9 +110,7 @@ def read(
             table = tudataset.read(collection, "KKI")
             return table, _origin((_COLLECTION,), collection)
     contents = {
-        source.member or source.file: fetch(
-            source, raw_dir=raw_dir, cache_dir=data_dir / "raw"
-        )
+        source.content: fetch(source, raw_dir=raw_dir, cache_dir=data_dir / "raw")
         for source in sources[name]
     }
     if name == "adhd":
@@ -131,8 +131,14 @@ def read_own(path: Path) -> tuple[GraphTable, dict[str, Any]]:
         raise ValueError(
             f"{path}: adjacency must hold real numbers, got {adjacency.dtype}"
         )
-    v = adjacency.shape[-1] if adjacency.ndim else 0
+    if adjacency.ndim != 3 or adjacency.size == 0:
+        raise ValueError(
+            f"{path}: adjacency must have shape [m, v, v], got {adjacency.shape}"
+        )
+    v = adjacency.shape[-1]
     regions = arrays.get("regions", np.array([f"region_{i}" for i in range(v)]))
+    if regions.ndim != 1:
+        raise ValueError(f"{path}: regions must have shape [v], got {regions.shape}")
     table = GraphTable(
         adjacency.astype(np.float64),
         arrays["labels"],
@@ -169,7 +175,7 @@ def build(
         low, high = (0 if inputs.min() >= 0 else -1), 1
     else:
         low, high = min(inputs.min(), 0), max(inputs.max(), 0)
-    inputs = np.clip(inputs.astype(np.float32), np.float32(low), np.float32(high))
+    inputs = np.clip(_float32(inputs, name), np.float32(low), np.float32(high))
     n = inputs.shape[1]
     pairs = fold_pairs(labels, partners=partners, seed=seed)
     v = len(table.regions)
@@ -291,23 +297,31 @@ def _write(name, table, origin, data_dir, seed, partners, absolute) -> Path:
     return path
 
 
+def _float32(inputs: np.ndarray, name: str) -> np.ndarray:
+    """The entries in float32, where none overflows and no graph's largest vanishes."""
+    largest = np.abs(inputs).max(axis=1)
+    limits = np.finfo(np.float32)
+    wrong = np.flatnonzero(
+        (largest > limits.max) | ((largest < limits.tiny) & (largest > 0))
+    )
+    if wrong.size:
+        raise ValueError(
+            f"{name}: the largest entry of distinct graph {wrong[0]} is "
+            f"{largest[wrong[0]]:g}, expected one that float32 holds, "
+            f"{limits.tiny:.3g} … {limits.max:.3g}: give it in another unit"
+        )
+    return inputs.astype(np.float32)
+
+
 def _collection_files(raw_dir: Path) -> dict[str, bytes] | None:
     names = tudataset.file_names("KKI")
     for folder in (raw_dir, raw_dir / "KKI"):
         if all((folder / name).is_file() for name in names):
-            return {name: (folder / name).read_bytes() for name in names}
+            return {name: read_file(folder / name, MOST_TEXT) for name in names}
     archive = raw_dir / _COLLECTION.file
     if not archive.is_file():
         return None
-    try:
-        with zipfile.ZipFile(archive) as file:
-            members = {Path(name).name: name for name in file.namelist()}
-            missing = [name for name in names if name not in members]
-            if missing:
-                raise ValueError(f"{archive}: {missing[0]} is missing, expected it")
-            return {name: file.read(members[name]) for name in names}
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{archive} is not a complete zip ({error})") from error
+    return {name: unzip(archive, name, MOST_TEXT) for name in names}
 
 
 def _origin(sources: Sequence[Source], contents: Mapping[str, bytes]) -> dict[str, Any]:

@@ -7,17 +7,21 @@ green, then blue, row by row) and labels, a list of 10000 numbers 0…9.
 from __future__ import annotations
 
 import io
+import reprlib
 import tarfile
-import zlib
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from data_prep import restricted_pickle
+from data_prep.unpacking import gunzip
 
 TRAINING = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST = "test_batch"
 NAMES = "batches.meta"
+_CLASSES = 10
+# Of the archive, unpacked; the official one has 186 MB.
+_MOST_BYTES = 2**28
 
 
 def read(
@@ -38,13 +42,16 @@ def read(
     """
     wanted = (*TRAINING, TEST, NAMES)
     members: dict[str, bytes] = {}
+    unpacked = gunzip(io.BytesIO(content), _MOST_BYTES, file)
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
+        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as archive:
             for member in archive:  # read into memory, nothing is unpacked to a path
                 name = PurePosixPath(member.name).name
                 if member.isfile() and name in wanted:
+                    if name in members:
+                        raise ValueError(f"{file} holds {name} twice, expected it once")
                     members[name] = archive.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f"{file} is not a complete tar.gz file ({error})") from error
     missing = [name for name in wanted if name not in members]
     if missing:
@@ -55,13 +62,14 @@ def read(
     meta = restricted_pickle.loads(members[NAMES], NAMES)
     names = meta.get("label_names") if isinstance(meta, dict) else None
     labels = np.concatenate([labels for _, labels in batches])
-    if not isinstance(names, list) or len(names) <= labels.max():
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not named or len(names) <= labels.max():
         raise ValueError(
             f"{NAMES}: expected label_names, a list of at least {labels.max() + 1} "
-            f"names, got {names!r}"
+            f"names, got {reprlib.repr(names)}"
         )
     images = np.concatenate([images for images, _ in batches])
-    return images, labels, is_test, [str(name) for name in names]
+    return images, labels, is_test, names
 
 
 def _batch(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -73,13 +81,16 @@ def _batch(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{name}: data must be an array of uint8")
     if data.ndim != 2 or data.shape[1] != 3072:
         raise ValueError(f"{name}: data must have shape [m, 3072], got {data.shape}")
-    try:
-        labels = np.array(batch["labels"], np.int64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: labels must be integers ({error})") from error
-    if labels.shape != data.shape[:1] or labels.min(initial=0) < 0:
+    labels = batch["labels"]
+    if not isinstance(labels, list) or len(labels) != data.shape[0] or not labels:
         raise ValueError(
-            f"{name}: expected {data.shape[0]} labels 0, 1, …, got shape "
-            f"{labels.shape}, the least {labels.min(initial=0)}"
+            f"{name}: expected images and a label for each, got {data.shape[0]} images "
+            f"and as labels {reprlib.repr(labels)}"
         )
-    return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
+    for label in labels:
+        if type(label) is not int or not 0 <= label < _CLASSES:
+            raise ValueError(
+                f"{name}: got {reprlib.repr(label)} as a label, expected an integer in "
+                f"0…{_CLASSES - 1}"
+            )
+    return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), np.array(labels)

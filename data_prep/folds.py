@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from data_prep import restricted_pickle
-from data_prep.graph_table import GraphTable
+from data_prep.graph_table import GraphTable, class_numbers
 
 
 def read(contents: Mapping[str, bytes]) -> GraphTable:
@@ -59,16 +60,17 @@ def _part(part: Any, place: str) -> tuple[np.ndarray, np.ndarray]:
     if not np.issubdtype(x.dtype, np.number) or np.iscomplexobj(x):
         raise ValueError(f"{place}: X must hold real numbers, got {x.dtype}")
     y = y.reshape(-1)
-    whole = np.issubdtype(y.dtype, np.number) and np.array_equal(y, np.rint(y.real))
-    if y.shape[0] != x.shape[0] or not whole:
+    if y.shape[0] != x.shape[0]:
         raise ValueError(
             f"{place}: y must hold {x.shape[0]} integers, got {y.dtype} of shape "
             f"{y.shape}"
         )
-    return x.reshape(-1, v, v).astype(np.float64), y.astype(np.int64)
+    labels = class_numbers(y, f"{place}: y")
+    return x.reshape(-1, v, v).astype(np.float64), labels
 
 
 def _described(value: Any) -> str:
     if isinstance(value, dict):
-        return f"a dict with the keys {', '.join(map(str, value)) or '(none)'}"
+        keys = ", ".join(reprlib.repr(key).strip("'") for key in list(value)[:8])
+        return f"a dict with the keys {keys or '(none)'}"
     return f"a {type(value).__name__}"

@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# Entries of all matrices together: 0.5 GB. A short text can name any number of regions,
+# of which each makes a row and a column in every graph.
+MOST_ENTRIES = 2**26
+MOST_CLASS = 2**31  # of a number of a class, node or region, either sign
 # Of a graph's largest edge: what rounding may tell apart.
 _ASYMMETRY = 1e-6
 
@@ -54,11 +58,16 @@ def from_sparse(graphs: Sequence[RawGraph], what: str) -> GraphTable:
 
     Raises:
       ValueError: a region twice in one graph, an edge from a node to itself, an edge
-        with two weights.
+        with two weights, more than `MOST_ENTRIES` entries.
     """
     if not graphs:
         raise ValueError(f"{what} holds no graphs")
     regions = sorted({name for graph in graphs for name in graph.nodes}, key=_by_number)
+    if len(graphs) * len(regions) ** 2 > MOST_ENTRIES:
+        raise ValueError(
+            f"{what}: {len(graphs)} graphs over {len(regions)} regions have more than "
+            f"{MOST_ENTRIES} entries, expected fewer regions"
+        )
     index = {name: i for i, name in enumerate(regions)}
     adjacency = np.zeros((len(graphs), len(regions), len(regions)))
     for matrix, graph in zip(adjacency, graphs, strict=True):
@@ -142,16 +151,35 @@ def distinct(table: GraphTable, what: str) -> GraphTable:
 
 
 def class_number(text: str, place: str) -> int:
-    """Return a label such as 1, -1 or 1.0 as an integer."""
+    """Return a label such as 1, -1 or 1.0 as an integer, of 32 bits."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not value.is_integer():
-        raise ValueError(f"{place}: label is {text!r}, expected an integer")
+    if not (value.is_integer() and abs(value) < MOST_CLASS):
+        raise ValueError(
+            f"{place}: label is {text!r}, expected an integer within ±{MOST_CLASS}"
+        )
     return int(value)
 
 
+def class_numbers(values: np.ndarray, place: str) -> np.ndarray:
+    """Return labels [m] as int64; raise unless they are real, whole and of 32 bits."""
+    real = np.issubdtype(values.dtype, np.integer) or values.dtype.kind == "f"
+    if values.ndim != 1 or not real:
+        raise ValueError(
+            f"{place} must hold integers, one for each graph, got {values.dtype} of "
+            f"shape {values.shape}"
+        )
+    wrong = np.flatnonzero((values != np.rint(values)) | ~(abs(values) < MOST_CLASS))
+    if wrong.size:
+        raise ValueError(
+            f"{place}: label {wrong[0]} is {values[wrong[0]]}, expected an integer "
+            f"within ±{MOST_CLASS}"
+        )
+    return values.astype(np.int64)
+
+
 def _by_number(name: str) -> tuple[int, Any]:
-    digits = "".join(c for c in name if c.isdigit())
+    digits = "".join(c for c in name if c.isdecimal())[-18:]
     return (int(digits) if digits else -1, name)

@@ -8,6 +8,7 @@ import struct
 import numpy as np
 
 _UNSIGNED_BYTE = 8
+_MOST_AXES = 4
 
 
 def read(content: bytes, file: str) -> np.ndarray:
@@ -29,6 +30,10 @@ def read(content: bytes, file: str) -> np.ndarray:
             f"{content[:4].hex() or 'nothing'}, expected 000008 and the number of axes"
         )
     axes = content[3]
+    if not 1 <= axes <= _MOST_AXES:
+        raise ValueError(
+            f"{file}: got {axes} axes in the header, expected 1 to {_MOST_AXES}"
+        )
     begin = 4 + 4 * axes
     if len(content) < begin:
         raise ValueError(f"{file} is cut off: {len(content)} bytes, {begin} of header")

@@ -85,9 +85,7 @@ def prepare(
     """
     check_in("dataset", name, NAMES)
     contents = {
-        source.member or source.file: fetch(
-            source, raw_dir=raw_dir, cache_dir=data_dir / "raw"
-        )
+        source.content: fetch(source, raw_dir=raw_dir, cache_dir=data_dir / "raw")
         for source in sources[name]
     }
     meta = {

@@ -64,7 +64,7 @@ def read(content: bytes, file: str) -> GraphTable:
 
 def _text(content: bytes, file: str) -> str:
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not a readable text file ({error})") from error
 

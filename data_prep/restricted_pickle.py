@@ -3,8 +3,10 @@
 A pickle is a program: it may call any function that the reader can import, and set the
 state of any object that it gets. Here it gets none of NumPy's own: small stand-ins note
 what it says of an array, and the arrays are handed out when all has been read, made of
-plain numbers and text alone. Anything else ends in a ValueError. What is not guarded
-against: a pickle that nests deeper than Python's own reader can follow.
+plain numbers and text alone. Anything else ends in a ValueError. Memory stays in
+proportion to the pickle's length: what it asks for is compared with what it has
+(`pickle_sizes`), and the bytes of all arrays together are no more than its own. Time
+is not: hashing keys made of nested tuples can take any.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ import io
 import math
 import pickle
 import re
+import reprlib
 from typing import Any
 
 import numpy as np
+
+from data_prep.pickle_sizes import check_sizes
 
 _PLAIN = (str, bytes, bytearray, bool, int, float, complex, type(None))
 # Booleans, numbers, bytes and text of a fixed size.
@@ -24,23 +29,55 @@ _MOST_BYTES = 2**40  # of an item, so that no size overflows
 _MOST_AXES = 32
 
 
-# Stand-ins are instances without attributes or with slots that only their own methods
-# fill, so that a pickle, which may set the state of what it gets, cannot change them
-# otherwise.
+class _Fixed:
+    """A stand-in that a pickle, which may set the state of what it gets, cannot change.
 
-
-class _Latin1:
-    """`_codecs.encode`, with which older protocols write bytes; one encoding only."""
+    Others have slots that only their own `__setstate__` fills.
+    """
 
     __slots__ = ()
 
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("the state of a function, expected an array's")
+
+
+class _Budget:
+    """How many bytes may still be made of those of the pickle.
+
+    Each array's bytes stand in it once, so that they are never more than its own; but
+    one string of bytes can be named as the content of any number of arrays. Older
+    protocols write them as text: this makes them twice.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def take(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise pickle.UnpicklingError("arrays that have more bytes than the pickle")
+
+
+class _Latin1(_Fixed):
+    """`_codecs.encode`, with which older protocols write bytes; one encoding only."""
+
+    __slots__ = ("_budget",)
+
+    def __init__(self, budget: _Budget):
+        self._budget = budget
+
     def __call__(self, text: str, encoding: str) -> bytes:
         if encoding != "latin1":
-            raise pickle.UnpicklingError(f"encoding {encoding!r}, expected 'latin1'")
+            raise pickle.UnpicklingError(
+                f"encoding {reprlib.repr(encoding)}, expected 'latin1'"
+            )
+        self._budget.take(len(text))
         return text.encode("latin1")
 
 
-class _Class:
+class _Class(_Fixed):
     """`numpy.ndarray`, as an argument of `_Reconstruct` alone."""
 
     __slots__ = ()
@@ -64,11 +101,13 @@ class _Described:
     @property
     def dtype(self) -> np.dtype:
         if self.order not in ("<", ">", "=", "|"):
-            raise pickle.UnpicklingError(f"byte order {self.order!r} of a dtype")
+            raise pickle.UnpicklingError(
+                f"byte order {reprlib.repr(self.order)} of a dtype"
+            )
         return np.dtype(self.code).newbyteorder(self.order)
 
 
-class _Dtype:
+class _Dtype(_Fixed):
     """`numpy.dtype` of a code such as "f8"."""
 
     __slots__ = ()
@@ -78,7 +117,8 @@ class _Dtype:
         found = _CODE.fullmatch(code)
         if found is None or int(found[2] or 0) > _MOST_BYTES:
             raise pickle.UnpicklingError(
-                f"an array of the dtype {code!r}, expected numbers or text of one size"
+                f"an array of the dtype {reprlib.repr(code)}, expected numbers or text "
+                "of one size"
             )
         return _Described(code)
 
@@ -86,54 +126,68 @@ class _Dtype:
 class _Rebuilt:
     """An array, which is made of its state when all has been read."""
 
-    __slots__ = ("value",)
+    __slots__ = ("_budget", "value")
     __hash__ = None
 
-    def __init__(self, value: Any = None):
-        self.value = value
+    def __init__(self, budget: _Budget, value: Any = None):
+        self._budget, self.value = budget, value
 
     def __setstate__(self, state: Any) -> None:
         _, shape, described, fortran, raw = state
         if isinstance(raw, str):  # the byte strings of Python 2
             raw = raw.encode("latin1")
-        self.value = _array(raw, described, shape, "F" if fortran else "C")
+        order = "F" if fortran else "C"
+        self.value = _array(raw, described, shape, order, self._budget)
 
 
-class _Reconstruct:
+class _Reconstruct(_Fixed):
     """`_reconstruct`, with which arrays begin."""
 
-    __slots__ = ()
+    __slots__ = ("_budget",)
+
+    def __init__(self, budget: _Budget):
+        self._budget = budget
 
     def __call__(self, kind: Any, shape: Any, code: Any) -> _Rebuilt:
         if not isinstance(kind, _Class):
             raise pickle.UnpicklingError("an array of another class than ndarray")
-        return _Rebuilt()
+        return _Rebuilt(self._budget)
 
 
-class _Scalar:
+class _Scalar(_Fixed):
     """`scalar`, with which single numbers are written."""
 
-    __slots__ = ()
+    __slots__ = ("_budget",)
+
+    def __init__(self, budget: _Budget):
+        self._budget = budget
 
     def __call__(self, described: Any, raw: Any) -> _Rebuilt:
         if isinstance(raw, str):
             raw = raw.encode("latin1")
-        return _Rebuilt(_array(raw, described, (), "C")[()])
+        value = _array(raw, described, (), "C", self._budget)[()]
+        return _Rebuilt(self._budget, value)
 
 
-class _FromBuffer:
+class _FromBuffer(_Fixed):
     """`numpy.core.numeric._frombuffer`, with which protocol 5 writes arrays."""
 
-    __slots__ = ()
+    __slots__ = ("_budget",)
+
+    def __init__(self, budget: _Budget):
+        self._budget = budget
 
     def __call__(self, buffer, described, shape, order, axis_order=None) -> _Rebuilt:
         if order == "K" and axis_order is not None:
-            flat = _array(buffer, described, shape, "C")
-            return _Rebuilt(flat.transpose(axis_order))
-        return _Rebuilt(_array(buffer, described, shape, order))
+            flat = _array(buffer, described, shape, "C", self._budget)
+            return _Rebuilt(self._budget, flat.transpose(axis_order))
+        value = _array(buffer, described, shape, order, self._budget)
+        return _Rebuilt(self._budget, value)
 
 
-def _array(raw: Any, described: Any, shape: Any, order: Any) -> np.ndarray:
+def _array(
+    raw: Any, described: Any, shape: Any, order: Any, budget: _Budget
+) -> np.ndarray:
     """An array of its own memory."""
     if not isinstance(raw, bytes | bytearray):
         raise pickle.UnpicklingError("an array of objects, expected numbers or text")
@@ -141,13 +195,14 @@ def _array(raw: Any, described: Any, shape: Any, order: Any) -> np.ndarray:
         raise pickle.UnpicklingError("an array without a dtype")
     sizes = tuple(shape)
     if len(sizes) > _MOST_AXES or not all(type(n) is int and n >= 0 for n in sizes):
-        raise pickle.UnpicklingError(f"the shape {shape!r} of an array")
+        raise pickle.UnpicklingError(f"the shape {reprlib.repr(shape)} of an array")
     dtype = described.dtype
     # Text of no length would make many items of no bytes.
     if not dtype.itemsize or len(raw) != math.prod(sizes) * dtype.itemsize:
         raise pickle.UnpicklingError(
             f"{len(raw)} bytes for an array of shape {sizes} of {dtype}"
         )
+    budget.take(len(raw))
     flat = np.frombuffer(raw, dtype).copy()
     return flat.reshape(sizes, order="F" if order == "F" else "C")
 
@@ -160,30 +215,32 @@ def _text(value: Any) -> str:
     return value
 
 
-def _allowed() -> dict[tuple[str, str], Any]:
+def _allowed(budget: _Budget) -> dict[tuple[str, str], Any]:
     allowed: dict[tuple[str, str], Any] = {
         ("numpy", "ndarray"): _Class(),
         ("numpy", "dtype"): _Dtype(),
-        ("_codecs", "encode"): _Latin1(),
+        ("_codecs", "encode"): _Latin1(budget),
     }
     # The functions' home has moved between NumPy versions.
     for core in ("numpy.core", "numpy._core"):
         for module in ("multiarray", "_multiarray_umath"):
-            allowed[f"{core}.{module}", "_reconstruct"] = _Reconstruct()
-            allowed[f"{core}.{module}", "scalar"] = _Scalar()
-        allowed[f"{core}.numeric", "_frombuffer"] = _FromBuffer()
+            allowed[f"{core}.{module}", "_reconstruct"] = _Reconstruct(budget)
+            allowed[f"{core}.{module}", "scalar"] = _Scalar(budget)
+        allowed[f"{core}.numeric", "_frombuffer"] = _FromBuffer(budget)
     return allowed
 
 
 class _Unpickler(pickle.Unpickler):
-    allowed = _allowed()
+    def __init__(self, content: bytes):
+        super().__init__(io.BytesIO(content), encoding="latin1")
+        self.allowed = _allowed(_Budget(2 * len(content)))
 
     def find_class(self, module: str, name: str) -> Any:
         try:
             return self.allowed[module, name]
         except KeyError:
             raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, expected NumPy arrays only"
+                f"it asks for {f'{module}.{name}'[:80]}, expected NumPy arrays only"
             ) from None
 
 
@@ -200,11 +257,12 @@ def loads(content: bytes, what: str) -> Any:
       The object.
 
     Raises:
-      ValueError: the pickle asks for anything else, holds arrays of objects, or is
-        incomplete.
+      ValueError: the pickle asks for anything else or for more memory than its
+        length calls for, holds arrays of objects, or is incomplete.
     """
     try:
-        result = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        check_sizes(content)
+        result = _Unpickler(content).load()
         return _finished(result, {})
     except Exception as error:  # a broken program may fail in any way
         raise ValueError(f"{what} is refused as a pickle: {error}") from error

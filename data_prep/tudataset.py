@@ -11,7 +11,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data_prep.graph_table import GraphTable, RawGraph, class_number, from_sparse
+from data_prep.graph_table import (
+    MOST_CLASS,
+    GraphTable,
+    RawGraph,
+    class_number,
+    from_sparse,
+)
 
 PARTS = ("A", "graph_indicator", "graph_labels", "node_labels")
 
@@ -38,10 +44,9 @@ def read(contents: Mapping[str, bytes], name: str) -> GraphTable:
     edges = _integers(contents[edge_file], edge_file, 2)
     graph_of = _integers(contents[indicator_file], indicator_file, 1)[:, 0]
     regions = _integers(contents[node_file], node_file, 1)[:, 0]
-    label_lines = contents[label_file].decode("utf-8", "replace").split("\n")
     labels = [
         class_number(line.strip(), f"{label_file}, line {i}")
-        for i, line in enumerate(label_lines, start=1)
+        for i, line in enumerate(_lines(contents[label_file]), start=1)
         if line.strip()
     ]
     num_nodes, num_graphs = graph_of.size, len(labels)
@@ -75,9 +80,13 @@ def read(contents: Mapping[str, bytes], name: str) -> GraphTable:
     return from_sparse(graphs, name)
 
 
+def _lines(content: bytes) -> list[str]:
+    return content.decode("utf-8-sig", "replace").split("\n")
+
+
 def _integers(content: bytes, file: str, columns: int) -> np.ndarray:
     rows = []
-    for i, line in enumerate(content.decode("utf-8", "replace").split("\n"), start=1):
+    for i, line in enumerate(_lines(content), start=1):
         fields = [field.strip() for field in line.split(",")]
         if fields == [""]:
             continue
@@ -85,9 +94,9 @@ def _integers(content: bytes, file: str, columns: int) -> np.ndarray:
             row = [int(field) for field in fields]
         except ValueError:
             row = []
-        if len(row) != columns:
+        if len(row) != columns or max(map(abs, row)) >= MOST_CLASS:
             raise ValueError(
-                f"{file}, line {i}: got {line.strip()!r}, expected {columns} "
+                f"{file}, line {i}: got {line.strip()[:80]!r}, expected {columns} "
                 f"integer{'s' * (columns > 1)}"
             )
         rows.append(row)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 STORED, DEFLATED, LZMA = 0, 8, 14
-_MIB = 2**20
+MiB = 2**20
 
 
 # Any file.
@@ -67,13 +67,13 @@ def as_utf16(text: bytes) -> bytes:
 
 def gzip_bomb(size: int) -> bytes:
     """A gzip file of about a thousandth of size that unpacks to size MiB of zeros."""
-    return gzip.compress(bytes(_MIB), mtime=0) * size
+    return gzip.compress(bytes(MiB), mtime=0) * size
 
 
 def deflated_zeros(size: int) -> bytes:
     """A raw deflate stream of size MiB of zeros."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    packed = packer.compress(bytes(_MIB)) + packer.flush(zlib.Z_FULL_FLUSH)
+    packed = packer.compress(bytes(MiB)) + packer.flush(zlib.Z_FULL_FLUSH)
     return packed * size + packer.flush()
 
 
@@ -129,7 +129,7 @@ def zip_bomb(name: str, size: int, *, head: bytes = b"") -> bytes:
     """A zip archive with one member: head, then size MiB of zeros."""
     checksum = zlib.crc32(head)
     for _ in range(size):
-        checksum = zlib.crc32(bytes(_MIB), checksum)
+        checksum = zlib.crc32(bytes(MiB), checksum)
     packer = zlib.compressobj(6, zlib.DEFLATED, -15)
     packed = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
     return zipped(
@@ -137,7 +137,7 @@ def zip_bomb(name: str, size: int, *, head: bytes = b"") -> bytes:
             Member(
                 name,
                 packed + deflated_zeros(size),
-                size=len(head) + size * _MIB,
+                size=len(head) + size * MiB,
                 packed=True,
                 checksum=checksum,
             )
@@ -185,7 +185,7 @@ def npz(arrays: Mapping[str, np.ndarray | bytes], **options) -> bytes:
 
 def npz_bomb(key: str, size: int) -> bytes:
     """A .npz file with one array of size MiB of zeros, sound but for its size."""
-    head = npy_header((size * _MIB,), "|u1")
+    head = npy_header((size * MiB,), "|u1")
     return zip_bomb(f"{key}.npy", size, head=head)
 
 
@@ -209,7 +209,7 @@ def length_bomb(length: int = 2**33) -> bytes:
     return b"\x80\x04\x8e" + struct.pack("<Q", length) + b"few."
 
 
-def copies_bomb(size: int = _MIB, copies: int = 4096) -> bytes:
+def copies_bomb(size: int = MiB, copies: int = 4096) -> bytes:
     """A pickle with one string of bytes, of which it makes many arrays."""
     raw = b"B" + struct.pack("<I", size) + bytes(size) + b"q\0" + b"0"
     dtype = b"cnumpy\ndtype\n(S'u1'\nI00\nI01\ntRq\1" + b"0"

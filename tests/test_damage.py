@@ -10,20 +10,19 @@ import numpy as np
 import pytest
 
 from tests import damage
-
-MIB = 2**20
+from tests.damage import MiB
 
 
 def test_bombs_are_sound_and_small():
     packed = damage.gzip_bomb(8)
-    assert len(packed) < 8 * MIB / 900
-    assert gzip.decompress(packed) == bytes(8 * MIB)
+    assert len(packed) < 8 * MiB / 900
+    assert gzip.decompress(packed) == bytes(8 * MiB)
     packed = damage.zip_bomb("a/b.csv", 8, head=b"x\n")
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         assert archive.testzip() is None
-        assert archive.read("a/b.csv") == b"x\n" + bytes(8 * MIB)
+        assert archive.read("a/b.csv") == b"x\n" + bytes(8 * MiB)
     with np.load(io.BytesIO(damage.npz_bomb("x", 8))) as file:
-        assert file["x"].shape == (8 * MIB,) and not file["x"].any()
+        assert file["x"].shape == (8 * MiB,) and not file["x"].any()
 
 
 def test_archives_hold_what_they_are_given():
@@ -57,7 +56,7 @@ def test_pickles_are_read_where_memory_allows():
 
 def test_memory_is_limited():
     code = "limit()\nprint(len(bytearray({})))"
-    within = damage.run_within(code.format(MIB), 64 * MIB)
-    assert (within.returncode, within.stdout) == (0, f"{MIB}\n"), within.stderr
-    beyond = damage.run_within(code.format(128 * MIB), 64 * MIB)
+    within = damage.run_within(code.format(MiB), 64 * MiB)
+    assert (within.returncode, within.stdout) == (0, f"{MiB}\n"), within.stderr
+    beyond = damage.run_within(code.format(128 * MiB), 64 * MiB)
     assert beyond.returncode == 1 and "MemoryError" in beyond.stderr

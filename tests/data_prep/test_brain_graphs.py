@@ -308,12 +308,32 @@ def test_own_weights_of_any_size_have_their_range_as_box(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (1e39, r"largest entry of distinct graph 0 is \d.\d+e\+38, .* 3.4e\+38"),
+        (1e-45, "largest entry of distinct graph 0 is .*e-46, .* another unit"),
+        (1e-39, "largest .*, expected one that float32 holds, 1.18e-38 …"),
+    ],
+)
+def test_own_weights_that_float32_does_not_hold(scale, message, tmp_path):
+    """Finite in the file, but infinite, zero or flushed to zero where computed."""
+    _, path = own_file(tmp_path, adjacency=made_up().adjacency * scale)
+    with pytest.raises(ValueError, match=f"own: the {message}"):
+        brain_graphs.prepare_own(path, data_dir=tmp_path / "out")
+    _, path = own_file(tmp_path, adjacency=made_up().adjacency * 1e38)
+    brain_graphs.prepare_own(path, data_dir=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"labels": None}, "array 'labels' is missing"),
         ({"labels": np.arange(20) % 2 / 2}, "labels must be integers"),
         ({"labels": np.zeros(20, int)}, "5 folds need two classes"),
         ({"adjacency": np.array([["a"]])}, "real numbers, got <U1"),
+        ({"adjacency": np.ones((20, 3, 3)) + 0j}, "real numbers, got complex128"),
+        ({"adjacency": np.ones((0, 0, 10**9))}, r"\[m, v, v\], got \(0, 0, 100"),
+        ({"regions": np.array("abcde")}, r"regions must have shape \[v\], got \(\)"),
         ({"adjacency": np.ones((20, 3, 4))}, r"\[m, v, v\], got \(20, 3, 4\)"),
         ({"adjacency": np.array([object()])}, "own.npz is not a complete .npz file"),
     ],

@@ -8,6 +8,7 @@ import pytest
 
 from data_prep import folds, nel, tudataset
 from data_prep.graph_table import GraphTable, checked, distinct
+from tests.damage import with_mark
 
 NEL = """\
 n 1 n_7
@@ -62,6 +63,7 @@ def test_nel_by_hand():
         ("e 2 3 0.5", "e 2 1 3", "line 7: edge 'n_2', 'n_7' has the weights 1.0 and"),
         ("x -1", "x sick", "line 7: label is 'sick', expected an integer"),
         ("x -1", "x 0.5", "line 7: label is '0.5'"),
+        ("x -1", "x 1e300", "line 7: label is '1e300', expected an integer within"),
         ("x 1.0", "", "line 12: the file ends before the graph's class"),
         ("n 3 n_10", "n 2 n_10", "line 3: node 2 twice in one graph"),
         ("n 3 n_10", "n 3 n_7", "line 7: region 'n_7' twice"),
@@ -73,6 +75,23 @@ def test_nel_refuses(old, new, message):
     assert old in NEL
     with pytest.raises(ValueError, match=f"own.nel.*{message}"):
         nel.read(NEL.replace(old, new, 1).encode(), "own.nel")
+
+
+def test_files_behind_a_byte_order_mark():
+    assert nel.read(with_mark(NEL.encode()), "own").regions[0] == "n_2"
+    marked = {file: with_mark(text) for file, text in encoded(TU).items()}
+    np.testing.assert_array_equal(tudataset.read(marked, "KKI").labels, [-1, 1])
+
+
+def test_a_short_file_of_many_regions_is_refused():
+    """Twice as many need a matrix of four times the size."""
+    nodes = "".join(f"n {i} n_{i}\n" for i in range(8193))
+    with pytest.raises(ValueError, match="1 graphs over 8193 regions have more than"):
+        nel.read(f"{nodes}x 1\n".encode(), "own")
+    part = "".join(f"{i}\n" for i in range(8193))
+    texts = {**TU, "KKI_node_labels.txt": part, "KKI_graph_indicator.txt": "1\n" * 8193}
+    with pytest.raises(ValueError, match="2 graphs over 8193 regions have more than"):
+        tudataset.read({**encoded(texts), "KKI_A.txt": b"1, 2\n"}, "KKI")
 
 
 def test_nel_that_is_no_text():
@@ -95,6 +114,9 @@ def test_collection_by_hand():
     [
         ("A", "4, 5", "4, 6", "_A.txt, line 5: got 6, expected one of the nodes 1…5"),
         ("A", "4, 5", "0, 5", "_A.txt, line 5: got 0"),
+        ("A", "4, 5", f"4, {10**30}", "_A.txt, line 5: got '4, 1000"),
+        ("node_labels", "7\n2", f"{2**63}\n2", "line 1: got '9223372036854775808'"),
+        ("graph_labels", "-1", f"{2**31}", "line 1: label is '2147483648', expected"),
         ("A", "4, 5", "3, 4", "_A.txt, line 5: an edge between the graphs 1 and 2"),
         ("A", "4, 5", "4 5", "_A.txt, line 5: got '4 5', expected 2 integers"),
         ("graph_indicator", "2\n2", "2\n3", "line 5: got 3, expected one of the gr"),
@@ -131,7 +153,17 @@ def fold_of(rng, m, v=3, **changes):
         (lambda f: {**f, "test": {**f["test"], "y": [1]}}, "arrays X and y"),
         (lambda f: {**f, "test": {**f["test"], "X": np.ones((4, 8))}}, r"\[m, v²\]"),
         (lambda f: {**f, "test": {**f["test"], "y": np.ones(3)}}, "4 integers"),
-        (lambda f: {**f, "test": {**f["test"], "y": np.full(4, 0.5)}}, "4 integers"),
+        (
+            lambda f: {**f, "test": {**f["test"], "y": np.full(4, 0.5)}},
+            "label 0 is 0.5",
+        ),
+        (lambda f: {**f, "test": {**f["test"], "y": np.full(4, 1j)}}, "got complex"),
+        (lambda f: {**f, "test": {**f["test"], "y": np.full(4, 1 + 0j)}}, "complex"),
+        (lambda f: {**f, "test": {**f["test"], "y": np.full(4, 1e30)}}, "is 1e.30"),
+        (
+            lambda f: {**f, "test": {**f["test"], "y": np.full(4, 2**63, np.uint64)}},
+            "is 9223372036854775808, expected an integer within",
+        ),
         (
             lambda f: {**f, "test": {**f["test"], "X": np.full((4, 9), "a")}},
             "real numbers",

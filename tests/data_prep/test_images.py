@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import os
-import struct
 import subprocess
 import sys
 import tarfile
@@ -17,14 +16,10 @@ import pytest
 from data_prep import cifar, idx, images
 from data_prep.sources import SOURCES, fetch
 from r2et_jax.datasets import fingerprint, load, load_images_npz, load_pairs_npz
+from tests.damage import idx as idx_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPLITS = ("train", "valid", "test")
-
-
-def idx_bytes(array):
-    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    return header + array.astype(np.uint8).tobytes()
 
 
 def small_mnist(folder, seed=0):
@@ -76,6 +71,9 @@ def test_idx_round_trip(shape):
         (b"\x00\x00\x08\x03\x00\x00", "cut off: 6 bytes, 16 of header"),
         (idx_bytes(np.zeros(5))[:-1], r"expected 5 bytes for the shape \(5,\), got 4"),
         (idx_bytes(np.zeros(5)) + b"x", "got 6"),
+        (idx_bytes(np.zeros(1), shape=(2**32 - 1,) * 3), "got 1$"),
+        (idx_bytes(np.zeros(1), shape=(1,) * 255), "got 255 axes in the header"),
+        (idx_bytes(np.zeros(1), shape=()), "got 0 axes in the header, expected 1 to 4"),
     ],
 )
 def test_idx_refuses(content, message):
@@ -300,9 +298,18 @@ def with_batch(**changes):
         (without("batches.meta"), "batches.meta is missing"),
         (with_batch(data=np.zeros((60, 9), np.uint8)), r"\[m, 3072\], got \(60, 9\)"),
         (with_batch(data=np.zeros((60, 3072))), "array of uint8"),
-        (with_batch(labels=[0] * 59), r"data_batch_2: expected 60 labels.*\(59,\)"),
-        (with_batch(labels=[-1] * 60), "the least -1"),
-        (with_batch(labels=["cat"] * 60), "labels must be integers"),
+        (
+            with_batch(labels=[0] * 59),
+            "data_batch_2: expected .* a label for each, got 60",
+        ),
+        (with_batch(labels=[-1] * 60), "data_batch_2: got -1 as a label"),
+        (with_batch(labels=[3.7] * 60), "got 3.7 as a label, expected an integer"),
+        (with_batch(labels=["3"] * 60), "got '3' as a label, expected an integer"),
+        (with_batch(labels=[2**70] * 60), "got 1180591620717411303424 as a label"),
+        (
+            with_batch(labels=["cat"] * 60),
+            "got 'cat' as a label, expected an integer in 0…9",
+        ),
         (
             lambda members: members["batches.meta"].update(label_names=["one"]),
             "at least 10 names",

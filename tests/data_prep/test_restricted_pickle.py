@@ -4,11 +4,20 @@ import fractions
 import os
 import pickle
 import subprocess
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from data_prep import restricted_pickle
+from data_prep import folds, restricted_pickle
+from tests.damage import (
+    MiB,
+    container_bomb,
+    copies_bomb,
+    laughs,
+    length_bomb,
+    memo_bomb,
+)
 
 
 def example():
@@ -231,3 +240,68 @@ def test_containers_that_hold_themselves_are_read():
     value.append(value)
     got = restricted_pickle.loads(pickle.dumps(value), "own")
     assert got[1] is got
+
+
+# Pickles that ask for more memory than they are long.
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (memo_bomb(), "memo index 134217728 at byte 4, expected at most 3"),
+        (b"\x80\x02K\x01p134217728\n.", "memo index 134217728"),
+        (length_bomb(), "BINBYTES8 at byte 2 asks for 8589934600 bytes, 12 follow"),
+        (copies_bomb(), "arrays that have more bytes than the pickle"),
+    ],
+)
+def test_bombs_take_no_memory(content, message):
+    """At most as much as some copies of the pickle, which has 2 MiB or less."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=f"own is refused as a pickle: {message}"):
+            restricted_pickle.loads(content, "own")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(content) <= 2 * MiB + 9 and peak < 8 * MiB
+
+
+def test_more_containers_than_any_known_pickle_has_are_refused():
+    """Each takes 216 bytes for its one."""
+    with pytest.raises(ValueError, match="own is refused.*more than 262144 instruct"):
+        restricted_pickle.loads(container_bomb(2**18), "own")
+
+
+def test_text_made_bytes_again_and_again_is_refused():
+    text = b"X" + (2**16).to_bytes(4, "little") + b"a" * 2**16 + b"q\0" + b"0"
+    once = b"c_codecs\nencode\n(h\0Vlatin1\ntR"
+    content = b"\x80\x02" + text + b"(" + once * 3 + b"l."
+    with pytest.raises(ValueError, match="more bytes than the pickle"):
+        restricted_pickle.loads(content, "own")
+
+
+def test_messages_stay_short():
+    """Where a value that is not wanted has 2^40 parts."""
+    content = pickle.dumps(Made(np.dtype, ("f8" * 10**5, False, True)))
+    with pytest.raises(ValueError) as error:
+        restricted_pickle.loads(content, "own")
+    assert len(str(error.value)) < 200
+    nested = laughs(40)
+    with pytest.raises(ValueError, match="expected a dict with the keys") as error:
+        folds.read({"own": nested})
+    assert len(str(error.value)) < 200
+
+
+def test_memo_and_lengths_of_every_writer_are_read():
+    """Protocols 0 and 1 write memo indices and text as lines."""
+    value = [("a", i) for i in range(300)] + [b"\n" * 300, "\n" * 300, 10**30, 0.5]
+    for protocol in range(6):
+        assert restricted_pickle.loads(pickle.dumps(value, protocol), "own") == value
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_cut_off_anywhere(protocol):
+    content = pickle.dumps({"x": np.arange(3.0), "y": [300, "text"]}, protocol)
+    for end in range(len(content)):
+        with pytest.raises(ValueError, match="own is refused as a pickle"):
+            restricted_pickle.loads(content[:end], "own")
