@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 SPLITS = ("train", "valid", "test")
+_RECODE = (
+    "give class numbers: np.unique(y, return_inverse=True) returns the classes in "
+    "order and, as its second value, their numbers"
+)
 _BOX_SLACK = 1e-5  # rounding of float32 values at the border of the box
 
 
@@ -125,9 +131,10 @@ def _update(digest: Any, array: np.ndarray) -> None:
 
 def _check_columns(dataset: Dataset) -> None:
     name, n = dataset.name, len(dataset.columns)
-    repeated = [c for c in dataset.columns if dataset.columns.count(c) > 1]
-    if repeated:
-        raise ValueError(f"{name}: column names must differ, got {repeated[0]!r} twice")
+    counts = Counter(dataset.columns)
+    for column, count in counts.items():
+        if count > 1:
+            raise ValueError(f"{name}: column names must differ, got {column!r} twice")
     seen: set[int] = set()
     for group in dataset.groups:
         if len(group) < 2:
@@ -216,9 +223,18 @@ def check_finite(x: np.ndarray, columns: tuple[str, ...], where: str) -> None:
 
 
 def check_labels(y: np.ndarray, where: str, *, complete: bool = True) -> None:
-    """Raise unless y [m] holds two class indices or more; complete: none skipped."""
+    """Raise unless y [m] holds two class indices or more; complete: none skipped.
+
+    Labels are not recoded, since a recoding that nobody sees turns a class around: the
+    message tells how to.
+    """
+    if np.ma.is_masked(y):
+        raise ValueError(f"{where}: y has masked values, expected a label in each row")
     if not np.issubdtype(y.dtype, np.integer):
-        raise ValueError(f"{where}: y must hold integers 0…C−1, got dtype {y.dtype}")
+        raise ValueError(
+            f"{where}: y must hold integers 0…C−1, got dtype {y.dtype}{_example(y)}; "
+            f"{_RECODE}"
+        )
     classes = np.unique(y)
     if classes.size < 2:
         raise ValueError(
@@ -226,10 +242,50 @@ def check_labels(y: np.ndarray, where: str, *, complete: bool = True) -> None:
             f"{classes.tolist()} in {y.size} rows"
         )
     if classes[0] < 0:
-        raise ValueError(f"{where}: labels must be 0…C−1, got {classes.tolist()}")
-    skipped = sorted(set(range(int(classes[-1]))) - set(classes.tolist()))
-    if complete and skipped:
+        raise ValueError(
+            f"{where}: labels must be 0…C−1, got {_listed(classes)}; {_RECODE}"
+        )
+    # Compared place by place, as a set of all classes below a large label has no end.
+    skipped = np.flatnonzero(classes != np.arange(classes.size, dtype=classes.dtype))
+    if complete and skipped.size:
         raise ValueError(
             f"{where}: labels must be 0…C−1, got no row of class {skipped[0]} below "
-            f"class {classes[-1]}"
+            f"class {classes[-1]}; {_RECODE}"
         )
+    if classes[-1] > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"{where}: labels must be 0…C−1, got {classes[-1]} in {y.size} rows"
+        )
+
+
+def check_rows(where: str, arrays: Mapping[str, np.ndarray], rows: int) -> None:
+    """Raise unless the arrays named as the splits hold each row number once."""
+    for name in SPLITS:
+        index = arrays[name]
+        if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
+            raise ValueError(
+                f"{where}: {name} must hold row numbers in one row, got {index.dtype} "
+                f"of shape {index.shape}"
+            )
+    index = np.concatenate([arrays[name] for name in SPLITS])
+    if not np.array_equal(np.sort(index), np.arange(rows)):
+        raise ValueError(
+            f"{where}: train, valid and test must hold each of the rows "
+            f"0…{rows - 1} once, got {index.size} indices"
+        )
+
+
+def _listed(classes: np.ndarray) -> str:
+    shown = ", ".join(map(str, classes[:8].tolist()))
+    return f"[{shown}{', …' * (classes.size > 8)}]"
+
+
+def _example(y: np.ndarray) -> str:
+    """One label that is none: the first NaN or fraction, else the first of all."""
+    if y.size == 0:
+        return ""
+    first = 0
+    if y.dtype.kind == "f":
+        wrong = np.flatnonzero(~(y == np.rint(y)))
+        first = wrong[0] if wrong.size else 0
+    return f", such as {y.flat[first]!s:.40} in row {first}"

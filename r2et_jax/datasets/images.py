@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 
-from r2et_jax.datasets.containers import SPLITS, Dataset, Split, validate
+from r2et_jax.datasets.arrays import check_shape, integers
+from r2et_jax.datasets.containers import SPLITS, Dataset, Split, check_rows, validate
 from r2et_jax.datasets.npz import read_arrays, read_meta
 
 FORMAT_VERSION = 2  # 2: equal images stand in one part
@@ -33,15 +35,18 @@ def load_images_npz(path: str | Path) -> Dataset:
     path = Path(path)
     arrays = read_arrays(path, _KEYS)
     meta = read_meta(path, arrays, FORMAT_VERSION)
-    images, y = arrays["images"], arrays["y"].astype(np.int32)
-    rows = np.concatenate([arrays[name] for name in SPLITS])
-    if not np.array_equal(np.sort(rows), np.arange(len(images))):
+    images, where = arrays["images"], str(path)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
         raise ValueError(
-            f"{path}: train, valid and test must hold each of the rows "
-            f"0…{len(images) - 1} once, got {rows.size} indices"
+            f"{path}: images must be bytes of shape [m, height, width] or [m, height, "
+            f"width, channels], got {images.dtype} of shape {images.shape}"
         )
+    check_shape(where, "y", arrays["y"], (len(images),))
+    y = integers(where, "y", arrays["y"], low=0, high=len(images) - 1)
+    y = y.astype(np.int32)
+    check_rows(where, arrays, len(images))
     shape = images.shape[1:]
-    n = int(np.prod(shape))
+    n = math.prod(shape)
     flat = images.reshape(len(images), n)
     dataset = Dataset(
         name=meta["name"],

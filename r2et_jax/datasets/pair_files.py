@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from r2et_jax.datasets.npz import read_arrays, read_meta
-from r2et_jax.datasets.pairs import PairDataset, PairTable
+from r2et_jax.datasets.arrays import check_shape, float32, integers, texts
+from r2et_jax.datasets.containers import SPLITS
+from r2et_jax.datasets.npz import read_arrays, read_meta, write_arrays
+from r2et_jax.datasets.pairs import KINDS, PairDataset, PairTable
 
 FORMAT_VERSION = 1
 _KEYS = (
@@ -50,19 +53,18 @@ def save_pairs_npz(path: str | Path, table: PairTable, *, scale: int = 1) -> Non
     truth = np.zeros(0, bool) if table.truth is None else table.truth
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                inputs=inputs,
-                labels=table.labels,
-                pairs=table.pairs,
-                shape=np.array(table.shape),
-                regions=np.array(table.regions, str),
-                lower=table.lower,
-                upper=table.upper,
-                truth=truth,
-                meta=np.array(json.dumps(meta)),
-            )
+        arrays = {
+            "inputs": inputs,
+            "labels": table.labels,
+            "pairs": table.pairs,
+            "shape": np.array(table.shape),
+            "regions": np.array(table.regions, str),
+            "lower": table.lower,
+            "upper": table.upper,
+            "truth": truth,
+            "meta": np.array(json.dumps(meta)),
+        }
+        write_arrays(partial, arrays)
         load_table(partial)
         os.replace(partial, path)
     finally:
@@ -85,19 +87,30 @@ def load_table(path: str | Path) -> PairTable:
     path = Path(path)
     arrays = read_arrays(path, _KEYS)
     meta = read_meta(path, arrays, FORMAT_VERSION)
-    pairs = arrays["pairs"]
-    if pairs.ndim != 2 or pairs.shape[1] != 4:
-        raise ValueError(f"{path}: pairs must have shape [p, 4], got {pairs.shape}")
+    _check_form(path, arrays, meta)
+    inputs, pairs = arrays["inputs"], arrays["pairs"]
+    where, count = str(path), len(inputs)
+    for column, what, high in (
+        (0, "folds", max(len(pairs) - 1, 0)),
+        (1, "splits", len(SPLITS) - 1),
+        (slice(2, 4), "inputs", count - 1),
+    ):
+        integers(where, f"pairs ({what})", pairs[:, column], low=0, high=high)
+    largest = np.iinfo(np.int32).max
     return PairTable(
         name=meta["name"],
         kind=meta["kind"],
-        inputs=_scaled(arrays["inputs"], meta["scale"]),
-        labels=arrays["labels"].astype(np.int32),
-        pairs=pairs,
-        shape=tuple(arrays["shape"].tolist()),
-        regions=tuple(arrays["regions"].tolist()),
-        lower=arrays["lower"].astype(np.float32),
-        upper=arrays["upper"].astype(np.float32),
+        inputs=_scaled(float32(where, "inputs", inputs), meta["scale"]),
+        labels=integers(
+            where, "labels", arrays["labels"], low=0, high=max(count - 1, 0)
+        ).astype(np.int32),
+        pairs=pairs.astype(np.int32),
+        shape=tuple(
+            integers(where, "shape", arrays["shape"], low=1, high=largest).tolist()
+        ),
+        regions=texts(where, "regions", arrays["regions"]),
+        lower=float32(where, "lower", arrays["lower"], infinite=True),
+        upper=float32(where, "upper", arrays["upper"], infinite=True),
         truth=arrays["truth"] if arrays["truth"].size else None,
         meta=meta,
     )
@@ -120,6 +133,31 @@ def load_pairs_npz(path: str | Path, *, fold: int = 0) -> PairDataset:
         content (see `validate`).
     """
     return load_table(path).fold(fold)
+
+
+def _check_form(
+    path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]
+) -> None:
+    """Raise unless the arrays' lengths agree and meta says how they are to be read."""
+    check_shape(str(path), "inputs", arrays["inputs"], ("u", "n"))
+    count, n = arrays["inputs"].shape
+    shapes = {
+        "labels": (count,),
+        "pairs": ("p", 4),
+        "shape": ("axes",),
+        "regions": ("v",),
+        "lower": (n,),
+        "upper": (n,),
+        "truth": (n if arrays["truth"].size else 0,),
+    }
+    for field, shape in shapes.items():
+        check_shape(str(path), field, arrays[field], shape)
+    for field, known in (("kind", KINDS), ("scale", (1, 255))):
+        value = meta.get(field)
+        if type(value) is not type(known[0]) or value not in known:
+            raise ValueError(
+                f"{path}: meta has the {field} {value!r}, expected one of {known}"
+            )
 
 
 def _scaled(inputs: np.ndarray, scale: int) -> np.ndarray:

@@ -36,6 +36,7 @@ def class_pairs(
       >>> int((labels[pairs[:, 0]] == labels[pairs[:, 1]]).sum())
       4
     """
+    _check_classes(labels)
     check_count("num", num, minimum=2)
     if num % 2:
         raise ValueError(f"num must be even, half of the pairs each, got {num}")
@@ -85,6 +86,7 @@ def partner_pairs(
       >>> partner_pairs(labels, first, pool, partners=2, rng=rng).shape
       (4, 2)
     """
+    _check_classes(labels)
     check_count("partners", partners)
     choices = []
     for i in first:
@@ -164,6 +166,7 @@ def fold_pairs(
       >>> fold_pairs(np.arange(50) % 2, partners=2, seed=0).shape
       (1000, 4)
     """
+    _check_classes(labels)
     check_count("folds", folds, minimum=3)
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < folds or classes.size < 2:
@@ -194,6 +197,14 @@ def fold_pairs(
             )
             rows.append(_rows(fold, number, pairs))
     return np.concatenate(rows)
+
+
+def _check_classes(labels: np.ndarray) -> None:
+    if labels.ndim != 1 or labels.size == 0 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels must be integers of shape [u], got {labels.dtype} of shape "
+            f"{labels.shape}"
+        )
 
 
 def _rows(fold: int, split: int, pairs: np.ndarray) -> np.ndarray:

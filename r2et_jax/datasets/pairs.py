@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -184,11 +185,12 @@ def validate_pairs(dataset: PairDataset) -> None:
             f"{inputs.shape} and {labels.shape}"
         )
     inside = (inputs >= dataset.lower) & (inputs <= dataset.upper)  # False for NaN
+    inside &= np.isfinite(inputs)  # the box may be infinite
     if not inside.all():
         row, column = np.argwhere(~inside)[0]
         raise ValueError(
             f"{name}: input {row}, entry {column}: got {inputs[row, column]}, expected "
-            f"a number in [{dataset.lower[column]}, {dataset.upper[column]}]"
+            f"a finite number in [{dataset.lower[column]}, {dataset.upper[column]}]"
         )
     check_labels(labels, f"{name}: inputs")
     for split_name in SPLITS:
@@ -234,7 +236,7 @@ def _check_form(dataset: PairDataset) -> int:
             )
         n = shape[0] * (shape[0] - 1) // 2
     else:
-        n = int(np.prod(shape))
+        n = math.prod(shape)
     for what in ("lower", "upper", "truth"):
         array = getattr(dataset, what)
         if array is not None and array.shape != (n,):

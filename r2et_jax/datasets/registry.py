@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 from r2et_jax.checks import check_in
@@ -10,6 +9,7 @@ from r2et_jax.datasets.bundled import breast_cancer
 from r2et_jax.datasets.containers import Dataset
 from r2et_jax.datasets.digits import digits
 from r2et_jax.datasets.images import load_images_npz
+from r2et_jax.datasets.npz import holds
 from r2et_jax.datasets.pair_files import load_pairs_npz
 from r2et_jax.datasets.pairs import PairDataset
 from r2et_jax.datasets.planted import planted
@@ -69,11 +69,8 @@ def prepared(data_dir: str | Path) -> tuple[str, ...]:
     """
     found = []
     for path in sorted(Path(data_dir).glob("*.npz")):
-        if path.stem in known() or not zipfile.is_zipfile(path):
-            continue
-        with zipfile.ZipFile(path) as file:
-            if "pairs.npy" in file.namelist():
-                found.append(path.stem)
+        if path.stem not in known() and holds(path, "pairs"):
+            found.append(path.stem)
     return tuple(found)
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from r2et_jax.checks import feature_indices
+from r2et_jax.datasets.arrays import check_shape, float32, integers, real_numbers, texts
 from r2et_jax.datasets.containers import (
     SPLITS,
     Dataset,
     Split,
     check_finite,
     check_labels,
+    check_rows,
     validate,
 )
 from r2et_jax.datasets.npz import read_arrays, read_meta
@@ -48,28 +50,29 @@ def load_npz(path: str | Path) -> Dataset:
     path = Path(path)
     arrays = read_arrays(path, _KEYS)
     meta = read_meta(path, arrays, FORMAT_VERSION)
-    rows = np.concatenate([arrays[name] for name in SPLITS])
-    if not np.array_equal(np.sort(rows), np.arange(arrays["x"].shape[0])):
-        raise ValueError(
-            f"{path}: train, valid and test must hold each of the rows "
-            f"0…{arrays['x'].shape[0] - 1} once, got {rows.size} indices"
-        )
-    group_of = arrays["groups"]
-    splits = {}
-    for name in SPLITS:
-        x, y = arrays["x"][arrays[name]], arrays["y"][arrays[name]]
-        splits[name] = Split(x.astype(np.float32), y.astype(np.int32))
+    where = str(path)
+    check_shape(where, "x", arrays["x"], ("m", "n"))
+    m, n = arrays["x"].shape
+    shapes = {"y": (m,), "columns": (n,), "groups": (n,), "immutable": ("columns",),
+              "lower": (n,), "upper": (n,)}  # fmt: skip
+    for field, shape in shapes.items():
+        check_shape(where, field, arrays[field], shape)
+    check_rows(where, arrays, m)
+    x = float32(where, "x", arrays["x"])
+    y = integers(where, "y", arrays["y"], low=0, high=m - 1).astype(np.int32)
+    group_of = integers(where, "groups", arrays["groups"], low=-1, high=n - 1)
+    immutable = integers(where, "immutable", arrays["immutable"], low=0, high=n - 1)
     dataset = Dataset(
         name=meta["name"],
-        **splits,
-        columns=tuple(arrays["columns"].tolist()),
+        **{name: Split(x[arrays[name]], y[arrays[name]]) for name in SPLITS},
+        columns=texts(where, "columns", arrays["columns"]),
         groups=tuple(
             tuple(np.flatnonzero(group_of == group).tolist())
-            for group in range(int(group_of.max(initial=-1)) + 1)
+            for group in np.unique(group_of[group_of >= 0])
         ),
-        immutable=tuple(arrays["immutable"].tolist()),
-        lower=arrays["lower"].astype(np.float32),
-        upper=arrays["upper"].astype(np.float32),
+        immutable=tuple(immutable.tolist()),
+        lower=float32(where, "lower", arrays["lower"], infinite=True),
+        upper=float32(where, "upper", arrays["upper"], infinite=True),
         meta=meta,
     )
     validate(dataset)
@@ -120,8 +123,9 @@ def from_arrays(
       UserWarning: some rows equal another one; tells how many.
 
     Raises:
-      ValueError: NaN or infinity (row and column named), wrong shapes, labels, groups
-        or box, classes too rare to split.
+      ValueError: NaN or infinity (row and column named), numbers that are complex,
+        masked or beyond float32, wrong shapes, labels, groups or box, classes too rare
+        to split.
 
     Example:
       >>> rng = np.random.default_rng(0)
@@ -130,7 +134,7 @@ def from_arrays(
       >>> dataset.train.x.shape
       (70, 3)
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y)
+    x, y = real_numbers(name, "x", x), np.asanyarray(y)
     if x.ndim != 2 or y.shape != (x.shape[0],):
         raise ValueError(
             f"{name}: x must have shape [m, n] and y [m], got {x.shape} and {y.shape}"
@@ -143,17 +147,26 @@ def from_arrays(
     if y.dtype == bool:
         y = y.astype(np.int32)
     check_labels(y, name)
+    y = np.asarray(y)
     binary = ((x == 0) | (x == 1)).all(axis=0)
     lower = _bound(name, "lower", lower, np.where(binary, 0.0, -np.inf))
     upper = _bound(name, "upper", upper, np.where(binary, 1.0, np.inf))
     numeric = ~binary if standardize else np.zeros(n, bool)
 
     def scale(train: np.ndarray) -> tuple[np.ndarray, ...]:
-        mean = np.where(numeric, x[train].mean(axis=0), 0.0)
-        std = np.where(numeric, x[train].std(axis=0), 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = np.where(numeric, x[train].mean(axis=0), 0.0)
+            std = np.where(numeric, x[train].std(axis=0), 1.0)
+        beyond = np.flatnonzero(~(np.isfinite(mean) & np.isfinite(std)))
+        if beyond.size:
+            raise ValueError(
+                f"{name}: column {columns[beyond[0]]!r} is too large to standardise, "
+                f"its values reach {np.abs(x[:, beyond[0]]).max():g}: give it in "
+                "another unit"
+            )
         # A constant column's std is 0 or a rounding error of its mean.
         std = np.where(std > 1e-12 * np.maximum(np.abs(mean), 1e-300), std, 1.0)
-        return ((x - mean) / std).astype(np.float32), mean, std
+        return float32(name, "x", (x - mean) / std), mean, std
 
     indices, (scaled, mean, std), copies = split_apart(
         x, y, scale, seed=seed, fractions=fractions
@@ -161,6 +174,8 @@ def from_arrays(
     if copies["rows"]:
         warnings.warn(f"{name}: {copies_in_words(copies, y.size)}", stacklevel=2)
     rows = dict(zip(SPLITS, indices, strict=True))
+    with np.errstate(over="ignore"):  # a bound beyond float32 is none
+        lower, upper = (((b - mean) / std).astype(np.float32) for b in (lower, upper))
     dataset = Dataset(
         name=name,
         **{s: Split(scaled[rows[s]], y[rows[s]].astype(np.int32)) for s in SPLITS},
@@ -170,8 +185,8 @@ def from_arrays(
             for i, group in enumerate(groups)
         ),
         immutable=feature_indices(f"{name}: immutable", immutable, n),
-        lower=((lower - mean) / std).astype(np.float32),
-        upper=((upper - mean) / std).astype(np.float32),
+        lower=lower,
+        upper=upper,
         meta={
             "name": name,
             "seed": seed,
@@ -196,7 +211,7 @@ def copies_in_words(copies: dict[str, int], rows: int) -> str:
 def _bound(name, bound_name, bound, default):
     if bound is None:
         return default
-    bound = np.asarray(bound, np.float64)
+    bound = real_numbers(name, bound_name, bound)
     if bound.shape != default.shape:
         raise ValueError(
             f"{name}: {bound_name} must have shape {default.shape}, one value for each "

@@ -332,10 +332,10 @@ def test_own_weights_that_float32_does_not_hold(scale, message, tmp_path):
         ({"labels": np.zeros(20, int)}, "5 folds need two classes"),
         ({"adjacency": np.array([["a"]])}, "real numbers, got <U1"),
         ({"adjacency": np.ones((20, 3, 3)) + 0j}, "real numbers, got complex128"),
-        ({"adjacency": np.ones((0, 0, 10**9))}, r"\[m, v, v\], got \(0, 0, 100"),
+        ({"adjacency": np.ones((0, 3, 3))}, r"\[m, v, v\], got \(0, 3, 3\)"),
         ({"regions": np.array("abcde")}, r"regions must have shape \[v\], got \(\)"),
         ({"adjacency": np.ones((20, 3, 4))}, r"\[m, v, v\], got \(20, 3, 4\)"),
-        ({"adjacency": np.array([object()])}, "own.npz is not a complete .npz file"),
+        ({"adjacency": np.array([object()])}, "'adjacency' holds object"),
     ],
 )
 def test_own_file_refused(changes, message, tmp_path):

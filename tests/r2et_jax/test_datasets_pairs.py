@@ -244,7 +244,7 @@ def test_unsound_table_is_not_saved(tmp_path):
         ({"truth": None}, "array 'truth' is missing, expected inputs, labels"),
         ({"meta": np.array('{"format_version": 9}')}, "format version 9, expected 1"),
         ({"pairs": np.zeros((4, 3), int)}, r"shape \[p, 4\], got \(4, 3\)"),
-        ({"regions": np.array(["a", object()])}, "not a complete .npz file"),
+        ({"regions": np.array(["a", object()])}, "array 'regions' holds object"),
     ],
 )
 def test_load_refuses(changes, message, tmp_path):
