@@ -46,7 +46,7 @@ def fetched(source, folder):
     [
         ("adult", 0, "adult.data", TEXT),
         ("adult", 1, "adult.zip", [("adult.data", b"other"), ("adult.test", TEXT)]),
-        ("adult", 0, "adult.data.gz", gzip.compress(TEXT)),
+        ("adult", 0, "adult.data.gz", gzip.compress(TEXT, mtime=0)),
         ("bank", 0, "bank-additional-full.csv", TEXT),
         (
             "bank",
@@ -56,7 +56,7 @@ def fetched(source, folder):
         ),
         ("mnist", 0, "train-images-idx3-ubyte", TEXT),
         ("mnist", 0, "train-images.idx3-ubyte", TEXT),
-        ("mnist", 3, "t10k-labels.idx1-ubyte.gz", gzip.compress(TEXT)),
+        ("mnist", 3, "t10k-labels.idx1-ubyte.gz", gzip.compress(TEXT, mtime=0)),
         ("compas", 0, "compas_scores_two_years.csv", TEXT),
         ("adhd", 0, "KKI.nel.zip", [("old\\KKI.nel", TEXT)]),
         ("hiv", 1, "HIV_fMRI_fold_2", TEXT),
