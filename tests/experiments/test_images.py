@@ -138,7 +138,7 @@ def test_the_same_models_stand_under_another_norm(finished, data_dir):
 def test_the_norm_is_of_the_attacks_and_not_of_the_selection(found):
     other = problem(found.dataset, norm="linf")
     assert other.budget(0.02).norm == "linf" and other.epsilon["paper"][-1] == 0.02
-    assert other.view.attack_options["norm"] == "linf"
+    assert other.view.norm == "linf"
     assert other.view.num_steps == 100
     assert other.selection_view == found.view == found.selection_view
     assert other.selection_epsilon == other.radius == found.selection_epsilon == 0.2
