@@ -192,24 +192,28 @@ def admissible_gradient(
     Source: the projected gradient of constrained optimisation, Bertsekas 1976.
     """
     threat = _at(threat, clean)
-    inward = jnp.ones(gradient.shape, bool)
+    # Which features may still fall and rise.
+    falls = rises = jnp.ones(gradient.shape, bool)
     if threat.movable is not None:
-        inward &= threat.movable
+        falls = rises = threat.movable
     if threat.lower is not None:
-        inward &= (perturbed > threat.lower) | (gradient < 0)
+        falls &= perturbed > threat.lower
     if threat.upper is not None:
-        inward &= (perturbed < threat.upper) | (gradient > 0)
+        rises &= perturbed < threat.upper
+    tangent = jnp.where(jnp.where(gradient > 0, falls, rises), gradient, 0)
     if threat.groups:
         # Longer than any entry of the projection.
         far = 2 * jnp.max(jnp.abs(gradient))
         for group in threat.groups:
             index = np.array(group)
-            down = -gradient[index]
-            low = jnp.where(perturbed[index] > 0, -far, 0)
-            high = jnp.full_like(low, far)
-            tangent = project_bounded_simplex(down, low, high, total=0.0)
-            gradient = gradient.at[index].set(-tangent)
-    return jnp.where(inward, gradient, 0)
+            down = project_bounded_simplex(
+                -gradient[index],
+                jnp.where(falls[index] & (perturbed[index] > 0), -far, 0),
+                jnp.where(rises[index], far, 0),
+                total=0.0,
+            )
+            tangent = tangent.at[index].set(-down)
+    return tangent
 
 
 def project_bounded_simplex(
