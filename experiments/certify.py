@@ -22,7 +22,7 @@ from experiments.common.fitting import LOGISTIC
 from experiments.common.measured import each, measured, summary
 from experiments.common.problems import problem
 from r2et_jax import certificates, datasets, metrics, objectives, threat
-from r2et_jax.batching import map_batched
+from r2et_jax.execution import map_batched
 
 # Inputs that are certified at a time: their pairs stay within the cache.
 _BATCH_SIZE = 8

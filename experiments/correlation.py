@@ -34,8 +34,8 @@ from experiments.common.correlation_report import EPOCH, EXACT_FEATURES, PROBES
 from experiments.common.measured import measured, summary
 from experiments.common.problems import View
 from r2et_jax import attacks, curvature, metrics, objectives, ranking, score
-from r2et_jax.attacks.context import in_context
-from r2et_jax.batching import example_keys, map_batched
+from r2et_jax.context import in_context
+from r2et_jax.execution import example_keys, map_batched
 
 _SHARE = 0.8
 FLAGS = flags.define_common(

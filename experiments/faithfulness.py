@@ -36,8 +36,8 @@ from experiments.common.fitting import LOGISTIC
 from experiments.common.measured import summary
 from experiments.common.problems import Problem
 from r2et_jax import metrics, objectives, score
-from r2et_jax.attacks.context import in_context
-from r2et_jax.batching import example_keys, map_batched
+from r2et_jax.context import in_context
+from r2et_jax.execution import example_keys, map_batched
 
 BASELINES = ("zero", "mean", "conditional")
 RANKINGS = ("saliency", "random")

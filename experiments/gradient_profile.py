@@ -30,8 +30,8 @@ from experiments.common import (
 from experiments.common.measured import summary
 from experiments.common.problems import View
 from r2et_jax import objectives, plots, score
-from r2et_jax.attacks.context import in_context
-from r2et_jax.batching import map_batched
+from r2et_jax.context import in_context
+from r2et_jax.execution import map_batched
 
 # Share of the sum whose features are counted.
 MOST = 0.9

@@ -41,8 +41,8 @@ from r2et_jax import (
     score,
     threat,
 )
-from r2et_jax.attacks.context import in_context
-from r2et_jax.batching import example_keys, map_batched
+from r2et_jax.context import in_context
+from r2et_jax.execution import example_keys, map_batched
 
 NORMS = ("l1", "l2", "linf")
 _L2 = NORMS.index("l2")

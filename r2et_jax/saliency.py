@@ -8,7 +8,7 @@ noise and takes a keyword `key` besides.
 
 Explanations that are means over many points evaluate `chunk_size` of them at a time,
 forward and backward, so that their memory is that of one chunk. A batch of inputs
-multiplies it: bound that by `batching.map_batched`.
+multiplies it: bound that by `execution.map_batched`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from r2et_jax.batching import map_batched
 from r2et_jax.checks import check_count, check_positive
+from r2et_jax.execution import map_batched
 from r2et_jax.numerics import magnitude, unit_sum
 from r2et_jax.types import Array, SaliencyFn, ScoreFn
 

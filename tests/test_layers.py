@@ -14,7 +14,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 LIBRARY = "r2et_jax"
 
 GROUND = frozenset({"types", "checks"})
-HELPERS = frozenset({"batching", "numerics"})  # on the ground floor, for all above
+# On the ground floor, for all above.
+HELPERS = frozenset({"context", "execution", "numerics"})
 FLOORS = (
     GROUND,
     HELPERS,
@@ -33,7 +34,7 @@ ASIDE = frozenset({"models", "datasets", "plots"})
 TOP = frozenset({"audit", "saved"})
 
 MAX_LINES = 450
-COMPILING = frozenset({"attacks", "training", "audit"})
+COMPILING = frozenset({"execution", "attacks", "training", "audit"})
 # Imported nowhere in the library: it stands alone, and it never downloads.
 FOREIGN = frozenset(
     {"experiments", "data_prep", "tests", "torch", "pooch", "requests", "urllib"}
@@ -219,7 +220,7 @@ def test_checker_finds_planted_import(path, source):
         ("attacks/er.py", "from . import a\nfrom .a import b\nfrom ..threat import t"),
         ("attacks/__init__.py", "from .er import er_attack"),
         ("metrics/agreement.py", "from r2et_jax.ranking import top_k_mask"),
-        ("models/mlp.py", "from ..batching import map_batched"),
+        ("models/mlp.py", "from ..execution import map_batched"),
         ("audit.py", "from . import attacks, datasets, training"),
         ("saved.py", "from . import models, training"),
     ],

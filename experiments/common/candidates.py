@@ -13,7 +13,7 @@ import numpy as np
 from experiments.common.problems import TABULAR, Problem, View, problem
 from experiments.common.sizes import by_size
 from r2et_jax import attacks, datasets, metrics, threat
-from r2et_jax.batching import num_cores
+from r2et_jax.execution import num_cores
 from r2et_jax.types import Params
 
 _ATTACK = "er_surrogate"

@@ -10,7 +10,8 @@ import numpy as np
 
 from experiments.common.problems import PairProblem
 from r2et_jax import curvature, score
-from r2et_jax.objectives import InContext, curvature_penalties
+from r2et_jax.context import InContext
+from r2et_jax.objectives import curvature_penalties
 from r2et_jax.types import ApplyFn, Array
 
 # Lanczos steps after which the largest eigenvalue has settled.

@@ -20,8 +20,8 @@ import optax
 from experiments.common.problems import TABULAR, Problem, View
 from r2et_jax import attacks, models, ranking, score, threat
 from r2et_jax.attacks.constrained import constrained_attack
-from r2et_jax.attacks.context import in_context
-from r2et_jax.batching import example_keys, map_batched
+from r2et_jax.context import in_context, without_context
+from r2et_jax.execution import example_keys, map_batched
 
 NUM_STEPS = 200
 TRACK_EVERY = 5
@@ -160,7 +160,7 @@ def _predictions(model, view: View):
     """The predictions that should stay, as functions of the first input."""
     if not view.paired:
         return (view.apply(model),)
-    single = attacks.without_context(models.class_apply(model))
+    single = without_context(models.class_apply(model))
     return view.apply(model), single
 
 

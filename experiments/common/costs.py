@@ -18,9 +18,8 @@ from jax.extend import core
 
 from experiments.common import cost_images
 from r2et_jax import attacks, datasets, models
-from r2et_jax.attacks.chunked import compile_chunked, drive_chunks
-from r2et_jax.attacks.context import in_context
-from r2et_jax.batching import example_keys
+from r2et_jax.context import in_context
+from r2et_jax.execution import compile_chunked, drive_chunks, example_keys
 from r2et_jax.score import predicted_class
 from r2et_jax.threat import threat_model
 

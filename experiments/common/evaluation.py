@@ -25,8 +25,8 @@ from r2et_jax import (
     ranking,
     score,
 )
-from r2et_jax.attacks.context import in_context
-from r2et_jax.batching import map_batched
+from r2et_jax.context import in_context
+from r2et_jax.execution import map_batched
 
 # Noise under which a ranking must stand, unless the input sits on a kink or a tie.
 GUARD_NOISE = 1e-6

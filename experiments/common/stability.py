@@ -16,8 +16,8 @@ from experiments.common.progress import track
 from experiments.common.records import number, select
 from experiments.common.thickness import Effort
 from r2et_jax import plots, ranking, score, training
-from r2et_jax.attacks.context import in_context
-from r2et_jax.batching import map_batched
+from r2et_jax.context import in_context
+from r2et_jax.execution import map_batched
 
 
 class Plan(NamedTuple):

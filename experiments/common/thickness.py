@@ -17,9 +17,9 @@ import numpy as np
 from experiments.common import evaluation
 from experiments.common.problems import Problem, View
 from r2et_jax import certificates, models, ranking, saliency, score, threat
-from r2et_jax.attacks.context import in_context
-from r2et_jax.batching import example_keys, map_batched
 from r2et_jax.checks import check_in
+from r2et_jax.context import in_context
+from r2et_jax.execution import example_keys, map_batched
 
 DISTRIBUTIONS = ("uniform", "gaussian", "adversarial")
 ADVERSARY = "mse"

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.common import protocol as protocols
 from r2et_jax import attacks, metrics, models, saliency
-from r2et_jax.batching import map_batched
+from r2et_jax.execution import map_batched
 from r2et_jax.types import ApplyFn, Params, SaliencyFn
 
 

@@ -6,8 +6,6 @@ from r2et_jax.attacks.constrained import WEIGHTINGS as WEIGHTINGS
 from r2et_jax.attacks.constrained import ConstrainedState as ConstrainedState
 from r2et_jax.attacks.constrained import boundary_divergence as boundary_divergence
 from r2et_jax.attacks.constrained import constrained_attack as constrained_attack
-from r2et_jax.attacks.context import of_context as of_context
-from r2et_jax.attacks.context import without_context as without_context
 from r2et_jax.attacks.descent import Attack as Attack
 from r2et_jax.attacks.descent import Context as Context
 from r2et_jax.attacks.descent import State as State

@@ -178,13 +178,14 @@ def constrained_attack(
     Example:
       The pair, its first input and its second one, of a model of pairs:
 
-      >>> from r2et_jax import attacks, models
+      >>> from r2et_jax import models
+      >>> from r2et_jax.context import of_context, without_context
       >>> siamese = models.Siamese(models.MLP(hidden=(6,), num_outputs=4))
       >>> single = models.class_apply(siamese)
       >>> predictions = (
       ...     models.pair_apply(siamese),
-      ...     attacks.without_context(single),
-      ...     attacks.of_context(single),
+      ...     without_context(single),
+      ...     of_context(single),
       ... )
 
     Source: R2ET (arXiv 2212.14106), the constrained attacks of the appendix.

@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax.attacks.chunked import drive_chunks
-from r2et_jax.attacks.context import in_context
 from r2et_jax.attacks.descent import Attack
 from r2et_jax.attacks.stepwise import Phases, choose_form, compile_phases
-from r2et_jax.batching import example_keys, map_batched
 from r2et_jax.checks import check_count
+from r2et_jax.context import in_context
+from r2et_jax.execution import drive_chunks, example_keys, map_batched
 from r2et_jax.ranking import border_tie, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class
 from r2et_jax.threat import ThreatModel, check_inputs

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r2et_jax.attacks.context import in_context
+from r2et_jax.context import in_context
 from r2et_jax.score import predicted_class
 from r2et_jax.types import ApplyFn
 

@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax.attacks.chunked import balanced_size, compile_chunked, drive_chunks
-from r2et_jax.attacks.context import in_context
 from r2et_jax.attacks.descent import Attack
 from r2et_jax.attacks.ensemble import DEFAULT_BUDGET, STARTS, Member
 from r2et_jax.attacks.runner import Best, attack_example, phases
 from r2et_jax.attacks.stepwise import choose_form, compile_phases
 from r2et_jax.checks import check_count, check_in
+from r2et_jax.context import in_context
+from r2et_jax.execution import balanced_size, compile_chunked, drive_chunks
 from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class
 from r2et_jax.threat import ThreatModel, check_inputs

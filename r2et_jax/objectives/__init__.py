@@ -7,8 +7,6 @@ from r2et_jax.objectives import gradient_penalties as gradient_penalties
 from r2et_jax.objectives import penalties as penalties
 from r2et_jax.objectives import ratios as ratios
 from r2et_jax.objectives import thickness as thickness
-from r2et_jax.objectives.context import InContext as InContext
-from r2et_jax.objectives.context import with_context as with_context
 from r2et_jax.objectives.linearity import is_piecewise_linear as is_piecewise_linear
 from r2et_jax.objectives.registry import DESCRIPTIONS as DESCRIPTIONS
 from r2et_jax.objectives.registry import METHODS as METHODS

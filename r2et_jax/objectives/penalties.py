@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax import curvature, ranking, score
+from r2et_jax.context import InContext
 from r2et_jax.numerics import magnitude, over_channels, unit_sum
-from r2et_jax.objectives.context import InContext
 from r2et_jax.types import ApplyFn, Array
 
 Penalty = Callable[..., Array]

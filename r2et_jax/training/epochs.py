@@ -189,7 +189,7 @@ def train_epochs(
 
     Returns:
       `run(state, weights [W], x [m, n], y [m]) -> TrainState`. x may be a pytree of
-      arrays [m, ...], such as (x, context) of `objectives.with_context`: the loss gets
+      arrays [m, ...], such as (x, context) of `context.with_context`: the loss gets
       the batch's rows of each.
 
     Raises:

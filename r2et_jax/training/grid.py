@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from r2et_jax.attacks.chunked import compile_chunked
 from r2et_jax.checks import check_count
+from r2et_jax.execution import compile_chunked
 from r2et_jax.training.epochs import TrainState, init_state, train_epochs
 from r2et_jax.types import Array, LossFn, Params
 

@@ -10,6 +10,7 @@ import pytest
 
 from r2et_jax import attacks, models, saliency, score
 from r2et_jax.attacks import Member, constrained, goals, optimizers
+from r2et_jax.context import of_context, without_context
 from r2et_jax.threat import contains, threat_model
 
 N, K, M = 6, 2, 7
@@ -181,7 +182,7 @@ def test_a_context_that_is_ignored_changes_nothing_and_costs_no_compilation():
     plain = attacks.compile_attack(descent(SINGLE), **settings)
     budget, key = threat_model(**THREAT), jax.random.key(0)
     expected = plain(parameters(), x, budget, key=key)
-    other = attacks.compile_attack(descent(attacks.without_context(single)), **settings)
+    other = attacks.compile_attack(descent(without_context(single)), **settings)
     context = {"partner": partner, "number": np.arange(M)}
     result = other(parameters(), x, budget, key=key, context=context)
     jax.tree.map(np.testing.assert_array_equal, result, expected)
@@ -234,8 +235,8 @@ def test_the_ensemble_keeps_every_input_with_its_partner():
 
 PREDICTIONS = (
     PAIR,
-    attacks.without_context(SINGLE),
-    attacks.of_context(SINGLE),
+    without_context(SINGLE),
+    of_context(SINGLE),
 )
 
 

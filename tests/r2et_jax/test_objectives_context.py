@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from r2et_jax import attacks, objectives, training
+from r2et_jax import context as context_lib
+from r2et_jax import objectives, training
+from r2et_jax.context import with_context, without_context
 from r2et_jax.models import MLP, Siamese, pair_apply
-from r2et_jax.objectives import context as context_lib
 
 N, K, M = 5, 2, 6
 PAIR = jax.ShapeDtypeStruct((2, N), jnp.float32)
@@ -72,7 +73,7 @@ def test_it_is_the_mean_of_a_loop_over_examples(name, kept):
             loss = objectives.objective(name, fixed, k=K).loss
             return loss(params, x, y, weights, reference=reference, key=key)
 
-        loss = objectives.with_context(objectives.objective(name, apply, k=K).loss)
+        loss = with_context(objectives.objective(name, apply, k=K).loss)
         found = jax.jit(jax.value_and_grad(loss))(
             params, (x, contexts), y, weights, reference=reference, key=key
         )
@@ -88,7 +89,7 @@ def test_it_is_the_mean_of_a_loop_over_examples(name, kept):
 
 
 def test_weight_decay_counts_the_weights_of_the_network_once():
-    loss = objectives.with_context(objectives.objective("wd", apply, k=K).loss)
+    loss = with_context(objectives.objective("wd", apply, k=K).loss)
     params, (x, contexts, y) = parameters(0), data()
     params, x, contexts = jax.tree.map(
         lambda leaf: leaf.astype(jnp.float32), (params, x, contexts)
@@ -104,12 +105,12 @@ def test_what_the_loss_is_told_goes_through():
         (own, context), (kept, same) = params, reference
         return (kept - own + context - same + x[0, 0] + weights[1]) * progress
 
-    loss = objectives.with_context(told)
+    loss = with_context(told)
     x = jnp.ones((M, N)), jnp.arange(6.0)
     value = loss(1.0, x, jnp.zeros(M, jnp.int32), jnp.array([0.0, 5.0]),
                  reference=3.0, progress=0.5)  # fmt: skip
     assert value == 4.0
-    random = objectives.with_context(objectives.objective("rat", apply, k=K).loss)
+    random = with_context(objectives.objective("rat", apply, k=K).loss)
     with pytest.raises(ValueError, match="rat draws at random: pass a key"):
         random(parameters(0), data()[:2], data()[2], jnp.array([0.1]))
 
@@ -123,8 +124,8 @@ def ignored():
     weights = jnp.array([0.1, 0.4, 0.2], jnp.float32)
     name = "wd+r2et"
     plain = objectives.objective(name, PLAIN.apply, k=4).loss
-    other = attacks.without_context(PLAIN.apply)
-    loss = objectives.with_context(objectives.objective(name, other, k=4).loss)
+    other = without_context(PLAIN.apply)
+    loss = with_context(objectives.objective(name, other, k=4).loss)
     programs = [
         jax.jit(jax.value_and_grad(fn)).lower(params, seen, y, weights).compile()
         for fn, seen in ((plain, x), (loss, (x, x[:, :3])))
@@ -151,7 +152,7 @@ def test_a_grid_of_models_of_pairs_trains_as_a_loop_does():
         lambda leaf: leaf.astype(jnp.float32) if leaf.ndim > 1 else leaf, data()
     )
     name = "r2et_nh"
-    loss = objectives.with_context(objectives.objective(name, apply, k=K).loss)
+    loss = with_context(objectives.objective(name, apply, k=K).loss)
     optimizer = optax.adam(1e-2)
     keys = jnp.stack([jax.random.key(4)])
     first = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), parameters(0))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from r2et_jax import attacks, saliency, score
-from r2et_jax.attacks import chunked, goals, optimizers
-from r2et_jax.attacks.chunked import compile_chunked
+from r2et_jax import execution as chunked
+from r2et_jax.attacks import goals, optimizers
+from r2et_jax.execution import compile_chunked
 from r2et_jax.models import MLP
 from r2et_jax.threat import threat_model, with_epsilon
 

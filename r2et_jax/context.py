@@ -1,4 +1,10 @@
-"""Losses of models that have a context beside each input, such as a partner."""
+"""Models whose prediction of an input depends on something else, such as a partner.
+
+All of the library is written for `apply(params, x)` of one example. Where every example
+has a context of its own, which no attack changes, it travels with the parameters: the
+model is `apply((params, context), x)`, as of `models.pair_apply`, and whatever maps
+over examples maps over their contexts too.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r2et_jax.types import Array, LossFn, Params
+from r2et_jax.types import ApplyFn, Array, LossFn, Params
 
 
 class InContext(NamedTuple):
@@ -23,6 +29,53 @@ class InContext(NamedTuple):
 
     params: Params
     context: Any
+
+
+def in_context(params: Params, context: Any) -> Any:
+    """What a model of one example is called with: `InContext`, or params alone.
+
+    Args:
+      params: parameters.
+      context: the example's context, a pytree, or None for a model without.
+
+    Returns:
+      The first argument of `apply`.
+    """
+    return params if context is None else InContext(params, context)
+
+
+def without_context(apply: ApplyFn) -> ApplyFn:
+    """A model of the input alone, beside one that has a context.
+
+    Args:
+      apply: `apply(params, x)`, such as the classifier of single inputs.
+
+    Returns:
+      `model((params, context), x) -> apply(params, x)`.
+    """
+
+    def model(both, x, /):
+        params, _ = both
+        return apply(params, x)
+
+    return model
+
+
+def of_context(apply: ApplyFn) -> ApplyFn:
+    """A model of the context alone, as if it were an input.
+
+    Args:
+      apply: `apply(params, x)`, such as the classifier of single inputs.
+
+    Returns:
+      `model((params, context), x) -> apply(params, context)`, constant in x.
+    """
+
+    def model(both, x, /):
+        del x
+        return apply(*both)
+
+    return model
 
 
 def with_context(loss: LossFn) -> LossFn:

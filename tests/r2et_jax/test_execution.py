@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r2et_jax import batching
-from r2et_jax.batching import example_keys, map_batched
+from r2et_jax import execution
+from r2et_jax.execution import example_keys, map_batched
 
 
 def test_docstring_examples_run():
-    result = doctest.testmod(batching, extraglobs={"jnp": jnp})
+    result = doctest.testmod(execution, extraglobs={"jnp": jnp})
     assert result.attempted > 0 and result.failed == 0
 
 
