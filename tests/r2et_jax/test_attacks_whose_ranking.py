@@ -150,7 +150,7 @@ def tangent_descent(gradient, falls, rises, group):
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("group", [(), (2, 3, 4)])
-@pytest.mark.parametrize("frozen", [(), (0, 4)])
+@pytest.mark.parametrize("frozen", [(), (0, 5), (2, 3, 4)])
 @pytest.mark.parametrize("boxed", [False, True])
 def test_the_admissible_part_is_the_projection_on_what_can_move(
     seed, group, frozen, boxed
