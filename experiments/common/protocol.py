@@ -162,7 +162,7 @@ PRESETS = {
         paired=_PAIRED,
         num_valid=500,
         num_test=500,
-        strongest_budget=6000,
+        strongest_budget=12_000,
         everywhere=("er_surrogate",),
         pruning=HALVING,
     ),
