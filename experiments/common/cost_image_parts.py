@@ -15,7 +15,6 @@ import numpy as np
 from experiments.common import cost_images, costs, protocol
 from experiments.common.cost_parts import LOOP_NOTE, TRAIN_BATCH, Setting
 from r2et_jax import attacks, models, objectives, training
-from r2et_jax.context import with_context
 from r2et_jax.threat import threat_model
 
 # What is measured of the methods and attacks that are asked for.
@@ -84,9 +83,8 @@ def training_flops_and_step(
         k_prime=protocol.default_k_prime(k, x[0].shape[1]),
         surrogate=models.pair_apply(smooth),
     )
-    loss = with_context(objective.loss)
     optimizer = training.adam(1e-3)
-    one = training.train_step(loss, optimizer, decay=objective.decay)
+    one = training.train_step(objectives.with_context(objective), optimizer)
     weights = jnp.full(len(objective.terms), 1e-2)
 
     def step(state, x, y, key):

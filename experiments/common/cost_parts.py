@@ -123,7 +123,7 @@ def training_step(name: str, num_features: int, *, k: int, seed: int) -> Trainin
         layers=model.layers,
     )
     optimizer = training.adam(1e-3)
-    one = training.train_step(objective.loss, optimizer, decay=objective.decay)
+    one = training.train_step(objective, optimizer)
 
     def step(state, x, y, weights, key):
         # In the middle of a ramp: its ends could be simplified away.

@@ -306,13 +306,12 @@ class Fitter:
         reference = "fixed" if reference == "vanilla" else reference
         averaged = protocol.average_decay is not None
         run = _compile_grid(
-            objective.loss,
+            objective,
             optimizer,
             num_epochs=block,
             batch_size=protocol.batch_size,
             reference=reference,
             total_epochs=epochs,
-            decay=objective.decay,
             average_decay=protocol.average_decay,
             max_models=protocol.max_models,
         )

@@ -18,7 +18,6 @@ from experiments.common.tabular_problem import StructuredProblem
 from experiments.common.views import GRAPH, IMAGE, Inputs, View
 from r2et_jax import datasets, models, objectives, threat
 from r2et_jax.checks import check_in
-from r2et_jax.context import with_context
 from r2et_jax.types import ApplyFn, Params
 
 POOLINGS = ("max", "average")
@@ -214,7 +213,7 @@ def _objective(
         epsilon=radius,
         split=_split(view, model),
     )
-    return built._replace(loss=with_context(built.loss))
+    return objectives.with_context(built)
 
 
 def _trained(view: View, model: models.Siamese) -> ApplyFn:

@@ -153,9 +153,7 @@ def _learn(found, method, rows, *, seed, k, plan):
     init, shuffle = jax.random.split(jax.random.key(seed))
     start = jax.tree.map(lambda leaf: leaf[None], model.init(init, found.sample))
     objective = _objective(found, method, model, k)
-    run, optimizer = _trainer(
-        objective.loss, objective.decay, epochs // rounds, epochs, plan
-    )
+    run, optimizer = _trainer(objective, epochs // rounds, epochs, plan)
     # The sample alone: embeddings of graphs are centred by those that were learnt.
     inputs = found.train_inputs(np.unique(rows))
     states = training.grid_states(
@@ -179,17 +177,16 @@ def _objective(found, method, model, k):
     return found.objective(method, model, k=k)
 
 
-# By the loss, which folds share.
+# By the objective, which folds share.
 @functools.lru_cache(maxsize=4)
-def _trainer(loss, decay, num_epochs, total_epochs, plan):
+def _trainer(objective, num_epochs, total_epochs, plan):
     optimizer = training.adam(plan.learning_rate)
     run = training.compile_grid(
-        loss,
+        objective,
         optimizer,
         num_epochs=num_epochs,
         batch_size=plan.batch_size,
         total_epochs=total_epochs,
-        decay=decay,
     )
     return run, optimizer
 

@@ -8,7 +8,6 @@ name to `METHODS` and a line to `DESCRIPTIONS`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -24,9 +23,10 @@ from r2et_jax.checks import (
 )
 from r2et_jax.objectives.certified import Layers
 from r2et_jax.objectives.curvature_penalties import Split
+from r2et_jax.objectives.loss import Objective
 from r2et_jax.objectives.terms import TERMS, Setting
 from r2et_jax.score import cross_entropy, predicted_class
-from r2et_jax.types import ApplyFn, Array, LossFn
+from r2et_jax.types import ApplyFn
 
 
 class Method(NamedTuple):
@@ -118,22 +118,6 @@ DESCRIPTIONS = {
     "cert_rank": "relu(.1 − certified gap/mean |g|) of the 5 × 5 border pairs over the "
     "ball of radius ε, ramped up over the first half, softplus activations",
 }
-
-
-class Objective(NamedTuple):
-    """A loss with named weights.
-
-    Attributes:
-      loss: `loss(params, x [B, n], y [B], weights [W], /, *, reference=None, key=None,
-        progress=1.0)`.
-      terms: names of the penalties, in the order of the weights.
-      decay: `decay(weights [W]) -> scalar`, the coefficient of decoupled weight decay
-        that the optimiser applies; None for a method without.
-    """
-
-    loss: LossFn
-    terms: tuple[str, ...]
-    decay: Callable[[Array], Array] | None = None
 
 
 def method(name: str) -> Method:

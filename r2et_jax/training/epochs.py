@@ -11,7 +11,8 @@ import optax
 
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.objectives import Objective
-from r2et_jax.types import Array, LossFn, Params
+from r2et_jax.objectives.loss import check_objective
+from r2et_jax.types import Array, Params
 
 REFERENCES = ("self", "previous_epoch", "fixed")
 
@@ -85,20 +86,18 @@ def init_state(
 
 
 def train_step(
-    loss: LossFn | Objective,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     *,
-    decay: Callable[[Array], Array] | None = None,
     average_decay: float | None = None,
 ) -> Callable[..., TrainState]:
     """One step of the optimiser on one batch.
 
     Args:
-      loss: an `Objective`, whose decay goes to the optimiser, or a bare
-        `loss(params, x, y, weights, *, reference, key, progress)`.
+      objective: the loss, and the coefficient of a decoupled weight decay, which the
+        optimiser takes as the extra argument `weight_decay` (see `training.adam`);
+        `objectives.Objective(loss)` for a loss of one's own.
       optimizer: Optax transformation.
-      decay: `decay(weights) -> coefficient` of decoupled weight decay, which the
-        optimiser takes as the extra argument `weight_decay` (see `training.adam`).
       average_decay: d in [0, 1) of the average a ← d·a + (1 − d)·params, for states
         that carry one.
 
@@ -107,11 +106,10 @@ def train_step(
       TrainState`: key is the batch's, progress the share of the training done.
 
     Raises:
-      ValueError: when traced, for a decay and an optimiser that leaves it out.
+      ValueError: for anything but an `Objective`; when traced, for a decay and an
+        optimiser that leaves it out.
     """
-    if isinstance(loss, Objective):
-        decay = loss.decay if decay is None else decay
-        loss = loss.loss
+    check_objective(objective)
     updater = optax.with_extra_args_support(optimizer)
 
     def check_decay(gradient, state):
@@ -132,7 +130,7 @@ def train_step(
             )
 
     def step(state, x, y, weights, /, *, key=None, progress=1.0):
-        gradient = jax.grad(loss)(
+        gradient = jax.grad(objective.loss)(
             state.params,
             x,
             y,
@@ -142,9 +140,9 @@ def train_step(
             progress=progress,
         )
         extra = {}
-        if decay is not None:
+        if objective.decay is not None:
             check_decay(gradient, state)
-            extra = {"weight_decay": decay(weights)}
+            extra = {"weight_decay": objective.decay(weights)}
         updates, optimizer_state = updater.update(
             gradient, state.optimizer_state, state.params, **extra
         )
@@ -160,14 +158,13 @@ def train_step(
 
 
 def train_epochs(
-    loss: LossFn | Objective,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     *,
     num_epochs: int,
     batch_size: int,
     reference: str = "self",
     total_epochs: int | None = None,
-    decay: Callable[[Array], Array] | None = None,
     average_decay: float | None = None,
 ) -> Callable[..., TrainState]:
     """Some epochs of training of one model, scanned; not compiled.
@@ -176,26 +173,24 @@ def train_epochs(
     is left out.
 
     Args:
-      loss: an `Objective`, whose decay goes to the optimiser, or a bare
-        `loss(params, x, y, weights, *, reference, key, progress)`.
+      objective: as in `train_step`.
       optimizer: Optax transformation.
       num_epochs: epochs in one call, at least 1.
       batch_size: examples in a batch; at most the number of examples is used.
       reference: as in `init_state`.
       total_epochs: epochs of the whole training, of which the loss is told the share
         that is done; `num_epochs` by default.
-      decay: as in `train_step`.
       average_decay: as in `train_step`; None trains without an average.
 
     Returns:
       `run(state, weights [W], x [m, n], y [m]) -> TrainState`. x may be a pytree of
-      arrays [m, ...], such as (x, context) of `context.with_context`: the loss gets
+      arrays [m, ...], such as (x, context) of `objectives.with_context`: the loss gets
       the batch's rows of each.
 
     Raises:
-      ValueError: for counts below 1, an unknown reference or an average_decay outside
-        [0, 1); when traced, for a state of another reference or average, or for x and
-        y of different lengths.
+      ValueError: for anything but an `Objective`, counts below 1, an unknown reference
+        or an average_decay outside [0, 1); when traced, for a state of another
+        reference or average, or for x and y of different lengths.
     """
     check_count("num_epochs", num_epochs)
     check_count("batch_size", batch_size)
@@ -204,7 +199,7 @@ def train_epochs(
         raise ValueError(f"average_decay must lie in [0, 1), got {average_decay!r}")
     total = num_epochs if total_epochs is None else total_epochs
     check_count("total_epochs", total)
-    step = train_step(loss, optimizer, decay=decay, average_decay=average_decay)
+    step = train_step(objective, optimizer, average_decay=average_decay)
 
     def run(state, weights, x, y, /):
         if (state.reference is None) != (reference == "self"):

@@ -11,8 +11,9 @@ import optax
 
 from r2et_jax.checks import check_count
 from r2et_jax.execution import compile_chunked
+from r2et_jax.objectives import Objective
 from r2et_jax.training.epochs import TrainState, init_state, train_epochs
-from r2et_jax.types import Array, LossFn, Params
+from r2et_jax.types import Array, Params
 
 # Models of one seed that share a program on CPU: enough that the batch, which they
 # share, meets a wide matrix; few enough that every core gets a program of its own.
@@ -20,7 +21,7 @@ _CPU_MODELS = 6
 
 
 def compile_grid(
-    loss: LossFn,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     *,
     num_epochs: int,
@@ -34,7 +35,7 @@ def compile_grid(
     every core runs it on models of its own; elsewhere it takes all seeds at once.
 
     Args:
-      loss, optimizer, num_epochs, batch_size: as in `train_epochs`.
+      objective, optimizer, num_epochs, batch_size: as in `train_epochs`.
       max_models: models of a seed that are trained at once, where memory is short; by
         default all of them, on CPU about 6.
       options: further arguments of `train_epochs`.
@@ -49,7 +50,7 @@ def compile_grid(
     if max_models is not None:
         check_count("max_models", max_models)
     one = train_epochs(
-        loss, optimizer, num_epochs=num_epochs, batch_size=batch_size, **options
+        objective, optimizer, num_epochs=num_epochs, batch_size=batch_size, **options
     )
     # Models of one seed share its shuffles: key and epoch have no axis of weights.
     axes = TrainState(0, 0, 0, None, None, 0)

@@ -8,10 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from r2et_jax import context as context_lib
 from r2et_jax import objectives, training
-from r2et_jax.context import with_context, without_context
+from r2et_jax.context import without_context
 from r2et_jax.models import MLP, Siamese, pair_apply
+from r2et_jax.objectives import loss as loss_lib
+from r2et_jax.objectives import with_context
 
 N, K, M = 5, 2, 6
 PAIR = jax.ShapeDtypeStruct((2, N), jnp.float32)
@@ -47,7 +48,7 @@ def close(a, b, **tolerances):
 
 
 def test_docstring_examples_run():
-    result = doctest.testmod(context_lib)
+    result = doctest.testmod(loss_lib)
     assert result.attempted > 0 and result.failed == 0
 
 
@@ -73,7 +74,7 @@ def test_it_is_the_mean_of_a_loop_over_examples(name, kept):
             loss = objectives.objective(name, fixed, k=K).loss
             return loss(params, x, y, weights, reference=reference, key=key)
 
-        loss = with_context(objectives.objective(name, apply, k=K).loss)
+        loss = with_context(objectives.objective(name, apply, k=K)).loss
         found = jax.jit(jax.value_and_grad(loss))(
             params, (x, contexts), y, weights, reference=reference, key=key
         )
@@ -89,7 +90,7 @@ def test_it_is_the_mean_of_a_loop_over_examples(name, kept):
 
 
 def test_weight_decay_counts_the_weights_of_the_network_once():
-    loss = with_context(objectives.objective("wd", apply, k=K).loss)
+    loss = with_context(objectives.objective("wd", apply, k=K)).loss
     params, (x, contexts, y) = parameters(0), data()
     params, x, contexts = jax.tree.map(
         lambda leaf: leaf.astype(jnp.float32), (params, x, contexts)
@@ -105,12 +106,12 @@ def test_what_the_loss_is_told_goes_through():
         (own, context), (kept, same) = params, reference
         return (kept - own + context - same + x[0, 0] + weights[1]) * progress
 
-    loss = with_context(told)
+    loss = with_context(objectives.Objective(told)).loss
     x = jnp.ones((M, N)), jnp.arange(6.0)
     value = loss(1.0, x, jnp.zeros(M, jnp.int32), jnp.array([0.0, 5.0]),
                  reference=3.0, progress=0.5)  # fmt: skip
     assert value == 4.0
-    random = with_context(objectives.objective("rat", apply, k=K).loss)
+    random = with_context(objectives.objective("rat", apply, k=K)).loss
     with pytest.raises(ValueError, match="rat draws at random: pass a key"):
         random(parameters(0), data()[:2], data()[2], jnp.array([0.1]))
 
@@ -125,7 +126,7 @@ def ignored():
     name = "wd+r2et"
     plain = objectives.objective(name, PLAIN.apply, k=4).loss
     other = without_context(PLAIN.apply)
-    loss = with_context(objectives.objective(name, other, k=4).loss)
+    loss = with_context(objectives.objective(name, other, k=4)).loss
     programs = [
         jax.jit(jax.value_and_grad(fn)).lower(params, seen, y, weights).compile()
         for fn, seen in ((plain, x), (loss, (x, x[:, :3])))
@@ -152,7 +153,7 @@ def test_a_grid_of_models_of_pairs_trains_as_a_loop_does():
         lambda leaf: leaf.astype(jnp.float32) if leaf.ndim > 1 else leaf, data()
     )
     name = "r2et_nh"
-    loss = with_context(objectives.objective(name, apply, k=K).loss)
+    made = with_context(objectives.objective(name, apply, k=K))
     optimizer = optax.adam(1e-2)
     keys = jnp.stack([jax.random.key(4)])
     first = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), parameters(0))
@@ -163,12 +164,12 @@ def test_a_grid_of_models_of_pairs_trains_as_a_loop_does():
         num_weights=2,
     )
     weights = jnp.array([[0.0], [2.0]])
-    run = training.compile_grid(loss, optimizer, num_epochs=2, batch_size=3)
+    run = training.compile_grid(made, optimizer, num_epochs=2, batch_size=3)
     trained = run(states, weights, (x, contexts), y)
 
     @jax.jit
     def step(params, state, x, contexts, y):
-        gradient = jax.grad(loss)(params, (x, contexts), y, weights[1])
+        gradient = jax.grad(made.loss)(params, (x, contexts), y, weights[1])
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
@@ -185,9 +186,8 @@ def test_a_grid_of_models_of_pairs_trains_as_a_loop_does():
 
 
 def test_rows_of_different_lengths_are_refused():
-    run = training.train_epochs(
-        lambda *args, **keywords: 0.0, optax.sgd(0.1), num_epochs=1, batch_size=2
-    )
+    made = objectives.Objective(lambda *args, **keywords: 0.0)
+    run = training.train_epochs(made, optax.sgd(0.1), num_epochs=1, batch_size=2)
     state = training.init_state(jnp.zeros(1), optax.sgd(0.1), key=jax.random.key(0))
     y, none = jnp.zeros(M, jnp.int32), jnp.zeros(0)
     for x in ((jnp.zeros((M, N)), jnp.zeros((M - 1, N))), jnp.zeros((M - 1, N))):

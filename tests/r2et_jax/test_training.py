@@ -51,7 +51,7 @@ def equal(a, b):
 
 def grid(reference="self", *, num_epochs=3, **options):
     return training.compile_grid(
-        OBJECTIVE.loss,
+        OBJECTIVE,
         OPTIMIZER,
         num_epochs=num_epochs,
         batch_size=BATCH,
@@ -127,7 +127,10 @@ def recorder(num_examples, *, batch_size, num_epochs, key):
 
     run = jax.jit(
         training.train_epochs(
-            loss, optax.sgd(1.0), num_epochs=num_epochs, batch_size=batch_size
+            objectives.Objective(loss),
+            optax.sgd(1.0),
+            num_epochs=num_epochs,
+            batch_size=batch_size,
         )
     )
     x = jnp.arange(num_examples, dtype=jnp.float32)[:, None]
@@ -182,7 +185,7 @@ def test_logistic_regression_reaches_its_optimum():
     params = model.init(jax.random.key(0), x[0])
     state = training.init_state(params, optimizer, key=jax.random.key(0))
     run = jax.jit(
-        training.train_epochs(objective.loss, optimizer, num_epochs=300, batch_size=120)
+        training.train_epochs(objective, optimizer, num_epochs=300, batch_size=120)
     )
     found = run(state, jnp.array([0.1]), x, y).params["params"]["Dense_0"]
     # Scikit-learn minimises ½‖w‖² + C·Σ loss: here C = 1/(.1 m).
@@ -199,7 +202,8 @@ def test_it_compiles_once_for_all_states_and_weights():
         traces += 1
         return jnp.mean((x @ params - y) ** 2) + weights[0] * jnp.sum(params**2)
 
-    run = training.compile_grid(loss, optax.sgd(0.1), num_epochs=2, batch_size=8)
+    made = objectives.Objective(loss, ("l2",))
+    run = training.compile_grid(made, optax.sgd(0.1), num_epochs=2, batch_size=8)
     x, y = data()
     y = y.astype(jnp.float32)
     states = training.grid_states(
@@ -219,7 +223,7 @@ def test_it_compiles_once_for_all_states_and_weights():
         (lambda: grid(num_epochs=0), "num_epochs must be an integer of at least 1"),
         (
             lambda: training.compile_grid(
-                OBJECTIVE.loss, OPTIMIZER, num_epochs=1, batch_size=0
+                OBJECTIVE, OPTIMIZER, num_epochs=1, batch_size=0
             ),
             "batch_size must be an integer",
         ),

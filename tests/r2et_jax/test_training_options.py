@@ -8,6 +8,7 @@ import pytest
 
 from r2et_jax import objectives, training
 from r2et_jax.models import Linear
+from r2et_jax.objectives import Objective
 
 # Adam mixes dtypes.
 pytestmark = pytest.mark.standard_promotion
@@ -29,7 +30,7 @@ def test_the_loss_is_told_the_share_of_training_that_is_done():
         return -params[jnp.minimum(step, 11)] * progress
 
     run = training.train_epochs(
-        loss, optax.sgd(1.0), num_epochs=2, batch_size=2, total_epochs=4
+        Objective(loss), optax.sgd(1.0), num_epochs=2, batch_size=2, total_epochs=4
     )
     run = jax.jit(run)
     state = run(state_of(jnp.zeros(12), optax.sgd(1.0)), NONE, X, Y)
@@ -48,7 +49,7 @@ def test_every_batch_has_a_key_of_its_own_and_a_run_repeats_them():
         state = state_of(jnp.zeros(9), optax.sgd(1.0))._replace(key=key)
         for num_epochs in cuts:
             run = training.train_epochs(
-                loss, optax.sgd(1.0), num_epochs=num_epochs, batch_size=2
+                Objective(loss), optax.sgd(1.0), num_epochs=num_epochs, batch_size=2
             )
             state = jax.jit(run)(state, NONE, X, Y)
         return np.asarray(state.params)
@@ -65,7 +66,7 @@ def test_the_average_is_that_of_a_loop():
 
     optimizer = optax.sgd(0.1)
     run = training.train_epochs(
-        loss, optimizer, num_epochs=1, batch_size=6, average_decay=0.75
+        Objective(loss), optimizer, num_epochs=1, batch_size=6, average_decay=0.75
     )
     state = state_of(jnp.zeros(1), optimizer, average=True)
     params = average = 0.0
@@ -87,7 +88,8 @@ def zero_loss(params, x, y, weights, /, *, reference, key, progress):
 def test_decoupled_decay_shrinks_matrices_alone_and_is_free_of_adam():
     params = {"w": jnp.full((2, 2), 3.0), "b": jnp.full(2, 3.0)}
     optimizer = training.adam(0.1)
-    step = training.train_step(zero_loss, optimizer, decay=lambda weights: weights[1])
+    made = Objective(zero_loss, ("l2", "decay"), lambda weights: weights[1])
+    step = training.train_step(made, optimizer)
     state = state_of(params, optimizer)
     for _ in range(3):
         state = step(state, X, Y, jnp.array([7.0, 0.5]))
@@ -164,3 +166,34 @@ def test_a_decay_of_the_objective_reaches_the_optimiser_or_is_missed():
         np.testing.assert_allclose(a, b, atol=1e-6)
     with pytest.raises(ValueError, match=r"takes weight_decay, such as training\.adam"):
         trained(made, optax.adam(1e-2), jnp.array([10.0]))
+
+
+@pytest.mark.parametrize("take", [
+    lambda loss: training.train_step(loss, training.adam()),
+    lambda loss: training.train_epochs(
+        loss, training.adam(), num_epochs=1, batch_size=2
+    ),
+    lambda loss: training.compile_grid(
+        loss, training.adam(), num_epochs=1, batch_size=2
+    ),
+    objectives.with_context,
+])  # fmt: skip
+def test_a_loss_without_its_decay_is_taken_nowhere(take):
+    made = objectives.objective("wd_decoupled", Linear().apply, k=1)
+    for given in (made.loss, tuple(made), None):
+        with pytest.raises(
+            ValueError, match=r"an Objective as .* objectives\.Objective"
+        ):
+            take(given)
+    take(made)
+    take(Objective(made.loss))
+
+
+def test_a_context_leaves_the_decay():
+    """One step without a gradient: the weights fall by learning rate × coefficient."""
+    own = Objective(lambda params, x, y, weights, **told: 0.0 * jnp.sum(params[0]))
+    own = objectives.with_context(own._replace(decay=lambda weights: weights[0]))
+    step = training.train_step(own, training.adam(0.1))
+    state = state_of(jnp.ones((2, 2)), training.adam(0.1))
+    state = step(state, (X, X), Y, jnp.array([2.0]))
+    np.testing.assert_allclose(state.params, 0.8 * np.ones((2, 2)), rtol=1e-6)
