@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from absl import app
+from absl import app, flags
 
 
 def guarded(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
@@ -28,6 +29,27 @@ def guarded(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], 
     return wrapped
 
 
+def parsed(argv: Sequence[str]) -> list[str]:
+    """Parse flags and return the other arguments; a wrong one ends with one line."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+
+
+def named_folder(name: str) -> Path | None:
+    """The folder that a flag names, None where it is not given.
+
+    Raises:
+      ValueError: for an empty name, which would be the current directory.
+    """
+    value = flags.FLAGS[name].value
+    if value is not None and not value.strip():
+        raise ValueError(f"--{name} must name a folder, got an empty name")
+    return None if value is None else Path(value)
+
+
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Parse the flags and run main, guarded."""
-    app.run(guarded(main))
+    app.run(guarded(main), flags_parser=parsed)

@@ -37,7 +37,7 @@ import numpy as np
 from absl import flags
 
 from data_prep import folds, nel, tudataset
-from data_prep._main import run
+from data_prep._main import named_folder, run
 from data_prep.graph_table import GraphTable, checked, distinct
 from data_prep.sources import SOURCES, Source, fetch
 from data_prep.unpacking import read_file, unzip
@@ -70,12 +70,10 @@ _SHARED: dict[str, Any] = {"allow_override": True}
 _DATASETS = flags.DEFINE_list(
     "datasets", ["adhd", "hiv"], "Data sets to prepare: adhd, hiv, bp.", **_SHARED
 )
-_RAW_DIR = flags.DEFINE_string(
+flags.DEFINE_string(
     "raw_dir", None, "Folder of the raw files; downloaded without it.", **_SHARED
 )
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", "data", "Folder of the prepared files.", **_SHARED
-)
+flags.DEFINE_string("data_dir", "data", "Folder of the prepared files.", **_SHARED)
 _SEED = flags.DEFINE_integer(
     "seed",
     0,
@@ -89,6 +87,7 @@ _PARTNERS = flags.DEFINE_integer(
     8,
     "Partners of the same class for each graph, and as many of another.",
     lower_bound=1,
+    upper_bound=2**31 - 1,
 )
 _ABSOLUTE_FLAG = flags.DEFINE_bool(
     "absolute", None, "Absolute values of the entries; by default in hiv and bp."
@@ -268,12 +267,14 @@ def main(argv: Sequence[str]) -> None:
     del argv
     names = [name for name in dict.fromkeys(_DATASETS.value) if name]
     if not names and not _NPZ.value:
-        raise ValueError(f"--datasets is empty; known: {', '.join(NAMES)}")
+        raise ValueError(
+            f"--datasets is empty; known: {', '.join(NAMES)}; --npz names no file"
+        )
     for name in names:
         check_in("dataset", name, NAMES)
-    raw_dir = None if _RAW_DIR.value is None else Path(_RAW_DIR.value)
+    raw_dir, data_dir = named_folder("raw_dir"), named_folder("data_dir")
     common = {
-        "data_dir": Path(_DATA_DIR.value),
+        "data_dir": data_dir,
         "seed": _SEED.value,
         "partners": _PARTNERS.value,
         "absolute": _ABSOLUTE_FLAG.value,

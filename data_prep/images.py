@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ import numpy as np
 from absl import flags
 
 from data_prep import cifar, idx
-from data_prep._main import run
+from data_prep._main import named_folder, run
 from data_prep.sources import SOURCES, Source, fetch
 from r2et_jax.checks import check_in
 from r2et_jax.datasets import (
@@ -43,6 +42,7 @@ from r2et_jax.datasets import (
     split_pairs,
 )
 from r2et_jax.datasets.images import FORMAT_VERSION
+from r2et_jax.files import replacing
 
 NAMES = ("cifar10", "mnist")
 DIGITS = (3, 8)
@@ -54,12 +54,10 @@ _SHARED: dict[str, Any] = {"allow_override": True}
 _DATASETS = flags.DEFINE_list(
     "datasets", sorted(NAMES), "Data sets to prepare.", **_SHARED
 )
-_RAW_DIR = flags.DEFINE_string(
+flags.DEFINE_string(
     "raw_dir", None, "Folder of the raw files; downloaded without it.", **_SHARED
 )
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", "data", "Folder of the prepared files.", **_SHARED
-)
+flags.DEFINE_string("data_dir", "data", "Folder of the prepared files.", **_SHARED)
 _SEED = flags.DEFINE_integer(
     "seed",
     0,
@@ -189,11 +187,9 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--datasets is empty; known: {', '.join(NAMES)}")
     for name in names:
         check_in("dataset", name, NAMES)
-    raw_dir = None if _RAW_DIR.value is None else Path(_RAW_DIR.value)
+    raw_dir, data_dir = named_folder("raw_dir"), named_folder("data_dir")
     for name in names:
-        path = prepare(
-            name, raw_dir=raw_dir, data_dir=Path(_DATA_DIR.value), seed=_SEED.value
-        )
+        path = prepare(name, raw_dir=raw_dir, data_dir=data_dir, seed=_SEED.value)
         print(summary(name, path), flush=True)
 
 
@@ -232,8 +228,7 @@ def _write_images(path, images, labels, is_test, classes, meta, *, seed) -> None
         "target": "the class of the image",
         "classes": classes,
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as partial:
         with partial.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -245,9 +240,6 @@ def _write_images(path, images, labels, is_test, classes, meta, *, seed) -> None
                 meta=np.array(json.dumps(meta)),
             )
         load_images_npz(partial)  # validates before the file takes its place
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ address, SHA-256, licence and citation. Read it with r2et_jax.datasets.load.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,20 +29,21 @@ import numpy as np
 from absl import flags
 
 from data_prep import adult, bank, compas
-from data_prep._main import run
+from data_prep._main import named_folder, run
 from data_prep.sources import SOURCES, Source, fetch
 from data_prep.tables import Table
 from r2et_jax.checks import check_in
 from r2et_jax.datasets import Dataset, load_npz, split_apart
 from r2et_jax.datasets.tabular import FORMAT_VERSION, copies_in_words
+from r2et_jax.files import replacing
 
 TABLES = {"adult": adult.table, "bank": bank.table, "compas": compas.table}
 
 _DATASETS = flags.DEFINE_list("datasets", sorted(TABLES), "Data sets to prepare.")
-_RAW_DIR = flags.DEFINE_string(
+flags.DEFINE_string(
     "raw_dir", None, "Folder of the raw files; they are downloaded without it."
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "Folder of the prepared files.")
+flags.DEFINE_string("data_dir", "data", "Folder of the prepared files.")
 _SEED = flags.DEFINE_integer(
     "seed", 0, "Seed of the split.", lower_bound=0, upper_bound=2**32 - 1
 )
@@ -97,8 +97,7 @@ def write(
     }
     path = data_dir / f"{name}.npz"
     data_dir.mkdir(parents=True, exist_ok=True)
-    partial = data_dir / f".{name}.npz.{os.getpid()}.tmp"
-    try:
+    with replacing(path) as partial:
         with partial.open("wb") as file:
             np.savez_compressed(
                 file,
@@ -115,9 +114,6 @@ def write(
                 meta=np.array(json.dumps(meta)),
             )
         load_npz(partial)  # validates before the file takes its place
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
@@ -165,11 +161,9 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--datasets is empty; known: {', '.join(sorted(TABLES))}")
     for name in names:
         check_in("dataset", name, TABLES)
-    raw_dir = None if _RAW_DIR.value is None else Path(_RAW_DIR.value)
+    raw_dir, data_dir = named_folder("raw_dir"), named_folder("data_dir")
     for name in names:
-        path = prepare(
-            name, raw_dir=raw_dir, data_dir=Path(_DATA_DIR.value), seed=_SEED.value
-        )
+        path = prepare(name, raw_dir=raw_dir, data_dir=data_dir, seed=_SEED.value)
         print(summary(load_npz(path), path), flush=True)
 
 

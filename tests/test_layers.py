@@ -15,7 +15,7 @@ LIBRARY = "r2et_jax"
 
 GROUND = frozenset({"types", "checks"})
 # On the ground floor, for all above.
-HELPERS = frozenset({"context", "execution", "numerics"})
+HELPERS = frozenset({"context", "execution", "files", "numerics"})
 FLOORS = (
     GROUND,
     HELPERS,

@@ -39,7 +39,16 @@ def run(main: Callable[[Sequence[str]], Any]) -> None:
     app.call_after_init(lambda: absl_logging.set_verbosity(_LEVEL))
     if signal.getsignal(signal.SIGINT) is experiments.interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    app.run(guarded(main))
+    app.run(guarded(main), flags_parser=parsed)
+
+
+def parsed(argv: Sequence[str]) -> list[str]:
+    """Parse flags and return the other arguments; a wrong one ends with one line."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
 
 
 def call(experiment: Any, *arguments: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,10 +125,9 @@ class Fitter:
             params, choices = run(method, folder, config)
             description = {"config": config, "choices": choices}
             training.save_model(folder, params, description)
-            self._checkpoints(folder, config).delete()
             return params, description
 
-        params, description = kept.found_or_fitted(folder, fit, config)
+        params, description = self._found_or_fitted(folder, fit, config)
         choices = description.get("choices")
         kept.check_choices(
             folder, params, choices, (len(self.seeds), len(config["tolerances"]))
@@ -172,6 +172,12 @@ class Fitter:
         # As it comes back from JSON, to be compared with what was stored.
         folder = self.models_dir / self.problem.name / f"{name}-{digest}"
         return folder, json.loads(text)
+
+    def _found_or_fitted(self, folder: Path, fit: Callable, config: dict[str, Any]):
+        found = kept.found_or_fitted(folder, fit, config)
+        # Also where an earlier process was killed before it could do so.
+        self._checkpoints(folder, config).delete()
+        return found
 
     @staticmethod
     def _checkpoints(folder: Path, config: dict[str, Any]) -> training.Checkpoints:
@@ -245,7 +251,7 @@ class Fitter:
         name = "skip" * skip + "+" * (skip and smooth) + "sp" * smooth or "vanilla"
         folder, config = self._folder(_PRETRAINED + name)
         fit = functools.partial(self._pretrain, name, folder, config)
-        return kept.found_or_fitted(folder, fit, config)[0]
+        return self._found_or_fitted(folder, fit, config)[0]
 
     def _pretrain(self, name: str, folder: Path, config: dict[str, Any]):
         epochs = self.protocol.pretrain_epochs
@@ -264,7 +270,6 @@ class Fitter:
             checkpoints.save(block + 1, states)
         params = jax.tree.map(lambda leaf: np.asarray(leaf[:, 0]), states.params)
         training.save_model(folder, params, {"config": config})
-        checkpoints.delete()
         return params, {"config": config}
 
     def pretrained(self, method: str) -> Params:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import os
 from pathlib import Path
 from typing import IO
+
+from r2et_jax.files import is_at
 
 try:
     import fcntl
@@ -37,7 +38,7 @@ def hold(folder: Path) -> None:
                 f"another run writes to {folder}: wait for its end, or choose another "
                 "--output_dir"
             ) from None
-        if _is_at(file, path):
+        if is_at(file, path):
             _held[folder] = file
             return
         file.close()  # another process has just removed what we opened
@@ -52,10 +53,3 @@ def release() -> None:
 
 
 atexit.register(release)
-
-
-def _is_at(file: IO[str], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False

@@ -16,6 +16,7 @@ import jax
 from matplotlib.figure import Figure
 
 from experiments.common import locks
+from r2et_jax.files import replacing
 
 # Flags that change how a run looks or where it writes, never its numbers; --records
 # names a run of the same models that has the same numbers.
@@ -190,13 +191,8 @@ def save_figure(
 
 def _replace(path: str | os.PathLike[str], write: Callable[[Path], None]) -> None:
     path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with naming(path):
-        try:
-            write(temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with naming(path), replacing(path) as temporary:
+        write(temporary)
 
 
 @contextmanager

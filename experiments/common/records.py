@@ -320,9 +320,10 @@ def _shortened(value: Any) -> str:
 def _is_foreign(tail: bytes) -> bool:
     """Whether a last line without its newline is none of ours that a kill has torn.
 
-    We never write a carriage return, nor anything behind a record in its line.
+    We never write a carriage return, nor anything before or behind a record in its
+    line.
     """
-    if b"\r" in tail:
+    if b"\r" in tail or not tail.startswith(b"{"):
         return True
     try:
         text = tail.decode()

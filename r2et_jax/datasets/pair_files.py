@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from r2et_jax.datasets.arrays import check_shape, float32, integers, texts
 from r2et_jax.datasets.containers import SPLITS
 from r2et_jax.datasets.npz import read_arrays, read_meta, write_arrays
 from r2et_jax.datasets.pairs import KINDS, PairDataset, PairTable
+from r2et_jax.files import replacing
 
 FORMAT_VERSION = 1
 _KEYS = (
@@ -51,24 +51,20 @@ def save_pairs_npz(path: str | Path, table: PairTable, *, scale: int = 1) -> Non
         "scale": scale,
     }
     truth = np.zeros(0, bool) if table.truth is None else table.truth
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        arrays = {
-            "inputs": inputs,
-            "labels": table.labels,
-            "pairs": table.pairs,
-            "shape": np.array(table.shape),
-            "regions": np.array(table.regions, str),
-            "lower": table.lower,
-            "upper": table.upper,
-            "truth": truth,
-            "meta": np.array(json.dumps(meta)),
-        }
+    arrays = {
+        "inputs": inputs,
+        "labels": table.labels,
+        "pairs": table.pairs,
+        "shape": np.array(table.shape),
+        "regions": np.array(table.regions, str),
+        "lower": table.lower,
+        "upper": table.upper,
+        "truth": truth,
+        "meta": np.array(json.dumps(meta)),
+    }
+    with replacing(path) as partial:
         write_arrays(partial, arrays)
         load_table(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_table(path: str | Path) -> PairTable:

@@ -101,8 +101,15 @@ def load(
       >>> load("breast_cancer").name
       'breast_cancer'
     """
+    found = _load(name, data_dir=data_dir, fold=fold)
+    said, asked = (text.removesuffix(REFERENCE_SUFFIX) for text in (found.name, name))
+    if said in known() and said != asked:
+        raise ValueError(
+            f"{Path(data_dir) / asked}.npz holds the data set {said!r}, expected "
+            f"{asked!r}: was it renamed?"
+        )
     # Not the name that the file says of itself, which two files may share.
-    return _load(name, data_dir=data_dir, fold=fold)._replace(name=name)
+    return found._replace(name=name)
 
 
 def _load(name: str, *, data_dir: str | Path, fold: int) -> Dataset | PairDataset:

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from r2et_jax.files import holding, remove_abandoned
 from r2et_jax.training.packing import params_sha256
 from r2et_jax.types import Params
 
@@ -58,7 +59,18 @@ def save_model(
     stored = json.loads(json.dumps(description))
     stored |= {_PARAMS_SHA256: params_sha256(params), _POINTER: name}
     folder.mkdir(parents=True, exist_ok=True)
+    _clean(folder, earlier)
     partial = folder / f".{name}.json"
+    with holding(partial):
+        _write(folder, name, partial, params, stored)
+    # That one alone: another process may be writing beside us.
+    if earlier is not None:
+        shutil.rmtree(folder / earlier, ignore_errors=True)
+
+
+def _write(
+    folder: Path, name: str, partial: Path, params: Params, stored: dict[str, Any]
+) -> None:
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(folder / name, params)
@@ -71,9 +83,19 @@ def save_model(
         for path in folder.glob(f"{name}*"):
             shutil.rmtree(path, ignore_errors=True)
         raise
-    # That one alone: another process may be writing beside us.
-    if earlier is not None:
-        shutil.rmtree(folder / earlier, ignore_errors=True)
+
+
+def _clean(folder: Path, earlier: str | None) -> None:
+    """Remove what killed processes have left that were saving a model here."""
+    for path in folder.glob(f".{_PARAMS}-*.json"):
+        remove_abandoned(path)
+    for path in folder.glob(f"{_PARAMS}-*"):
+        name = path.name.partition(".")[0]  # Orbax writes to NAME.orbax-…-tmp first
+        if not _FORM.fullmatch(name) or (folder / f".{name}.json").exists():
+            continue
+        # Asked after that: of who has finished in between, the description is there.
+        if name not in (earlier, _earlier(folder)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def load_model(folder: str | os.PathLike[str]) -> tuple[Params, dict[str, Any]]:

@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from r2et_jax.checks import check_count
+from r2et_jax.files import is_at
 from r2et_jax.training.checkpoint import files_sha256, write_text
 from r2et_jax.training.packing import Spec, pack, spec, unpack
 
@@ -207,7 +208,7 @@ class Checkpoints:
                 if fcntl is not None:
                     fcntl.flock(file, fcntl.LOCK_EX)
                 # While we waited, it may have removed the file that we hold.
-                if _is_at(file, path):
+                if is_at(file, path):
                     yield
                     return
 
@@ -218,13 +219,6 @@ class Checkpoints:
                 f"the checkpoints in {self.folder} are of another configuration:\n"
                 + "\n".join(lines)
             )
-
-
-def _is_at(file: Any, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _as_json(value: Any) -> Any:

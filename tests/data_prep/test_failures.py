@@ -197,6 +197,10 @@ def test_binary_on_wrong_checksum(tmp_path):
         (["--datasets=adult,iris"], ["'iris'", "adult", "bank", "compas"]),
         (["--datasets="], ["--datasets is empty", "adult, bank, compas"]),
         (["adult"], ["unexpected argument 'adult'"]),
+        (["--data_dir="], ["--data_dir must name a folder"]),
+        (["--raw_dir= "], ["--raw_dir must name a folder"]),
+        (["--seed=-1"], ["--seed=-1", "not an integer in the range"]),
+        (["--sead=1"], ["'sead'", "seed"]),
         (
             ["--datasets=bank", "--raw_dir={tmp}"],
             ["no file bank-additional.zip in {tmp}"],

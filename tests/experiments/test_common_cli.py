@@ -68,6 +68,21 @@ def test_main_is_called_with_the_arguments():
     assert seen == [["binary"]]
 
 
+@pytest.mark.parametrize(
+    ("flag", "named"), [("--sedes=1", "'sedes'"), ("--preset=huge", "--preset=huge")]
+)
+def test_a_wrong_flag_is_one_line(flag, named):
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.train", flag],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert named in done.stderr
+
+
 @pytest.mark.parametrize("show", [True, False])
 def test_progress_is_shown_unless_switched_off(capsys, show):
     assert list(progress.track([1, 2], description="cells", show=show)) == [1, 2]

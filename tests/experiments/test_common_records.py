@@ -253,6 +253,17 @@ def test_a_file_with_other_line_ends_is_not_emptied(tmp_path):
     assert RecordStore(path).select() == store.select()
 
 
+@pytest.mark.parametrize(
+    "tail", [b"[" * 100_000, b"1" * 9, b"\0" * 9, b"\xef\xbb\xbf{"]
+)
+def test_an_end_that_no_kill_has_left_is_not_dropped(tmp_path, tail):
+    path = tmp_path / "records.jsonl"
+    RecordStore(path).append(cell(1))
+    whole = path.read_bytes()
+    assert "line 4 is corrupt" in damaged(tmp_path, whole + tail)
+    assert path.read_bytes() == whole + tail
+
+
 def test_a_torn_file_behind_a_link_is_repaired_in_its_place(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     target, link = tmp_path / "elsewhere" / "r.jsonl", tmp_path / "records.jsonl"

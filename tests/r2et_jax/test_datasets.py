@@ -377,6 +377,17 @@ def test_load_by_name(tmp_path):
     assert fingerprint(load("breast_cancer")) == fingerprint(breast_cancer())
 
 
+def test_another_known_data_set_under_a_name_is_refused(tmp_path):
+    meta = json.dumps({"name": "bank", "format_version": 2})
+    write_npz(tmp_path / "adult.npz", meta=np.array(meta))
+    for name in ("adult", "adult_ref"):
+        with pytest.raises(ValueError, match=r"adult.*\.npz holds .* 'bank'"):
+            load(name, data_dir=tmp_path)
+    (tmp_path / "adult.npz").rename(tmp_path / "bank.npz")
+    assert load("bank", data_dir=tmp_path).name == "bank"
+    assert load("bank_ref", data_dir=tmp_path).name == "bank_ref"
+
+
 @pytest.mark.parametrize("name", ["adults", "breast_cancer_ref", "adult_ref_ref", ""])
 def test_load_unknown_name_lists_the_known_ones(name, tmp_path):
     with pytest.raises(ValueError, match="unknown dataset") as error:
@@ -423,11 +434,11 @@ def test_missing_scikit_learn_is_named(call, monkeypatch):
 
 
 def test_library_neither_prints_nor_reaches_upwards():
-    """Modules import NumPy, types, checks and each other; none prints or downloads."""
+    """Modules import NumPy, the ground floor and each other; none prints or loads."""
     for path in Path(datasets.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("r2et_jax"):
                 floor = node.module.split(".")[1]
-                assert floor in ("types", "checks", "datasets"), path
+                assert floor in ("types", "checks", "files", "datasets"), path
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id != "print", path
