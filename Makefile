@@ -3,6 +3,7 @@
 PYTHON ?= python3
 WORKERS ?= 2
 PYTEST_ARGS ?=
+DRILL_ARGS ?=
 LOCK_ARGS ?=
 UV_VERSION := 0.13.9
 
@@ -11,12 +12,13 @@ INSTALLED := .venv/.installed
 LOCK := requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow lint lock clean
+.PHONY: help install quickstart test test-slow drill lint lock clean
 
 help:
 	@echo "make quickstart   train, attack and compare on bundled data"
 	@echo "make test         the tests and the notebooks (WORKERS=2)"
 	@echo "make test-slow    the tests marked slow"
+	@echo "make drill        kills, damaged files, bad flags, bombs (DRILL_ARGS=--minutes=8)"
 	@echo "make lint         ruff"
 	@echo "make install      only set up .venv"
 	@echo "make lock         renew requirements.lock (LOCK_ARGS=--upgrade: newest versions)"
@@ -47,6 +49,9 @@ test: $(INSTALLED)
 # pytest leaves with 5 when it has nothing to run: no test is slow.
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --durations 10 $(PYTEST_ARGS) || [ $$? -eq 5 ]
+
+drill: $(INSTALLED)
+	$(BIN)/python -m tests.drill $(DRILL_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/python -m ruff check .

@@ -33,6 +33,19 @@ def flipped(content: bytes, share: float = 0.5, mask: int = 0x55) -> bytes:
     return bytes(damaged)
 
 
+def other_digit(content: bytes, share: float = 0.5) -> bytes:
+    """The content with another digit for one behind this share of it, if there is one.
+
+    Text of numbers stays text of numbers: none but a digest can tell.
+    """
+    damaged = bytearray(content)
+    for i in range(int(share * len(damaged)), len(damaged)):
+        if damaged[i] in b"0123456789":
+            damaged[i] ^= 1
+            break
+    return bytes(damaged)
+
+
 def cut(content: bytes, share: float = 0.5) -> bytes:
     """The first share of the content."""
     return content[: int(share * len(content))]
@@ -125,24 +138,25 @@ def zipped(members: Sequence[Member]) -> bytes:
     return bytes(body + directory) + b"PK\5\6" + end
 
 
-def zip_bomb(name: str, size: int, *, head: bytes = b"") -> bytes:
-    """A zip archive with one member: head, then size MiB of zeros."""
+def bomb_member(name: str, size: int, *, head: bytes = b"") -> Member:
+    """A member of head and size MiB of zeros after it."""
     checksum = zlib.crc32(head)
     for _ in range(size):
         checksum = zlib.crc32(bytes(MiB), checksum)
     packer = zlib.compressobj(6, zlib.DEFLATED, -15)
     packed = packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH)
-    return zipped(
-        [
-            Member(
-                name,
-                packed + deflated_zeros(size),
-                size=len(head) + size * MiB,
-                packed=True,
-                checksum=checksum,
-            )
-        ]
+    return Member(
+        name,
+        packed + deflated_zeros(size),
+        size=len(head) + size * MiB,
+        packed=True,
+        checksum=checksum,
     )
+
+
+def zip_bomb(name: str, size: int, *, head: bytes = b"") -> bytes:
+    """A zip archive with one member: head, then size MiB of zeros."""
+    return zipped([bomb_member(name, size, head=head)])
 
 
 def tar_gz(members: Sequence[tuple[str, bytes]]) -> bytes:

@@ -25,6 +25,11 @@ def test_bombs_are_sound_and_small():
         assert file["x"].shape == (8 * MiB,) and not file["x"].any()
 
 
+def test_a_digit_becomes_another_one():
+    assert damage.other_digit(b"a1b2c", 0.5) == b"a1b3c"
+    assert damage.other_digit(b"a1b2c", 0.9) == b"a1b2c"
+
+
 def test_archives_hold_what_they_are_given():
     members = [damage.Member(name, b"1") for name in ("/a", "../a", "a", "a")]
     members.append(damage.Member("b", b"2", method=damage.STORED))
