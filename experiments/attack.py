@@ -65,7 +65,7 @@ def main(argv):
     del argv
     common = FLAGS.read(
         datasets=parts.known_datasets(),
-        attacks=(*attacks.NAMES, STRONGEST),
+        attacks=attacks.NAMES,
     )
     for name in ("methods", "seeds"):
         if getattr(common, name):

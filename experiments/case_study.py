@@ -97,7 +97,7 @@ def main(argv):
     common = FLAGS.read(
         datasets=parts.known_datasets(),
         methods=(*objectives.NAMES, LOGISTIC),
-        attacks=(*attacks.NAMES, STRONGEST),
+        attacks=attacks.NAMES,
     )
     count = absl_flags.FLAGS["num_examples"].value
     checks.check_count("num_examples", count)

@@ -69,7 +69,7 @@ def main(argv):
     common = FLAGS.read(
         datasets=parts.known_datasets(),
         methods=objectives.NAMES,
-        attacks=[name for name in attacks.NAMES if name != thickness.ADVERSARY],
+        attacks=[name for name in attacks.SINGLE if name != thickness.ADVERSARY],
     )
     runs.check_single(common, ("k", "attacks", "epsilon"))
     share = absl_flags.FLAGS["share"].value
@@ -140,7 +140,8 @@ def measure(
     run, num_steps = _attack(model, attack, k, found.view)
     ball, key = found.budget(epsilon), jax.random.key(0)
     result = run(params, sample.x, ball, key=key, context=sample.context)
-    steps = np.asarray(attacks.manipulation_epoch(result.precision, share=share))
+    trace = result.details.precision
+    steps = np.asarray(attacks.manipulation_epoch(trace, share=share))
     local = _local(model, k, found.view)(params, sample)
     values = {name: np.asarray(value) for name, value in local.items()}
     for distribution in thickness.DISTRIBUTIONS:
@@ -185,7 +186,7 @@ def _each(metric, values, units):
 @functools.lru_cache
 def _attack(model, name: str, k: int, view: View):
     """The compiled attack, judged after every step, and the number of its steps."""
-    named = attacks.named_attack(name, view.attacked(model), k=k, **view.attack_options)
+    named = attacks.protocol(name, view.attacked(model), k=k, **view.attack_options)
     run = attacks.compile_attack(
         named.attack, num_steps=named.num_steps, track_every=1, **view.batching
     )

@@ -321,7 +321,7 @@ def main(argv) -> None:
     common = FLAGS.read(
         datasets=(*datasets.names(), *cost_images.NAMES),
         methods=objectives.NAMES,
-        attacks=attacks.NAMES,
+        attacks=attacks.SINGLE,
     )
     settings = read_settings(common)
     data = _data_sha256(common)

@@ -87,7 +87,7 @@ def main(argv):
     common = FLAGS.read(
         datasets=parts.known_datasets(),
         methods=(*objectives.NAMES, LOGISTIC),
-        attacks=attacks.NAMES,
+        attacks=attacks.SINGLE,
     )
     runs.check_single(common, ("attacks", "k", "epsilon"))
     chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]

@@ -87,7 +87,7 @@ def main(argv):
     common = FLAGS.read(
         datasets=parts.known_datasets(),
         methods=objectives.NAMES,
-        attacks=attacks.NAMES,
+        attacks=attacks.SINGLE,
     )
     runs.check_single(common, ("k", "epsilon"))
     chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
@@ -174,8 +174,8 @@ def perturb(found: Problem, model: Any, params: Any, *, k: int, common) -> Moved
         # Where nothing was better than the clean input, the last one stands twice: a
         # tie in all that is compared.
         moved = result.best.step[:, None] > 0
-        best = np.where(moved, result.best.perturbed, result.last)
-        perturbed.append(np.stack([best, result.last], axis=1))
+        best = np.where(moved, result.perturbed, result.details.last)
+        perturbed.append(np.stack([best, result.details.last], axis=1))
     num_random = NUM_DIRECTIONS if RANDOM in common.attacks else 0
     run = _compare(model, k, view, num_random)
     out = run(params, x, np.concatenate(perturbed, axis=1), budget, key, context)

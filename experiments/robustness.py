@@ -79,7 +79,7 @@ def main(argv):
     common = FLAGS.read(
         datasets=parts.known_datasets(),
         methods=(*objectives.NAMES, LOGISTIC),
-        attacks=(*attacks.NAMES, STRONGEST),
+        attacks=attacks.NAMES,
     )
     asked = common.datasets
     # Only tables have categories: runs of pairs do not differ by what is said of them.

@@ -130,7 +130,7 @@ def main(argv):
     common = FLAGS.read(
         datasets=parts.known_datasets(),
         methods=objectives.NAMES,
-        attacks=(*attacks.NAMES, STRONGEST),
+        attacks=attacks.NAMES,
     )
     runs.check_single(common, ("k", "attacks"))
     given = absl_flags.FLAGS["factors"].value

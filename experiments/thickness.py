@@ -55,7 +55,7 @@ def main(argv):
     common = FLAGS.read(
         datasets=parts.known_datasets(),
         methods=objectives.NAMES,
-        attacks=[name for name in attacks.NAMES if name != thickness.ADVERSARY],
+        attacks=[name for name in attacks.SINGLE if name != thickness.ADVERSARY],
     )
     runs.check_single(common, ("k", "attacks"))
     chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
@@ -136,7 +136,8 @@ def measure(
     if not found.view.tabular:
         return cells
     bounds = thickness.bounds(
-        found, model, params, sample.x, result.last, k=k, epsilon=epsilon, effort=effort
+        found, model, params, sample.x, result.details.last,
+        k=k, epsilon=epsilon, effort=effort,
     )
     for name, values in bounds._asdict().items():
         cells.append(summary(thickness.BOUND + name, values, units))

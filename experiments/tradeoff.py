@@ -91,7 +91,7 @@ def main(argv):
     common = FLAGS.read(
         datasets=parts.known_datasets(),
         methods=(*objectives.NAMES, LOGISTIC),
-        attacks=(*attacks.NAMES, STRONGEST),
+        attacks=attacks.NAMES,
     )
     runs.check_single(common, ("attacks", "k", "epsilon"))
     # Images and graphs have methods of their own as well.

@@ -161,9 +161,9 @@ _MODULES = {
 
 def check_model(apply: Any, params: Any, x: Any) -> None:
     """Raise unless `apply(params, x)` takes one input x to logits [C]; runs nothing."""
-    _check_no_module("params", params)
+    check_no_module("params", params)
     if not callable(apply):
-        _check_no_module("apply", apply)
+        check_no_module("apply", apply)
         raise ValueError(
             "apply must be a function, apply(params, x) -> logits [C], got "
             f"{_described(apply)}"
@@ -177,7 +177,7 @@ def check_model(apply: Any, params: Any, x: Any) -> None:
     try:
         logits = jax.eval_shape(apply, params, x)
     except Exception as error:
-        _check_no_module("apply", apply)
+        check_no_module("apply", apply)
         check_no_batch_statistics(params)
         raise ValueError(
             f"the model does not take an input of shape {x.shape}: {error}"
@@ -196,7 +196,7 @@ def check_model(apply: Any, params: Any, x: Any) -> None:
         )
 
 
-def _check_no_module(name: str, value: Any) -> None:
+def check_no_module(name: str, value: Any) -> None:
     """Raise for a model object of a library whose parameters stand inside of it."""
     for cls in type(value).__mro__:
         for library, instead in _MODULES.items():
@@ -205,6 +205,14 @@ def _check_no_module(name: str, value: Any) -> None:
                     f"{name} must not be a module, got a {type(value).__name__} of "
                     f"{library}: pass {instead}"
                 )
+
+
+def is_linen(model: Any) -> bool:
+    """Whether model is a Flax Linen module, which has `init` and `apply`."""
+    return any(
+        cls.__name__ == "Module" and cls.__module__.startswith("flax.linen")
+        for cls in type(model).__mro__
+    )
 
 
 def _is_numeric(leaf: Any) -> bool:

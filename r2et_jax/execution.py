@@ -185,3 +185,19 @@ def balanced_size(m: int, batch_size: int) -> int:
     if m >= cores * _WORTH_A_CORE:
         num_chunks = -(-num_chunks // cores) * cores
     return -(-m // num_chunks)
+
+
+def hashable(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, by which compiled programs can be kept.
+
+    That of a module whose attributes have no hash is wrapped, and known by identity.
+    """
+    try:
+        hash(apply)
+    except TypeError:
+
+        def hashable(params, x, /):
+            return apply(params, x)
+
+        return hashable
+    return apply

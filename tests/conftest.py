@@ -47,6 +47,20 @@ def strict_promotion(request):
         yield
 
 
+@pytest.fixture
+def compilations():
+    """`compilations() -> int`: programs that JAX has compiled since the test began."""
+    count = 0
+
+    def listen(event: str, duration: float, **_) -> None:
+        nonlocal count
+        count += event == "/jax/core/compile/backend_compile_duration"
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield lambda: count
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
 @pytest.fixture(scope="session")
 def raw_dir() -> Path:
     """The folder of raw public files: $R2ET_RAW_DIR, else beside the checkout."""

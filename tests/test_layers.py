@@ -15,7 +15,7 @@ LIBRARY = "r2et_jax"
 
 GROUND = frozenset({"types", "checks"})
 # On the ground floor, for all above.
-HELPERS = frozenset({"context", "execution", "files", "numerics"})
+HELPERS = frozenset({"_callable", "context", "execution", "files", "numerics"})
 FLOORS = (
     GROUND,
     HELPERS,
@@ -24,6 +24,7 @@ FLOORS = (
     {"saliency", "curvature"},
     {"ranking"},
     {"threat"},
+    {"subject"},
     {"attacks", "certificates"},
     {"objectives"},
     {"metrics"},

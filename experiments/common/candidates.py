@@ -109,11 +109,6 @@ def _auc(model, view: View):
     return jax.jit(run)
 
 
-def attacked_model(model, view: View = TABULAR) -> attacks.Model:
-    """A module and its smooth stand-in, as attacks want them."""
-    return view.attacked(model)
-
-
 @functools.lru_cache
 def validation_precision(model, k: int, view: View = TABULAR):
     """Compiled P@k [m] of the selection attack: `run(params, x, partner, budget)`.
@@ -121,11 +116,8 @@ def validation_precision(model, k: int, view: View = TABULAR):
     It is er_surrogate, the attack that selection uses for every method; at l2 ≤ 1 for
     tables.
     """
-    named = attacks.named_attack(
-        _ATTACK,
-        attacked_model(model, view),
-        k=k,
-        **view.attack_options,
+    named = attacks.protocol(
+        _ATTACK, view.attacked(model), k=k, **view.attack_options
     )
     run = attacks.attack_batch(
         named.attack,

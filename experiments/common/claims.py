@@ -20,7 +20,6 @@ from experiments.common import (
     protocol,
     setup,
 )
-from experiments.common.candidates import attacked_model
 from experiments.common.evaluation import strongest
 from experiments.common.fitting import Fitter
 from r2et_jax import attacks, datasets, models, saliency, score, threat
@@ -84,8 +83,9 @@ def _strongest_below_published(common):
         for params in seeds:
             result = run(params, x, budget, key=jax.random.key(0))
             lowest.append(result.best.precision.mean())
-            published.append(result.member_precision[0].mean())
-            above += int(np.sum(result.best.precision > result.member_precision.min(0)))
+            published.append(result.details.member_precision[0].mean())
+            least = result.details.member_precision.min(0)
+            above += int(np.sum(result.precision > least))
         gap = np.mean(published) - np.mean(lowest)
         yield Finding(
             dataset.name,
@@ -173,7 +173,7 @@ def _speed(common):
     for dataset in _loaded(common):
         model, seeds = vanilla(common, dataset)
         x = dataset.test.x[:1000]
-        strongest.cache_clear()
+        jax.clear_caches()
         start = time.perf_counter()
         run = strongest(model, k, attacks.DEFAULT_BUDGET)
         run(seeds[0], x, budget, key=jax.random.key(0))
@@ -210,13 +210,13 @@ def _constraints(common):
             ],
         }
         worst, count = 0, 0
-        named = attacks.named_attack("er_surrogate", attacked_model(model), k=k)
-        run = attacks.compile_attack(named.attack, num_steps=100, track_every=50)
+        run = attacks.attack("er_surrogate", k=k, num_steps=100, track_every=50)
+        subject = problems.TABULAR.attacked(model, seeds[0])
         for norm in threat.NORMS:
             for rules in inside.values():
                 budget = threat.threat_model(norm, common.epsilon[0], **rules)
-                result = run(seeds[0], x, budget, key=jax.random.key(0))
-                for y in (result.last, result.best.perturbed):
+                result = run(subject, x, budget, key=jax.random.key(0))
+                for y in (result.details.last, result.best.perturbed):
                     ok = jax.vmap(lambda a, b, t=budget: threat.contains(t, a, b))(y, x)
                     worst += int(jnp.sum(~ok))
                     count += len(x)

@@ -21,6 +21,7 @@ from r2et_jax import attacks, datasets, models
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, drive_chunks, example_keys
 from r2et_jax.score import predicted_class
+from r2et_jax.subject import Form
 from r2et_jax.threat import threat_model
 
 # Surrogate's sharpness; the cost does not depend on it.
@@ -166,17 +167,13 @@ class Subject(NamedTuple):
     context: Any = None
 
     @property
-    def attacked(self) -> attacks.Model:
+    def attacked(self) -> Form:
         """The model of one input, and its smooth surrogate."""
         smooth = self.model.surrogate(rho=SURROGATE_RHO)
         if self.context is None:
-            return attacks.Model(self.model.apply, smooth.apply)
-        return attacks.Model(
-            *(
-                models.pair_apply(module, embedded=True)
-                for module in (self.model, smooth)
-            )
-        )
+            return Form(self.model.apply, lambda rho: smooth.apply)
+        paired = models.pair_apply(smooth, embedded=True)
+        return Form(models.pair_apply(self.model, embedded=True), lambda rho: paired)
 
 
 def subject(dataset: str, *, data_dir: Path, num_inputs: int, seed: int) -> Subject:
@@ -212,7 +209,7 @@ def image_subject(
 
 def protocol(subject: Subject, name: str, *, k: int) -> attacks.Protocol:
     """A named attack on the subject's model."""
-    return attacks.named_attack(name, subject.attacked, k=k)
+    return attacks.protocol(name, subject.attacked, k=k)
 
 
 class Steps(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common.candidates import attacked_model
 from experiments.common.linear_graphs import linear_graph_auc
 from experiments.common.measured import each, measured, summarised, summary
 from experiments.common.problems import TABULAR, Problem, View, problem
@@ -22,17 +20,15 @@ from r2et_jax import (
     checks,
     datasets,
     metrics,
-    ranking,
-    score,
+    training,
 )
+from r2et_jax.audit import guards
 from r2et_jax.context import in_context
 from r2et_jax.execution import map_batched
+from r2et_jax.subject import Form
 
-# Noise under which a ranking must stand, unless the input sits on a kink or a tie.
-GUARD_NOISE = 1e-6
 _TRACE_POINTS = 20
-# The ensemble, which is driven in rounds and has no entry in attacks.NAMES.
-STRONGEST = "strongest"
+STRONGEST = attacks.STRONGEST
 # Metric whose record has the P@k of every input in its field `values`.
 PER_INPUT = "p@k_inputs"
 
@@ -87,7 +83,8 @@ class Evaluator:
             return run(params, self.x[rows], self._at(rows, context), keys[rows])
 
         out = by_size(self.sizes, explain)
-        maps, gradients, noisy = (np.asarray(value) for value in out)
+        maps, gradients, noisy, tied = (np.asarray(value) for value in out)
+        tied = np.where(np.isfinite(maps).all(axis=1), tied, np.nan)
         test = self.problem.inputs("test")
         logits = self._logits(params, test)
         null = metrics.null_share(
@@ -103,7 +100,7 @@ class Evaluator:
             measured("auc", metrics.roc_auc(test.y, logits), None, len(test.y)),
             summarised("same", same),
             summarised("null", null),
-            self._mean("tied", _ties(maps, self.sizes)),
+            self._mean("tied", tied),
         ]
         if self.view.tabular:
             # A pair's logit is a function of both inputs.
@@ -127,7 +124,7 @@ class Evaluator:
                 *self._truth(maps),
             ]
         guard = summary("p@k", noisy, self.units)
-        guard.update(attack="noise", epsilon=GUARD_NOISE)
+        guard.update(attack="noise", epsilon=guards.NOISE)
         return [*found, guard]
 
     def attacked(self, params: Any, name: str, epsilon: float) -> list[dict[str, Any]]:
@@ -138,7 +135,7 @@ class Evaluator:
           name: name of the attack.
           epsilon: budget.
         """
-        cell = (_digest(params), name, epsilon)
+        cell = (training.params_sha256(params), name, epsilon)
         if cell not in self._measured:
             budget, context = self.problem.budget(epsilon), self._context(params)
             key = jax.random.key(0)
@@ -156,13 +153,13 @@ class Evaluator:
         return self._measured[cell]
 
     def _of_one(self, params, result):
-        manipulated = result.manipulation_epoch > 0
-        epochs = result.manipulation_epoch[manipulated]
+        manipulated, steps = result.manipulated_at > 0, result.details
+        epochs = result.manipulated_at[manipulated]
         found = [
             *self._outcome(params, result),
-            self._mean("p@k_last", result.last_precision),
+            self._mean("p@k_last", steps.last_precision),
             *self._changed(
-                params, result.last, result.clean_logits, result.last_logits, "_last"
+                params, steps.last, result.clean_logits, steps.last_logits, "_last"
             ),
             self._mean("vanished", result.vanished == 1),
             self._mean("manipulated", manipulated),
@@ -171,14 +168,14 @@ class Evaluator:
             else None,
             *self._agreement(result.clean_map, result.best_map),
             *self._truth(result.best_map),
-            *self._trace(result),
+            *self._trace(steps),
         ]
         return [record for record in found if record is not None]
 
     def _of_strongest(self, params, result):
         found = self._outcome(params, result)
-        manipulated = result.manipulation_budget > 0
-        left = result.manipulation_budget[manipulated]
+        manipulated, rounds = result.manipulated_at > 0, result.details
+        left = result.manipulated_at[manipulated]
         found += [
             self._mean("vanished", result.vanished == 1),
             self._mean("manipulated", manipulated),
@@ -189,7 +186,7 @@ class Evaluator:
         found = [record for record in found if record is not None]
         curve = [
             {**self._mean("p@k_curve", values), "evaluations": int(spent)}
-            for spent, values in zip(result.curve_budget, result.curve, strict=True)
+            for spent, values in zip(rounds.curve_budget, rounds.curve, strict=True)
         ]
         return [*found, *curve]
 
@@ -274,7 +271,7 @@ class Evaluator:
 
     def _classifier(self, params):
         """The model of pairs whose classifier of single inputs is fitted."""
-        digest = _digest(params)
+        digest = training.params_sha256(params)
         if self._single is None or self._single[0] != digest:
             self._single = digest, with_classifier(self.problem, self.model, params)
         return self._single[1]
@@ -286,11 +283,11 @@ class Evaluator:
         logits = np.asarray(logits)
         return metrics.roc_auc(self.y, logits[:, 0] if logits.shape[1] == 1 else logits)
 
-    def _trace(self, result) -> list[dict[str, Any]]:
+    def _trace(self, steps) -> list[dict[str, Any]]:
         """Mean P@k along the iterations, at about _TRACE_POINTS of them."""
-        num_tracked = result.precision.shape[1]
+        num_tracked = steps.precision.shape[1]
         stride = max(1, num_tracked // _TRACE_POINTS)
-        lowest = np.fmin.accumulate(result.precision, axis=1)
+        lowest = np.fmin.accumulate(steps.precision, axis=1)
         return [
             {
                 **self._mean("p@k_trace", lowest[:, t]),
@@ -300,21 +297,8 @@ class Evaluator:
         ]
 
 
-def _digest(params: Any) -> str:
-    parts = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params)]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
-
-
 _pearson = jax.jit(jax.vmap(metrics.pearson))
 _mse = jax.jit(jax.vmap(metrics.mse))
-
-
-def _ties(maps: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """1 where the ranks at the border of the top set are equal; NaN without a map."""
-    maps, rows = np.asarray(maps, np.float64), np.arange(len(maps))
-    descending = -np.sort(-maps, axis=1)
-    tied = descending[rows, sizes - 1] == descending[rows, sizes]
-    return np.where(np.isfinite(maps).all(axis=1), tied, np.nan)
 
 
 @functools.lru_cache
@@ -331,22 +315,13 @@ def _logits(model, view: View):
 
 @functools.lru_cache
 def _explain(model, k: int, view: View):
-    """Compiled maps, raw gradients, and P@k under noise of norm GUARD_NOISE."""
-    apply = view.apply(model)
-    explained = score.log_odds(apply)
-    explain = view.explainer(explained)
-    raw = jax.grad(explained, argnums=1)
+    """Compiled maps, raw gradients, P@k under noise, and ties at the border."""
+    form = Form(view.apply(model), explainer=view.explainer)
+    look = guards.look(form, k=k)
 
     def one(params, x, context, key):
-        params = in_context(params, context)
-        target = score.predicted_class(apply(params, x))
-        clean = explain(params, x, target)
-        noise = jax.random.normal(key, x.shape, x.dtype)
-        noise = GUARD_NOISE * noise / jnp.linalg.norm(noise)
-        mask = ranking.positive_top_k_mask(clean, k=k)
-        noisy = explain(params, x + noise, target)
-        overlap = ranking.top_k_overlap(mask, noisy, k=k)
-        return clean, raw(params, x, target), overlap
+        seen = look(in_context(params, context), x, key=key)
+        return seen.map, seen.gradient, seen.noise_precision, seen.tied
 
     def run(params, x, context, keys):
         args = x, context, keys
@@ -363,44 +338,24 @@ def compiled_attack(
 
     Args:
       model: the Flax module.
-      name: of `attacks.NAMES`, or `STRONGEST`.
+      name: of `attacks.NAMES`.
       k: size of the top set.
       view: how its kind of data is attacked.
-      budget: gradient evaluations of `STRONGEST` for each input.
+      budget: gradient evaluations of `STRONGEST` for each input; of no account for
+        others.
 
     Returns:
-      `run(params, x, threat, *, key, context)`.
+      `run(params, x, threat, *, key, context=None)`.
     """
-    if name == STRONGEST:
-        return strongest(model, k, budget, view)
-    return _attack(model, name, k, view)
+    effort = {"budget": budget} if name == STRONGEST else {}
+    attack = attacks.attack(name, k=k, **effort, **view.attack_options, **view.batching)
+
+    def run(params, x, threat, /, *, key, context=None):
+        return attack(view.attacked(model, params, context), x, threat, key=key)
+
+    return run
 
 
-@functools.lru_cache
-def _attack(model, name: str, k: int, view: View):
-    named = attacks.named_attack(
-        name,
-        attacked_model(model, view),
-        k=k,
-        **view.attack_options,
-    )
-    return attacks.compile_attack(
-        named.attack,
-        num_steps=named.num_steps,
-        track_every=named.track_every,
-        **view.batching,
-    )
-
-
-@functools.lru_cache
 def strongest(model, k: int, budget: int, view: View = TABULAR):
     """The compiled ensemble on a module: `run(params, x, threat, *, key, context)`."""
-    members = attacks.default_ensemble(
-        view.apply(model, within=True),
-        lambda rho: view.smoothed(model, rho, within=True),
-        k=k,
-        rho=view.rho,
-        budget=budget,
-        **view.attack_options,
-    )
-    return attacks.compile_strongest(members, budget=budget, **view.batching)
+    return compiled_attack(model, STRONGEST, k, view, budget=budget)

@@ -117,7 +117,7 @@ def estimate(
         key = jax.random.key(0)
         result = attack(params, sample.x, ball, key=key, context=sample.context)
         run = _to_ends(model, k, view, points)
-        found_thick = run(params, sample, jnp.asarray(result.last))
+        found_thick = run(params, sample, jnp.asarray(result.details.last))
     else:
         run = _to_draws(model, k, view, points, effort.num_draws)
         found_thick = run(params, sample, ball, jnp.asarray(gaussian))

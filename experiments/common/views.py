@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from experiments.common import protocol as protocols
-from r2et_jax import attacks, metrics, models, saliency
+from r2et_jax import metrics, models, saliency
 from r2et_jax.execution import map_batched
+from r2et_jax.subject import Subject, subject
 from r2et_jax.types import ApplyFn, Params, SaliencyFn
 
 
@@ -49,8 +50,8 @@ class View:
 
     @property
     def attack_options(self) -> dict[str, Any]:
-        """Explainer and steps, as keywords of the attacks by name."""
-        return {"explainer": self.explainer, "num_steps": self.num_steps}
+        """Steps and sharpness of the stand-in, as keywords of the attacks by name."""
+        return {"num_steps": self.num_steps, "rho": self.rho}
 
     @property
     def batching(self) -> dict[str, int]:
@@ -74,10 +75,9 @@ class View:
         """Its smooth stand-in for the same parameters."""
         return self.apply(model.surrogate(rho=rho), within=within)
 
-    def attacked(self, model: Any) -> attacks.Model:
-        """A module and its smooth stand-in, as attacks want them."""
-        smoothed = self.smoothed(model, self.rho, within=True)
-        return attacks.Model(self.apply(model, within=True), smoothed)
+    def attacked(self, model: Any, params: Any = None, context: Any = None) -> Subject:
+        """A module with its smooth stand-in and explanation, as attacks want it."""
+        return _attacked(self, model).at(params, context)
 
     def context(self, model: Any, params: Params, partner: Any) -> Any:
         """What `apply` needs beside the inputs: embeddings of the partners, or None."""
@@ -94,6 +94,16 @@ class View:
             one = functools.partial(model.apply, params)
             logits = map_batched(one, (x,), batch_size=self.chunk)
         return logits[:, 0] if logits.shape[1] == 1 else logits
+
+
+@functools.lru_cache
+def _attacked(view: View, model: Any) -> Subject:
+    return subject(
+        view.apply(model, within=True),
+        None,
+        smoothed=lambda rho: view.smoothed(model, rho, within=True),
+        explainer=view.explainer,
+    )
 
 
 def anywhere(model: Any) -> Any:

@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 import optax
 
-from r2et_jax import programs, score
-from r2et_jax import saliency as saliency_lib
+from r2et_jax import score
 from r2et_jax.attacks import goals, optimizers
 from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
 from r2et_jax.attacks.evolution import evolution
-from r2et_jax.attacks.registry import SURROGATE_RHO, Model, named_attack
+from r2et_jax.attacks.protocols import SURROGATE_RHO, protocol
 from r2et_jax.checks import check_count
-from r2et_jax.types import ApplyFn, SaliencyFn
+from r2et_jax.subject import Form, Subject
 
 # Where a member starts: at the clean input, at the best one so far, or at the best one
 # so far of the clean class.
@@ -85,11 +84,9 @@ class Member(NamedTuple):
 
 
 def default_ensemble(
-    apply: ApplyFn,
-    smoothed: Callable[[float], ApplyFn] | None = None,
+    subject: Subject | Form,
     *,
     k: int,
-    explainer: Callable[..., SaliencyFn] = saliency_lib.gradient,
     num_steps: int | None = None,
     rho: float = SURROGATE_RHO,
     budget: int = DEFAULT_BUDGET,
@@ -103,13 +100,9 @@ def default_ensemble(
     does; it runs from the clean input, from the best, and with the class kept.
 
     Args:
-      apply: the model.
-      smoothed: `smoothed(rho) -> apply` of the model with smooth activations of
-        sharpness ρ, which may be traced. By default, and where it is the model itself,
-        the stand-in that is read from the model's own program, `programs.smooth`.
+      subject: the model; its parameters have no part in it.
       k: size of the top set.
-      explainer: factory of the explanation, called with a score and `normalize=`.
-      num_steps: of the published attacks, as in `named_attack`.
+      num_steps: of the published attacks, as in `protocol`.
       rho: sharpness of the stand-in in `er_surrogate`.
       budget: evaluations for each input that are planned for. Members draw ten random
         starts in a round, or as many as let every member run once within the budget;
@@ -122,12 +115,8 @@ def default_ensemble(
       ValueError: for a budget below 1, or k out of range (when traced).
     """
     check_count("budget", budget)
-    judged = explainer(score.log_odds(apply))
-
-    def stand_in(rho):
-        if smoothed is None or smoothed(rho) == apply:
-            return programs.smooth(apply, rho=rho)
-        return smoothed(rho)
+    form = subject.form if isinstance(subject, Subject) else subject
+    apply, judged = form.apply, form.saliency()
 
     decay = optax.cosine_decay_schedule(1.0, _STEPS)
 
@@ -146,7 +135,7 @@ def default_ensemble(
             goal,
             k=k,
             optimizer=optimizers.steepest(lambda count: step_size * decay(count)),
-            attack_saliency=explainer(score.log_odds(stand_in(rho))),
+            attack_saliency=form.explainer(score.log_odds(form.stand_in(rho))),
             random_start=share,
         )
 
@@ -157,13 +146,7 @@ def default_ensemble(
 
     members = []
     for name in ("er", "er_surrogate"):
-        named = named_attack(
-            name,
-            Model(apply, stand_in(rho)),
-            k=k,
-            explainer=explainer,
-            num_steps=num_steps,
-        )
+        named = protocol(name, form, k=k, num_steps=num_steps, rho=rho)
         build = functools.partial(lambda attack: attack, named.attack)
         members.append(
             Member(name, build, (), named.num_steps, named.track_every, 1, True)

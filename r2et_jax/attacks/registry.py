@@ -1,109 +1,23 @@
-"""Attacks by name, each with its protocol: goal, optimiser and number of steps."""
+"""Attacks by name, each called in one line on a subject."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from r2et_jax import programs, score
-from r2et_jax import saliency as saliency_lib
-from r2et_jax.attacks import goals, optimizers
-from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
-from r2et_jax.checks import check_count, check_in
-from r2et_jax.types import ApplyFn, SaliencyFn
+from r2et_jax.attacks.ensemble import DEFAULT_BUDGET, default_ensemble
+from r2et_jax.attacks.protocols import SINGLE, SURROGATE_RHO, protocol
+from r2et_jax.attacks.results import AttackResult
+from r2et_jax.attacks.runner import compile_attack
+from r2et_jax.attacks.strongest import compile_strongest
+from r2et_jax.checks import check_count, check_in, check_key, check_positive
+from r2et_jax.subject import Form, Subject
+from r2et_jax.threat import ThreatModel, check_threat, with_epsilon
+from r2et_jax.types import Array
 
-# Sharpness of the smooth stand-in for tables; images and graphs take sharper ones.
-SURROGATE_RHO = 3.0
-
-
-class Protocol(NamedTuple):
-    """An attack with the number of its steps and of steps between evaluations."""
-
-    attack: Attack
-    num_steps: int
-    track_every: int
-
-
-class Model(NamedTuple):
-    """What a named attack needs to know of a model.
-
-    Attributes:
-      apply: `apply(params, x) -> logits [C]`.
-      surrogate: the same function with smooth activations, for the same parameters.
-        By default, and where it is `apply` itself, the stand-in that is read from the
-        model's program (`programs.smooth`) with ρ = `SURROGATE_RHO`: a model without
-        kinks stands for itself in it.
-    """
-
-    apply: ApplyFn
-    surrogate: ApplyFn | None = None
-
-    @property
-    def stand_in(self) -> ApplyFn:
-        """The smooth function that gradients go through."""
-        # Not `is`: each look at `module.apply` makes another bound method.
-        if self.surrogate is None or self.surrogate == self.apply:
-            return programs.smooth(self.apply, rho=SURROGATE_RHO)
-        return self.surrogate
-
-
-def _published(goal, *, segment_points=1, num_steps=1000):
-    def build(model: Model, explainer, k, steps):
-        steps = num_steps if steps is None else steps
-        return Protocol(
-            gradient_attack(
-                model.apply,
-                explainer(score.log_odds(model.apply)),
-                goal(k),
-                k=k,
-                optimizer=optimizers.steepest(1 / steps),
-                attack_saliency=explainer(
-                    score.probability(model.apply), normalize=False
-                ),
-                segment_points=segment_points,
-            ),
-            steps,
-            10,
-        )
-
-    return build
-
-
-def _through_surrogate(goal, *, num_steps=200):
-    def build(model: Model, explainer, k, steps):
-        steps = num_steps if steps is None else steps
-        return Protocol(
-            gradient_attack(
-                model.apply,
-                explainer(score.log_odds(model.apply)),
-                goal(k),
-                k=k,
-                optimizer=optimizers.steepest(2 / steps),
-                attack_saliency=explainer(score.log_odds(model.stand_in)),
-            ),
-            steps,
-            10,
-        )
-
-    return build
-
-
-def _random(model: Model, explainer, k, steps):
-    del steps
-    attack = random_search(model.apply, explainer(score.log_odds(model.apply)), k=k)
-    return Protocol(attack, 300, 1)
-
-
-_ATTACKS: dict[str, Callable[..., Protocol]] = {
-    "er": _published(lambda k: goals.mean_gap()),
-    "er_segment": _published(
-        lambda k: goals.mean_gap(), segment_points=10, num_steps=100
-    ),
-    "er_surrogate": _through_surrogate(lambda k: goals.mean_gap()),
-    "mse": _published(lambda k: goals.mse()),
-    "random": _random,
-}
-NAMES = tuple(_ATTACKS)
+STRONGEST = "strongest"
+NAMES = (*SINGLE, STRONGEST)
 
 # What each one does, for tables and messages.
 DESCRIPTIONS = {
@@ -113,38 +27,118 @@ DESCRIPTIONS = {
     "200 projected steps of ε/100",
     "mse": "MSE attack, unnormalised saliency, 1000 steps of ε/1000",
     "random": "300 random directions on the boundary of the budget",
+    STRONGEST: "the lowest P@k of each input over an ensemble of attacks",
 }
 
 
-def named_attack(
-    name: str,
-    model: Model,
+def attack(
+    name: str = STRONGEST,
     *,
     k: int,
-    explainer: Callable[..., SaliencyFn] = saliency_lib.gradient,
     num_steps: int | None = None,
-) -> Protocol:
-    """The attack of that name on a model's explanation.
+    track_every: int | None = None,
+    rho: float = SURROGATE_RHO,
+    budget: int = DEFAULT_BUDGET,
+    batch_size: int | None = None,
+    host_driven: bool | None = None,
+) -> Callable[..., AttackResult]:
+    """The attack of that name on the top-k set of a model's explanation.
 
-    Success is judged on the explanation of the log-odds, whose ranking is that of the
-    probability.
+    What moves the input takes norm and budget from the threat model, and gradients of a
+    kinked model go through its smooth stand-in, see `Subject`. It compiles once in a
+    process for each form of a subject and shape of a batch, also across calls.
 
     Args:
-      name: one of `NAMES`.
-      model: the model and its smooth surrogate.
+      name: one of `NAMES`, see `DESCRIPTIONS`; `strongest` is what a defence has to
+        withstand.
       k: size of the top set.
-      explainer: factory of the explanation under attack, called with a score and
-        `normalize=`.
-      num_steps: steps in place of those in `DESCRIPTIONS`; the sum of their lengths
-        stays, once or twice the budget. Random directions stay 300.
+      num_steps: steps in place of the published ones, also of those in `strongest`; the
+        sum of their lengths stays.
+      track_every: every so many steps of an attack of one run the input is judged by
+        the model; by default as published.
+      rho: sharpness ρ of the smooth stand-in in `er_surrogate`.
+      budget: gradient evaluations of `strongest` for each input, at most.
+      batch_size: inputs that are attacked at a time; bounds the memory.
+      host_driven: as in `compile_attack`.
 
     Returns:
-      `Protocol`.
+      `run(subject, x [m, n], threat, *, key, epsilon=None) -> AttackResult` with
+      leading axis m, NumPy arrays. A list of ε in place of the threat model's own gives
+      a list of results, one for each.
 
     Raises:
-      ValueError: for an unknown attack, with the known ones, or num_steps < 1.
+      ValueError: for an unknown name, counts below 1; when called, for inputs that the
+        threat model does not fit, k out of range.
+
+    Example:
+      >>> import jax
+      >>> from r2et_jax.models import MLP
+      >>> from r2et_jax.subject import subject
+      >>> from r2et_jax.threat import threat_model
+      >>> x = jax.random.normal(jax.random.key(0), (4, 6))
+      >>> model = MLP()
+      >>> examined = subject(model, model.init(jax.random.key(1), x[0]))
+      >>> run = attack("er_surrogate", k=2, num_steps=20)
+      >>> found = run(examined, x, threat_model("l2", 0.5), key=jax.random.key(2))
+      >>> found.precision.shape, found.perturbed.shape
+      ((4,), (4, 6))
     """
-    if num_steps is not None:
-        check_count("num_steps", num_steps)
     check_in("attack", name, NAMES)
-    return _ATTACKS[name](model, explainer, k, num_steps)
+    check_count("k", k)
+    check_count("budget", budget)
+    check_positive("rho", rho)
+    settings = (name, k, num_steps, track_every, rho, budget, batch_size, host_driven)
+    if name != STRONGEST and num_steps is not None:
+        check_count("num_steps", num_steps)
+
+    def run(
+        subject: Subject,
+        x: Array,
+        threat: ThreatModel,
+        /,
+        *,
+        key: Array,
+        epsilon: float | Sequence[float] | None = None,
+    ) -> Any:
+        if not isinstance(subject, Subject):
+            raise ValueError(
+                "an attack takes a subject, such as subject(model, params), got "
+                f"{type(subject).__name__}"
+            )
+        check_threat(threat)
+        check_key(key)
+        program = _compiled(subject.form, *settings)
+
+        def at(threat):
+            return program(
+                subject.params, x, threat, key=key, context=subject.context
+            )
+
+        if epsilon is None:
+            return at(threat)
+        if isinstance(epsilon, Sequence) or getattr(epsilon, "ndim", 0):
+            return [at(with_epsilon(threat, float(one))) for one in epsilon]
+        return at(with_epsilon(threat, epsilon))
+
+    return run
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(
+    form: Form, name, k, num_steps, track_every, rho, budget, batch_size, host_driven
+):
+    """The compiled attack, kept for the process."""
+    options = {} if batch_size is None else {"batch_size": batch_size}
+    options["host_driven"] = host_driven
+    if name == STRONGEST:
+        members = default_ensemble(
+            form, k=k, num_steps=num_steps, rho=rho, budget=budget
+        )
+        return compile_strongest(members, budget=budget, **options)
+    named = protocol(name, form, k=k, num_steps=num_steps, rho=rho)
+    return compile_attack(
+        named.attack,
+        num_steps=named.num_steps,
+        track_every=named.track_every if track_every is None else track_every,
+        **options,
+    )

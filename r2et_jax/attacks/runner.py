@@ -1,16 +1,16 @@
-"""The one loop that runs every attack, and what it returns."""
+"""The one loop that runs every attack."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from r2et_jax.attacks.descent import Attack
+from r2et_jax.attacks.results import AttackResult, Best, Steps, manipulation_epoch
 from r2et_jax.attacks.stepwise import Phases, choose_form, compile_phases
 from r2et_jax.checks import check_count
 from r2et_jax.context import in_context
@@ -22,64 +22,6 @@ from r2et_jax.types import Array, Params
 
 # Inputs whose state stays in a core's cache: twice as many run a third slower.
 DEFAULT_BATCH_SIZE = 1024
-
-
-class Best(NamedTuple):
-    """The tracked input with the lowest P@k, the first one of several.
-
-    Attributes:
-      perturbed: input [n].
-      precision: its P@k; NaN where the clean map is all zeros.
-      step: the step after which it was seen; 0 is the clean input.
-    """
-
-    perturbed: Array
-    precision: Array
-    step: Array
-
-
-class AttackResult(NamedTuple):
-    """What an attack on one input found (or on a batch, with a leading axis m).
-
-    Attributes:
-      clean_map: explanation of the clean input [n].
-      best: the best valid input, as the threat model's prediction rule has it.
-      best_same_class: the best one among those whose predicted class stayed.
-      best_map: explanation of the best valid input [n].
-      last: the input after the last step [n].
-      last_precision: its P@k.
-      objective: trace of the goal, one for each tracked step [num_tracked].
-      precision: trace of P@k at the tracked steps [num_tracked].
-      manipulation_epoch: first tracked step at which a top-k feature had left; 0 if
-        none did, a censored input.
-      clean_logits, best_logits, last_logits: logits [C].
-      class_changed: whether the best valid input has another predicted class.
-      last_class_changed: the same of the last input.
-      prediction_change: total variation between the class probabilities of the clean
-        and of the best valid input, in [0, 1].
-      vanished: share of steps whose gradient was exactly zero, in [0, 1].
-      tied: whether the clean map is tied between ranks k and k+1.
-      num_nonfinite: tracked inputs whose explanation or logits are not finite.
-    """
-
-    clean_map: Array
-    best: Best
-    best_same_class: Best
-    best_map: Array
-    last: Array
-    last_precision: Array
-    objective: Array
-    precision: Array
-    manipulation_epoch: Array
-    clean_logits: Array
-    best_logits: Array
-    last_logits: Array
-    class_changed: Array
-    last_class_changed: Array
-    prediction_change: Array
-    vanished: Array
-    tied: Array
-    num_nonfinite: Array
 
 
 def attack_example(
@@ -163,58 +105,34 @@ def phases(attack: Attack, *, num_steps: int, track_every: int) -> Phases:
         (state, best, best_same, num_nonfinite), (objective, precision) = carry, traces
         clean_class = predicted_class(context.clean_logits)
         best_logits = attack.apply(params, best.perturbed)
-        last_logits = attack.apply(params, state.perturbed)
         shift = class_probabilities(best_logits)
         shift -= class_probabilities(context.clean_logits)
-        return AttackResult(
-            clean_map=context.clean_map,
-            best=best,
-            best_same_class=best_same,
-            best_map=attack.saliency(params, best.perturbed, context.target),
+        last_logits = attack.apply(params, state.perturbed)
+        details = Steps(
             last=state.perturbed,
             last_precision=precision[-1],
+            last_logits=last_logits,
+            last_class_changed=predicted_class(last_logits) != clean_class,
             objective=objective,
             precision=precision,
-            manipulation_epoch=manipulation_epoch(precision, track_every=track_every),
-            clean_logits=context.clean_logits,
-            best_logits=best_logits,
-            last_logits=last_logits,
-            class_changed=predicted_class(best_logits) != clean_class,
-            last_class_changed=predicted_class(last_logits) != clean_class,
-            prediction_change=0.5 * jnp.sum(jnp.abs(shift)),
-            vanished=state.num_vanished / num_steps,
             tied=border_tie(context.clean_map.ravel(), k=attack.k),
             num_nonfinite=num_nonfinite,
         )
+        return AttackResult(
+            best=best,
+            best_same_class=best_same,
+            clean_map=context.clean_map,
+            best_map=attack.saliency(params, best.perturbed, context.target),
+            clean_logits=context.clean_logits,
+            best_logits=best_logits,
+            class_changed=predicted_class(best_logits) != clean_class,
+            prediction_change=0.5 * jnp.sum(jnp.abs(shift)),
+            vanished=state.num_vanished / num_steps,
+            manipulated_at=manipulation_epoch(precision, track_every=track_every),
+            details=details,
+        )
 
     return Phases(begin, advance, judge, finish)
-
-
-def manipulation_epoch(
-    precision: Array, *, share: float = 1.0, track_every: int = 1
-) -> Array:
-    """The first tracked step at which P@k was below a share.
-
-    With a share of 1 that is the first loss of a top-k feature. Of a large top set one
-    is lost at once, and a smaller share tells inputs apart.
-
-    Args:
-      precision: P@k at the tracked steps [..., T], `AttackResult.precision`.
-      share: in (0, 1].
-      track_every: steps between two tracked ones.
-
-    Returns:
-      The steps, int32 [...]; 0 of a censored input, whose P@k never was.
-
-    Raises:
-      ValueError: for a share outside of (0, 1] or track_every < 1.
-    """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must lie in (0, 1], got {share!r}")
-    check_count("track_every", track_every)
-    below = jnp.asarray(precision) < share
-    first = (jnp.argmax(below, axis=-1) + 1) * track_every
-    return jnp.where(jnp.any(below, axis=-1), first, 0).astype(jnp.int32)
 
 
 def _check_counts(num_steps, track_every):

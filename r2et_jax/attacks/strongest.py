@@ -9,7 +9,7 @@ every input the lowest P@k that any of them reached.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,8 @@ import numpy as np
 
 from r2et_jax.attacks.descent import Attack
 from r2et_jax.attacks.ensemble import DEFAULT_BUDGET, STARTS, Member
-from r2et_jax.attacks.runner import Best, attack_example, phases
+from r2et_jax.attacks.results import AttackResult, Best, Rounds
+from r2et_jax.attacks.runner import attack_example, phases
 from r2et_jax.attacks.stepwise import choose_form, compile_phases
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.context import in_context
@@ -30,57 +31,13 @@ from r2et_jax.types import Array, Params
 DEFAULT_BATCH_SIZE = 256
 
 
-class StrongestResult(NamedTuple):
-    """What the ensemble found for a batch of m inputs.
-
-    Attributes:
-      best: the best valid input of each, as the threat model's prediction rule has
-        it: perturbed [m, n], P@k [m], step unused.
-      best_same_class: the same among inputs whose predicted class stayed.
-      clean_map, best_map: explanations of the clean and of the best input [m, n].
-      clean_logits, best_logits: their logits [m, C].
-      class_changed: whether the best input has another predicted class [m].
-      prediction_change: total variation between the class probabilities of both, in
-        [0, 1] [m].
-      vanished: share of the gradient steps, over all members that ran, whose gradient
-        was exactly zero; a random draw counts as a step that did not vanish [m].
-      manipulation_budget: evaluations after which a top-k feature had first left; 0 if
-        none did, a censored input [m].
-      member_precision: lowest valid P@k of each member [members, m]; 1 where it was
-        not run because the input was at 0 already.
-      winner: the member that first reached the best value [m], an index, −1 if none
-        lowered it.
-      evaluations: evaluations spent on each input [m], see `Member.cost`.
-      left_out: names of the members that the budget left no room for.
-      curve_budget: evaluations per input after each stage [c].
-      curve: P@k of every input after each stage [c, m].
-    """
-
-    best: Best
-    best_same_class: Best
-    clean_map: np.ndarray
-    best_map: np.ndarray
-    clean_logits: np.ndarray
-    best_logits: np.ndarray
-    class_changed: np.ndarray
-    prediction_change: np.ndarray
-    vanished: np.ndarray
-    manipulation_budget: np.ndarray
-    member_precision: np.ndarray
-    winner: np.ndarray
-    evaluations: np.ndarray
-    left_out: tuple[str, ...]
-    curve_budget: np.ndarray
-    curve: np.ndarray
-
-
 def compile_strongest(
     members: Sequence[Member],
     *,
     budget: int = DEFAULT_BUDGET,
     batch_size: int = DEFAULT_BATCH_SIZE,
     host_driven: bool | None = None,
-) -> Callable[..., StrongestResult]:
+) -> Callable[..., AttackResult]:
     """The ensemble on a batch, driven in rounds; each kind of member compiles once.
 
     Every round runs each member from fresh random starts. Inputs whose P@k is 0 with
@@ -96,7 +53,7 @@ def compile_strongest(
       host_driven: whether the host drives the steps too, see `compile_attack`.
 
     Returns:
-      `run(params, x [m, n], threat, *, key, context=None) -> StrongestResult` on the
+      `run(params, x [m, n], threat, *, key, context=None) -> AttackResult` on the
       host; the context, a pytree of arrays [m, ...], is that of `attack_batch`.
 
     Raises:
@@ -140,7 +97,7 @@ def compile_strongest(
         *,
         key: Array,
         context: Any = None,
-    ) -> StrongestResult:
+    ) -> AttackResult:
         check_inputs(threat, x)
         x, context = np.asarray(x), jax.tree.map(np.asarray, context)
         m = x.shape[0]
@@ -190,7 +147,7 @@ def compile_strongest(
         curve = np.stack(curve)
         left = curve < 1
         shift = class_probabilities(best_logits) - class_probabilities(clean_logits)
-        return StrongestResult(
+        return AttackResult(
             best=best,
             best_same_class=same,
             clean_map=clean_map,
@@ -202,15 +159,17 @@ def compile_strongest(
             ),
             prediction_change=0.5 * np.abs(np.asarray(shift)).sum(axis=-1),
             vanished=num_vanished / np.maximum(num_steps, 1),
-            manipulation_budget=np.where(
+            manipulated_at=np.where(
                 left.any(axis=0), np.array(curve_budget)[left.argmax(axis=0)], 0
             ),
-            member_precision=member_precision,
-            winner=winner,
-            evaluations=evaluations,
-            left_out=tuple(never) if np.any(same.precision > 0) else (),
-            curve_budget=np.array(curve_budget),
-            curve=curve,
+            details=Rounds(
+                member_precision=member_precision,
+                winner=winner,
+                evaluations=evaluations,
+                left_out=tuple(never) if np.any(same.precision > 0) else (),
+                curve_budget=np.array(curve_budget),
+                curve=curve,
+            ),
         )
 
     return run

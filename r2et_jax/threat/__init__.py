@@ -6,6 +6,7 @@ from r2et_jax.threat.definition import (
     NORMS,
     PREDICTION_RULES,
     ThreatModel,
+    check_threat,
     threat_model,
     with_epsilon,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "admissible_gradient",
     "are_inside",
     "check_inputs",
+    "check_threat",
     "contains",
     "distance",
     "movable_features",

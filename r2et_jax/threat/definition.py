@@ -199,6 +199,15 @@ def _bounds(lower, upper, num_features):
     return bounds
 
 
+def check_threat(threat: ThreatModel) -> None:
+    """Raise unless it is a threat model, such as a bare budget is not."""
+    if not isinstance(threat, ThreatModel):
+        raise ValueError(
+            f"threat must be a threat model, such as threat_model('l2', 0.5), got "
+            f"{threat!r}"
+        )
+
+
 def with_epsilon(threat: ThreatModel, epsilon: float) -> ThreatModel:
     """The same threat model at another budget."""
     check_nonnegative("epsilon", epsilon)

@@ -54,7 +54,9 @@ def test_the_attack_in_pytorch_agrees(adult_like, form):
     params = jax.tree.map(lambda leaf: 1.5 * leaf, params)
     attack = costs.protocol(costs.Subject(model, params, x), "er", k=K).attack
     run = attacks.compile_attack(attack, num_steps=50)
-    expected = run(params, x, threat_model("l2", 1.0), key=jax.random.key(0)).last
+    expected = run(
+        params, x, threat_model("l2", 1.0), key=jax.random.key(0)
+    ).details.last
     layers = torch_reference.layers_of(params)
     inputs = torch.tensor(np.asarray(x))
     np.testing.assert_allclose(

@@ -170,7 +170,7 @@ def test_a_run_records_draws_and_resumes(experiment, bundled, tmp_path, monkeypa
     own = fitter(bundled, changed, tmp_path / "models")
     assert own._folder("r2et_mm")[0].is_dir()
     model, params = own.fit("r2et_mm").at(1, 0)
-    named = attacks.named_attack("random", bundled.view.attacked(model), k=4)
+    named = attacks.protocol("random", bundled.view.attacked(model), k=4)
     result = attacks.compile_attack(
         named.attack, num_steps=named.num_steps, track_every=named.track_every
     )(

@@ -65,7 +65,7 @@ def test_thickness_of_a_sample_is_that_of_its_segments(trained):
         model, thickness.ADVERSARY, K, found.view, budget=0
     )
     ball, key = threat.threat_model("l2", 1.0), jax.random.key(0)
-    ends = attack(params, sample.x, ball, key=key, context=None).last
+    ends = attack(params, sample.x, ball, key=key, context=None).details.last
     assert np.linalg.norm(ends - sample.x, axis=1).max() <= 1 + 1e-5
     explain = jax.jit(
         jax.vmap(jax.grad(lambda p, x: model.apply(p, x)[0], 1), (None, 0))

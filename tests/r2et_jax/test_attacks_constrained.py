@@ -259,17 +259,19 @@ def test_a_constrained_attack_keeps_predictions_and_still_lowers_the_overlap(
     results, weighting
 ):
     free, kept = results["unconstrained"], results[weighting]
-    moved = np.linalg.norm(np.asarray(kept.last - free.last), axis=1)
+    moved = np.linalg.norm(np.asarray(kept.details.last - free.details.last), axis=1)
     assert moved.mean() > 0.05
 
     def divergence(result):
-        pairs = zip(result.last_logits, result.clean_logits, strict=True)
+        pairs = zip(result.details.last_logits, result.clean_logits, strict=True)
         return np.mean([float(attacks.prediction_divergence(*p)) for p in pairs])
 
     assert divergence(kept) < 0.7 * divergence(free)
-    assert kept.last_class_changed.mean() <= free.last_class_changed.mean()
+    assert (
+        kept.details.last_class_changed.mean() <= free.details.last_class_changed.mean()
+    )
     assert kept.best.precision.mean() < 0.9
-    assert kept.num_nonfinite.sum() == 0
+    assert kept.details.num_nonfinite.sum() == 0
 
 
 def test_the_runner_keeps_to_the_threat_model():
@@ -280,10 +282,12 @@ def test_the_runner_keeps_to_the_threat_model():
     x = np.clip(X, -0.7, 0.7)
     result = run_attack(build("gda"), budget, num_steps=10, x=x)
     inside = jax.vmap(lambda p, c: contains(budget, p, c))(
-        result.last, jnp.asarray(x, float)
+        result.details.last, jnp.asarray(x, float)
     )
     assert inside.all()
-    np.testing.assert_array_equal(result.last[:, 1], jnp.asarray(x, float)[:, 1])
+    np.testing.assert_array_equal(
+        result.details.last[:, 1], jnp.asarray(x, float)[:, 1]
+    )
     assert not result.class_changed.any()
 
 
@@ -300,8 +304,8 @@ def test_any_explanation_and_flat_goals_are_served():
         attack_saliency=saliency.gradient(score.log_odds(network)),
     )
     result = run_attack(attack, threat_model("l2", 0.8), num_steps=10, x=X[:3])
-    assert np.isfinite(result.last).all()
-    assert (np.linalg.norm(result.last - X[:3], axis=1) > 0.1).all()
+    assert np.isfinite(result.details.last).all()
+    assert (np.linalg.norm(result.details.last - X[:3], axis=1) > 0.1).all()
 
 
 def test_the_learning_rate_and_the_weights_may_be_traced():

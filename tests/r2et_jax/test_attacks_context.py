@@ -215,7 +215,7 @@ def test_the_ensemble_keeps_every_input_with_its_partner():
     ensemble = attacks.compile_strongest(members, budget=60, batch_size=5)
     found = ensemble(parameters(), x, threat, key=jax.random.key(0), context=partner)
     # Some inputs have dropped out, so that later rounds saw others' rows.
-    left = (found.curve > 0).sum(axis=1)
+    left = (found.details.curve > 0).sum(axis=1)
     assert left.tolist() == sorted(left, reverse=True)
     assert 0 < left[-1] and left[1] < 12 and len(left) == 7
     for best in (found.best, found.best_same_class):
@@ -300,7 +300,7 @@ def test_a_prediction_that_is_paid_for_stays_and_a_constant_one_has_no_part():
         attack = constrain("fixed", weights=weights)
         run = attacks.attack_batch(attack, num_steps=STEPS, track_every=EVERY)
         budget, key = threat_model("l2", 0.8), jax.random.key(0)
-        return run(parameters(), x, budget, key=key, context=partner).last
+        return run(parameters(), x, budget, key=key, context=partner).details.last
 
     free, paid, same = (
         last(jnp.array(weights))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from r2et_jax import attacks, saliency, score
+from r2et_jax.subject import Form
 from r2et_jax.threat import threat_model
 
 # s(x) = ½ xᵀAx + bᵀx with gradient Ax + b and Hessian A.
@@ -91,8 +92,7 @@ def test_the_published_attack_sees_the_unnormalised_map_of_the_probability():
     first, second = p * (1 - p), p * (1 - p) * (1 - 2 * p)
     gradient = second * (c @ np.abs(g)) * g + first * A @ (c * np.sign(g))
     expected = X - EPSILON * 1e-3 * gradient / np.linalg.norm(gradient)
-    model = attacks.Model(quadratic, quadratic)
-    _, state = one_step(attacks.named_attack("er", model, k=K).attack)
+    _, state = one_step(attacks.protocol("er", Form(quadratic), k=K).attack)
     np.testing.assert_allclose(state.perturbed, expected, rtol=1e-12)
     np.testing.assert_allclose(state.objective, first * (c @ np.abs(g)), rtol=1e-12)
 
@@ -182,7 +182,7 @@ CRITICAL = (SLOPE[0] - SLOPE[1]) / np.linalg.norm(DIAGONAL)
 # The MSE attack may settle on the other side, where the gap grows.
 @pytest.mark.parametrize("name", ["er", "er_segment", "er_surrogate", "random"])
 def test_the_flip_is_found_just_beyond_the_critical_radius(name):
-    named = attacks.named_attack(name, attacks.Model(quadratic, quadratic), k=1)
+    named = attacks.protocol(name, Form(quadratic), k=1)
     run = attacks.compile_attack(
         named.attack, num_steps=named.num_steps, track_every=named.track_every
     )
@@ -196,19 +196,19 @@ def test_the_flip_is_found_just_beyond_the_critical_radius(name):
         )
         for share in (0.98, 1.02)
     )
-    assert below.best.precision == 1 and below.manipulation_epoch == 0
+    assert below.best.precision == 1 and below.manipulated_at == 0
     assert above.best.precision == 0
-    assert above.manipulation_epoch == above.best.step > 0
+    assert above.manipulated_at == above.best.step > 0
     g = DIAGONAL * np.asarray(above.best.perturbed[0]) + SLOPE
     assert 0 < g[0] < g[1]
     if name in ("er", "er_segment"):
         # The published step goes straight, so the flip comes at 1/1.02 of the way.
-        share = above.manipulation_epoch[0] / named.num_steps
+        share = above.manipulated_at[0] / named.num_steps
         assert 0.97 < share <= 1.0
         direction = np.array([-1, 1]) * DIAGONAL / np.linalg.norm(DIAGONAL)
         if name == "er_segment":
             np.testing.assert_allclose(
-                above.last[0] / (1.02 * CRITICAL), direction, atol=0.05
+                above.details.last[0] / (1.02 * CRITICAL), direction, atol=0.05
             )
 
 
@@ -218,7 +218,7 @@ def test_frozen_features_do_not_move_and_spend_no_budget():
     params = jnp.float32(A), jnp.float32(B)
     budget = threat_model("l2", EPSILON, frozen=[0, 2], num_features=4)
     result = run(params, jnp.float32(X)[None], budget, key=jax.random.key(0))
-    moved = np.asarray(result.last[0]) - np.float32(X)
+    moved = np.asarray(result.details.last[0]) - np.float32(X)
     assert moved[0] == moved[2] == 0
     # Twenty steps of a tenth, shortened by what the frozen features take of each.
     assert np.linalg.norm(moved) > 0.5 * EPSILON

@@ -85,7 +85,7 @@ def test_every_member_is_admissible(norm):
         norm, 0.4, lower=-1.0, upper=1.0, frozen=[1], num_features=4
     )
     found = run(attacks.evolution(net, EXPLAIN, k=K, population=6), threat)
-    for moved in (found.best.perturbed, found.last):
+    for moved in (found.best.perturbed, found.details.last):
         assert jax.vmap(lambda a, b: contains(threat, a, b))(moved, X).all()
         np.testing.assert_array_equal(moved[:, 1], X[:, 1])
     assert found.best.precision.mean() < 1
@@ -94,7 +94,7 @@ def test_every_member_is_admissible(norm):
 def test_nothing_movable_leaves_everything_as_it_is():
     threat = threat_model("l2", 0.4, frozen=range(4), num_features=4)
     found = run(attacks.evolution(net, EXPLAIN, k=K), threat, num_steps=20)
-    np.testing.assert_array_equal(found.last, X)
+    np.testing.assert_array_equal(found.details.last, X)
 
 
 @pytest.mark.parametrize("rule", ["free", "same_class"])
@@ -102,9 +102,9 @@ def test_a_kept_class_stays(rule):
     threat = threat_model("l2", 2.0, prediction=rule)
     attack = attacks.evolution(net, EXPLAIN, k=K, keep_class=rule == "free")
     found = run(attack, threat)
-    assert not found.last_class_changed.any()
+    assert not found.details.last_class_changed.any()
     free = run(attacks.evolution(net, EXPLAIN, k=K), threat_model("l2", 2.0))
-    assert free.last_class_changed.any()
+    assert free.details.last_class_changed.any()
 
 
 def test_a_smooth_model_is_searched_by_noise_and_mixtures():

@@ -9,11 +9,12 @@ import pytest
 
 from r2et_jax import attacks, saliency, score
 from r2et_jax.models import MLP
+from r2et_jax.subject import Form, subject
 from r2et_jax.threat import contains, distance, threat_model
 
 N, K, M = 10, 3, 12
 MODEL = MLP(hidden=(16,))
-ATTACKED = attacks.Model(MODEL.apply, MODEL.surrogate(rho=3.0).apply)
+ATTACKED = Form(MODEL.apply, lambda rho: MODEL.surrogate(rho=rho).apply)
 BUDGETS = {"l2": 1.0, "linf": 0.4}
 
 
@@ -40,7 +41,7 @@ def under_noise(vanilla):
 
 @functools.cache
 def compiled(name):
-    named = attacks.named_attack(name, ATTACKED, k=K)
+    named = attacks.protocol(name, ATTACKED, k=K)
     run = attacks.compile_attack(
         named.attack, num_steps=named.num_steps, track_every=named.track_every
     )
@@ -48,7 +49,7 @@ def compiled(name):
 
 
 @pytest.mark.parametrize("norm", BUDGETS)
-@pytest.mark.parametrize("name", attacks.NAMES)
+@pytest.mark.parametrize("name", attacks.SINGLE)
 def test_every_attack_stays_in_its_budget_and_moves_the_ranking(
     vanilla, under_noise, name, norm
 ):
@@ -56,15 +57,16 @@ def test_every_attack_stays_in_its_budget_and_moves_the_ranking(
     budget = threat_model(norm, BUDGETS[norm])
     run, named = compiled(name)
     found = run(params, x, budget, key=jax.random.key(0))
-    for moved in (found.best.perturbed, found.best_same_class.perturbed, found.last):
+    last = found.details.last
+    for moved in (found.perturbed, found.best_same_class.perturbed, last):
         assert jax.vmap(lambda a, b: contains(budget, a, b))(moved, x).all()
         lengths = jax.vmap(lambda a, b: distance(budget, a, b))(moved, x)
         assert lengths.max() <= BUDGETS[norm] * (1 + 1e-5)
     precision = np.asarray(found.best.precision)
     assert ((precision >= 0) & (precision <= 1)).all()
     assert precision.mean() < under_noise - 0.05
-    assert found.precision.shape == (M, named.num_steps // named.track_every)
-    assert not found.num_nonfinite.any()
+    assert found.details.precision.shape == (M, named.num_steps // named.track_every)
+    assert not found.details.num_nonfinite.any()
 
 
 def test_every_attack_is_described():
@@ -83,9 +85,8 @@ def test_the_attack_through_the_surrogate_is_the_stronger_one(vanilla):
 
 def test_the_explainer_is_what_is_attacked(vanilla):
     params, x = vanilla
-    named = attacks.named_attack(
-        "random", ATTACKED, k=K, explainer=saliency.gradient_times_input
-    )
+    form = ATTACKED._replace(explainer=saliency.gradient_times_input)
+    named = attacks.protocol("random", form, k=K)
     run = attacks.compile_attack(named.attack, num_steps=2, track_every=1)
     found = run(params, x, threat_model("l2", 0.1), key=jax.random.key(0))
     step = 1e-2
@@ -105,14 +106,92 @@ def test_the_explainer_is_what_is_attacked(vanilla):
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown attack 'pgd'; known: .*er_surrogate"):
-        attacks.named_attack("pgd", ATTACKED, k=K)
+        attacks.protocol("pgd", ATTACKED, k=K)
 
 
 @pytest.mark.parametrize("k", [0, N])
 @pytest.mark.parametrize("name", ["er", "random"])
 def test_k_out_of_range_is_refused(vanilla, name, k):
     params, x = vanilla
-    named = attacks.named_attack(name, ATTACKED, k=k)
+    named = attacks.protocol(name, ATTACKED, k=k)
     run = attacks.compile_attack(named.attack, num_steps=named.num_steps)
     with pytest.raises(ValueError, match=f"k must lie in 1…n−1 = 1…9 .* k = {k}"):
         run(params, x, threat_model(), key=jax.random.key(0))
+
+
+def test_in_one_line_it_is_the_compiled_attack(vanilla):
+    """Bit by bit, with the parameters, the budget and the key of the call."""
+    params, x = vanilla
+    examined = subject(MODEL, params, smoothed=ATTACKED.smoothed)
+    key, budget = jax.random.key(3), threat_model("l2", 0.5)
+    found = attacks.attack("er_surrogate", k=K)(examined, x, budget, key=key)
+    expected = compiled("er_surrogate")[0](params, x, budget, key=key)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert found.precision is found.best.precision
+    assert found.perturbed is found.best.perturbed
+
+
+def test_a_list_of_budgets_gives_a_list_of_results(vanilla):
+    params, x = vanilla
+    examined = subject(MODEL, params)
+    run, key = attacks.attack("er_surrogate", k=K, num_steps=20), jax.random.key(0)
+    wide = threat_model("l2", 9.0)
+    each = run(examined, x, wide, key=key, epsilon=[0.3, 1.0])
+    for found, epsilon in zip(each, (0.3, 1.0), strict=True):
+        alone = run(examined, x, threat_model("l2", epsilon), key=key)
+        jax.tree.map(np.testing.assert_array_equal, found, alone)
+    assert each[0].precision.mean() > each[1].precision.mean()
+
+
+def test_the_strongest_is_in_the_registry(vanilla):
+    params, x = vanilla
+    examined, key = subject(MODEL, params), jax.random.key(0)
+    run = attacks.attack("strongest", k=K, budget=3300)
+    found = run(examined, x, threat_model("l2", 1.0), key=key)
+    members = attacks.default_ensemble(examined, k=K, budget=3300)
+    compiled = attacks.compile_strongest(members, budget=3300)
+    expected = compiled(params, x, threat_model("l2", 1.0), key=key)
+    np.testing.assert_array_equal(found.precision, expected.precision)
+    assert found.details.evaluations.max() <= 3300
+    assert found.details.member_precision.shape == (len(members), M)
+
+
+def test_it_compiles_once_for_a_form_and_a_shape(vanilla):
+    """Other parameters, budgets, keys, and a subject that is built again."""
+    params, x = vanilla
+    traces = []
+
+    def apply(params, x, /):
+        traces.append(None)
+        return MODEL.apply(params, x)
+
+    def at(scale, epsilon):
+        scaled = jax.tree.map(lambda leaf: scale * leaf, params)
+        run = attacks.attack("er_surrogate", k=K, num_steps=20)
+        return run(
+            subject(apply, scaled), x, threat_model("l2", epsilon),
+            key=jax.random.key(int(epsilon)),
+        )  # fmt: skip
+
+    at(1.0, 1.0)
+    count = len(traces)
+    assert count > 0
+    at(2.0, 3.0)
+    assert len(traces) == count
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run, s, x, t: run(MODEL, x, t, key=jax.random.key(0)), "a subject"),
+        (lambda run, s, x, t: run(s, x, 0.5, key=jax.random.key(0)), "a threat model"),
+        (lambda run, s, x, t: run(s, x, t, key=0), "key must be one key"),
+    ],
+)
+def test_what_a_call_does_not_take_is_named(vanilla, call, message):
+    params, x = vanilla
+    run = attacks.attack("er", k=K)
+    with pytest.raises(ValueError, match=message):
+        call(run, subject(MODEL, params), x, threat_model())
+    with pytest.raises(ValueError, match="unknown attack 'pgd'; known: .*strongest"):
+        attacks.attack("pgd", k=K)

@@ -9,6 +9,7 @@ import pytest
 
 from r2et_jax import attacks, saliency, score
 from r2et_jax.models import MLP
+from r2et_jax.subject import Form
 from r2et_jax.threat import contains, threat_model
 
 N, K, M, STEPS, EVERY = 8, 3, 20, 40, 5
@@ -95,20 +96,24 @@ def result():
 
 
 def test_shapes_and_the_clean_explanation(result):
-    assert result.precision.shape == result.objective.shape == (M, STEPS // EVERY)
+    assert (
+        result.details.precision.shape
+        == result.details.objective.shape
+        == (M, STEPS // EVERY)
+    )
     maps = maps_by_hand(parameters(), inputs())
     expected = maps / maps.sum(1, keepdims=True)
     np.testing.assert_allclose(result.clean_map, expected, rtol=1e-9)
     expected = logits_by_hand(parameters(), inputs())
     np.testing.assert_allclose(result.clean_logits, expected, rtol=1e-9, atol=1e-12)
-    assert not result.tied.any() and not result.num_nonfinite.any()
+    assert not result.details.tied.any() and not result.details.num_nonfinite.any()
 
 
 @pytest.mark.parametrize("which", ["best", "best_same_class", "last"])
 def test_precision_is_that_of_the_returned_input(result, which):
     found = getattr(result, which)
     last = which == "last"
-    precision = result.last_precision if last else found.precision
+    precision = result.details.last_precision if last else found.precision
     moved = maps_by_hand(parameters(), found if last else found.perturbed)
     clean = maps_by_hand(parameters(), inputs())
     np.testing.assert_allclose(precision, precision_by_hand(clean, moved), rtol=1e-9)
@@ -127,12 +132,12 @@ def test_best_is_the_first_lowest_tracked_input_that_is_valid(result):
 
     free = run(rule="free")
     np.testing.assert_array_equal(free.best.precision, free.precision.min(1).clip(0, 1))
-    assert (free.best.precision <= free.last_precision).all()
-    whole = np.concatenate([np.ones((M, 1)), free.precision], axis=1)
+    assert (free.best.precision <= free.details.last_precision).all()
+    whole = np.concatenate([np.ones((M, 1)), free.details.precision], axis=1)
     np.testing.assert_array_equal(free.best.step, EVERY * whole.argmin(1))
     assert (free.best.precision <= free.best_same_class.precision).all()
     # The same steps, judged otherwise; where a class changes it costs something.
-    np.testing.assert_array_equal(free.last, result.last)
+    np.testing.assert_array_equal(free.details.last, result.details.last)
     changed = free.class_changed
     assert changed.any()
     np.testing.assert_array_equal(
@@ -144,8 +149,10 @@ def test_best_is_the_first_lowest_tracked_input_that_is_valid(result):
     ]
     np.testing.assert_allclose(free.prediction_change, abs(p[0] - p[1]), atol=1e-12)
     np.testing.assert_array_equal(changed, (p[0] > 0.5) != (p[1] > 0.5))
-    last = logits_by_hand(parameters(), free.last)[:, 0]
-    np.testing.assert_array_equal(free.last_class_changed, (p[0] > 0.5) != (last > 0))
+    last = logits_by_hand(parameters(), free.details.last)[:, 0]
+    np.testing.assert_array_equal(
+        free.details.last_class_changed, (p[0] > 0.5) != (last > 0)
+    )
 
 
 def test_the_trace_and_the_manipulation_epoch_are_those_of_a_run_in_python(result):
@@ -168,18 +175,20 @@ def test_the_trace_and_the_manipulation_epoch_are_those_of_a_run_in_python(resul
             precision.append(precision_by_hand(clean, moved))
             objective.append(np.asarray(states.objective))
             epoch[(epoch == 0) & (precision[-1] < 1)] = number
-    np.testing.assert_allclose(result.last, states.perturbed, rtol=1e-9)
-    np.testing.assert_allclose(result.precision.T, precision, rtol=1e-9)
-    np.testing.assert_allclose(result.objective.T, objective, rtol=1e-9, atol=1e-12)
-    np.testing.assert_array_equal(result.manipulation_epoch, epoch)
+    np.testing.assert_allclose(result.details.last, states.perturbed, rtol=1e-9)
+    np.testing.assert_allclose(result.details.precision.T, precision, rtol=1e-9)
+    np.testing.assert_allclose(
+        result.details.objective.T, objective, rtol=1e-9, atol=1e-12
+    )
+    np.testing.assert_array_equal(result.manipulated_at, epoch)
     assert len(set(epoch)) >= 3 and (result.vanished == 0).all()
 
 
 def test_tracking_does_not_change_the_steps(result):
     often = run(track_every=1)
-    np.testing.assert_allclose(often.last, result.last, rtol=1e-9)
-    np.testing.assert_array_equal(often.precision[:, EVERY - 1 :: EVERY],
-                                  result.precision)  # fmt: skip
+    np.testing.assert_allclose(often.details.last, result.details.last, rtol=1e-9)
+    np.testing.assert_array_equal(often.details.precision[:, EVERY - 1 :: EVERY],
+                                  result.details.precision)  # fmt: skip
     assert (often.best.precision <= result.best.precision).all()
 
 
@@ -188,7 +197,7 @@ def test_neither_chunks_nor_neighbours_nor_a_second_run_change_an_example(result
     close(run(m=1), jax.tree.map(lambda leaf: leaf[:1], result))
     again = run()
     jax.tree.map(np.testing.assert_array_equal, again, result)
-    assert np.abs(run(key=1).last - result.last).min(1).max() > 1e-6
+    assert np.abs(run(key=1).details.last - result.details.last).min(1).max() > 1e-6
 
 
 @pytest.mark.parametrize(("n", "k"), [(2, 1), (8, 7)])
@@ -223,19 +232,23 @@ def test_every_returned_input_is_admissible(name):
         descent(random_start=0.3), num_steps=STEPS, track_every=EVERY
     )
     found = compiled(parameters(), x, threat, key=jax.random.key(0))
-    for moved in (found.best.perturbed, found.best_same_class.perturbed, found.last):
+    for moved in (
+        found.best.perturbed,
+        found.best_same_class.perturbed,
+        found.details.last,
+    ):
         assert jax.vmap(lambda a, b: contains(threat, a, b))(moved, x).all()
     assert found.best.precision.mean() < 1
     if name != "linf in a box":
-        moved = np.abs(found.last - x).max(axis=0)
+        moved = np.abs(found.details.last - x).max(axis=0)
         assert (moved[[0, 5]] == 0).all() and (np.delete(moved, [0, 5]) > 0).all()
 
 
 def test_without_a_budget_nothing_moves():
     found = run(epsilon=0.0)
-    np.testing.assert_array_equal(found.last, inputs())
+    np.testing.assert_array_equal(found.details.last, inputs())
     np.testing.assert_array_equal(found.best.precision, 1)
-    assert (found.manipulation_epoch == 0).all() and (found.best.step == 0).all()
+    assert (found.manipulated_at == 0).all() and (found.best.step == 0).all()
 
 
 def test_it_compiles_once_for_all_parameters_budgets_and_keys():
@@ -256,7 +269,7 @@ def test_it_compiles_once_for_all_parameters_budgets_and_keys():
         parameters(1), inputs(seed=5), threat_model("l2", 0.3), key=jax.random.key(7)
     )
     assert traces == before > 0
-    assert not np.array_equal(first.last, other.last)
+    assert not np.array_equal(first.details.last, other.details.last)
 
 
 def test_a_net_of_pieces_hides_its_normalised_gradient_but_not_its_surrogate():
@@ -269,11 +282,8 @@ def test_a_net_of_pieces_hides_its_normalised_gradient_but_not_its_surrogate():
         k=K,
         optimizer=attacks.optimizers.steepest(0.02),
     )
-    seen = attacks.named_attack(
-        "er_surrogate",
-        attacks.Model(model.apply, model.surrogate(rho=3.0).apply),
-        k=K,
-    ).attack
+    form = Form(model.apply, lambda rho: model.surrogate(rho=rho).apply)
+    seen = attacks.protocol("er_surrogate", form, k=K).attack
     x = inputs()
     params = model.init(jax.random.key(0), jnp.zeros(N, jnp.float32))
     params = jax.tree.map(lambda leaf: 2 * leaf.astype(float), params)
@@ -284,7 +294,7 @@ def test_a_net_of_pieces_hides_its_normalised_gradient_but_not_its_surrogate():
         for attack in (masked, seen)
     ]
     np.testing.assert_array_equal(found[0].vanished, 1)
-    np.testing.assert_array_equal(found[0].last, x)
+    np.testing.assert_array_equal(found[0].details.last, x)
     np.testing.assert_array_equal(found[0].best.precision, 1)
     np.testing.assert_array_equal(found[1].vanished, 0)
     assert found[1].best.precision.mean() < 0.8
@@ -303,11 +313,13 @@ def test_maps_that_are_not_finite_are_counted_and_never_best():
     compiled = attacks.compile_attack(base, num_steps=30, track_every=1)
     found = compiled(parameters(), x, threat_model(), key=jax.random.key(0))
     np.testing.assert_array_equal(
-        found.num_nonfinite, np.isnan(found.precision).sum(axis=1)
+        found.details.num_nonfinite, np.isnan(found.details.precision).sum(axis=1)
     )
-    assert 0 < found.num_nonfinite.min() and found.num_nonfinite.max() < 30
+    assert (
+        0 < found.details.num_nonfinite.min() and found.details.num_nonfinite.max() < 30
+    )
     assert (np.sum(found.best.perturbed, axis=1) <= 1).all()
-    kept = np.nanmin(found.precision, axis=1)
+    kept = np.nanmin(found.details.precision, axis=1)
     np.testing.assert_array_equal(found.best.precision, np.minimum(kept, 1))
     assert np.isfinite(found.best_map).all()
 
@@ -316,9 +328,12 @@ def test_a_clean_map_of_zeros_has_no_precision():
     params = jax.tree.map(jnp.zeros_like, parameters())
     compiled = attacks.compile_attack(descent(), num_steps=10)
     found = compiled(params, inputs(2), threat_model(), key=jax.random.key(0))
-    assert np.isnan(found.best.precision).all() and np.isnan(found.precision).all()
-    assert (found.manipulation_epoch == 0).all() and (found.vanished == 1).all()
-    assert found.tied.all() and (found.best.perturbed == found.last).all()
+    assert np.isnan(found.precision).all()
+    assert np.isnan(found.details.precision).all()
+    assert (found.manipulated_at == 0).all() and (found.vanished == 1).all()
+    assert (
+        found.details.tied.all() and (found.best.perturbed == found.details.last).all()
+    )
 
 
 def test_a_penalty_keeps_predictions():
@@ -334,11 +349,12 @@ def test_a_penalty_keeps_predictions():
     )
     before = logits_by_hand(parameters(), inputs())
     change = [
-        np.abs(logits_by_hand(parameters(), r.last) - before) for r in (free, paid)
+        np.abs(logits_by_hand(parameters(), r.details.last) - before)
+        for r in (free, paid)
     ]
     assert change[1].mean() < 0.5 * change[0].mean()
     assert paid.prediction_change.mean() < free.prediction_change.mean()
-    assert paid.last_precision.mean() < 1
+    assert paid.details.last_precision.mean() < 1
 
 
 def test_several_classes_are_attacked_at_the_predicted_one():

@@ -9,6 +9,7 @@ import pytest
 
 from r2et_jax import attacks, saliency, score
 from r2et_jax.attacks import goals, optimizers, stepwise
+from r2et_jax.subject import Form
 from r2et_jax.threat import threat_model
 
 SIDE, K, M = 4, 3, 5
@@ -78,13 +79,13 @@ def test_steps_driven_from_the_host_find_what_the_scan_finds(build):
             attacks.compile_attack, build(convolved), num_steps=6, track_every=2
         )
         found = found_by_both(compiled, 0.9)
-    assert found.precision.shape == (M, 3)
+    assert found.details.precision.shape == (M, 3)
     assert found.best.precision.mean() < 1
 
 
 @pytest.mark.standard_promotion  # Optax's schedules divide an integer
 def test_the_ensemble_driven_from_the_host_finds_what_the_scan_finds():
-    members = attacks.default_ensemble(convolved, lambda rho: convolved, k=K)
+    members = attacks.default_ensemble(Form(convolved), k=K)
     short = {"num_steps": 4, "track_every": 2}
     members = [
         member._replace(**short, restarts=1 if member.name == "random" else 2)
@@ -94,7 +95,7 @@ def test_the_ensemble_driven_from_the_host_finds_what_the_scan_finds():
     with jax.enable_x64(True):
         compiled = functools.partial(attacks.compile_strongest, members, budget=50)
         found = found_by_both(compiled, 0.6)
-    assert len(found.curve_budget) > len(members) + 1  # a second round too
+    assert len(found.details.curve_budget) > len(members) + 1  # a second round too
     assert 0 < found.best.precision.mean() < 1
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from r2et_jax import attacks, saliency, score
 from r2et_jax.attacks import Member, goals, optimizers
+from r2et_jax.subject import Form
 from r2et_jax.threat import contains, threat_model
 
 N, K, M = 6, 2, 10
@@ -91,7 +92,7 @@ def precision(x, moved):
 @pytest.mark.parametrize("rule", ["free", "same_class"])
 def test_it_keeps_the_worst_of_its_members(rule):
     found, x, threat = run(rule=rule)
-    lowest = found.member_precision.min(axis=0)
+    lowest = found.details.member_precision.min(axis=0)
     np.testing.assert_array_equal(found.best.precision, lowest)
     assert lowest.mean() < 0.9
     for best in (found.best, found.best_same_class):
@@ -109,8 +110,8 @@ def test_it_keeps_the_worst_of_its_members(rule):
     assert (found.best.precision <= found.best_same_class.precision).all()
     if rule == "same_class":
         np.testing.assert_array_equal(found.best[1], found.best_same_class[1])
-    reached = found.member_precision[found.winner, np.arange(M)]
-    lowered = found.winner >= 0
+    reached = found.details.member_precision[found.details.winner, np.arange(M)]
+    lowered = found.details.winner >= 0
     np.testing.assert_array_equal(reached[lowered], found.best.precision[lowered])
     np.testing.assert_array_equal(lowered, found.best.precision < 1)
 
@@ -118,13 +119,13 @@ def test_it_keeps_the_worst_of_its_members(rule):
 def test_the_budget_is_kept_and_the_curve_never_rises():
     found, _, _ = run()
     # 12 + 12 + 8, then 20 a round without the first member: 32, 52, 72.
-    assert found.curve_budget.tolist() == [0, 12, 24, 32, 44, 52, 64, 72]
-    assert (np.diff(found.curve, axis=0) <= 0).all()
-    assert (found.curve[0] == 1).all()
-    np.testing.assert_array_equal(found.curve[-1], found.best.precision)
-    assert found.evaluations.max() <= 72
+    assert found.details.curve_budget.tolist() == [0, 12, 24, 32, 44, 52, 64, 72]
+    assert (np.diff(found.details.curve, axis=0) <= 0).all()
+    assert (found.details.curve[0] == 1).all()
+    np.testing.assert_array_equal(found.details.curve[-1], found.best.precision)
+    assert found.details.evaluations.max() <= 72
     stopped = found.best_same_class.precision == 0
-    assert (found.evaluations[~stopped] == 72).all()
+    assert (found.details.evaluations[~stopped] == 72).all()
 
 
 def test_neither_chunks_nor_a_second_run_change_the_result():
@@ -132,14 +133,16 @@ def test_neither_chunks_nor_a_second_run_change_the_result():
     for other in (run()[0], run(batch_size=4)[0]):
         np.testing.assert_array_equal(other.best.precision, found.best.precision)
         np.testing.assert_allclose(other.best.perturbed, found.best.perturbed)
-        np.testing.assert_array_equal(other.evaluations, found.evaluations)
+        np.testing.assert_array_equal(
+            other.details.evaluations, found.details.evaluations
+        )
 
 
 def test_a_small_budget_leaves_members_out():
     found, _, _ = run(["narrow", "random"], budget=10)
-    assert found.curve_budget.tolist() == [0, 8]
-    assert (found.member_precision[0] == 1).all()
-    assert (found.evaluations == 8).all() and (found.winner != 0).all()
+    assert found.details.curve_budget.tolist() == [0, 8]
+    assert (found.details.member_precision[0] == 1).all()
+    assert (found.details.evaluations == 8).all() and (found.details.winner != 0).all()
 
 
 def test_the_class_kept_is_attacked_as_hard_without_the_rule():
@@ -171,13 +174,15 @@ def test_every_member_of_the_default_ensemble_fits_its_budget(num_steps):
     """Also where the budget allows few restarts; less than that is said."""
     fewest = 1040 if num_steps else 2040
     for budget in (fewest, 4200, attacks.DEFAULT_BUDGET):
-        members = attacks.default_ensemble(net, k=K, num_steps=num_steps, budget=budget)
+        members = attacks.default_ensemble(
+            Form(net), k=K, num_steps=num_steps, budget=budget
+        )
         assert len({member.name for member in members}) == len(members) >= 12
         assert attacks.round_cost(members) <= budget
         starts = {member.start for member in members}
         assert starts == {"clean", "best", "same_class"}
     few, many = (
-        attacks.default_ensemble(net, k=K, num_steps=num_steps, budget=budget)
+        attacks.default_ensemble(Form(net), k=K, num_steps=num_steps, budget=budget)
         for budget in (fewest - 1, attacks.DEFAULT_BUDGET)
     )
     assert attacks.round_cost(few) == fewest > fewest - 1
@@ -186,8 +191,8 @@ def test_every_member_of_the_default_ensemble_fits_its_budget(num_steps):
 
 def test_members_that_never_ran_are_named():
     found, _, _ = run(budget=31)
-    assert found.left_out == ("random",)
-    assert run(budget=32)[0].left_out == ()
+    assert found.details.left_out == ("random",)
+    assert run(budget=32)[0].details.left_out == ()
 
 
 def test_a_start_is_where_the_best_so_far_is():
@@ -200,11 +205,13 @@ def test_a_start_is_where_the_best_so_far_is():
     found = attacks.compile_strongest(members, budget=25)(
         parameters(), x, threat, key=jax.random.key(0)
     )
-    before = found.member_precision[:2].min(axis=0)
+    before = found.details.member_precision[:2].min(axis=0)
     assert (before < 1).any()
     # Lost with its class, an input goes on from the best one of its class.
     lost = before == 0
-    np.testing.assert_array_equal(found.member_precision[2][~lost], before[~lost])
+    np.testing.assert_array_equal(
+        found.details.member_precision[2][~lost], before[~lost]
+    )
 
 
 def test_every_member_compiles_once_however_few_inputs_are_left():
@@ -219,6 +226,6 @@ def test_every_member_compiles_once_however_few_inputs_are_left():
     x = inputs()
     traces.clear()  # the judge builds one too
     result = run(parameters(), x, threat_model("l2", 3.0), key=jax.random.key(0))
-    left = (result.curve > 0).sum(axis=1)
+    left = (result.details.curve > 0).sum(axis=1)
     assert left[-1] < left[0]  # some inputs have dropped out
     assert len(traces) == 1

@@ -9,6 +9,7 @@ import pytest
 
 from r2et_jax import attacks, saliency, score
 from r2et_jax.models import MLP
+from r2et_jax.subject import Form
 from r2et_jax.threat import admissible_gradient, threat_model
 
 N, K = 6, 2
@@ -194,9 +195,10 @@ def test_a_kinked_net_needs_no_stand_in_to_be_given():
         "itself": net.apply,
         "written": net.surrogate(rho=3.0).apply,
     }.items():
-        named = attacks.named_attack(
-            "er_surrogate", attacks.Model(net.apply, surrogate), k=3, num_steps=100
+        form = Form(
+            net.apply, None if surrogate is None else lambda rho, s=surrogate: s
         )
+        named = attacks.protocol("er_surrogate", form, k=3, num_steps=100)
         run = attacks.compile_attack(named.attack, num_steps=100)
         found = run(params, x, threat_model("l2", 1.0), key=jax.random.key(0))
         kept[name] = found.best.precision

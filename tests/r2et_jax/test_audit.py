@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax import threat
+import r2et_jax.audit
+from r2et_jax import models, threat
 from r2et_jax.audit import audit
+from r2et_jax.subject import subject
 
 # Optax's schedules mix dtypes.
 pytestmark = pytest.mark.standard_promotion
@@ -132,3 +134,37 @@ def test_probabilities_are_converted():
     # Of the first one, |x₀| < 1 and z > 0 are .35 away together.
     np.testing.assert_array_equal(report.precision_same_class, [1, 1, 1, 0, 1])
     assert report.same == 0.5  # of four distinct inputs, three with the same top one
+
+
+def test_a_subject_is_audited_as_the_model_in_parts_and_compiles_once(compilations):
+    model = models.MLP(hidden=(6,))
+    x = inputs(5, 4)
+    params = model.init(jax.random.key(0), x[0])
+    options = {"k": 2, "threat": threat.threat_model("l2", 0.5), "budget": 3300}
+    twice = jax.tree.map(lambda leaf: 2 * leaf, params)
+    in_parts = audit(model.apply, params, x, **options)
+    before = compilations()
+    assert before > 10
+    again = audit(model.apply, params, x, **options)
+    other = r2et_jax.audit(subject(model, twice), x, **options)
+    assert compilations() == before
+    for name, first, second in zip(in_parts._fields, in_parts, again, strict=True):
+        np.testing.assert_array_equal(first, second, err_msg=name)
+    by_parts = audit(model, twice, x, **options)
+    np.testing.assert_array_equal(other.precision, by_parts.precision)
+    np.testing.assert_array_equal(other.perturbed, by_parts.perturbed)
+
+
+def test_each_input_is_audited_in_its_context():
+    def switched(both, x, /):
+        params, flip = both
+        return switching(params, x * jnp.where(flip, -1.0, 1.0))
+
+    x = np.array([[1.1, 0.0], [1.9, 0.0], [0.5, 0.0], [-1.2, 3.0]], np.float32)
+    flips = np.array([True, False, True, False])
+    params, budget = jnp.array([1.0, 1.0]), threat.threat_model("l2", 0.3)
+    examined = subject(switched, params, context=flips)
+    report = audit(examined, x, k=1, threat=budget, budget=2000)
+    np.testing.assert_array_equal(report.precision, [0, 1, 1, 0])
+    # z of a flipped input is that of −x.
+    np.testing.assert_array_equal(report.predicted, [1, 1, 1, 1])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from r2et_jax import attacks, certificates, models, saliency, score, threat
-from r2et_jax.attacks.registry import Model
+from r2et_jax.subject import Form
 
 N, H, K = 6, 5, 3
 RNG = np.random.default_rng(5)
@@ -235,13 +235,14 @@ def test_no_attack_goes_below_the_certificate(name):
     model = module(name, rho=5.0)
     x = np.random.default_rng(2).normal(size=(40, N)).astype(np.float32)
     smoothed = lambda rho: model.surrogate(rho=rho).apply  # noqa: E731
+    form = Form(model.apply, smoothed)
     members = [
         member
-        for member in attacks.default_ensemble(model.apply, smoothed, k=K)
+        for member in attacks.default_ensemble(form, k=K)
         if member.name in ("precision_rho10", "mean_gap_rho10", "random")
     ]
     ensemble = attacks.compile_strongest(members, budget=900)
-    named = attacks.named_attack("er_surrogate", Model(model.apply, smoothed(3.0)), k=K)
+    named = attacks.protocol("er_surrogate", form, k=K)
     single = attacks.compile_attack(named.attack, num_steps=60, track_every=2)
     between, lowered = 0, 0
     for seed, epsilon in ((0, 0.02), (1, 0.1), (2, 0.3)):

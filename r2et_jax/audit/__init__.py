@@ -1,0 +1,9 @@
+"""The audit of a model: how far its top features can be trusted.
+
+`r2et_jax.audit(model, params, x, k=8)` calls the function `audit` of this package.
+"""
+
+from r2et_jax.audit.result import Audit
+from r2et_jax.audit.whole import audit
+
+__all__ = ["Audit", "audit"]

@@ -1,0 +1,117 @@
+"""What the audit takes, and what it refuses: each refusal says what to do instead."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r2et_jax import score
+from r2et_jax.checks import check_k
+from r2et_jax.context import in_context
+from r2et_jax.execution import hashable
+from r2et_jax.types import Array
+
+# Inputs that are scaled to see what a model returns far away, and the factors.
+_PROBES, _FACTORS = 16, (-10.0, 10.0, 100.0)
+
+
+def as_inputs(x: Array) -> np.ndarray:
+    """Finite floats [m, n] in a type of JAX's."""
+    x = np.asarray(x)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"x must be inputs [m, n] with m ≥ 1, got shape {x.shape}")
+    real = jnp.issubdtype(x.dtype, jnp.floating)
+    if not real and x.dtype.kind not in "biu":
+        raise ValueError(f"x must hold real numbers, got dtype {x.dtype}")
+    with np.errstate(over="ignore"):  # what overflows is named below
+        x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype if real else float))
+    if not np.isfinite(x).all():
+        row, column = np.argwhere(~np.isfinite(x))[0]
+        raise ValueError(
+            f"x[{row}, {column}] is {x[row, column]} in {x.dtype}, not finite"
+        )
+    return x
+
+
+def check_smoothed(smoothed, apply, params, x) -> None:
+    """Raise unless it makes models of the same outputs, of sharpness ρ."""
+    message = (
+        "smoothed must be a function of the sharpness that returns a model of the same "
+        "outputs, such as lambda rho: model.surrogate(rho=rho).apply, got "
+        f"{smoothed!r}"
+    )
+    try:
+        smooth = smoothed(1.0)
+        same = jax.eval_shape(smooth, params, x) == jax.eval_shape(apply, params, x)
+    except Exception as error:
+        raise ValueError(f"{message}; rho = 1 gives: {error}") from error
+    if not same:
+        raise ValueError(message)
+
+
+def check_explainer(explainer, apply, params, x, k) -> None:
+    """Raise unless it makes explanations [n] of a score, with k, if given, in 1…n−1."""
+    message = (
+        "explainer must be a factory of explanations, called as saliency.gradient is: "
+        f"explainer(score, normalize=True)(params, x, target) -> [n], got {explainer!r}"
+    )
+    if not callable(explainer):
+        raise ValueError(message)
+    target = jnp.zeros((), jnp.int32)
+    log_odds = score.log_odds(apply)
+    try:
+        explain = explainer(log_odds, normalize=False)
+        shape = jax.eval_shape(explain, params, x, target).shape
+        jax.eval_shape(explainer(log_odds), params, x, target)
+    except Exception as error:
+        if "'key'" in str(error):
+            message += (
+                ". One that draws noise needs its key bound: lambda score, **options: "
+                "functools.partial(saliency.smooth_grad(score, **options), key=key)"
+            )
+        raise ValueError(f"{message}; calling it gives: {error}") from error
+    if len(shape) != 1:
+        raise ValueError(f"{message}, whose maps have shape {shape}")
+    if k is not None:
+        check_k(k, shape[0])
+
+
+def check_output(output, apply, params, x, context) -> None:
+    """Raise where the outputs look like another kind than was said."""
+    some = [np.arange(len(x))]
+    some += [some[0][:_PROBES]] * (len(_FACTORS) if output == "auto" else 0)
+    factors = np.repeat((1.0, *_FACTORS)[: len(some)], [len(rows) for rows in some])
+    rows = np.concatenate(some)
+    x = x[rows] * factors.astype(x.dtype)[:, None]
+    context = jax.tree.map(lambda leaf: leaf[rows], context)
+    values = np.asarray(_outputs(hashable(apply))(params, x, context))
+    values = values[np.isfinite(values).all(axis=1)]
+    if not len(values):
+        return
+    least, most = values.min(), values.max()
+    got = f"{least:g} … {most:g}"
+    if output == "probabilities":
+        sums = values.sum(axis=1)
+        if least < 0 or most > 1 + 1e-5:
+            raise ValueError(f"probabilities must lie in [0, 1], got {got}")
+        if values.shape[1] > 1 and np.abs(sums - 1).max() > 1e-2:
+            worst = sums[np.abs(sums - 1).argmax()]
+            raise ValueError(f"probabilities must sum to 1, got a sum of {worst:g}")
+    elif least >= 0 and most <= 1 and (values != values[0]).any():
+        raise ValueError(
+            f"apply must return logits, but all its outputs, also far from x, lie in "
+            f"[0, 1] as probabilities do ({got}): pass output='probabilities' to have "
+            "them converted, or output='logits' if they are logits"
+        )
+
+
+@functools.lru_cache(maxsize=64)
+def _outputs(apply):
+    def run(params, x, context):
+        each = jax.vmap(lambda x, own: apply(in_context(params, own), x))
+        return each(x, context)
+
+    return jax.jit(run)

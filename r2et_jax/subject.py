@@ -1,0 +1,307 @@
+"""The model under examination, as one value.
+
+What belongs together is said once: the model and its parameters, the smooth stand-in
+that attacks take gradients of, how it is explained, what its inputs and classes are
+called. Attacks, certificates, objectives and the audit take this value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from r2et_jax import programs, score
+from r2et_jax import saliency as saliency_lib
+from r2et_jax._callable import make_callable
+from r2et_jax.checks import (
+    check_count,
+    check_in,
+    check_model,
+    check_no_module,
+    feature_indices,
+    is_linen,
+)
+from r2et_jax.context import in_context
+from r2et_jax.execution import compile_chunked, hashable
+from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
+
+OUTPUTS = ("auto", "logits", "probabilities")
+_BATCH_SIZE = 1024
+
+
+class Form(NamedTuple):
+    """What of a subject is no data: functions, by which compiled programs are kept.
+
+    Attributes:
+      apply: `apply(params, x) -> logits [C]` for one input.
+      smoothed: `smoothed(rho) -> apply` of the smooth stand-in, or None to read it from
+        the model's own program.
+      explainer: factory of the explanation, called with a score and `normalize=`.
+    """
+
+    apply: ApplyFn
+    smoothed: Callable[[float], ApplyFn] | None = None
+    explainer: Callable[..., SaliencyFn] = saliency_lib.gradient
+
+    def stand_in(self, rho: Array | float) -> ApplyFn:
+        """The smooth function of sharpness ρ that gradients go through.
+
+        A stand-in that is the model itself hides nothing of its kinks: it is read from
+        the program, too.
+        """
+        if self.smoothed is not None:
+            made = self.smoothed(rho)
+            # Not `is`: each look at `module.apply` makes another bound method.
+            if made != self.apply:
+                return made
+        return programs.smooth(self.apply, rho=rho)
+
+    def saliency(self) -> SaliencyFn:
+        """The explanation of the log-odds, whose ranking is the probability's."""
+        return self.explainer(score.log_odds(self.apply))
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "context"],
+    meta_fields=["form", "names", "groups", "shape", "output", "classes", "layers"],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A model under examination. Build it with `subject`, which checks its arguments.
+
+    It is a pytree, of which the parameters and the contexts are data: other parameters
+    of the same form cost no compilation.
+
+    Attributes:
+      params: parameters, a pytree of arrays.
+      form: the functions, see `Form`; `apply`, `stand_in` and `saliency` are its own.
+      context: what belongs to each input beside it, a pytree of arrays [m, ...], or
+        None: input i is predicted by `apply((params, context_i), x_i)`.
+      names: of the n features, or None.
+      groups: one-hot groups, tuples of feature indices.
+      shape: of one input, or None where it was not said.
+      output: what the model that was given returns; `apply` returns logits.
+      classes: names of the classes, or None.
+      layers: `layers(params)`, the weights of a network with one hidden layer, which
+        certificates are made of, or None.
+    """
+
+    params: Params
+    form: Form
+    context: Any = None
+    names: tuple[str, ...] | None = None
+    groups: tuple[tuple[int, ...], ...] = ()
+    shape: tuple[int, ...] | None = None
+    output: str = "auto"
+    classes: tuple[str, ...] | None = None
+    layers: Callable[[Params], Any] | None = None
+
+    @property
+    def apply(self) -> ApplyFn:
+        """`apply(params, x) -> logits [C]` for one input."""
+        return self.form.apply
+
+    def stand_in(self, rho: Array | float) -> ApplyFn:
+        """The smooth function of sharpness ρ that gradients go through."""
+        return self.form.stand_in(rho)
+
+    def saliency(self) -> SaliencyFn:
+        """The explanation of the log-odds, `saliency(params, x, target) -> map`."""
+        return self.form.saliency()
+
+    def at(self, params: Params, context: Any = None) -> Subject:
+        """The same model with other parameters, and other contexts or none."""
+        return dataclasses.replace(self, params=params, context=context)
+
+
+def subject(
+    model: Any,
+    params: Params,
+    *,
+    smoothed: Callable[[float], ApplyFn] | None = None,
+    explainer: Callable[..., SaliencyFn] = saliency_lib.gradient,
+    output: str = "auto",
+    names: Sequence[str] | None = None,
+    groups: Sequence[Sequence[int] | Array] = (),
+    shape: tuple[int, ...] | None = None,
+    classes: Sequence[str] | None = None,
+    layers: Callable[[Params], Any] | None = None,
+    context: Any = None,
+) -> Subject:
+    """The model under examination, which attacks, certificates and the audit take.
+
+    Args:
+      model: a Flax Linen module, or `apply(params, x)` for one input.
+      params: its parameters, a pytree of arrays; None for a form without parameters
+        yet, see `Subject.at`.
+      smoothed: `smoothed(rho) -> apply`, the model with smooth activations of sharpness
+        ρ for the same parameters. By default it is read from the model's own program,
+        see `programs.smooth`: a kinked model needs nothing.
+      explainer: factory of the explanation, such as `saliency.gradient`.
+      output: what the model and `smoothed(rho)` return for one input: "logits" [C],
+        C = 1 of a binary model, or "probabilities" [C] (C = 1: of class 1), which are
+        converted. "auto" takes logits, and the audit refuses what looks like
+        probabilities.
+      names: of the n features, in order.
+      groups: one-hot groups of features, each one indices or a boolean mask [n].
+      shape: of one input; with parameters the model is checked against it.
+      classes: names of the classes, in order.
+      layers: `layers(params)`, the weights of a network with one hidden layer and one
+        logit, for certificates; a module that has them, as `models.MLP`, brings them.
+      context: what belongs to each input beside it, a pytree of arrays [m, ...], such
+        as the partners of a model of pairs.
+
+    Returns:
+      `Subject`.
+
+    Raises:
+      ValueError: for a model that is neither, an unknown kind of output, names that
+        are no different texts or as many as the shape says, groups that overlap or are
+        beyond it, a shape that the model does not take.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from r2et_jax.models import MLP
+      >>> model = MLP()
+      >>> params = model.init(jax.random.key(0), jnp.zeros(3))
+      >>> examined = subject(model, params, names=("age", "hours", "gain"))
+      >>> examined.apply(examined.params, jnp.ones(3)).shape
+      (1,)
+      >>> explain(examined, jnp.ones((2, 3))).shape
+      (2, 3)
+    """
+    check_in("output", output, OUTPUTS)
+    apply = model
+    if is_linen(model):
+        apply = model.apply
+        layers = getattr(model, "layers", None) if layers is None else layers
+    check_no_module("model", apply)
+    if not callable(apply):
+        raise ValueError(
+            "model must be a Flax Linen module or a function, apply(params, x) -> "
+            f"logits [C], got {apply!r}"
+        )
+    if not callable(explainer):
+        raise ValueError(
+            "explainer must be a factory of explanations, such as saliency.gradient, "
+            f"got {explainer!r}"
+        )
+    for name, fn in (("smoothed", smoothed), ("layers", layers)):
+        if fn is not None and not callable(fn):
+            raise ValueError(f"{name} must be a function, got {fn!r}")
+    apply = hashable(apply)
+    if output == "probabilities":
+        apply, smoothed = _as_logits(apply), _smoothed_as_logits(smoothed)
+    shape = None if shape is None else tuple(map(int, shape))
+    size = None if shape is None else int(np.prod(shape))
+    form = Form(apply, smoothed, explainer)
+    made = Subject(
+        params,
+        form,
+        context,
+        names=_texts("names", names, size),
+        groups=_groups(groups, size),
+        shape=shape,
+        output=output,
+        classes=_texts("classes", classes, None),
+        layers=layers,
+    )
+    if shape is not None and params is not None:
+        first = jax.tree.map(lambda leaf: leaf[0], context)
+        check_model(
+            apply, in_context(params, first), jax.ShapeDtypeStruct(shape, float)
+        )
+    return made
+
+
+def explain(
+    subject: Subject,
+    x: Array,
+    target: Array | None = None,
+    *,
+    batch_size: int = _BATCH_SIZE,
+) -> np.ndarray:
+    """The explanations of a batch, compiled once for each form and shape.
+
+    Args:
+      subject: the model, with its explainer.
+      x: inputs [m, ...].
+      target: the class that is explained of each input [m], or one of them for all; by
+        default the predicted one.
+      batch_size: inputs at a time; bounds the memory.
+
+    Returns:
+      Maps [m, ...] on the host.
+
+    Raises:
+      ValueError: for an empty batch, or another number of targets.
+    """
+    check_count("batch_size", batch_size)
+    if target is not None:
+        target = np.broadcast_to(np.asarray(target), (len(x),))
+    run = _explaining(subject.form, batch_size)
+    return run(subject.params, (x, target, subject.context))
+
+
+@functools.lru_cache(maxsize=64)
+def _explaining(form: Form, batch_size: int):
+    saliency = form.saliency()
+
+    def one(params, x, target, context):
+        params = in_context(params, context)
+        if target is None:
+            target = score.predicted_class(form.apply(params, x))
+        return saliency(params, x, target)
+
+    def chunk(params, batched):
+        return jax.vmap(one, (None, 0, 0, 0))(params, *batched)
+
+    return compile_chunked(chunk, batch_size=batch_size)
+
+
+# One object for the same model, by which compiled programs are found again.
+_as_logits = functools.lru_cache(maxsize=256)(score.logits_of_probabilities)
+
+
+@functools.lru_cache(maxsize=256)
+def _smoothed_as_logits(smoothed):
+    if smoothed is None:
+        return None
+    return lambda rho: score.logits_of_probabilities(smoothed(rho))
+
+
+def _texts(what: str, given: Any, count: int | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    texts = () if isinstance(given, str) else tuple(given)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{what} must be a sequence of texts, got {given!r}")
+    twice = sorted({text for text in texts if texts.count(text) > 1})
+    if twice:
+        raise ValueError(f"{what} must differ, got {twice[0]!r} twice")
+    if count is not None and len(texts) != count:
+        raise ValueError(
+            f"{what} must be as many as the features, {count}, got {len(texts)}"
+        )
+    return texts
+
+
+def _groups(groups: Any, count: int | None) -> tuple[tuple[int, ...], ...]:
+    members = tuple(
+        feature_indices(f"groups[{i}]", group, count) for i, group in enumerate(groups)
+    )
+    flat = [i for group in members for i in group]
+    if () in members or len(flat) != len(set(flat)):
+        raise ValueError(
+            f"groups must be one-hot groups that do not overlap, got {members}"
+        )
+    return members
+
+
+make_callable(__name__)

@@ -1,0 +1,180 @@
+"""One value for a model: what it reads by itself, and what it refuses."""
+
+import doctest
+import inspect
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import r2et_jax.subject
+from r2et_jax import _callable, models, programs, saliency, score
+from r2et_jax import subject as subject_lib
+from r2et_jax.subject import Subject, explain, subject
+
+N = 6
+MODEL = models.MLP(hidden=(8,))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return MODEL.init(jax.random.key(0), jnp.zeros(N))
+
+
+X = np.random.default_rng(0).normal(size=(5, N)).astype(np.float32)
+
+
+def test_docstring_examples_run():
+    for module in (subject_lib, _callable):
+        found = doctest.testmod(module)
+        assert found.attempted > 0 and found.failed == 0
+
+
+def test_a_module_and_its_apply_are_one(params):
+    by_module, by_function = subject(MODEL, params), subject(MODEL.apply, params)
+    assert by_module.form == by_function.form
+    assert hash(by_module.form) == hash(by_function.form)
+    net = by_module.layers(params)
+    np.testing.assert_array_equal(net.weight, MODEL.layers(params).weight)
+    assert by_function.layers is None
+
+
+def test_the_stand_in_is_read_from_the_program_and_is_the_written_one(params):
+    for given in (None, lambda rho: MODEL.apply):  # none, and the model itself
+        read = subject(MODEL, params, smoothed=given).stand_in(3.0)
+        written = MODEL.surrogate(rho=3.0).apply
+        np.testing.assert_allclose(read(params, X), written(params, X), rtol=1e-5)
+        assert not programs.has_kinks(read, params, X[0])
+    sharp = subject(MODEL, params, smoothed=lambda rho: MODEL.surrogate(rho=9.0).apply)
+    np.testing.assert_array_equal(
+        sharp.stand_in(1.0)(params, X), MODEL.surrogate(rho=9.0).apply(params, X)
+    )
+
+
+def test_probabilities_are_converted_and_their_stand_ins_too(params):
+    def probability(params, x, /):
+        return jax.nn.sigmoid(MODEL.apply(params, x))
+
+    made = [
+        subject(
+            probability,
+            params,
+            output="probabilities",
+            smoothed=lambda rho: probability,
+        )
+        for _ in range(2)
+    ]
+    assert made[0].apply is made[1].apply  # by which programs are found again
+    for apply in (made[0].apply, made[0].stand_in(50.0)):
+        logits = jax.vmap(apply, (None, 0))(params, X)
+        np.testing.assert_allclose(logits, MODEL.apply(params, X), atol=0.05)
+
+
+def test_it_is_a_pytree_whose_parameters_are_data(params):
+    traces = []
+
+    @jax.jit
+    def run(subject, x):
+        traces.append(None)
+        return subject.apply(subject.params, x)
+
+    twice = jax.tree.map(lambda leaf: 2 * leaf, params)
+    one = run(subject(MODEL, params, names=list("abcdef")), X[0])
+    two = run(subject(MODEL, twice, names=list("abcdef")), X[0])
+    assert len(traces) == 1 and not np.array_equal(one, two)
+    moved = jax.tree.map(lambda leaf: leaf + 1, subject(MODEL, params, context=X))
+    assert isinstance(moved, Subject)
+    np.testing.assert_array_equal(moved.context, X + 1)
+
+
+def test_a_module_that_cannot_be_hashed_serves_all_the_same(params):
+    class Listed(nn.Module):
+        table: dict
+
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(1)(jnp.maximum(x, 0))
+
+    module = Listed({"widths": [3]})
+    own = module.init(jax.random.key(0), X[0])
+    found = explain(subject(module, own), X)
+    kernel = np.abs(own["params"]["Dense_0"]["kernel"][:, 0]) * (X > 0)
+    total = np.maximum(kernel.sum(1, keepdims=True), 1e-30)
+    np.testing.assert_allclose(found, kernel / total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("target", [None, 0, np.array([0, 1, 0, 1, 0])])
+def test_explaining_a_batch_is_the_explanation_of_each(params, target):
+    factory = saliency.integrated_gradients
+    examined = subject(MODEL, params, explainer=factory)
+    one = factory(score.log_odds(MODEL.apply))
+    for i, found in enumerate(explain(examined, X, target, batch_size=2)):
+        wanted = int(MODEL.apply(params, X[i])[0] > 0)
+        if target is not None:
+            wanted = int(np.broadcast_to(target, 5)[i])
+        np.testing.assert_allclose(found, one(params, X[i], wanted), rtol=1e-5)
+
+
+def test_each_input_is_explained_in_its_context():
+    def apply(both, x, /):
+        weights, own = both
+        return (weights * own) @ x[:, None]
+
+    weights = jnp.arange(1.0, N + 1)
+    examined = subject(apply, weights, context=jnp.asarray(X))
+    expected = np.abs(weights * X)
+    expected /= expected.sum(1, keepdims=True)
+    np.testing.assert_allclose(explain(examined, X), expected, rtol=1e-5)
+    assert subject(apply, weights, context=X, shape=(N,)).shape == (N,)
+    assert examined.at(weights).context is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output": "scores"}, "unknown output 'scores'; known: logits, prob"),
+        ({"explainer": "gradient"}, "factory of explanations.*'gradient'"),
+        ({"smoothed": 3.0}, "smoothed must be a function, got 3.0"),
+        ({"layers": 3.0}, "layers must be a function, got 3.0"),
+        ({"names": "abcdef"}, "names must be a sequence of texts, got 'abcdef'"),
+        ({"names": ["a", "b", "a"]}, "names must differ, got 'a' twice"),
+        ({"names": ["a", "b"], "shape": (N,)}, "as many as the features, 6, got 2"),
+        ({"classes": [0, 1]}, "classes must be a sequence of texts"),
+        ({"groups": [(0, 1), (1, 2)]}, "do not overlap, got"),
+        ({"groups": [(0, 9)], "shape": (N,)}, r"must lie in 0…5, got \[9\]"),
+        ({"shape": (N + 1,)}, r"does not take an input of shape \(7,\)"),
+    ],
+)
+def test_what_it_does_not_take_is_named(params, options, message):
+    with pytest.raises(ValueError, match=message):
+        subject(MODEL, params, **options)
+
+
+def test_models_that_are_neither_say_what_to_pass():
+    with pytest.raises(ValueError, match="a Flax Linen module or a function.*got 3"):
+        subject(3, None)
+
+    class Module:
+        def __call__(self, x):
+            return x
+
+    Module.__module__ = "equinox._module"
+    with pytest.raises(ValueError, match="equinox.partition"):
+        subject(Module(), None)
+
+
+def test_the_module_is_called_as_the_function_in_any_order_of_imports(params):
+    assert r2et_jax.subject(MODEL, params).form == subject(MODEL, params).form
+    signature = inspect.signature(r2et_jax.subject)
+    assert signature == inspect.signature(subject)
+    code = (
+        "import r2et_jax.attacks, r2et_jax.subject\n"
+        "from r2et_jax import subject\n"
+        "from r2et_jax.subject import subject as function\n"
+        "assert subject(abs, None).apply is function(abs, None).apply is abs"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
