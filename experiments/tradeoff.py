@@ -212,7 +212,7 @@ def points(store: RecordStore, common, dataset: str, metric: str) -> Points:
 
 def on_front(means: np.ndarray) -> np.ndarray:
     """Which of [m, 2] points no other one dominates, bool [m]; more is better."""
-    return plots.pareto_mask(means, maximize=(True, True))
+    return metrics.pareto_mask(means, maximize=(True, True))
 
 
 def resampled_fronts(values: np.ndarray, *, num_resamples: int) -> np.ndarray:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from r2et_jax.checks import check_count
 from r2et_jax.types import Array
@@ -101,3 +104,37 @@ def unit_l2(v: Array) -> Array:
     scaled = v / jnp.where(scale > 0, scale, 1)
     squares = jnp.sum(scaled**2)
     return scaled * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1))
+
+
+def pareto_mask(values: np.ndarray, *, maximize: Sequence[bool]) -> np.ndarray:
+    """Which points no other point dominates.
+
+    A point is dominated if another is at least as good in every objective and better
+    in one; equal points do not dominate each other. O(m²).
+
+    Args:
+      values: [m, d]; a point that is not finite is never optimal.
+      maximize: [d], whether more is better.
+
+    Returns:
+      bool [m].
+
+    Raises:
+      ValueError: if the shapes do not fit.
+
+    Example:
+      >>> pareto_mask(np.array([[0, 1], [1, 0], [0, 0]]), maximize=(True, True))
+      array([ True,  True, False])
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or values.shape[1] != len(maximize):
+        raise ValueError(
+            f"values must be [m, d] with d = {len(maximize)}, the length of maximize, "
+            f"got shape {values.shape}"
+        )
+    values = np.where(np.asarray(maximize), values, -values)
+    finite = np.isfinite(values).all(axis=1)
+    at_least = (values[:, None] >= values[None]).all(axis=2)
+    better = (values[:, None] > values[None]).any(axis=2)
+    dominated = (at_least & better & finite[:, None]).any(axis=0)
+    return finite & ~dominated

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.common import constrained, tables
 from experiments.common.output import save_figure, write_text_atomic
 from experiments.common.records import Record, RecordStore, number
-from r2et_jax import plots
+from r2et_jax import metrics, plots
 
 # Metric of the fitted classifier of single inputs, before any attack.
 ACCURACY = "class_accuracy"
@@ -145,7 +145,7 @@ def derive(found: list[Record]) -> list[Record]:
     derived = []
     for members in runs.values():
         points = np.array([_point(records) for records in members.values()])
-        front = plots.pareto_mask(points, maximize=(False, False))
+        front = metrics.pareto_mask(points, maximize=(False, False))
         base = _curve(members[constrained.UNCONSTRAINED])
         for on_front, (variant, records) in zip(front, members.items(), strict=True):
             cell = {k: v for k, v in records[0].items() if k != "note"}
@@ -207,7 +207,7 @@ def knee(points: np.ndarray) -> int:
       ValueError: if no point is finite.
     """
     points = np.asarray(points, float)
-    front = np.flatnonzero(plots.pareto_mask(points, maximize=(False, False)))
+    front = np.flatnonzero(metrics.pareto_mask(points, maximize=(False, False)))
     if not front.size:
         raise ValueError(f"no point is finite, got {points.tolist()}")
     low, high = points[front].min(axis=0), points[front].max(axis=0)

@@ -25,7 +25,6 @@ from r2et_jax import (
 from r2et_jax.audit import guards
 from r2et_jax.context import in_context
 from r2et_jax.execution import map_batched
-from r2et_jax.subject import Form
 
 _TRACE_POINTS = 20
 STRONGEST = attacks.STRONGEST
@@ -316,8 +315,7 @@ def _logits(model, view: View):
 @functools.lru_cache
 def _explain(model, k: int, view: View):
     """Compiled maps, raw gradients, P@k under noise, and ties at the border."""
-    form = Form(view.apply(model), explainer=view.explainer)
-    look = guards.look(form, k=k)
+    look = guards.look(view.explained(model, None).form, k=k)
 
     def one(params, x, context, key):
         seen = look(in_context(params, context), x, key=key)

@@ -15,10 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.common import evaluation
-from experiments.common.problems import Problem, View
-from r2et_jax import certificates, models, ranking, saliency, score, threat
+from experiments.common.problems import Problem
+from r2et_jax import certificates, metrics, models, ranking, saliency, score, threat
 from r2et_jax.checks import check_in
-from r2et_jax.context import in_context
 from r2et_jax.execution import example_keys, map_batched
 
 DISTRIBUTIONS = ("uniform", "gaussian", "adversarial")
@@ -29,8 +28,6 @@ ATTACK = "er_surrogate"
 BOUND = "bound_"
 # Standard deviations of SmoothGrad, in the units of the input.
 SIGMAS = {"tabular": 0.5**0.5, "image": 25.5 / 255, "graph": 0.1}
-# Gaps of one draw [points, k, n - k] that are held at once.
-_HELD = 2**22
 # Relative error of rounding in sums of float32, for counts of violated bounds.
 _ROUNDING = 1e-4
 
@@ -58,13 +55,6 @@ EFFORTS = {
     ("standard", False): Effort(48, 16, 5),
     ("paper", False): Effort(500, 64, 20),
 }
-
-
-class Thick(NamedTuple):
-    """Top-k thickness of every input: mean and least over the pairs [m], [m]."""
-
-    mean: np.ndarray
-    least: np.ndarray
 
 
 class Sample(NamedTuple):
@@ -95,7 +85,7 @@ def estimate(
     k: int,
     epsilon: float | None,
     effort: Effort,
-) -> Thick:
+) -> metrics.InputThickness:
     """The thickness of every input of a sample under one distribution.
 
     Args:
@@ -109,84 +99,26 @@ def estimate(
       effort: draws and points; an adversarial sample is one draw.
     """
     check_in("distribution", distribution, DISTRIBUTIONS)
-    view, points = found.view, effort.num_points
-    gaussian = distribution == "gaussian"
-    ball = found.budget(0.0 if gaussian else epsilon)
+    view, ends = found.view, None
+    ball = found.budget(0.0 if distribution == "gaussian" else epsilon)
     if distribution == "adversarial":
         attack = evaluation.compiled_attack(model, ADVERSARY, k, view, budget=0)
         key = jax.random.key(0)
         result = attack(params, sample.x, ball, key=key, context=sample.context)
-        run = _to_ends(model, k, view, points)
-        found_thick = run(params, sample, jnp.asarray(result.details.last))
-    else:
-        run = _to_draws(model, k, view, points, effort.num_draws)
-        found_thick = run(params, sample, ball, jnp.asarray(gaussian))
-    return Thick(*(np.asarray(leaf) for leaf in found_thick))
-
-
-def draw_uniform(key: jax.Array, x: jax.Array, ball: threat.ThreatModel) -> jax.Array:
-    """A point drawn uniformly from the ball around x, moved into the box if any."""
-    if ball.norm == "linf":
-        delta = jax.random.uniform(key, x.shape, x.dtype, -1.0, 1.0)
-    else:
-        delta = jax.random.ball(key, x.size, dtype=x.dtype).reshape(x.shape)
-    return threat.project(ball, x + ball.epsilon.astype(x.dtype) * delta, x)
-
-
-def _batch_size(view: View, k: int, num_features: int, num_points: int) -> int:
-    held = _HELD // (num_points * k * (num_features - k))
-    return max(1, min(view.batch_size or 64, held))
-
-
-def _thick(model, k, view, num_points):
-    """`one(params, x, context, draws [D, n]) -> (mean, least)`."""
-    apply = view.apply(model)
-    pairs = ranking.pair_thickness(
-        view.explainer(score.log_odds(apply)), k=k, num_points=num_points
+        distribution, ends = "given", result.details.last
+    return metrics.thickness(
+        view.explained(model, params, sample.context),
+        np.asarray(sample.x),
+        ball,
+        k=k,
+        key=jax.random.key(1),
+        distribution=distribution,
+        ends=ends,
+        sigma=SIGMAS[view.kind],
+        num_draws=effort.num_draws,
+        num_points=effort.num_points,
+        batch_size=view.batch_size,
     )
-
-    def one(params, x, context, draws):
-        params = in_context(params, context)
-        target = score.predicted_class(apply(params, x))
-        found = pairs(params, x, target, draws)
-        return jnp.mean(found), jnp.min(found)
-
-    return one
-
-
-@functools.lru_cache
-def _to_draws(model, k: int, view: View, num_points: int, num_draws: int):
-    one = _thick(model, k, view, num_points)
-    sigma = SIGMAS[view.kind]
-
-    def run(params, sample, ball, gaussian):
-        def of_input(x, context, key):
-            keys = jax.random.split(key, num_draws)
-            normal = sigma * jax.random.normal(key, (num_draws, x.size), x.dtype)
-            uniform = jax.vmap(draw_uniform, (0, None, None))(keys, x, ball)
-            draws = jnp.where(gaussian, x + normal, uniform)
-            return one(params, x, context, draws)
-
-        keys = example_keys(jax.random.key(1), len(sample.x))
-        size = _batch_size(view, k, sample.x.shape[1], num_points)
-        return map_batched(of_input, (*sample, keys), batch_size=size)
-
-    return jax.jit(run)
-
-
-@functools.lru_cache
-def _to_ends(model, k: int, view: View, num_points: int):
-    one = _thick(model, k, view, num_points)
-
-    def run(params, sample, ends):
-        size = _batch_size(view, k, sample.x.shape[1], num_points)
-        return map_batched(
-            lambda x, context, end: one(params, x, context, end[None]),
-            (*sample, ends),
-            batch_size=size,
-        )
-
-    return jax.jit(run)
 
 
 class Bounds(NamedTuple):
@@ -274,8 +206,8 @@ def _bounds(model, k: int, num_draws: int, num_points: int):
             above = jnp.mean(gaps >= 0, axis=0, dtype=x.dtype)
             return jnp.mean(gaps, axis=0), above
 
-        draws = jax.vmap(draw_uniform, (0, None, None))(
-            jax.random.split(key, num_draws), x, ball
+        draws = jax.vmap(lambda key: threat.sample(ball, x, key=key))(
+            jax.random.split(key, num_draws)
         )
         drawn, drawn_above = jax.lax.map(along, draws)
         attacked, attacked_above = along(end)

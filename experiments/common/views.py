@@ -79,6 +79,10 @@ class View:
         """A module with its smooth stand-in and explanation, as attacks want it."""
         return _attacked(self, model).at(params, context)
 
+    def explained(self, model: Any, params: Any, context: Any = None) -> Subject:
+        """A module with its explanation, for what is no attack."""
+        return _explained(self, model).at(params, context)
+
     def context(self, model: Any, params: Params, partner: Any) -> Any:
         """What `apply` needs beside the inputs: embeddings of the partners, or None."""
         return embed(model)(params, partner) if self.paired else None
@@ -104,6 +108,11 @@ def _attacked(view: View, model: Any) -> Subject:
         smoothed=lambda rho: view.smoothed(model, rho, within=True),
         explainer=view.explainer,
     )
+
+
+@functools.lru_cache
+def _explained(view: View, model: Any) -> Subject:
+    return subject(view.apply(model), None, explainer=view.explainer)
 
 
 def anywhere(model: Any) -> Any:

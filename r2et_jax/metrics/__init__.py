@@ -37,10 +37,13 @@ from r2et_jax.metrics.statistics import by_run as by_run
 from r2et_jax.metrics.statistics import differences as differences
 from r2et_jax.metrics.statistics import estimate as estimate
 from r2et_jax.metrics.statistics import holm as holm
+from r2et_jax.metrics.statistics import jackknife_stderr as jackknife_stderr
 from r2et_jax.metrics.statistics import over_runs as over_runs
 from r2et_jax.metrics.statistics import verdicts as verdicts
 from r2et_jax.metrics.summary import Summary as Summary
 from r2et_jax.metrics.summary import distinct_inputs as distinct_inputs
-from r2et_jax.metrics.summary import jackknife_stderr as jackknife_stderr
 from r2et_jax.metrics.summary import mean_and_stderr as mean_and_stderr
 from r2et_jax.metrics.summary import means_by_unit as means_by_unit
+from r2et_jax.metrics.thickness import InputThickness as InputThickness
+from r2et_jax.metrics.thickness import thickness as thickness
+from r2et_jax.numerics import pareto_mask as pareto_mask

@@ -11,10 +11,10 @@ from jax.typing import ArrayLike
 from r2et_jax.checks import check_k
 from r2et_jax.metrics._arrays import as_floats, check_axes
 from r2et_jax.metrics.agreement import chance_corrected
+from r2et_jax.metrics.statistics import jackknife_stderr
 from r2et_jax.metrics.summary import (
     Summary,
     as_units,
-    jackknife_stderr,
     means_by_unit,
 )
 from r2et_jax.ranking import positive_top_k_mask

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 from r2et_jax.metrics.summary import Summary, mean_and_stderr
@@ -189,3 +190,30 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(known) - rank) * p_values[i]))
         corrected[i] = highest
     return corrected
+
+
+def jackknife_stderr(without: ArrayLike) -> np.float64:
+    """Standard error of a statistic from its values without one input each.
+
+        stderr = √((n − 1)/n · Σᵢ (θ₋ᵢ − θ̄)²),   θ̄ = mean of θ₋ᵢ
+
+    Of a mean it is the ordinary one.
+
+    Args:
+      without: θ₋ᵢ [n], the statistic of all inputs but the i-th.
+
+    Returns:
+      The error; nan if n < 2 or a value is not finite.
+
+    Example:
+      >>> values = np.array([1.0, 3.0, 8.0])
+      >>> print(f"{jackknife_stderr((values.sum() - values) / 2):.3f}")
+      2.082
+
+    Source: Efron 1982.
+    """
+    without = np.asarray(without, np.float64)
+    n = len(without)
+    if n < 2 or not np.isfinite(without).all():
+        return np.float64(np.nan)
+    return np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2))

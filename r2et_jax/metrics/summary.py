@@ -143,30 +143,3 @@ def means_by_unit(values: np.ndarray, units: np.ndarray) -> np.ndarray:
     count = total(finite)
     mean = total(np.where(finite, values, 0.0)) / np.maximum(count, 1)
     return np.where(count > 0, mean, np.nan)
-
-
-def jackknife_stderr(without: ArrayLike) -> np.float64:
-    """Standard error of a statistic from its values without one input each.
-
-        stderr = √((n − 1)/n · Σᵢ (θ₋ᵢ − θ̄)²),   θ̄ = mean of θ₋ᵢ
-
-    Of a mean it is the ordinary one.
-
-    Args:
-      without: θ₋ᵢ [n], the statistic of all inputs but the i-th.
-
-    Returns:
-      The error; nan if n < 2 or a value is not finite.
-
-    Example:
-      >>> values = np.array([1.0, 3.0, 8.0])
-      >>> print(f"{jackknife_stderr((values.sum() - values) / 2):.3f}")
-      2.082
-
-    Source: Efron 1982.
-    """
-    without = np.asarray(without, np.float64)
-    n = len(without)
-    if n < 2 or not np.isfinite(without).all():
-        return np.float64(np.nan)
-    return np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2))

@@ -18,7 +18,6 @@ from r2et_jax.plots._paired import paired_curves as paired_curves
 from r2et_jax.plots._panels import Panel as Panel
 from r2et_jax.plots._panels import panels as panels
 from r2et_jax.plots._points import front as front
-from r2et_jax.plots._points import pareto_mask as pareto_mask
 from r2et_jax.plots._points import scatter as scatter
 from r2et_jax.plots._scatter_panels import ScatterPanel as ScatterPanel
 from r2et_jax.plots._scatter_panels import scatter_panels as scatter_panels

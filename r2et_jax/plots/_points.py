@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from r2et_jax.checks import check_in
+from r2et_jax.numerics import pareto_mask
 from r2et_jax.plots._figure import (
     COLOURS,
     MARKERS,
     SCALES,
     SIZE,
     add_legend,
-    as_array,
     as_label,
     as_point,
     check_some,
@@ -135,37 +135,3 @@ def front(
         markeredgewidth=1.0,
     )
     return figure
-
-
-def pareto_mask(values: np.ndarray, *, maximize: Sequence[bool]) -> np.ndarray:
-    """Return which points no other point dominates.
-
-    A point is dominated if another is at least as good in every objective and better
-    in one; equal points do not dominate each other. O(m²).
-
-    Args:
-      values: [m, d]; a point that is not finite is never optimal.
-      maximize: [d], whether more is better.
-
-    Returns:
-      bool [m].
-
-    Raises:
-      ValueError: if the shapes do not fit.
-
-    Example:
-      >>> pareto_mask(np.array([[0, 1], [1, 0], [0, 0]]), maximize=(True, True))
-      array([ True,  True, False])
-    """
-    values = as_array("values", values)
-    if values.ndim != 2 or values.shape[1] != len(maximize):
-        raise ValueError(
-            f"values must be [m, d] with d = {len(maximize)}, the length of maximize, "
-            f"got shape {values.shape}"
-        )
-    values = np.where(np.asarray(maximize), values, -values)
-    finite = np.isfinite(values).all(axis=1)
-    at_least = (values[:, None] >= values[None]).all(axis=2)
-    better = (values[:, None] > values[None]).any(axis=2)
-    dominated = (at_least & better & finite[:, None]).any(axis=0)
-    return finite & ~dominated

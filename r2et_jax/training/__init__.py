@@ -14,6 +14,7 @@ from r2et_jax.training.optimizers import adam as adam
 from r2et_jax.training.packing import params_sha256 as params_sha256
 from r2et_jax.training.resume import Checkpoints as Checkpoints
 from r2et_jax.training.resume import Restored as Restored
+from r2et_jax.training.search import search as search
 from r2et_jax.training.selection import Choice as Choice
 from r2et_jax.training.selection import admissible as admissible
 from r2et_jax.training.selection import select as select

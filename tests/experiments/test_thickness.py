@@ -6,7 +6,6 @@ import json
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -39,21 +38,6 @@ def trained():
     params = model.init(jax.random.key(0), found.sample)
     params = jax.tree.map(lambda leaf: 2 * leaf, params)
     return found, model, params, thickness.first_inputs(found, model, params, 5)
-
-
-@pytest.mark.parametrize("norm", ["l2", "linf"])
-def test_draws_are_uniform_in_the_ball(norm):
-    x, n = jnp.array([0.5, 0.2, 0.9]), 3
-    draw = jax.vmap(thickness.draw_uniform, (0, None, None))
-    keys = jax.random.split(jax.random.key(0), 4000)
-    ball = threat.threat_model(norm, 0.3)
-    delta = (np.asarray(draw(keys, x, ball)) - np.asarray(x)) / 0.3
-    length = np.abs(delta).max(1) if norm == "linf" else np.linalg.norm(delta, axis=1)
-    assert length.max() <= 1 + 1e-5
-    assert stats.kstest(length**n, "uniform").pvalue > 1e-3
-    assert np.abs(delta.mean(0)).max() < 0.05
-    boxed = draw(keys, x, threat.threat_model(norm, 0.3, lower=0.0, upper=1.0))
-    assert boxed.min() >= 0 and boxed.max() <= 1
 
 
 def test_thickness_of_a_sample_is_that_of_its_segments(trained):
@@ -112,14 +96,6 @@ def test_bounds_enclose_what_is_measured(trained):
     np.testing.assert_allclose(bounds.adversarial[0], expected, rtol=1e-4)
 
 
-def test_distance_of_distributions_is_scipys():
-    rng = np.random.default_rng(0)
-    first, second = rng.normal(size=30), rng.normal(0.4, 2, size=55)
-    second[:9] = first[:9]  # ties
-    expected = stats.ks_2samp(first, second).statistic
-    assert stability.kolmogorov_smirnov(first, second) == pytest.approx(expected)
-
-
 @pytest.mark.parametrize(
     "name", ["planted", pytest.param("digits", marks=pytest.mark.slow)]
 )
@@ -173,7 +149,7 @@ def test_few_unseen_inputs_do_not_slow_the_rate_of_chance():
                  "sample_size": m, "seed": seed, "fold": 0, "n": unseen}
                 for metric, value in (
                     ("mean", abs(first.mean() - second.mean())),
-                    ("ks", stability.kolmogorov_smirnov(first, second)),
+                    ("ks", stats.ks_2samp(first, second).statistic),
                 )
             ]  # fmt: skip
     for metric in ("mean", "ks"):
