@@ -7,6 +7,8 @@ programs from the host, a core for each chunk.
 from __future__ import annotations
 
 import concurrent.futures
+import functools
+import gc
 import os
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +21,39 @@ from r2et_jax.checks import check_count
 
 # Fewer examples than this do not keep a core busy.
 _WORTH_A_CORE = 32
+
+
+# What `kept` keeps, for `free_programs`.
+_CACHES: list[Callable[[], None]] = []
+
+
+def kept(build: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that builds a compiled program, called once for each arguments.
+
+    The programs of a process: the same model and settings find the same one, in however
+    many calls. The arguments have a hash, see `hashable` for models; the 64 that were
+    used last are kept.
+
+    Example:
+      >>> twice = kept(lambda name: object())
+      >>> twice("a") is twice("a"), twice("a") is twice("b")
+      (True, False)
+    """
+    cached = functools.lru_cache(maxsize=64)(build)
+    _CACHES.append(cached.cache_clear)
+    return cached
+
+
+def free_programs() -> None:
+    """Forget all compiled programs.
+
+    Each holds memory maps, of which a process has a limited number (65,530 on Linux by
+    default): some hundred models in one process would exceed it.
+    """
+    for clear in _CACHES:
+        clear()
+    jax.clear_caches()
+    gc.collect()
 
 
 def map_batched(

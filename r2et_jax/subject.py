@@ -27,7 +27,7 @@ from r2et_jax.checks import (
     is_linen,
 )
 from r2et_jax.context import in_context
-from r2et_jax.execution import compile_chunked, hashable
+from r2et_jax.execution import compile_chunked, hashable, kept
 from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
 
 OUTPUTS = ("auto", "logits", "probabilities")
@@ -249,7 +249,7 @@ def explain(
     return run(subject.params, (x, target, subject.context))
 
 
-@functools.lru_cache(maxsize=64)
+@kept
 def _explaining(form: Form, batch_size: int):
     saliency = form.saliency()
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from experiments.common import (
     output,
@@ -17,7 +14,7 @@ from experiments.common.fitting import LOGISTIC, Fitter
 from experiments.common.flags import Common
 from experiments.common.problems import Problem, problem
 from experiments.common.records import RecordStore
-from r2et_jax import datasets, objectives
+from r2et_jax import datasets, execution, objectives
 
 
 def load(
@@ -101,8 +98,7 @@ def free_programs() -> None:
             for value in list(vars(module).values()):
                 if hasattr(value, "cache_clear"):
                     value.cache_clear()
-    jax.clear_caches()
-    gc.collect()
+    execution.free_programs()
 
 
 def model_fields(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from r2et_jax.attacks.results import AttackResult
 from r2et_jax.attacks.runner import compile_attack
 from r2et_jax.attacks.strongest import compile_strongest
 from r2et_jax.checks import check_count, check_in, check_key, check_positive
+from r2et_jax.execution import kept
 from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel, check_threat, with_epsilon
 from r2et_jax.types import Array
@@ -123,7 +123,7 @@ def attack(
     return run
 
 
-@functools.lru_cache(maxsize=256)
+@kept
 def _compiled(
     form: Form, name, k, num_steps, track_every, rho, budget, batch_size, host_driven
 ):

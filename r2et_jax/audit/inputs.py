@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +9,7 @@ import numpy as np
 from r2et_jax import score
 from r2et_jax.checks import check_k
 from r2et_jax.context import in_context
-from r2et_jax.execution import hashable
+from r2et_jax.execution import hashable, kept
 from r2et_jax.types import Array
 
 # Inputs that are scaled to see what a model returns far away, and the factors.
@@ -108,7 +106,7 @@ def check_output(output, apply, params, x, context) -> None:
         )
 
 
-@functools.lru_cache(maxsize=64)
+@kept
 def _outputs(apply):
     def run(params, x, context):
         each = jax.vmap(lambda x, own: apply(in_context(params, own), x))

@@ -23,7 +23,7 @@ from r2et_jax.audit.inputs import (
 from r2et_jax.audit.result import Audit
 from r2et_jax.checks import check_in, check_key, check_model, is_linen
 from r2et_jax.context import in_context
-from r2et_jax.execution import compile_chunked
+from r2et_jax.execution import compile_chunked, kept
 from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import (
     ThreatModel,
@@ -202,7 +202,7 @@ def _passing_nan(explainer):
     return of_score
 
 
-@functools.lru_cache(maxsize=64)
+@kept
 def _looking(form: Form, k: int):
     """The guards of a batch and what an attack kept of the top sets, compiled."""
     look, vanished = guards.look(form, k=k), guards.has_vanished(form, k=k)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from r2et_jax.checks import check_count, check_in, check_k, check_key, check_positive
 from r2et_jax.context import in_context
-from r2et_jax.execution import compile_chunked
+from r2et_jax.execution import compile_chunked, kept
 from r2et_jax.ranking import pair_thickness
 from r2et_jax.score import predicted_class
 from r2et_jax.subject import Form, Subject
@@ -115,7 +114,7 @@ def thickness(
     return run(shared, (x, index, ends, subject.context))
 
 
-@functools.lru_cache(maxsize=64)
+@kept
 def _thickness(form: Form, k, distribution, num_draws, num_points, batch_size):
     pairs = pair_thickness(form.saliency(), k=k, num_points=num_points)
 

@@ -22,6 +22,7 @@ from experiments.common import (
     setup,
 )
 from r2et_jax import datasets, models, training
+from r2et_jax.attacks import registry
 
 METHODS, ATTACKS, EPSILON = (
     ("logistic", "vanilla", "r2et_nh"),
@@ -366,7 +367,7 @@ def test_a_data_set_that_is_done_leaves_no_compiled_programs(finished, robustnes
     measure()
     during = num_maps()
     setup.free_programs()
-    assert evaluation._attack.cache_info().currsize == 0
+    assert registry._compiled.cache_info().currsize == 0
     assert num_maps() - before < 0.2 * (during - before)
 
 

@@ -338,7 +338,9 @@ def test_projected_steps_stay_admissible_and_still_descend():
     ran = run(params, x, threat, key=KEY)
     np.testing.assert_allclose(ran.details.last, result.last, atol=1e-9)
     np.testing.assert_array_equal(ran.manipulated_at, result.manipulation_epoch)
-    np.testing.assert_allclose(ran.details.objective, result.trace.smallest_gap, atol=1e-9)
+    np.testing.assert_allclose(
+        ran.details.objective, result.trace.smallest_gap, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("rule", ["same_class", "penalized"])

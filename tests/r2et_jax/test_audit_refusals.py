@@ -70,7 +70,7 @@ REFUSED = {
     "scalar": ({"apply": lambda w, x: jnp.dot(w, x)}, r"logits of shape \[C\]"),
     "classes": ({"apply": lambda w, x: x > 0}, "logits, which are floats, got .*bool"),
     "no function": ({"apply": "linear"}, "apply must be a function.*'linear'"),
-    "no apply": ({"apply": MLP(), "params": None}, "of flax.linen: pass apply = model"),
+    "no params": ({"apply": MLP(), "params": None}, "does not take an input of shape"),
     "nnx as params": ({"params": Tiny()}, "params must not.*flax.nnx.*nnx.split"),
     "nnx as apply": ({"apply": Tiny(), "params": None}, "apply must not.*nnx.split"),
     "equinox": ({"params": foreign_module()}, "Net of equinox: .*equinox.partition"),
