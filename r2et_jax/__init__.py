@@ -1,5 +1,64 @@
-"""Robust top-k explanations in JAX: training, attacks, metrics and curvature.
+"""Robust top-k explanations in JAX: audit, attack, certify and train them.
 
-Start with `r2et_jax.audit.audit` for a model that you have, or with
-`r2et_jax.objectives` and `r2et_jax.training` to train one whose ranking holds.
+    import r2et_jax as r2
+
+    subject = r2.subject(model, params)  # a Flax Linen module, or apply(params, x)
+    print(r2.audit(subject, x, k=8))  # can its top features be trusted?
+
+Submodules and the names that a user needs first are loaded when they are asked for, so
+that the import itself takes no time. `audit` and `subject` are modules that can be
+called, see `r2et_jax._callable`.
 """
+
+import importlib
+
+_SUBMODULES = (
+    "attacks",
+    "audit",
+    "certificates",
+    "curvature",
+    "datasets",
+    "metrics",
+    "models",
+    "objectives",
+    "plots",
+    "programs",
+    "ranking",
+    "saliency",
+    "saved",
+    "score",
+    "subject",
+    "threat",
+    "training",
+)
+# What a user needs first -> the module that it is of. With `audit` and `subject` these
+# are fifteen.
+_NAMES = {
+    "attack": "attacks",
+    "certify": "certificates",
+    "explain": "subject",
+    "gradient": "saliency",
+    "gradient_times_input": "saliency",
+    "integrated_gradients": "saliency",
+    "mean_topk_overlap": "metrics",
+    "objective": "objectives",
+    "precision_at_k": "metrics",
+    "smooth_grad": "saliency",
+    "thickness": "metrics",
+    "threat_model": "threat",
+    "train": "training",
+}
+__all__ = [*_SUBMODULES, *_NAMES]
+
+
+def __getattr__(name: str):
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _NAMES:
+        module = importlib.import_module(f"{__name__}.{_NAMES[name]}")
+        return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -25,6 +25,14 @@ from r2et_jax.execution import map_batched
 from r2et_jax.numerics import magnitude, unit_sum
 from r2et_jax.types import Array, SaliencyFn, ScoreFn
 
+__all__ = [
+    "gradient",
+    "gradient_times_input",
+    "integrated_gradients",
+    "of_pixels",
+    "smooth_grad",
+]
+
 # Input values of all points up to which they are evaluated at once (tables, MNIST), and
 # of one chunk beyond: ten points of a CIFAR image, whose activations then fit a cache.
 _WHOLE = 2**17

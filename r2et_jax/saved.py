@@ -11,6 +11,8 @@ from r2et_jax import training
 from r2et_jax.models import registry
 from r2et_jax.types import Params
 
+__all__ = ["Saved", "load", "save"]
+
 _ARCHITECTURE = "architecture"
 
 

@@ -13,6 +13,17 @@ from r2et_jax.checks import check_class, check_no_batch_statistics
 from r2et_jax.numerics import sigmoid, softplus
 from r2et_jax.types import ApplyFn, Array, Params, ScoreFn
 
+__all__ = [
+    "class_probabilities",
+    "log_odds",
+    "log_probability",
+    "logit",
+    "logits_of_probabilities",
+    "loss",
+    "predicted_class",
+    "probability",
+]
+
 
 def _check_logits(logits: Array) -> None:
     if not hasattr(logits, "ndim"):

@@ -30,6 +30,8 @@ from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, hashable, kept
 from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
 
+__all__ = ["Subject", "explain", "subject"]
+
 OUTPUTS = ("auto", "logits", "probabilities")
 _BATCH_SIZE = 1024
 

@@ -25,6 +25,7 @@ from r2et_jax.attacks.multiobjective_trace import DescentResult as DescentResult
 from r2et_jax.attacks.multiobjective_trace import DescentTrace as DescentTrace
 from r2et_jax.attacks.multiobjective_trace import trace_descent as trace_descent
 from r2et_jax.attacks.protocols import SINGLE as SINGLE
+from r2et_jax.attacks.protocols import SURROGATE_RHO as SURROGATE_RHO
 from r2et_jax.attacks.protocols import Protocol as Protocol
 from r2et_jax.attacks.protocols import protocol as protocol
 from r2et_jax.attacks.registry import DESCRIPTIONS as DESCRIPTIONS
@@ -41,3 +42,24 @@ from r2et_jax.attacks.runner import attack_example as attack_example
 from r2et_jax.attacks.runner import compile_attack as compile_attack
 from r2et_jax.attacks.smooth_terms import smoothed_gradient as smoothed_gradient
 from r2et_jax.attacks.strongest import compile_strongest as compile_strongest
+
+__all__ = [
+    "Attack",
+    "AttackResult",
+    "DESCRIPTIONS",
+    "NAMES",
+    "Rounds",
+    "SINGLE",
+    "Steps",
+    "attack",
+    "compile_attack",
+    "constrained_attack",
+    "evolution",
+    "goals",
+    "gradient_attack",
+    "manipulation_epoch",
+    "multiobjective_attack",
+    "optimizers",
+    "protocol",
+    "random_search",
+]

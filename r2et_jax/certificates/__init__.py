@@ -1,6 +1,7 @@
 """Bounds on rankings that hold over a whole ball of inputs."""
 
 from r2et_jax.certificates.agreement import layers_agree as layers_agree
+from r2et_jax.certificates.batch import certify as certify
 from r2et_jax.certificates.counting import Certificate as Certificate
 from r2et_jax.certificates.counting import certified_radius as certified_radius
 from r2et_jax.certificates.counting import ranking_certificate as ranking_certificate
@@ -12,3 +13,11 @@ from r2et_jax.certificates.intervals import preactivations as preactivations
 from r2et_jax.certificates.intervals import slope_bounds as slope_bounds
 from r2et_jax.certificates.intervals import unit_reach as unit_reach
 from r2et_jax.certificates.row_curvature import row_curvature as row_curvature
+
+__all__ = [
+    "Certificate",
+    "certified_radius",
+    "certify",
+    "ranking_certificate",
+    "row_curvature",
+]

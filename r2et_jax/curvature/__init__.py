@@ -23,3 +23,13 @@ from r2et_jax.curvature.products import directional_norm as directional_norm
 from r2et_jax.curvature.products import finite_difference_hvp as finite_difference_hvp
 from r2et_jax.curvature.products import hvp as hvp
 from r2et_jax.curvature.products import sign_direction as sign_direction
+
+__all__ = [
+    "directional_norm",
+    "finite_difference_hvp",
+    "frobenius_norm",
+    "frobenius_norm_squared_hutchinson",
+    "hvp",
+    "largest_eigenvalue",
+    "spectral_norm",
+]

@@ -47,3 +47,31 @@ from r2et_jax.metrics.summary import means_by_unit as means_by_unit
 from r2et_jax.metrics.thickness import InputThickness as InputThickness
 from r2et_jax.metrics.thickness import thickness as thickness
 from r2et_jax.numerics import pareto_mask as pareto_mask
+
+__all__ = [
+    "Estimate",
+    "Summary",
+    "accuracy",
+    "corrected_precision",
+    "estimate",
+    "faithfulness",
+    "hierarchical_bootstrap",
+    "holm",
+    "jackknife_stderr",
+    "kendall",
+    "linear_r2",
+    "mean_and_stderr",
+    "mean_topk_overlap",
+    "mse",
+    "null_share",
+    "over_runs",
+    "pareto_mask",
+    "pearson",
+    "precision_at_k",
+    "prediction_shift",
+    "roc_auc",
+    "sensitivity",
+    "spearman",
+    "thickness",
+    "verdicts",
+]

@@ -25,3 +25,16 @@ from r2et_jax.models.siamese import pair_split as pair_split
 from r2et_jax.models.siamese import recenter as recenter
 from r2et_jax.models.slopes import OneHiddenLayer as OneHiddenLayer
 from r2et_jax.models.slopes import slope_range as slope_range
+
+__all__ = [
+    "CNN",
+    "GCN",
+    "Linear",
+    "MLP",
+    "ResNet9",
+    "Siamese",
+    "SkipMLP",
+    "build",
+    "describe",
+    "pair_apply",
+]

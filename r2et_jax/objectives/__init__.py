@@ -16,3 +16,13 @@ from r2et_jax.objectives.registry import NAMES as NAMES
 from r2et_jax.objectives.registry import Method as Method
 from r2et_jax.objectives.registry import method as method
 from r2et_jax.objectives.registry import objective as objective
+
+__all__ = [
+    "DESCRIPTIONS",
+    "METHODS",
+    "NAMES",
+    "Objective",
+    "method",
+    "objective",
+    "with_context",
+]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from r2et_jax.attacks import SURROGATE_RHO
 from r2et_jax.checks import (
     check_count,
     check_in,
@@ -26,6 +27,7 @@ from r2et_jax.objectives.curvature_penalties import Split
 from r2et_jax.objectives.loss import Objective
 from r2et_jax.objectives.terms import TERMS, Setting
 from r2et_jax.score import cross_entropy, predicted_class
+from r2et_jax.subject import Subject
 from r2et_jax.types import ApplyFn
 
 
@@ -142,7 +144,8 @@ def method(name: str) -> Method:
 
 def objective(
     name: str,
-    apply: ApplyFn,
+    model: Subject | ApplyFn,
+    /,
     *,
     k: int,
     k_prime: int | None = None,
@@ -158,13 +161,15 @@ def objective(
 
     Args:
       name: a name of `NAMES`, or several joined by `+`.
-      apply: model of one example.
+      model: `apply(params, x)` of one example, or a subject, which brings its smooth
+        stand-in and its layers; its parameters have no part in it.
       k: size of the top set.
       k_prime: pairs of the forms that take the smallest gaps; k by default. That of
         `r2et_mm_k` is k in any case, or n − k where that is less.
       surrogate: smooth stand-in with the same parameters, through which attacks inside
-        `at`, `at_mixed`, `adv_gap` and `rat` go; the model itself by default, which
-        hides its ranking from them if it is piecewise linear.
+        `at`, `at_mixed`, `adv_gap` and `rat` go. By default that of the subject; of a
+        bare function the function itself, which hides its ranking from them if it is
+        piecewise linear.
       epsilon: radius of the l2 ball of those attacks, of `cert_rank` and of `ig_norm`,
         the step of `cure`, the margin of `ratio_hinge`; 1 suits standardised columns.
       layers: `layers(params)`, the weights of a network with one hidden layer and one
@@ -201,6 +206,11 @@ def objective(
     """
     found = method(name)
     terms = found.terms
+    apply = model
+    if isinstance(model, Subject):
+        apply = model.apply
+        surrogate = model.stand_in(SURROGATE_RHO) if surrogate is None else surrogate
+        layers = model.layers if layers is None else layers
     check_positive("epsilon", epsilon)
     check_count("channels", channels)
     setting = Setting(

@@ -21,3 +21,14 @@ from r2et_jax.plots._points import front as front
 from r2et_jax.plots._points import scatter as scatter
 from r2et_jax.plots._scatter_panels import ScatterPanel as ScatterPanel
 from r2et_jax.plots._scatter_panels import scatter_panels as scatter_panels
+
+__all__ = [
+    "bars",
+    "circular_graphs",
+    "curves",
+    "dots",
+    "explained_bars",
+    "front",
+    "marked_images",
+    "scatter",
+]

@@ -6,3 +6,11 @@ from r2et_jax.programs.transform import describe as describe
 from r2et_jax.programs.transform import has_kinks as has_kinks
 from r2et_jax.programs.transform import kinks as kinks
 from r2et_jax.programs.transform import smooth as smooth
+
+__all__ = [
+    "crossing",
+    "describe",
+    "has_kinks",
+    "kinks",
+    "smooth",
+]

@@ -35,3 +35,17 @@ from r2et_jax.ranking.topk import ranks as ranks
 from r2et_jax.ranking.topk import top_k_indices as top_k_indices
 from r2et_jax.ranking.topk import top_k_mask as top_k_mask
 from r2et_jax.ranking.topk import top_k_overlap as top_k_overlap
+
+__all__ = [
+    "gap_bounds",
+    "mean_thickness",
+    "pair_thickness",
+    "pairwise_gaps",
+    "positive_top_k_mask",
+    "published_gap_bounds",
+    "ranks",
+    "thickness_bound",
+    "top_k_indices",
+    "top_k_mask",
+    "top_k_overlap",
+]

@@ -24,20 +24,11 @@ from r2et_jax.threat.geometry import (
 )
 
 __all__ = [
-    "ABSENT_RULES",
-    "GROUP_RULES",
     "NORMS",
-    "PREDICTION_RULES",
     "ThreatModel",
-    "admissible_gradient",
-    "are_inside",
-    "check_inputs",
-    "check_threat",
     "contains",
     "distance",
-    "movable_features",
     "project",
-    "project_bounded_simplex",
     "sample",
     "sample_boundary",
     "threat_model",

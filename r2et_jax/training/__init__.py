@@ -18,3 +18,18 @@ from r2et_jax.training.search import search as search
 from r2et_jax.training.selection import Choice as Choice
 from r2et_jax.training.selection import admissible as admissible
 from r2et_jax.training.selection import select as select
+from r2et_jax.training.short import train as train
+
+__all__ = [
+    "Checkpoints",
+    "TrainState",
+    "adam",
+    "compile_grid",
+    "grid_states",
+    "init_state",
+    "search",
+    "select",
+    "train",
+    "train_epochs",
+    "train_step",
+]

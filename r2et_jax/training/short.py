@@ -1,0 +1,101 @@
+"""Training of one model in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from r2et_jax.checks import check_count, check_key, check_weights
+from r2et_jax.execution import kept
+from r2et_jax.objectives import Objective
+from r2et_jax.training.epochs import init_state, train_epochs
+from r2et_jax.training.optimizers import adam
+from r2et_jax.types import Array, Params
+
+
+def train(
+    objective: Objective,
+    params: Params,
+    x: Any,
+    y: Array,
+    *,
+    weights: Mapping[str, float] | Sequence[float] | Array = (),
+    num_epochs: int,
+    key: Array,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+) -> Params:
+    """Train one model by Adam, its ranking kept by itself.
+
+    For schedules, averages, another reference or a grid of weights see `train_epochs`,
+    `compile_grid` and `search`. It compiles once for each objective and shape.
+
+    Args:
+      objective: what is minimised, see `objectives.objective`.
+      params: initial parameters.
+      x: inputs [m, n], or a pytree of arrays [m, ...] as in `train_epochs`.
+      y: class indices [m].
+      weights: of the objective's penalties: name -> weight, or in the order of its
+        `terms`.
+      num_epochs: epochs, at least 1.
+      key: random key of the order of the examples and of what penalties draw.
+      batch_size: examples in a batch.
+      learning_rate: of Adam.
+
+    Returns:
+      The trained parameters.
+
+    Raises:
+      ValueError: for weights of other penalties than the objective's, or numbers out of
+        range; whatever the objective refuses.
+
+    Example:
+      >>> from r2et_jax.models import MLP
+      >>> from r2et_jax.objectives import objective
+      >>> x = jax.random.normal(jax.random.key(0), (64, 6))
+      >>> model, y = MLP(), (x[:, 0] > 0).astype(int)
+      >>> params = model.init(jax.random.key(1), x[0])
+      >>> goal = objective("r2et", model.apply, k=2)
+      >>> weights = {"gap": 1.0, "curvature": 0.01}
+      >>> trained = train(
+      ...     goal, params, x, y, weights=weights, num_epochs=2, key=jax.random.key(2)
+      ... )
+    """
+    if not isinstance(objective, Objective):
+        raise ValueError(
+            "objective must come from objectives.objective, got "
+            f"{type(objective).__name__}"
+        )
+    check_count("num_epochs", num_epochs)
+    check_count("batch_size", batch_size)
+    check_key(key)
+    terms = objective.terms
+    if isinstance(weights, Mapping):
+        if set(weights) != set(terms):
+            raise ValueError(
+                f"weights must name the objective's penalties {terms}, got "
+                f"{tuple(weights)}"
+            )
+        weights = [weights[term] for term in terms]
+    weights = jnp.asarray(weights, float)
+    if weights.shape != (len(terms),):
+        raise ValueError(
+            f"weights must be one for each of the penalties {terms}, got shape "
+            f"{weights.shape}"
+        )
+    check_weights(f"weights of {terms}", weights)
+    optimizer, run = _training(objective, num_epochs, batch_size, learning_rate)
+    state = init_state(params, optimizer, key=key)
+    return run(state, weights, jax.tree.map(jnp.asarray, x), jnp.asarray(y)).params
+
+
+@kept
+def _training(objective: Objective, num_epochs, batch_size, learning_rate):
+    optimizer = adam(learning_rate)
+    run = train_epochs(
+        objective, optimizer, num_epochs=num_epochs, batch_size=batch_size
+    )
+    return optimizer, jax.jit(run)
