@@ -88,7 +88,7 @@ def test_what_is_broken_fails(only):
 @pytest.mark.slow
 def test_damaged_records_that_are_taken_silently_fail():
     broken = """
-from experiments.common import records
+from experiments.store import records
 records._digest = lambda cell: "0" * 16
 """
     assert drill("--only=damage/records-by").returncode == 0

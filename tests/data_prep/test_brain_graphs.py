@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from data_prep import brain_graphs, folds, nel
 from data_prep.graph_table import GraphTable, checked, distinct
 from data_prep.sources import SOURCES
-from experiments.common.linear_graphs import linear_graph_auc
+from experiments.measures.linear_graphs import linear_graph_auc
 from r2et_jax.datasets import fingerprint, load, load_pairs_npz, prepared, symmetric
 from r2et_jax.datasets.pair_files import load_table
 

@@ -248,7 +248,7 @@ def _child(program, folder, notes, kill_at, memory, unprivileged) -> int:
         return ended.code or 0
     finally:
         # As at the end of a process, which os._exit would leave out.
-        from experiments.common import locks
+        from experiments.store import locks
 
         locks.release()
     return 0

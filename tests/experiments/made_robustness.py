@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from experiments.common import comparisons
-from experiments.common import records as records_module
-from experiments.common.flags import Common
-from experiments.common.robustness_results import Results
+from experiments.console.flags import Common
+from experiments.report.results import Results
+from experiments.robustness import comparisons
+from experiments.store import records as records_module
 
 SEEDS = (0, 1, 2)
 METHODS = ("logistic", "vanilla", "wd", "sp", "r2et", "wd+r2et_nh", "rat")

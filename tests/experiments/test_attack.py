@@ -9,10 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.common import cli, evaluation, protocol, records, trained
+from experiments.console import cli
+from experiments.measures import evaluation
+from experiments.models import trained
+from experiments.problems import presets
+from experiments.store import records
 from r2et_jax import datasets, metrics, models, saved
 
-TINY = protocol.PRESETS["smoke"]._replace(
+TINY = presets.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 ARGUMENTS = "--preset=smoke", "--noprogress", "--attacks=er_surrogate,random"
@@ -21,13 +25,14 @@ DATASET = datasets.breast_cancer()
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 
 def imported(name):
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module(f"experiments.{name}"))
+    module = importlib.import_module(f"experiments.{name}.experiment")
+    return importlib.reload(module)
 
 
 def call(binary, *arguments):

@@ -6,17 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from experiments.common import (
-    candidates,
-    case_study_examples,
-    case_study_report,
-    cli,
-    exhibit,
-    pair_protocol,
-    problems,
-    protocol,
-    records,
-)
+from experiments.case_study import measure as case_study_examples
+from experiments.case_study import report as case_study_report
+from experiments.console import cli
+from experiments.models import candidates
+from experiments.problems import pair_presets, presets, registry
+from experiments.report import exhibit
+from experiments.store import records
 from r2et_jax import datasets, metrics
 
 # Networks of three kinds of data are compiled and trained.
@@ -34,9 +30,9 @@ DATASETS = ("digits", "planted", "breast_cancer")
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("image", "graph"):
-            patch.setitem(pair_protocol._CHANGES, ("smoke", kind), TINY)
+            patch.setitem(pair_presets._CHANGES, ("smoke", kind), TINY)
         patch.setitem(
-            protocol.PRESETS, "smoke", protocol.PRESETS["smoke"]._replace(**TINY)
+            presets.PRESETS, "smoke", presets.PRESETS["smoke"]._replace(**TINY)
         )
         # Compiles in a fraction of the time.
         patch.setattr(candidates, "_ATTACK", "random")
@@ -47,7 +43,9 @@ def tiny():
 @pytest.fixture(scope="module")
 def experiment(tiny):
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.case_study"))
+    return importlib.reload(
+        importlib.import_module("experiments.case_study.experiment")
+    )
 
 
 def call(experiment, folder, *arguments):
@@ -147,7 +145,7 @@ def test_budgets_and_sizes_are_those_of_each_kind_of_data(finished):
     flags = json.loads((folder / "config.json").read_text())["flags"]
     norms = {"digits": "l2", "planted": "linf", "breast_cancer": "l2"}
     for dataset, norm in norms.items():
-        own = problems.problem(datasets.load(dataset))
+        own = registry.problem(datasets.load(dataset))
         epsilon = max(own.epsilon["smoke"]) if own.epsilon else 1.0
         k = own.k or 8
         own = {"k": [k], "epsilon": [epsilon], "seeds": [3, 0]}

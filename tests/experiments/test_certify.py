@@ -7,10 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.common import certify_report, cli, exhibit, protocol, records
+from experiments.certify import report as certify_report
+from experiments.console import cli
+from experiments.problems import presets
+from experiments.report import exhibit
+from experiments.store import records
 from r2et_jax import models, threat
 
-TINY = protocol.PRESETS["smoke"]._replace(
+TINY = presets.PRESETS["smoke"]._replace(
     pretrain_epochs=4,
     epochs=2,
     eval_every=1,
@@ -24,10 +28,11 @@ BUDGETS = (0.05, 0.5)
 
 @pytest.fixture
 def experiment(monkeypatch):
-    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.certify"))
+    module = importlib.import_module("experiments.certify.experiment")
+    return importlib.reload(module)
 
 
 def call(experiment, folder, *arguments):

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.common import claims_estimators, problems
+from experiments.evidence import estimators as claims_estimators
+from experiments.problems import registry
 from r2et_jax import curvature, datasets, score
 
 
 def measured(name):
-    problem = problems.problem(datasets.load(name))
+    problem = registry.problem(datasets.load(name))
     model = problem.model("vanilla")
     params = jax.jit(model.init)(jax.random.key(0), problem.sample)
     return claims_estimators.errors(problem, model, params, num_inputs=2)
@@ -42,7 +43,7 @@ def test_graphs_have_estimates_with_their_spread():
 
 
 def test_absent_edges_have_no_curvature():
-    problem = problems.problem(datasets.load("planted"))
+    problem = registry.problem(datasets.load("planted"))
     model = problem.model("vanilla")
     params = jax.jit(model.init)(jax.random.key(0), problem.sample)
     (x, (partner, graphs)), _ = problem.training(2)
@@ -63,6 +64,6 @@ def test_absent_edges_have_no_curvature():
 
 
 def test_tables_are_refused():
-    problem = problems.problem(datasets.load("breast_cancer"))
+    problem = registry.problem(datasets.load("breast_cancer"))
     with pytest.raises(ValueError, match="breast_cancer holds no pairs"):
         claims_estimators.errors(problem, problem.model("vanilla"), None)

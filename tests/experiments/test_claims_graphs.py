@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.common import claims_graphs
+from experiments.evidence import graphs as claims_graphs
 
 
 def test_both_forms_have_the_same_gradient():

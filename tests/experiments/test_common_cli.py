@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import experiments
-from experiments.common import cli, progress
+from experiments.console import cli, progress
 
 CHECKOUT = Path(cli.__file__).parents[2]
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from absl import flags as absl_flags
 
-from experiments.common import flags
+from experiments.console import flags
 
 DEFAULTS = {
     "datasets": {"smoke": "breast_cancer", "standard": "adult", "paper": "adult,bank"},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.common import jobs
+from experiments.reproduce import jobs
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -90,7 +90,7 @@ def test_the_last_line_of_a_progress_bar_is_what_it_showed_last(tmp_path):
 PARENT = """
 import sys
 from pathlib import Path
-from experiments.common import jobs
+from experiments.reproduce import jobs
 code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
 log = Path(sys.argv[1])
 job = jobs.Job("long", (sys.executable, "-c", code), log, 1.0)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments.common import cli, locks, output
+from experiments.console import cli
+from experiments.store import locks, output
 
 CHECKOUT = Path(locks.__file__).parents[2]
 OTHER = """
 import sys, time
 from pathlib import Path
-from experiments.common import locks
+from experiments.store import locks
 try:
     locks.hold(Path(sys.argv[1]))
 except ValueError as error:

@@ -4,7 +4,7 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
-from experiments.common import locks, output
+from experiments.store import locks, output
 
 CONFIG = dict(datasets=("adult",), k=(8,), epsilon=(0.1, 1.0), output_dir="a", steps=3)
 

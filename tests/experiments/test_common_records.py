@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.common.records import REQUIRED, RecordStore, number, select
+from experiments.store.records import REQUIRED, RecordStore, number, select
 
 
 def record(**fields):

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from experiments.common import exhibit, parts, runs
+from experiments.loop import parts, runs
+from experiments.report import exhibit
 
 
 def record(seed, fold, value):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments.common.tables import (
+from experiments.report.tables import (
     ColumnSpec,
     pivot,
     to_csv,

@@ -8,19 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.common import (
-    claims_constrained,
-    cli,
-    constrained,
-    constrained_report,
-    protocol,
-)
-from experiments.common.records import REQUIRED, RecordStore
+from experiments.console import cli
+from experiments.constrained_attack import claims as claims_constrained
+from experiments.constrained_attack import measure as constrained
+from experiments.constrained_attack import report as constrained_report
+from experiments.problems import presets
+from experiments.store.records import REQUIRED, RecordStore
 from r2et_jax import models
 
 K, NUM_FEATURES = 3, 10
 NUM_INPUTS = 12
-TINY = protocol.PRESETS["smoke"]._replace(
+TINY = presets.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=NUM_INPUTS
 )
 
@@ -98,13 +96,15 @@ def test_the_claim_is_measured_on_the_same_inputs(monkeypatch):
 @pytest.fixture(scope="module")
 def binary():
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.constrained_attack"))
+    return importlib.reload(
+        importlib.import_module("experiments.constrained_attack.experiment")
+    )
 
 
 @pytest.fixture
 def run(binary, monkeypatch, tmp_path):
     """Run the experiment in this process on a protocol of seconds: run(*arguments)."""
-    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
     def call(*arguments):

@@ -8,19 +8,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.common import (
-    claims,
-    claims_convergence,
-    cli,
-    convergence,
-    exhibit,
-    protocol,
-    records,
-)
+from experiments.console import cli
+from experiments.convergence import claims as claims_convergence
+from experiments.evidence import claims
+from experiments.measures import convergence
+from experiments.problems import presets
+from experiments.report import exhibit
+from experiments.store import records
 from r2et_jax import attacks
 from r2et_jax.attacks.multiobjective import ARMIJO, GAP_SHARE
 
-TINY = protocol.PRESETS["smoke"]._replace(
+TINY = presets.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 EFFORT = convergence.Effort(5, 12, 12)
@@ -97,11 +95,13 @@ def test_dependence_keeps_censored_inputs_apart():
 
 @pytest.fixture
 def experiment(monkeypatch):
-    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.setitem(convergence.EFFORTS, "smoke", EFFORT)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.convergence"))
+    return importlib.reload(
+        importlib.import_module("experiments.convergence.experiment")
+    )
 
 
 def call(experiment, folder, *arguments):

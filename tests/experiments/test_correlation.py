@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.common import (
-    cli,
-    correlation_report,
-    exhibit,
-    protocol,
-    records,
-    thickness,
-)
-from experiments.common.problems import problem
+from experiments.console import cli
+from experiments.correlation import report as correlation_report
+from experiments.measures import thickness
+from experiments.problems import presets
+from experiments.problems.registry import problem
+from experiments.report import exhibit
+from experiments.store import records
 from r2et_jax import datasets, models, ranking, score
 
-TINY = protocol.PRESETS["smoke"]._replace(
+TINY = presets.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 EFFORT = thickness.Effort(9, 3, 3)
@@ -28,11 +26,13 @@ K = 8
 
 @pytest.fixture
 def experiment(monkeypatch):
-    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), EFFORT)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.correlation"))
+    return importlib.reload(
+        importlib.import_module("experiments.correlation.experiment")
+    )
 
 
 def call(experiment, folder, *arguments):

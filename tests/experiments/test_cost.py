@@ -8,21 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import cost
-from experiments.common import (
-    cli,
-    cost_floors,
-    cost_image_parts,
-    cost_images,
-    costs,
-    exhibit,
-)
-from experiments.common.cost_parts import (
-    SIZES,
-    Setting,
-    training_floor,
-    training_flops,
-)
+from experiments.console import cli
+from experiments.cost import experiment as cost
+from experiments.cost import floors as cost_floors
+from experiments.cost import image_parts as cost_image_parts
+from experiments.cost.parts import SIZES, Setting, training_floor, training_flops
+from experiments.measures import costs
+from experiments.measures import image_costs as cost_images
+from experiments.report import exhibit
 from r2et_jax import attacks, datasets, models, objectives
 from r2et_jax.threat import threat_model
 
@@ -47,7 +40,7 @@ def test_the_attack_in_pytorch_agrees(adult_like, form):
     pytest.importorskip("torch")
     import torch
 
-    from experiments.common import torch_reference
+    from experiments.cost import torch_reference
 
     model, params, x, _ = adult_like
     # Trained-like scale, so that the sigmoid bends and the surface has kinks nearby.
@@ -80,7 +73,7 @@ def test_the_attack_on_images_in_pytorch_agrees(dataset, options, tmp_path):
     pytest.importorskip("torch")
     import torch
 
-    from experiments.common import cost_torch_images
+    from experiments.cost import torch_images as cost_torch_images
 
     subject = costs.image_subject(dataset, data_dir=tmp_path, num=3, seed=0, **options)
     attack = costs.protocol(subject, "er", k=K).attack

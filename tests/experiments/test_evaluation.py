@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.common import evaluation, problems
-from experiments.common.sizes import top_sets
+from experiments.measures import evaluation
+from experiments.problems import registry
+from experiments.problems.sizes import top_sets
 from r2et_jax import datasets, metrics, models
 
 K = 4
@@ -62,7 +63,7 @@ def test_same_and_the_corrected_precision_by_all_pairs(table):
 
 
 def test_pairs_count_by_the_input_that_is_explained():
-    found = problems.problem(datasets.load("planted"))
+    found = registry.problem(datasets.load("planted"))
     model = found.model("vanilla")
     x = np.asarray(found.inputs("test", 8).x)
     params = model.init(jax.random.key(0), found.sample)

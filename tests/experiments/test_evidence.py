@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments.common import claims, claims_curvature
+from experiments.evidence import claims
+from experiments.evidence import curvature as claims_curvature
 from r2et_jax.objectives import curvature_penalties
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +50,7 @@ def test_a_mistake_is_one_line(arguments, expected, tmp_path):
 
 def test_a_claim_that_fails_is_said_to(monkeypatch, tmp_path):
     """The verdict comes from the numbers, and goes into the exit status."""
-    from experiments import evidence
+    from experiments.evidence import experiment as evidence
 
     finding = claims.Finding("adult", "measured .5", {"value": 0.5}, False)
     monkeypatch.setitem(

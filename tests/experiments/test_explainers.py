@@ -10,18 +10,24 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.common import cli, exhibit, parts, problems, protocol, records, setup
-from experiments.common import views as views_of
+from experiments.console import cli
+from experiments.loop import parts, setup
+from experiments.problems import presets, registry
+from experiments.problems import views as views_of
+from experiments.report import exhibit
+from experiments.store import records
 from r2et_jax import datasets, models, saliency, score
 
 NUM_TEST = 8
-TINY = protocol.PRESETS["smoke"]._replace(num_test=NUM_TEST)
+TINY = presets.PRESETS["smoke"]._replace(num_test=NUM_TEST)
 
 
 @pytest.fixture(scope="module")
 def binary():
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.explainers"))
+    return importlib.reload(
+        importlib.import_module("experiments.explainers.experiment")
+    )
 
 
 def untrained(experiment, found, k, common, *, description):
@@ -37,7 +43,7 @@ def untrained(experiment, found, k, common, *, description):
 
 
 def test_a_run_records_each_explainer_and_resumes(binary, tmp_path, monkeypatch):
-    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.setitem(binary.EFFORTS, ("smoke", True), binary.Effort(20, 3, 3))
     monkeypatch.setattr(parts, "models", untrained)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
@@ -71,7 +77,7 @@ def test_a_run_records_each_explainer_and_resumes(binary, tmp_path, monkeypatch)
 
 
 def test_explainers_are_those_of_the_library(binary):
-    problem = problems.problem(datasets.load("breast_cancer"))
+    problem = registry.problem(datasets.load("breast_cancer"))
     effort = binary.Effort(5, 4, 6)
     views = binary.views(problem.view, effort)
     assert views == binary.views(problem.view, effort)  # programs are kept by them

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.common import cli, exhibit, protocol, runs
-from experiments.common import faithfulness_report as report
-from experiments.common.problems import problem
-from experiments.common.records import BOOKKEEPING, REQUIRED, RecordStore
+from experiments.console import cli
+from experiments.faithfulness import report
+from experiments.loop import runs
+from experiments.problems import presets
+from experiments.problems.registry import problem
+from experiments.report import exhibit
+from experiments.store.records import BOOKKEEPING, REQUIRED, RecordStore
 from r2et_jax import datasets, models
 
-TINY = protocol.PRESETS["smoke"]._replace(
+TINY = presets.PRESETS["smoke"]._replace(
     pretrain_epochs=4, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 METHODS = ("vanilla", "r2et_nh")
@@ -22,10 +25,12 @@ METHODS = ("vanilla", "r2et_nh")
 
 @pytest.fixture
 def experiment(monkeypatch):
-    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.faithfulness"))
+    return importlib.reload(
+        importlib.import_module("experiments.faithfulness.experiment")
+    )
 
 
 def call(experiment, folder, *arguments):

@@ -6,9 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from experiments.common import candidates, cli, exhibit, protocol, records, runs
+from experiments.console import cli
+from experiments.loop import runs
+from experiments.models import candidates
+from experiments.problems import presets
+from experiments.report import exhibit
+from experiments.store import records
 
-TINY = protocol.PRESETS["smoke"]._replace(
+TINY = presets.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=1, eval_every=1, num_valid=10, num_test=12
 )
 
@@ -16,12 +21,14 @@ TINY = protocol.PRESETS["smoke"]._replace(
 @pytest.fixture(scope="module")
 def binary():
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.gradient_profile"))
+    return importlib.reload(
+        importlib.import_module("experiments.gradient_profile.experiment")
+    )
 
 
 @pytest.fixture
 def run(binary, monkeypatch, tmp_path):
-    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     # Compiles in a fraction of the time.
     monkeypatch.setattr(candidates, "_ATTACK", "random")
     monkeypatch.delenv("R2ET_DEBUG", raising=False)

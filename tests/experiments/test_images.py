@@ -12,10 +12,13 @@ from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
 from data_prep import images
-from experiments.common import candidates, cli, fitting, pair_protocol, records
-from experiments.common.evaluation import Evaluator
-from experiments.common.image_problem import ImageProblem
-from experiments.common.problems import problem
+from experiments.console import cli
+from experiments.measures.evaluation import Evaluator
+from experiments.models import candidates, fitting
+from experiments.problems import pair_presets
+from experiments.problems.images import ImageProblem
+from experiments.problems.registry import problem
+from experiments.store import records
 from r2et_jax import datasets, saliency, score
 
 SIDE, CLASSES, K = 8, 3, 8
@@ -63,7 +66,9 @@ def found(data_dir):
 
 def call(name, data_dir, folder, *arguments):
     # Anew, since the common flags belong to the experiment imported last.
-    experiment = importlib.reload(importlib.import_module(f"experiments.{name}"))
+    experiment = importlib.reload(
+        importlib.import_module(f"experiments.{name}.experiment")
+    )
     folders = f"--data_dir={data_dir}", f"--models_dir={folder / 'models'}"
     common = "--preset=smoke", "--noprogress", f"--output_dir={folder / name}"
     cli.call(experiment, *common, *folders, *arguments)
@@ -72,7 +77,7 @@ def call(name, data_dir, folder, *arguments):
 @pytest.fixture(scope="module")
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(pair_protocol._CHANGES, ("smoke", "single"), TINY)
+        patch.setitem(pair_presets._CHANGES, ("smoke", "single"), TINY)
         # Compiles in a fraction of the time; er_surrogate is measured below.
         patch.setattr(candidates, "_ATTACK", "random")
         patch.delenv("R2ET_DEBUG", raising=False)
@@ -320,7 +325,7 @@ def test_defaults_have_no_closed_forms_and_no_linear_part(found):
 
 def test_weights_are_those_of_images_with_as_many_features():
     single, pairs = (
-        pair_protocol.protocol("standard", kind, 784) for kind in ("single", "image")
+        pair_presets.protocol("standard", kind, 784) for kind in ("single", "image")
     )
     assert (single.grid, single.paired) == (pairs.grid, pairs.paired)
     assert single.max_models == 2

@@ -6,18 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.common import (
-    case_study_examples,
-    case_study_report,
-    certify_report,
-    claims_constrained,
-    claims_convergence,
-    claims_cost,
-    constrained,
-    records,
-    robustness_claims,
-    runs,
-)
+from experiments.case_study import measure as case_study_examples
+from experiments.case_study import report as case_study_report
+from experiments.certify import report as certify_report
+from experiments.constrained_attack import claims as claims_constrained
+from experiments.constrained_attack import measure as constrained
+from experiments.convergence import claims as claims_convergence
+from experiments.cost import claims as claims_cost
+from experiments.loop import runs
+from experiments.robustness import claims as robustness_claims
+from experiments.store import records
 
 SEEDS = (0, 1, 2)
 NOISE = np.array([-0.01, 0.0, 0.01])

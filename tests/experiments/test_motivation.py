@@ -8,18 +8,24 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.common import cli, exhibit, parts, protocol, records, setup
+from experiments.console import cli
+from experiments.loop import parts, setup
+from experiments.problems import presets
+from experiments.report import exhibit
+from experiments.store import records
 from r2et_jax import models
 
 METHODS, SEEDS = ("vanilla", "r2et"), (0, 3)
 NUM_TEST = 9
-TINY = protocol.PRESETS["smoke"]._replace(num_test=NUM_TEST)
+TINY = presets.PRESETS["smoke"]._replace(num_test=NUM_TEST)
 
 
 @pytest.fixture(scope="module")
 def binary():
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.motivation"))
+    return importlib.reload(
+        importlib.import_module("experiments.motivation.experiment")
+    )
 
 
 def untrained(experiment, found, k, common, *, description):
@@ -50,7 +56,7 @@ def finished(tmp_path_factory, binary):
         cli.call(binary, *fixed, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(protocol.PRESETS, "smoke", TINY)
+        patch.setitem(presets.PRESETS, "smoke", TINY)
         patch.setattr(parts, "models", untrained)
         patch.delenv("R2ET_DEBUG", raising=False)
         measure = binary.measure

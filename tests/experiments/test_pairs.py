@@ -10,17 +10,12 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from experiments.common import (
-    candidates,
-    cli,
-    fitting,
-    pair_problem,
-    pair_protocol,
-    parts,
-    problems,
-    records,
-    views,
-)
+from experiments.console import cli
+from experiments.loop import parts
+from experiments.models import candidates, fitting
+from experiments.problems import pair_presets, registry, views
+from experiments.problems import pairs as pair_problem
+from experiments.store import records
 from r2et_jax import datasets, models, objectives, saliency, score, threat
 
 TINY = {
@@ -36,7 +31,9 @@ ARGUMENTS = (
 @pytest.fixture(scope="module")
 def robustness():
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.robustness"))
+    return importlib.reload(
+        importlib.import_module("experiments.robustness.experiment")
+    )
 
 
 def call(robustness, folder, *arguments):
@@ -46,12 +43,12 @@ def call(robustness, folder, *arguments):
 
 @pytest.fixture(scope="module")
 def planted():
-    return problems.problem(datasets.load("planted"))
+    return registry.problem(datasets.load("planted"))
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return problems.problem(datasets.load("digits"))
+    return registry.problem(datasets.load("digits"))
 
 
 def test_nodes_without_edges_are_left_out_under_attack_alone():
@@ -73,7 +70,7 @@ def finished(tmp_path_factory, robustness):
     """The folder of a run of two kinds of pairs."""
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("image", "graph"):
-            patch.setitem(pair_protocol._CHANGES, ("smoke", kind), TINY)
+            patch.setitem(pair_presets._CHANGES, ("smoke", kind), TINY)
         # Compiles in a fraction of the time; er_surrogate is measured below.
         patch.setattr(candidates, "_ATTACK", "random")
         patch.delenv("R2ET_DEBUG", raising=False)
@@ -137,7 +134,7 @@ def test_a_second_run_changes_nothing(finished, robustness, monkeypatch):
         raise AssertionError("trained again")
 
     for kind in ("image", "graph"):
-        monkeypatch.setitem(pair_protocol._CHANGES, ("smoke", kind), TINY)
+        monkeypatch.setitem(pair_presets._CHANGES, ("smoke", kind), TINY)
     monkeypatch.setattr(fitting.Fitter, "_fit_network", train)
     before = (finished / "records.jsonl").read_bytes()
     call(robustness, finished)
@@ -223,7 +220,7 @@ def test_attacks_stay_among_legal_inputs_and_absent_edges_stay_absent(planted, d
     assert budget.norm == "l2" and float(budget.upper[0]) == 1
     assert planted.budget(0.02).absent == "free"
     dataset = planted.dataset._replace(meta={**planted.dataset.meta, "sparse": True})
-    budget = problems.problem(dataset).budget(0.02)
+    budget = registry.problem(dataset).budget(0.02)
     assert (budget.norm, budget.absent) == ("linf", "frozen")
 
 
@@ -235,7 +232,7 @@ def test_whether_absent_edges_may_appear_is_a_choice(planted, digits, robustness
     }
     meta = {**planted.dataset.meta, "sparse": True}
     sparse = planted.dataset._replace(meta=meta, **splits)
-    kept, free = problems.problem(sparse), problems.problem(sparse, absent="free")
+    kept, free = registry.problem(sparse), registry.problem(sparse, absent="free")
     assert kept.model("vanilla").encoder.max_connected == 4
     assert free.model("vanilla").encoder.max_connected is None
     # A model that was trained to leave nodes out, where new edges may join them.
@@ -248,10 +245,10 @@ def test_whether_absent_edges_may_appear_is_a_choice(planted, digits, robustness
     # Models of another rule are chosen under another attack: they stand apart.
     assert "absent" not in kept.config("wd")
     assert free.config("wd")["absent"] == "free"
-    assert problems.problem(planted.dataset, absent="free").config("wd") == (
+    assert registry.problem(planted.dataset, absent="free").config("wd") == (
         planted.config("wd")
     )
-    assert problems.problem(digits.dataset, absent="frozen").budget(0.1).absent == (
+    assert registry.problem(digits.dataset, absent="frozen").budget(0.1).absent == (
         "free"
     )
     del robustness  # defines the flags
@@ -259,7 +256,7 @@ def test_whether_absent_edges_may_appear_is_a_choice(planted, digits, robustness
         assert parts.of_graphs() == {"absent": "free"}
     assert parts.of_graphs() == {}
     with pytest.raises(ValueError, match="absent edges"):
-        problems.problem(planted.dataset, absent="never")
+        registry.problem(planted.dataset, absent="never")
 
 
 def test_folds_have_models_of_their_own(tmp_path):
@@ -267,7 +264,7 @@ def test_folds_have_models_of_their_own(tmp_path):
         fitting.Fitter(
             datasets.load("planted", fold=fold),
             seeds=(0,),
-            protocol=pair_protocol.protocol("smoke", "graph", 435),
+            protocol=pair_presets.protocol("smoke", "graph", 435),
             k=50,
             models_dir=tmp_path,
             progress=False,
@@ -280,7 +277,7 @@ def test_folds_have_models_of_their_own(tmp_path):
 
 
 def test_weights_of_mean_gaps_grow_with_the_number_of_features():
-    small, large = (pair_protocol.protocol("standard", "image", n) for n in (64, 784))
+    small, large = (pair_presets.protocol("standard", "image", n) for n in (64, 784))
     ratio = np.divide(large.grid["gap"], small.grid["gap"])
     np.testing.assert_allclose(ratio, 784 / 64, rtol=0.05)
     assert small.grid["curvature"] == large.grid["curvature"]

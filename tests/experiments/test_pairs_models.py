@@ -8,16 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.common import (
-    candidates,
-    cli,
-    evaluation,
-    fitting,
-    pair_protocol,
-    problems,
-    records,
-    trained,
-)
+from experiments.console import cli
+from experiments.measures import evaluation
+from experiments.models import candidates, fitting, trained
+from experiments.problems import pair_presets, registry
+from experiments.store import records
 from r2et_jax import datasets, metrics, models, saved
 
 # Networks of three kinds of data are compiled and trained.
@@ -37,7 +32,7 @@ SAVED = {
 
 def call(name, *arguments):
     # Anew, since the common flags belong to the experiment imported last.
-    binary = importlib.reload(importlib.import_module(f"experiments.{name}"))
+    binary = importlib.reload(importlib.import_module(f"experiments.{name}.experiment"))
     cli.call(binary, *ALWAYS, *arguments)
 
 
@@ -45,7 +40,7 @@ def call(name, *arguments):
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("image", "graph"):
-            patch.setitem(pair_protocol._CHANGES, ("smoke", kind), TINY)
+            patch.setitem(pair_presets._CHANGES, ("smoke", kind), TINY)
         # Compiles in a fraction of the time.
         patch.setattr(candidates, "_ATTACK", "random")
         patch.delenv("R2ET_DEBUG", raising=False)
@@ -82,7 +77,7 @@ def test_a_saved_model_of_pairs_is_told_by_its_folder(root, dataset):
     fold = int(dataset == "planted")
     data = datasets.load(dataset, fold=fold)
     assert isinstance(model, models.Siamese)
-    assert model == problems.problem(data).model("wd")
+    assert model == registry.problem(data).model("wd")
     assert (told["k"], told["fold"], told["norm"]) == (k, fold, norm)
     assert told["data_sha256"] == datasets.fingerprint(data)
     assert told["split_sizes"]["test"] == len(data.test.first)
@@ -199,7 +194,7 @@ def test_the_classifier_of_single_inputs_is_fitted_to_their_embeddings(root):
 
     name = SAVED["digits"][0]
     model, params, _ = saved.load(root / "train" / "models" / name)
-    found = problems.problem(datasets.load("digits"))
+    found = registry.problem(datasets.load("digits"))
     fitted, own = trained.with_classifier(found, model, params)
     assert fitted == model  # two classes: one logit
     train, test = found.dataset.train, found.dataset.test

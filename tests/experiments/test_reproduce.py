@@ -12,9 +12,11 @@ from absl.testing import flagsaver
 from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments import reproduce
-from experiments.common import cli, exhibit, report_page
-from experiments.common.exhibit import Claim
+from experiments.console import cli
+from experiments.report import exhibit
+from experiments.report.exhibit import Claim
+from experiments.reproduce import experiment as reproduce
+from experiments.reproduce import page as report_page
 from r2et_jax import datasets
 
 

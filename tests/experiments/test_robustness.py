@@ -11,16 +11,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.common import (
-    candidates,
-    cli,
-    evaluation,
-    exhibit,
-    fitting,
-    protocol,
-    records,
-    setup,
-)
+from experiments.console import cli
+from experiments.loop import setup
+from experiments.measures import evaluation
+from experiments.models import candidates, fitting
+from experiments.problems import presets
+from experiments.report import exhibit
+from experiments.store import records
 from r2et_jax import datasets, models, training
 from r2et_jax.attacks import registry
 
@@ -33,21 +30,23 @@ ARGUMENTS = (
     "--preset=smoke", "--noprogress", "--methods=logistic,vanilla,r2et_nh",
     "--attacks=er_surrogate", "--epsilon=0.5,1", "--seeds=0,4", "--k=8",
 )  # fmt: skip
-TINY = protocol.PRESETS["smoke"]._replace(
+TINY = presets.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 
 @pytest.fixture(scope="module")
 def robustness():
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.robustness"))
+    return importlib.reload(
+        importlib.import_module("experiments.robustness.experiment")
+    )
 
 
 def call(robustness, folder, *arguments):
@@ -74,7 +73,7 @@ def contents(folder):
 def finished(tmp_path_factory, robustness):
     """The folder of an uninterrupted run, which no test may change."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(protocol.PRESETS, "smoke", TINY)
+        patch.setitem(presets.PRESETS, "smoke", TINY)
         folder = tmp_path_factory.mktemp("finished")
         call(robustness, folder)
     return folder
@@ -131,7 +130,7 @@ def test_every_cell_was_measured_and_the_numbers_make_sense(finished):
     store = records.RecordStore(finished / "records.jsonl")
     for method in ("logistic", "vanilla", "r2et_nh"):
         for seed in (0, 4):
-            for tolerance in protocol.TOLERANCES:
+            for tolerance in presets.TOLERANCES:
                 model = {"method": method, "seed": seed, "tolerance": tolerance}
                 (auc,) = store.select(**model, metric="auc", attack="none")
                 assert 0.5 < auc["value"] <= 1 and auc["k"] == 8
@@ -139,7 +138,7 @@ def test_every_cell_was_measured_and_the_numbers_make_sense(finished):
                 assert (copies["value"], copies["n"]) == (0, 569)
                 found = store.select(**model, metric="p@k", attack="er_surrogate")
                 # The second tolerance is attacked at the largest budget alone.
-                main = tolerance == protocol.MAIN_TOLERANCE
+                main = tolerance == presets.MAIN_TOLERANCE
                 budgets = [0.5, 1.0] if main else [1.0]
                 assert [record["epsilon"] for record in found] == budgets
                 assert [record["n"] for record in found] == [12] * len(budgets)
@@ -305,9 +304,9 @@ def test_a_mistake_is_one_line_before_any_training(refused, argument, texts, tmp
 
 def test_r2et_mm_takes_no_more_pairs_than_there_are():
     for k, n in ((8, 30), (8, 16), (29, 30), (14, 16), (1, 2)):
-        k_prime = protocol.default_k_prime(k, n)
+        k_prime = presets.default_k_prime(k, n)
         assert 1 <= k_prime <= min(k, n - k)
-    assert protocol.default_k_prime(8, 30) == protocol.default_k_prime(8, 16) == 4
+    assert presets.default_k_prime(8, 30) == presets.default_k_prime(8, 16) == 4
 
 
 @pytest.mark.parametrize(

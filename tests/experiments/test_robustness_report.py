@@ -5,14 +5,12 @@ import io
 
 import pytest
 
-from experiments.common import (
-    comparisons,
-    robustness_figures,
-    robustness_notes,
-)
-from experiments.common.robustness_report import summary, write_report
-from experiments.common.robustness_results import Results
-from experiments.common.robustness_tables import cheats, markdown
+from experiments.report.results import Results
+from experiments.robustness import comparisons
+from experiments.robustness import figures as robustness_figures
+from experiments.robustness import notes as robustness_notes
+from experiments.robustness.report import summary, write_report
+from experiments.robustness.tables import cheats, markdown
 from tests.experiments.made_robustness import (
     DATASETS,
     METHODS,

@@ -4,13 +4,8 @@ import math
 
 import pytest
 
-from experiments.common import robustness_notes
-from experiments.common.robustness_results import (
-    BASELINES,
-    OURS,
-    R2ET,
-    family,
-)
+from experiments.report.results import BASELINES, OURS, R2ET, family
+from experiments.robustness import notes as robustness_notes
 from r2et_jax import metrics, objectives
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.common import kept, search
+from experiments.models import kept, search
 from r2et_jax import training
 
 BLOCK_EPOCHS = 4

@@ -7,31 +7,30 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.common import (
-    candidates,
-    cli,
-    exhibit,
-    fitting,
-    protocol,
-    records,
-    sensitivity_report,
-)
-from experiments.common.problems import problem
+from experiments.console import cli
+from experiments.models import candidates, fitting
+from experiments.problems import presets
+from experiments.problems.registry import problem
+from experiments.report import exhibit
+from experiments.sensitivity import report as sensitivity_report
+from experiments.store import records
 from r2et_jax import attacks, datasets, ranking, saliency, score, threat
 
-TINY = protocol.PRESETS["smoke"]._replace(
+TINY = presets.PRESETS["smoke"]._replace(
     pretrain_epochs=4, epochs=2, eval_every=1, num_valid=8, num_test=12
 )
 
 
 @pytest.fixture
 def experiment(monkeypatch):
-    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     # Compiles in a fraction of the time.
     monkeypatch.setattr(candidates, "_ATTACK", "random")
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.sensitivity"))
+    return importlib.reload(
+        importlib.import_module("experiments.sensitivity.experiment")
+    )
 
 
 def call(experiment, folder, *arguments):
@@ -52,20 +51,20 @@ def fitter(found, changed, folder):
 
 
 def test_one_factor_changes_at_a_time(experiment, bundled, monkeypatch):
-    monkeypatch.setitem(protocol.PRESETS, "standard", protocol.PRESETS["standard"])
+    monkeypatch.setitem(presets.PRESETS, "standard", presets.PRESETS["standard"])
     found = list(experiment.settings(bundled, "r2et_mm", 8, "standard"))
     assert {setting.factor for setting in found} == set(sensitivity_report.FACTORS)
     for factor in sensitivity_report.FACTORS:
         of = [setting for setting in found if setting.factor == factor]
         assert len(of) > 1 and sum(setting.default for setting in of) == 1
         assert len({setting.level for setting in of}) == len(of)
-    whole = protocol.PRESETS["standard"]
+    whole = presets.PRESETS["standard"]
     for setting in found:
         assert (setting.k != 8) == (setting.factor == "k" and not setting.default)
-        grid = protocol.weight_grid("r2et_mm", setting.protocol)
+        grid = presets.weight_grid("r2et_mm", setting.protocol)
         if setting.weight is None:
             assert len(grid) == 4 and set(grid) < set(
-                protocol.weight_grid("r2et_mm", whole)
+                presets.weight_grid("r2et_mm", whole)
             )
         else:
             (pair,) = grid
@@ -97,19 +96,19 @@ def test_every_k_prime_has_its_pairs(experiment, bundled, k):
 
 def test_methods_of_equal_effort_try_twelve_settings():
     """The step of est_h_fd is tuned with its weight; `at` has nothing to tune."""
-    standard = protocol.PRESETS["standard"]
-    grid = protocol.weight_grid("est_h_fd", standard)
+    standard = presets.PRESETS["standard"]
+    grid = presets.weight_grid("est_h_fd", standard)
     assert len(grid) == 12
     assert {tau for _, tau in grid} == {1e-6, 1e-4, 1e-2, 1e-1}
-    assert len(protocol.weight_grid("r2et_mm_k", standard)) == 12
-    assert protocol.weight_grid("at", standard) == [()]
+    assert len(presets.weight_grid("r2et_mm_k", standard)) == 12
+    assert presets.weight_grid("at", standard) == [()]
 
 
 def test_k_prime_is_part_of_what_names_a_model(bundled, tmp_path):
     def folder(name, **changes):
         return fitter(bundled, TINY._replace(**changes), tmp_path)._folder(name)[0]
 
-    usual = protocol.default_k_prime(4, bundled.num_features)
+    usual = presets.default_k_prime(4, bundled.num_features)
     assert folder("r2et_mm") == folder("r2et_mm", k_prime=usual)
     assert folder("r2et_mm") != folder("r2et_mm", k_prime=usual + 1)
     assert folder("r2et_mm") != folder("r2et_mm", schedule="scratch")

@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.common import candidates, evaluation, problems, sizes
+from experiments.measures import evaluation
+from experiments.models import candidates
+from experiments.problems import registry, sizes
 from r2et_jax import datasets
 
 K = 5
@@ -66,7 +68,7 @@ def sparse():
 
     splits = {name: few(getattr(whole, name)) for name in ("train", "valid", "test")}
     meta = {**whole.meta, "sparse": True}
-    return problems.problem(whole._replace(meta=meta, truth=None, **splits))
+    return registry.problem(whole._replace(meta=meta, truth=None, **splits))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def test_half_of_the_edges_at_most(sparse):
     assert sparse.top_sizes(x, K).tolist() == expected
     assert (sparse.most_k, sparse.penalty_k(K)) == (50, 3)
     for name in ("planted", "digits"):
-        found = problems.problem(datasets.load(name))
+        found = registry.problem(datasets.load(name))
         assert found.most_k == found.k == found.penalty_k(found.k)
         assert set(found.top_sizes(found.inputs("test").x, found.k)) == {found.k}
 

@@ -10,19 +10,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.common import (
-    cli,
-    exhibit,
-    protocol,
-    records,
-    stability,
-    thickness,
-    thickness_report,
-)
-from experiments.common.problems import problem
+from experiments.console import cli
+from experiments.measures import thickness
+from experiments.problems import presets
+from experiments.problems.registry import problem
+from experiments.report import exhibit
+from experiments.store import records
+from experiments.thickness import report as thickness_report
+from experiments.thickness import stability
 from r2et_jax import datasets, models, saliency, score, threat
 
-TINY = protocol.PRESETS["smoke"]._replace(
+TINY = presets.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 EFFORT = thickness.Effort(6, 4, 3)
@@ -209,13 +207,14 @@ def test_correlation_over_models_and_run_by_run():
 
 @pytest.fixture
 def experiment(monkeypatch):
-    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), EFFORT)
     monkeypatch.setitem(stability.PLANS, ("smoke", True), PLAN)
     monkeypatch.setattr(stability, "METHODS", {"vanilla": ()})
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.thickness"))
+    module = importlib.import_module("experiments.thickness.experiment")
+    return importlib.reload(module)
 
 
 def call(experiment, folder, *arguments):
@@ -285,7 +284,7 @@ def test_pairs_have_a_thickness(name):
     model = found.model("vanilla")
     params = model.init(jax.random.key(0), found.sample)
     one = SimpleNamespace(model=model, params=params)
-    module = importlib.import_module("experiments.thickness")
+    module = importlib.import_module("experiments.thickness.experiment")
     effort = thickness.Effort(3, 2, 2)
     epsilon = max(found.epsilon["smoke"])
     ask = {"k": found.k, "attack": "er_surrogate", "effort": effort}

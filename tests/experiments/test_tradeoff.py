@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import tradeoff
-from experiments.common import cli, exhibit, protocol
-from experiments.common.evaluation import Evaluator
-from experiments.common.records import BOOKKEEPING, REQUIRED, RecordStore
+from experiments.console import cli
+from experiments.measures.evaluation import Evaluator
+from experiments.problems import presets
+from experiments.report import exhibit
+from experiments.store.records import BOOKKEEPING, REQUIRED, RecordStore
+from experiments.tradeoff import experiment as tradeoff
 
-TINY = protocol.PRESETS["smoke"]._replace(
+TINY = presets.PRESETS["smoke"]._replace(
     pretrain_epochs=4, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 METHODS = ("vanilla", "r2et_nh")
@@ -116,10 +118,11 @@ def test_the_verdict(share, held):
 
 @pytest.fixture
 def experiment(monkeypatch):
-    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.tradeoff"))
+    module = importlib.import_module("experiments.tradeoff.experiment")
+    return importlib.reload(module)
 
 
 def call(experiment, folder, *arguments):

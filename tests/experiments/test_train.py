@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.common import cli, fitting, protocol, records
+from experiments.console import cli
+from experiments.models import fitting
+from experiments.problems import presets
+from experiments.store import records
 from r2et_jax import datasets, metrics, models, saved, training
 
 GAPS = (0.1, 1.0, 3.0, 10.0)
@@ -24,19 +27,15 @@ CHANGES = {
     "pretrain_epochs": 2, "epochs": 4, "eval_every": 1, "num_valid": 8,
     "num_test": 12, "grid": {"gap": GAPS, "l2": GAPS}, "pruning": ((0.25, 0.5),),
 }  # fmt: skip
-# Blocks enough for a kill among those after the pruning.
-LONG = CHANGES | {"epochs": 16}
+LONG = CHANGES | {"epochs": 16}  # for a kill among the blocks after the pruning
 ARGUMENTS = (
-    "--preset=smoke",
-    "--noprogress",
-    "--methods=logistic,r2et_nh",
-    "--seeds=0,4",
-)
+    "--preset=smoke", "--noprogress", "--methods=logistic,r2et_nh", "--seeds=0,4",
+)  # fmt: skip
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def preset(changes):
-    return protocol.PRESETS["smoke"]._replace(**changes)
+    return presets.PRESETS["smoke"]._replace(**changes)
 
 
 TINY = preset(CHANGES)
@@ -44,14 +43,14 @@ TINY = preset(CHANGES)
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(protocol.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 
 @pytest.fixture(scope="module")
 def binary():
     # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.train"))
+    return importlib.reload(importlib.import_module("experiments.train.experiment"))
 
 
 def call(binary, folder, *arguments):
@@ -69,7 +68,7 @@ def run(binary):
 def finished(tmp_path_factory, binary):
     """The folder of an uninterrupted run, which no test may change."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(protocol.PRESETS, "smoke", TINY)
+        patch.setitem(presets.PRESETS, "smoke", TINY)
         folder = tmp_path_factory.mktemp("finished")
         call(binary, folder)
     return folder
@@ -111,7 +110,7 @@ def test_every_chosen_model_is_in_a_folder_of_its_own(finished):
         f"breast_cancer-{method}-seed{seed}-tolerance{tolerance}"
         for method in ("logistic", "r2et_nh")
         for seed in (0, 4)
-        for tolerance in protocol.TOLERANCES
+        for tolerance in presets.TOLERANCES
     }
     for name in ("config.json", "table.md", "table.csv"):
         assert (finished / name).is_file()
@@ -294,18 +293,19 @@ def test_stopped_after_every_block_it_ends_with_the_same_parameters(
 
 CHILD = """
 import json, sys
-from experiments.common import cli, protocol
+from experiments.console import cli
+from experiments.problems import presets
 changes = json.loads(sys.argv.pop(1))
-protocol.PRESETS["smoke"] = protocol.PRESETS["smoke"]._replace(**changes)
-from experiments import train
-cli.run(train.main)
+protocol.PRESETS["smoke"] = presets.PRESETS["smoke"]._replace(**changes)
+from experiments.train import experiment
+cli.run(experiment.main)
 """
 
 
 def test_killed_by_the_system_it_ends_with_the_same_parameters(
     run, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(protocol.PRESETS, "smoke", preset(LONG))
+    monkeypatch.setitem(presets.PRESETS, "smoke", preset(LONG))
     arguments = "--methods=wd", "--seeds=0"
     folder = tmp_path / "killed"
     child = subprocess.Popen(

@@ -1,0 +1,239 @@
+"""Explanations of a few test inputs before and after the attack, method by method.
+
+Attacks the test inputs of the models that the robustness experiment trained (trains
+them if they are not there), chooses examples by a rule that sees neither inputs nor
+explanations, and draws them.
+
+    python -m experiments.case_study --datasets=mnist,planted
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags as absl_flags
+
+from experiments.case_study import report as case_study_report
+from experiments.case_study.measure import (
+    ALL,
+    Attacked,
+    choose,
+    example_records,
+    load_arrays,
+    save_arrays,
+    whole_records,
+)
+from experiments.console import flags, training_flags
+from experiments.console.progress import track
+from experiments.loop import parts, setup
+from experiments.measures.evaluation import STRONGEST, compiled_attack
+from experiments.models import trained
+from experiments.models.fitting import LOGISTIC
+from experiments.problems import presets
+from experiments.problems.registry import Problem
+from experiments.store.records import MEASURED
+from r2et_jax import attacks, checks, objectives
+
+FLAGS = flags.define_common(
+    "case_study",
+    defaults={
+        "datasets": {
+            "smoke": "digits,planted",
+            "standard": "mnist,hiv,planted",
+            "paper": "mnist,hiv,planted",
+        },
+        "methods": "vanilla,wd,sp,r2et",
+        "attacks": STRONGEST,
+        "k": str(presets.TABULAR_K),
+        "epsilon": "1",
+        # As of the robustness experiment: a model's seeds were trained together.
+        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
+    },
+    own=(*training_flags.NAMES, "num_examples", "tolerance", "pooling", "absent_edges"),
+)
+training_flags.define_training()
+absl_flags.DEFINE_integer(
+    "num_examples",
+    3,
+    "test inputs that are drawn, at even quantiles from .1 to .9 of the first method's "
+    "P@k",
+    allow_override=True,
+)
+absl_flags.DEFINE_float(
+    "tolerance",
+    presets.MAIN_TOLERANCE,
+    "validation AUC that the models may give up against vanilla, one of "
+    f"{', '.join(map(str, presets.TOLERANCES))}",
+    allow_override=True,
+)
+parts.define_of_pairs(folds=False)
+
+
+class Study(NamedTuple):
+    """What is drawn of one data set.
+
+    Attributes:
+      found: the data.
+      common: the flags that are meant for it.
+      cell: the fields by which the records of one method are found, but the method.
+      methods: their names, the one that orders the examples first.
+    """
+
+    found: Problem
+    common: flags.Common
+    cell: dict[str, Any]
+    methods: tuple[str, ...]
+
+
+def main(argv):
+    del argv
+    common = FLAGS.read(
+        datasets=parts.known_datasets(),
+        methods=(*objectives.NAMES, LOGISTIC),
+        attacks=attacks.NAMES,
+    )
+    count = absl_flags.FLAGS["num_examples"].value
+    checks.check_count("num_examples", count)
+    tolerance = absl_flags.FLAGS["tolerance"].value
+    checks.check_in("tolerance", tolerance, presets.TOLERANCES)
+    for name in ("attacks", "k", "epsilon"):
+        given = getattr(common, name)
+        if len(given) > 1:
+            shown = ",".join(map(str, given))
+            raise ValueError(f"--{name} takes one entry in a case study, got {shown}")
+    chosen = [
+        parts.choose_largest(found, common)
+        for found in parts.problems(common, folds=(0,))
+    ]
+    for found, _ in chosen:
+        size = len(found.dataset.test.y)
+        if count > size:
+            raise ValueError(
+                f"--num_examples={count} is too many: {found.name} has {size} test "
+                "inputs"
+            )
+    folder, store = parts.start(
+        chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
+    )
+    studies = []
+    for found, own, k in parts.in_turn(chosen):
+        study = _study(found, own, k, tolerance)
+        _attack_methods(study, folder, store)
+        _choose_examples(study, count, folder, store)
+        studies.append(study)
+    for path in case_study_report.write_report(folder, store, studies):
+        print(path)
+
+
+def _study(found: Problem, common, k: int, tolerance: float) -> Study:
+    cell = {
+        "dataset": found.name,
+        "seed": common.seeds[0],
+        "attack": common.attacks[0],
+        "epsilon": common.epsilon[0],
+        "k": k,
+        "tolerance": tolerance,
+    }
+    methods = common.methods
+    if "vanilla" in methods:
+        methods = ("vanilla", *(name for name in methods if name != "vanilla"))
+    return Study(found, common, cell, methods)
+
+
+def _attack_methods(study, folder, store):
+    """Attack all test inputs under every method, and keep what was found."""
+    found, k = study.found, study.cell["k"]
+    fitter = setup.fitter(found, k, study.common)
+    tolerance = presets.TOLERANCES.index(study.cell["tolerance"])
+    for method in track(
+        study.methods,
+        description=f"{found.name} case study",
+        show=study.common.progress,
+    ):
+        cell = {**study.cell, "method": method}
+        if store.has(**cell, example=ALL):
+            continue
+        fitted = fitter.fit(method)
+        model, params = fitted.at(0, tolerance)
+        attacked = _attack(found, model, params, cell, fitter.protocol)
+        save_arrays(folder, cell, attacked)
+        fields = setup.model_fields(
+            FLAGS.experiment,
+            found,
+            model,
+            method=method,
+            seed=cell["seed"],
+            k=k,
+            tolerance=cell["tolerance"],
+            schedule=fitter.protocol.schedule,
+        )
+        fields |= cell | {"example": ALL, "input": None}
+        choice = fitted.choices[0][tolerance]
+        store.append(
+            [
+                *whole_records(fields, attacked, found.dataset),
+                *trained.choice_records(fields, choice),
+            ]
+        )
+
+
+def _attack(found, model, params, cell, settings) -> Attacked:
+    # The inputs and the key of the robustness experiment: its numbers are these.
+    inputs = found.inputs("test", settings.num_test)
+    run = compiled_attack(
+        model,
+        cell["attack"],
+        cell["k"],
+        found.view,
+        budget=settings.strongest_budget,
+    )
+    result = run(
+        params,
+        inputs.x,
+        found.budget(cell["epsilon"]),
+        key=jax.random.key(0),
+        context=found.view.context(model, params, inputs.partner),
+    )
+    return Attacked(
+        x=np.asarray(inputs.x),
+        y=np.asarray(inputs.y),
+        perturbed=np.asarray(result.best.perturbed),
+        precision=np.asarray(result.best.precision),
+        clean_map=np.asarray(result.clean_map),
+        best_map=np.asarray(result.best_map),
+        clean_logits=np.asarray(result.clean_logits),
+        best_logits=np.asarray(result.best_logits),
+    )
+
+
+def _choose_examples(study, count, folder, store):
+    """Record the chosen inputs, the same ones under every method."""
+    cells = [{**study.cell, "method": method} for method in study.methods]
+    if all(store.has(**cell, example=1) for cell in cells):
+        return
+    found = [load_arrays(folder, cell) for cell in cells]
+    examples = choose(
+        np.stack([one.correct for one in found]),
+        np.stack([one.precision for one in found]),
+        count,
+    )
+    for cell, attacked in zip(cells, found, strict=True):
+        if store.has(**cell, example=1):
+            continue
+        whole = store.select(**cell, example=ALL, metric="p@k")[0]
+        shared = {
+            name: value
+            for name, value in whole.items()
+            if name not in ("metric", *MEASURED)
+        }
+        store.append(
+            [
+                record
+                for one in examples
+                for record in example_records(
+                    shared, one, attacked, study.found.dataset
+                )
+            ]
+        )

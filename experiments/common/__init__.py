@@ -1,1 +1,0 @@
-"""What all experiments share: flags, output directory, records, tables, progress."""

@@ -1,0 +1,216 @@
+"""Constrained attacks: P@k against sensitivity, five weightings × learning rates.
+
+A constrained attack lowers the overlap of the top-k features while it keeps the
+predicted class. Every model is attacked by every weighting of the two objectives;
+P@k and sensitivity (the share of inputs whose predicted class changed) are those of
+one and the same perturbed input.
+
+Of pairs of images or graphs the Siamese network's prediction should stay, and the class
+of each single input; the partner is not moved, so that its class stays by itself, and
+its part of the constraint is 0 and left out. Sensitivity is the share of inputs of
+which any of the predictions changed. The classifier of single inputs, at which training
+on pairs never looks, is fitted to the embeddings of the training inputs before the
+attacks. k and seeds are by default the data set's own, ε the largest of its budgets.
+
+    python -m experiments.constrained_attack --datasets=adult,bank,compas
+    python -m experiments.constrained_attack --datasets=mnist
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from absl import flags as absl_flags
+
+from experiments.console import flags
+from experiments.constrained_attack import claims as claims_constrained
+from experiments.constrained_attack import measure as constrained
+from experiments.constrained_attack import report as constrained_report
+from experiments.loop import parts, runs
+from experiments.measures.numbers import measured, summary
+from experiments.models import trained
+from experiments.models.fitting import LOGISTIC
+from experiments.problems import presets
+from r2et_jax import checks, datasets, objectives
+from r2et_jax.attacks.constrained import WEIGHTINGS
+
+ATTACK = "constrained"
+FLAGS = flags.define_common(
+    "constrained_attack",
+    defaults={
+        "datasets": {
+            "smoke": "breast_cancer",
+            "standard": "adult,bank,compas",
+            "paper": "adult,bank,compas",
+        },
+        "methods": "vanilla",
+        "attacks": ATTACK,
+        "k": str(presets.TABULAR_K),
+        "epsilon": "1",
+        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
+    },
+    own=parts.OF_PAIRS,
+)
+parts.define_of_pairs()
+_LISTS = {
+    "weightings": (
+        "rules for the weights of the objectives",
+        ",".join(WEIGHTINGS),
+    ),
+    "learning_rates": (
+        "learning rates of the weights, for gda and hedge",
+        {"smoke": ".1,1", "standard": ".01,.1,1", "paper": ".003,.01,.03,.1,.3,1"},
+    ),
+    "ranking_weights": (
+        "weights of the ranking objective, for fixed weights",
+        {
+            "smoke": ".5,.9",
+            "standard": ".1,.3,.5,.7,.9",
+            "paper": ".05,.1,.3,.5,.7,.9,.95",
+        },
+    ),
+}
+for _name, (_meaning, _default) in _LISTS.items():
+    _shown = _default if isinstance(_default, str) else "by preset"
+    absl_flags.DEFINE_list(
+        _name,
+        None,
+        f"{_meaning}, comma-separated (default: {_shown})",
+        allow_override=True,
+    )
+
+
+def main(argv):
+    del argv
+    common = FLAGS.read(
+        datasets=[
+            name
+            for name in parts.known_datasets()
+            if name not in datasets.names("images")
+        ],
+        methods=(*objectives.NAMES, LOGISTIC),
+        attacks=(ATTACK,),
+    )
+    given = {name: _given(name, common.preset) for name in _LISTS}
+    variants = _variants(given)
+    common = common._replace(config={**common.config, **given})
+    chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
+    folder, store = parts.start(
+        chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
+    )
+    for found, own, k in parts.in_turn(chosen):
+        _measure_dataset(found, k, own, variants, store)
+    runs.finish(
+        folder,
+        store,
+        chosen,
+        parts.LARGEST,
+        constrained_report.write_report,
+        title="P@k against the predictions that an attack changes",
+        questions=claims_constrained.QUESTIONS,
+        figures={
+            "front": "P@k against sensitivity at the last iterate of every attack, "
+            "with the front."
+        },
+    )
+
+
+def _given(name: str, preset: str) -> list[str]:
+    """The entries of a list flag, or the preset's."""
+    value = absl_flags.FLAGS[name].value
+    if value is not None:
+        return value
+    return flags.by_preset(_LISTS[name][1], preset).split(",")
+
+
+def _variants(given) -> list[constrained.Variant]:
+    rates = flags.parse_floats("learning_rates", given["learning_rates"])
+    weights = flags.parse_floats("ranking_weights", given["ranking_weights"])
+    for rate in rates:
+        checks.check_positive("learning rate", rate)
+    if any(weight > 1 for weight in weights):
+        raise ValueError(f"--ranking_weights must lie in 0…1, got {max(weights)}")
+    names = flags.parse_names("weightings", given["weightings"], known=WEIGHTINGS)
+    return constrained.variants(names, rates, weights)
+
+
+def _measure_dataset(found, k, common, variants, store):
+    num_test = found.protocol(common.preset).num_test
+    for one in parts.models(FLAGS.experiment, found, k, common, description="attack"):
+        for epsilon in common.epsilon:
+            cell = {**one.fields, "attack": ATTACK, "epsilon": epsilon}
+            if not store.has(**cell):
+                store.append(
+                    _cell(cell, found, one.model, one.params, num_test, variants)
+                )
+
+
+def _cell(fields, data, model, params, num_test, variants):
+    """The records of one model at one budget, for all variants."""
+    inputs = data.inputs("test", num_test)
+    x, partner, _ = inputs
+    found, base = [], None
+    if data.view.paired:
+        model, params = trained.with_classifier(data, model, params)
+    for variant in variants:
+        trajectory = constrained.run(
+            model,
+            params,
+            x,
+            variant,
+            k=fields["k"],
+            epsilon=fields["epsilon"],
+            data=data,
+            partner=partner,
+        )
+        base = trajectory if base is None else base
+        cell = {**fields, **variant._asdict()}
+        records = _measured(trajectory, base, data.view, inputs.units)
+        found += [{**cell, **record} for record in records]
+    if data.view.paired:
+        share, n = trained.class_accuracy(data, model, params)
+        record = measured(constrained_report.ACCURACY, share, None, n)
+        found.append({**fields, **variants[0]._asdict(), **record})
+    return found
+
+
+def _measured(trajectory, base, view, units):
+    """Records of one attack; the metrics' names are those of the other experiments."""
+    norm = view.norm
+    mean = functools.partial(summary, units=units)
+    rows = np.arange(len(trajectory.precision))
+    # The first iterate is the random start, no work of the attack's.
+    precision, changed = trajectory.precision[:, 1:], trajectory.changed[:, 1:]
+    filled = np.where(np.isnan(precision), np.inf, precision)
+    best = np.argmin(filled, axis=1)
+    kept = np.min(np.where(changed, 1.0, precision), axis=1)
+    found = [
+        mean("p@k_last", precision[:, -1]),
+        mean("sensitivity_last", changed[:, -1]),
+        mean("p@k", precision[rows, best]),
+        mean("sensitivity", changed[rows, best]),
+        mean("p@k_same_class", kept),
+        mean("objective_ranking", trajectory.goal),
+        mean("objective_prediction", trajectory.scaled),
+        mean("kl", trajectory.divergence[:, -1]),
+        mean("ranking_weight_last", trajectory.ranking_weight),
+        mean("difference", constrained.difference(trajectory, base, norm=norm)),
+        mean("length", constrained.lengths(trajectory.delta, norm=norm)),
+        mean("nonfinite", trajectory.num_nonfinite),
+    ]
+    if view.paired:
+        changes, divergences = trajectory.changed_parts, trajectory.divergence_parts
+        found += [
+            mean("sensitivity_pair_last", changes[:, 0]),
+            mean("sensitivity_class_last", changes[:, 1]),
+            mean("kl_class", divergences[:, 1]),
+        ]
+    for t in range(trajectory.precision.shape[1]):
+        step = {"step": t * constrained.TRACK_EVERY}
+        for metric, values in (
+            ("p@k_trace", trajectory.precision[:, t]),
+            ("sensitivity_trace", trajectory.changed[:, t]),
+        ):
+            found.append({**mean(metric, values), **step})
+    return found

@@ -1,0 +1,6 @@
+"""`python -m experiments.convergence`: see `experiment`."""
+
+from experiments.console import cli
+from experiments.convergence import experiment
+
+cli.run(experiment.main)

@@ -1,0 +1,296 @@
+"""Tables, figures and judgements on what tells an input's resistance, from records."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from experiments.loop import runs
+from experiments.measures.thickness import ADVERSARY
+from experiments.report import tables
+from experiments.store import output, records
+from experiments.store.records import number
+from r2et_jax import plots
+
+EPOCH = "manipulation_epoch"
+# Features up to which the Hessian's norm is exact, and probes of the estimate above.
+EXACT_FEATURES = 64
+PROBES = 16
+# Quantity -> how it is told, and the kind that it belongs to.
+QUANTITIES = {
+    "hessian": ("‖H‖ of the probability", "Hessian"),
+    "bend": ("‖H‖/‖g‖ of the log-odds", "Hessian"),
+    "gap": ("gap between ranks k, k+1", "gap"),
+    "gap_mean": ("mean gap of all pairs", "gap"),
+    "uniform": ("Θ uniform", "thickness"),
+    "uniform_min": ("Θ uniform, least pair", "thickness"),
+    "gaussian": ("Θ Gaussian", "thickness"),
+    "gaussian_min": ("Θ Gaussian, least pair", "thickness"),
+    "adversarial": ("Θ adversarial", "thickness"),
+    "adversarial_min": ("Θ adversarial, least pair", "thickness"),
+}
+_DRAWN = ("hessian", "bend", "gap", "uniform", "gaussian", "adversarial")
+_LOGARITHMIC = ("hessian", "bend", "gap")
+# By which the claims are judged; the others stand beside them.
+_THICKNESS, _GAP = "uniform", "gap"
+_MAIN = "spearman_all"
+FIGURES = {
+    "inputs": "Every test input of one method's models: curvature, gap and thickness "
+    "against the iteration of the attack at which it was manipulated.",
+    "correlations": "A row for each quantity: Spearman's correlation with that "
+    "iteration, with and without the inputs that never were.",
+}
+
+
+def write_report(
+    folder: Path, store: records.RecordStore, common, *, part: str = ""
+) -> list[Path]:
+    """Write the table and two figures for each data set."""
+    (k,) = common.k
+    found = store.select(dataset=common.datasets, method=common.methods, k=k)
+    told = [
+        record for name in QUANTITIES for record in records.select(found, quantity=name)
+    ]
+    rows = "dataset", "method", "quantity"
+    table = tables.pivot(told, rows=rows, columns=_columns())
+    name = f"table_{part}" if part else "table"
+    tables.write_table(folder, table, notes=_notes(found, common), name=name)
+    written = [folder / f"{name}.{kind}" for kind in ("md", "csv")]
+    for dataset in common.datasets:
+        here = records.select(found, dataset=dataset)
+        for figure_name, figure in (
+            ("inputs", _inputs_figure(here, dataset, common)),
+            ("correlations", _dots_figure(here, dataset, common)),
+        ):
+            path = folder / f"{figure_name}_{dataset}.png"
+            output.save_figure(path, figure)
+            written.append(path)
+    return written
+
+
+def _columns():
+    return [
+        tables.ColumnSpec(title, {"metric": metric}, format="+.2f")
+        for title, metric in (
+            ("Pearson", "pearson"),
+            ("Spearman", "spearman"),
+            ("Spearman with censored", _MAIN),
+        )
+    ]
+
+
+def _notes(found, common) -> tuple[str, ...]:
+    censored = [number(r["value"]) for r in records.select(found, metric="censored")]
+    low, high = min(censored), max(censored)
+    return (
+        f"Over the test inputs of one model: the iteration of {common.attacks[0]} "
+        f"(ε = {common.epsilon[0]:g}) at which the input was manipulated, against each "
+        f"quantity. Manipulated: {_event(found)}. Pearson, Spearman: over the inputs "
+        f"that were. With censored: the others ({low:.0%} to {high:.0%} of the inputs "
+        "of a model) as if they had needed one more iteration than was tried.",
+        "hessian: ‖∇²p‖ (Frobenius), bend: ‖∇²u‖/‖∇u‖ of the log-odds u, both of the "
+        f"smooth stand-in of a network with kinks; above {EXACT_FEATURES} features "
+        f"by {PROBES} random probes. gap: between ranks k and k + 1, gap_mean: over "
+        "all pairs, of maps of unit sum. Others: thickness, the mean over the pairs; "
+        "_min: of the least pair; adversarial: toward the end of the attack "
+        f"{ADVERSARY}, another one than {common.attacks[0]}.",
+    )
+
+
+def _event(found) -> str:
+    """What makes an input manipulated."""
+    (share,) = {record["share"] for record in found}
+    if share == 1:
+        return "a top-k feature left"
+    return f"P@k fell below {share:g}"
+
+
+def _inputs_figure(found, dataset, common):
+    """All inputs of one method's models, a panel for each quantity."""
+    method, (k,) = runs.main_method(common.methods), common.k
+    here = records.select(found, method=method)
+    steps = _values(here, metric=EPOCH)
+    left = np.isfinite(steps)
+    longest = np.nanmax(steps) if left.any() else 1.0
+    spread = np.random.default_rng(0).uniform(1.06, 1.14, len(steps))
+    height = np.where(left, steps, spread * longest)
+    drawn = []
+    for quantity in _DRAWN:
+        x = _values(here, metric="quantity", quantity=quantity)
+        rho = over_runs(here, quantity)
+        points = {
+            "manipulated": (x[left], height[left]),
+            "never": (x[~left], height[~left]),
+        }
+        drawn.append(
+            plots.ScatterPanel(
+                f"Spearman {runs.shown(rho, '+.2f')}",
+                QUANTITIES[quantity][0],
+                {label: xy for label, xy in points.items() if len(xy[0])},
+                "log" if quantity in _LOGARITHMIC else "linear",
+            )
+        )
+    return plots.scatter_panels(
+        drawn,
+        ylabel=f"iterations until\n{_event(here).replace('@k', f'@{k}')}",
+        title=f"{dataset}, {method}: what tells how long an input withstands an attack",
+        muted="never",
+    )
+
+
+def _values(found, **which) -> np.ndarray:
+    """The values of all inputs, model after model."""
+    chosen = sorted(
+        records.select(found, **which), key=lambda r: (r["seed"], r["fold"])
+    )
+    return np.array([number(value) for record in chosen for value in record["values"]])
+
+
+def _dots_figure(found, dataset, common):
+    """Correlations of all quantities, means over methods, errors over runs."""
+    rows = []
+    for quantity, (label, kind) in QUANTITIES.items():
+        whole = over_runs(found, quantity)
+        without = over_runs(found, quantity, "spearman").mean
+        rows.append((label, whole.mean, whole.stderr, without, kind))
+    labels, means, stderrs, hollow, kinds = zip(*rows, strict=True)
+    return plots.dots(
+        labels,
+        means,
+        stderrs,
+        hollow=hollow,
+        groups=kinds,
+        name="all inputs",
+        hollow_name="manipulated ones",
+        xlabel=f"Spearman's ρ with the iteration until {_event(found)}",
+        title=f"{dataset}: mean of {len(common.methods)} methods",
+        size=(7.4, 3.6),
+    )
+
+
+def over_runs(found, quantity: str, metric: str = _MAIN) -> runs.Estimate:
+    """Of the mean over methods of a correlation, over runs.
+
+    A model of which too few inputs, or all alike, were manipulated has none, and is
+    counted in the texts. A seed or fold in which no method has one is left out with
+    them.
+    """
+    return runs.over_runs(_cells(found, quantity, metric))
+
+
+def _cells(found, quantity, metric, *, of=float):
+    """(seed, fold) -> mean over the methods that have a correlation."""
+    chosen: dict = {}
+    for record in records.select(found, metric=metric, quantity=quantity):
+        value = number(record["value"])
+        if math.isfinite(value):
+            chosen.setdefault((record["seed"], record["fold"]), []).append(of(value))
+    return {cell: sum(values) / len(values) for cell, values in chosen.items()}
+
+
+def _without(found, quantity, metric=_MAIN) -> str:
+    """Says how many models have no correlation."""
+    here = records.select(found, metric=metric, quantity=quantity)
+    missing = sum(not math.isfinite(number(record["value"])) for record in here)
+    return f"; {missing} of {len(here)} models have none" if missing else ""
+
+
+def thickness_tells(store, dataset: str, common):
+    """Whether the correlation with thickness is above 0."""
+    found = _chosen(store, dataset, common)
+    names = "uniform", "gaussian", "adversarial", "uniform_min"
+    kept = [number(r["value"]) for r in records.select(found, metric="censored")]
+    without = over_runs(found, _THICKNESS, "spearman")
+    text = (
+        f"{_text(found, dataset, names)}; without the {np.mean(kept):.0%} never "
+        f"manipulated, uniform {runs.shown(without, '+.2f')} (manipulated: "
+        f"{_event(found)})"
+    )
+    return runs.above(over_runs(found, _THICKNESS), 0), text
+
+
+def hessian_hardly_tells(quantity: str):
+    """`judge(store, dataset, common)`: whether a norm of the Hessian correlates less
+    than half as much in size, model by model.
+    """
+
+    def judged(store, dataset: str, common):
+        found = _chosen(store, dataset, common)
+        thick = _cells(found, _THICKNESS, _MAIN)
+        half = {cell: value / 2 for cell, value in thick.items()}
+        size = _cells(found, quantity, _MAIN, of=abs)
+        mean = runs.over_runs(size)
+        text = _text(found, dataset, (quantity, _THICKNESS))
+        text += f"; the first in size {runs.shown(mean)}"
+        return runs.above(runs.difference(half, size), 0), text
+
+    return judged
+
+
+def gap_tells_more(store, dataset: str, common):
+    """Whether the gap correlates more than thickness does, run by run."""
+    found = _chosen(store, dataset, common)
+    more = runs.difference(_cells(found, _GAP, _MAIN), _cells(found, _THICKNESS, _MAIN))
+    names = "gap", "gap_mean", _THICKNESS
+    return runs.above(more, 0), _text(found, dataset, names)
+
+
+def _chosen(store, dataset, common):
+    return store.select(dataset=dataset, method=common.methods, k=common.k)
+
+
+def _text(found, dataset, names) -> str:
+    shown = [
+        f"{QUANTITIES[name][0]} {runs.shown(over_runs(found, name), '+.2f')}"
+        for name in names
+    ]
+    return f"{dataset}: {', '.join(shown)}{_without(found, _THICKNESS)}"
+
+
+_RULE = (
+    "Spearman's correlation with the iteration at which the input was manipulated, "
+    "inputs that never were as the longest, mean over methods"
+)
+_LESS_THAN_HALF = (
+    f"{_RULE}: in size, model by model, less than half of that of Θ uniform"
+)
+QUESTIONS = (
+    runs.Question(
+        "The thicker an input's top-k set, the longer it withstands an attack.",
+        f"{_RULE}: above 0 for Θ uniform",
+        thickness_tells,
+        "A mean over all pairs and random directions says little of the weakest pair, "
+        "which leaves first.",
+        figure="correlations",
+    ),
+    runs.Question(
+        "The norm of the Hessian hardly tells it.",
+        _LESS_THAN_HALF,
+        hessian_hardly_tells("hessian"),
+        "The norm holds the scale of the gradient and the slope of the probability, "
+        "which differ between inputs as the model's confidence does.",
+        figure="correlations",
+    ),
+    runs.Question(
+        "Beyond the papers: nor does it where the norm of the gradient, and with it "
+        "their scale, is divided out.",
+        _LESS_THAN_HALF,
+        hessian_hardly_tells("bend"),
+        "Without its scale the curvature tells how fast the direction of the gradient "
+        "turns, which is what an attack needs.",
+        figure="correlations",
+        ours=True,
+    ),
+    runs.Question(
+        "Beyond the papers: the gap between ranks k and k + 1, which costs one "
+        "gradient, tells more than thickness.",
+        f"{_RULE}: larger than for Θ uniform",
+        gap_tells_more,
+        "The gap knows nothing of how fast the ranking moves around the input; "
+        "thickness does.",
+        figure="correlations",
+        ours=True,
+    ),
+)

@@ -1,0 +1,144 @@
+"""The claims on cost: counts are exact, times judged by their ranges over rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from experiments.loop import runs
+from experiments.report.exhibit import Claim
+from experiments.store import records
+
+# FLOPs of a training step with R2ET at most, in those of a vanilla one.
+MOST = 8.0
+# Exponent of the features in the FLOPs of such a step, at most.
+NEARLY_LINEAR = 1.2
+# Forms of R2ET, and what trains on attacked inputs.
+R2ET = ("r2et", "r2et_nh", "r2et_mm", "r2et_mm_nh", "r2et_anchored")
+ADVERSARIAL = "at"
+# The same attack in PyTorch by batches; written anew for speed it is only shown.
+PYTORCH = {"torch_batched": "few inputs", "torch_batched_many": "many inputs"}
+_TUNED = {"torch_tuned": "tuned PyTorch, few", "torch_tuned_many": "tuned, many"}
+_CAUSES = {
+    "small": "Penalties on pairs sort the features, and curvature needs second "
+    "derivatives; see the table for the floor of the FLOPs.",
+    "growth": "Sums over all pairs, or comparisons of all features, grow as the square "
+    "of their number.",
+    "dear": "Adversarial training takes three attack steps here; its cost grows with "
+    "them.",
+    "fast": "The machine was busy, or the chunk does not fit its cache.",
+}
+
+
+def claims(found: Sequence[records.Record]) -> list[Claim]:
+    """Those that the records can tell of; over all data sets."""
+    asked = (
+        (
+            "R2ET trains at a small multiple of vanilla's FLOPs, though it sums over "
+            "pairs of features.",
+            f"FLOPs of a step over vanilla's, at most {MOST:g}",
+            _small,
+            "small",
+            False,
+        ),
+        (
+            "Training with R2ET costs nearly linearly in the number n of features.",
+            f"exponent of n in the FLOPs of a step, at most {NEARLY_LINEAR:g}",
+            _growth,
+            "growth",
+            False,
+        ),
+        (
+            "Adversarial training is dearer than R2ET.",
+            "FLOPs of a step of at over those of r2et, above 1",
+            _dear,
+            "dear",
+            False,
+        ),
+        (
+            "Attacks here run faster than the same attacks in batched PyTorch.",
+            "sample-iterations a second of ERAttack over PyTorch's, above 1 in all "
+            "rounds",
+            _fast,
+            "fast",
+            True,
+        ),
+    )
+    return [
+        claim._replace(ours=ours)
+        for said, rule, judge, cause, ours in asked
+        if (claim := _claim(found, said, rule, judge, _CAUSES[cause]))
+    ]
+
+
+def _claim(found, said: str, rule: str, judge: Callable, cause: str) -> Claim | None:
+    names = dict.fromkeys(r["dataset"] for r in found)
+    judged = [judge(records.select(found, dataset=name), name) for name in names]
+    judged = [one for one in judged if one is not None]
+    if not judged:
+        return None
+    verdicts, texts = zip(*judged, strict=True)
+    held = runs.together(verdicts)
+    causes = {True: "", None: "The ranges over rounds hold both."}
+    return Claim(said, held, f"{rule}: {'; '.join(texts)}.", causes.get(held, cause))
+
+
+def _value(found, metric: str, **where) -> float | None:
+    values = records.select(found, metric=metric, **where)
+    return records.number(values[0]["value"]) if values else None
+
+
+def _small(found, name):
+    ratios = {m: _value(found, "flops_ratio", method=m) for m in R2ET}
+    ratios = {m: value for m, value in ratios.items() if value is not None}
+    if not ratios:
+        return None
+    shown = ", ".join(
+        f"{m} {value:.1f}{_time(found, m)}" for m, value in ratios.items()
+    )
+    return max(ratios.values()) <= MOST, f"{name} {shown}"
+
+
+def _growth(found, name):
+    known = records.select(found, metric="flops_exponent")
+    powers = {r["method"]: records.number(r["value"]) for r in known}
+    ours = [power for method, power in powers.items() if method in R2ET]
+    if not ours:
+        return None
+    shown = ", ".join(f"{m} {power:.2f}" for m, power in powers.items())
+    return max(ours) <= NEARLY_LINEAR, f"{name} {shown} ({known[0]['note']})"
+
+
+def _time(found, method: str) -> str:
+    value = _value(found, "time_ratio", method=method)
+    return "" if value is None else f" (time {value:.1f})"
+
+
+def _dear(found, name):
+    pair = [_value(found, "flops_ratio", method=m) for m in (ADVERSARIAL, "r2et")]
+    if None in pair:
+        return None
+    ratio = pair[0] / pair[1]
+    times = [_value(found, "time_ratio", method=m) for m in (ADVERSARIAL, "r2et")]
+    text = f"{name} {ratio:.2f}"
+    if None not in times:
+        text += f" (time {times[0] / times[1]:.2f})"
+    return ratio > 1, text
+
+
+def _fast(found, name):
+    judged, texts = [], []
+    for against, shown in (*PYTORCH.items(), *_TUNED.items()):
+        of = {"against": against}
+        ratios = [
+            _value(found, f"throughput_ratio{end}", **of)
+            for end in ("", "_min", "_max")
+        ]
+        if None in ratios:
+            continue
+        middle, low, high = ratios
+        texts.append(f"{shown} {middle:.2f} ({low:.2f} … {high:.2f})")
+        if against in PYTORCH:
+            judged.append(True if low > 1 else False if high < 1 else None)
+    if not judged:
+        return None
+    return runs.together(judged), f"{name} {', '.join(texts)}"

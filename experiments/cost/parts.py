@@ -1,0 +1,419 @@
+"""The parts of the experiment `cost`: each measures one data set into records."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.cost import floors as cost_floors
+from experiments.measures import costs
+from experiments.problems import presets
+from r2et_jax import attacks, datasets, models, objectives, training
+from r2et_jax.threat import threat_model
+
+TRAIN_BATCH = 256
+FLOP_BATCH = 2048
+TRIAL_STEPS = 20
+LOOP_NOTE = "has a loop of unknown length, counted as one pass: a lower bound"
+# Features of made-up inputs, and the methods whose steps are counted on them.
+WIDTHS = {"smoke": (32, 128), "standard": (32, 64, 128, 256, 512, 1024)}
+GROWING = ("vanilla", "r2et", "r2et_mm")
+# Inputs that an experiment attacks at a time, about.
+FEW_INPUTS = 1024
+
+
+class Sizes(NamedTuple):
+    """How much is timed: the rounds of alternation and the work in each."""
+
+    rounds: int
+    train_steps: int
+    attack_inputs: int
+    attack_blocks: int | None  # of track_every steps; None for the protocol's number
+    compare_inputs: int
+    compare_steps: int
+    compare_batches: tuple[int, ...]
+    loop_inputs: int
+    memory_inputs: int
+
+
+STANDARD = Sizes(9, 200, 4096, None, 16384, 200,
+                 (256, 512, 1024, 2048, 4096, 8192, 16384), 8, 100_000)  # fmt: skip
+SIZES = {
+    "smoke": Sizes(3, 20, 512, 2, 2048, 20, (512, 2048), 2, 4096),
+    "standard": STANDARD,
+    "paper": STANDARD._replace(rounds=25),
+}
+
+
+class Setting(NamedTuple):
+    """One data set with everything that its measurements share."""
+
+    dataset: str
+    data_dir: Path
+    methods: tuple[str, ...]
+    attacks: tuple[str, ...]
+    k: int
+    epsilon: float
+    seed: int
+    sizes: Sizes
+    preset: str = "standard"
+    model: str = "mlp"
+
+    def record(self, metric: str, value: float | None, n: int, **fields: Any) -> dict:
+        """A record of this setting; fields not given do not apply."""
+        return {
+            "experiment": "cost", "dataset": self.dataset, "model": self.model,
+            "method": "none", "schedule": "none", "seed": self.seed, "fold": None,
+            "attack": "none", "epsilon": None, "k": self.k, "against": "none",
+            "metric": metric, "value": value, "stderr": None, "n": n, **fields,
+        }  # fmt: skip
+
+    def spread(self, metric: str, values: np.ndarray, **fields: Any) -> list[dict]:
+        """Median, smallest and largest of the rounds, as three records."""
+        found = {"": np.median(values), "_min": values.min(), "_max": values.max()}
+        return [
+            self.record(metric + suffix, float(value), len(values), **fields)
+            for suffix, value in found.items()
+        ]
+
+    def subject(self, num_inputs: int) -> costs.Subject:
+        """The model under attack and some inputs."""
+        return costs.subject(
+            self.dataset, data_dir=self.data_dir, num_inputs=num_inputs, seed=self.seed
+        )
+
+
+class TrainingStep(NamedTuple):
+    """A method's step, and what it starts from.
+
+    It does not depend on the data beyond their width.
+
+    Attributes:
+      step: `step(state, x, y, weights, key) -> state`.
+      state: before the first step.
+      weights: of the penalties.
+      network: what the floor of the count depends on.
+    """
+
+    step: Callable[..., training.TrainState]
+    state: training.TrainState
+    weights: jax.Array
+    network: cost_floors.Network
+
+
+def training_step(name: str, num_features: int, *, k: int, seed: int) -> TrainingStep:
+    """One step of Adam on a method's objective, for the published MLP."""
+    method = objectives.method(name)
+    module = models.SkipMLP if method.skip else models.MLP
+    model = module(activation="softplus" if method.smooth else "leaky_relu")
+    params = model.init(jax.random.key(seed), jnp.zeros(num_features))
+    k_prime = presets.default_k_prime(k, num_features)
+    objective = objectives.objective(
+        name,
+        model.apply,
+        k=k,
+        k_prime=k_prime,
+        surrogate=model.surrogate(rho=presets.SURROGATE_RHO).apply,
+        layers=model.layers,
+    )
+    optimizer = training.adam(1e-3)
+    one = training.train_step(objective, optimizer)
+
+    def step(state, x, y, weights, key):
+        # In the middle of a ramp: its ends could be simplified away.
+        return one(state, x, y, weights, key=key, progress=0.25)
+
+    return TrainingStep(
+        step,
+        training.init_state(params, optimizer, key=jax.random.key(seed)),
+        jnp.full(len(objective.terms), 1e-2),
+        cost_floors.Network(
+            num_features, tuple(model.hidden), model.num_outputs, method.skip,
+            k, k_prime,
+        ),
+    )  # fmt: skip
+
+
+def training_flops(
+    name: str, x: jax.Array, y: jax.Array, *, k: int, seed: int = 0
+) -> costs.Flops:
+    """XLA's count of one training step on a batch x [B, n], y [B], compiled alone."""
+    step, state, weights, _ = training_step(name, x.shape[1], k=k, seed=seed)
+    state = state._replace(key=costs.counted_key(seed))
+    return costs.count_flops(step, state, x, y, weights, costs.counted_key(seed))
+
+
+def training_floor(
+    name: str, num_features: int, *, k: int, batch: int
+) -> cost_floors.Count:
+    """The floor of that count for one example."""
+    network = training_step(name, num_features, k=k, seed=0).network
+    number = costs.flops_per_random_number(num_features, batch=batch)
+    return cost_floors.floor(name, network._replace(number=number))
+
+
+def measure_training(setting: Setting) -> list[dict]:
+    """FLOPs of one training step of every method over vanilla's and over their floor,
+    and its time over vanilla's.
+    """
+    data = datasets.load(setting.dataset, data_dir=setting.data_dir)
+    sizes, options = setting.sizes, {"k": setting.k, "seed": setting.seed}
+    index = np.arange(sizes.train_steps * TRAIN_BATCH) % data.train.x.shape[0]
+    shape = (sizes.train_steps, TRAIN_BATCH)
+    x = jnp.asarray(data.train.x[index]).reshape(*shape, -1)
+    y = jnp.asarray(data.train.y[index]).reshape(shape)
+    keys = jax.random.split(jax.random.key(setting.seed), sizes.train_steps)
+    flops, floors, runs = {}, {}, {}
+    for name in dict.fromkeys(("vanilla", *setting.methods)):
+        step, state, weights, _ = training_step(name, x.shape[-1], **options)
+        flops[name] = training_flops(name, x[0], y[0], **options)
+        floors[name] = training_floor(name, x.shape[-1], k=setting.k, batch=TRAIN_BATCH)
+        many = jax.jit(functools.partial(_scan_steps, step))
+        runs[name] = functools.partial(many, state, x, y, weights, keys)
+    seconds = costs.interleaved(runs, rounds=sizes.rounds)
+    found = []
+    for name in runs:
+        counted, floor = flops[name].flops, floors[name]
+        note = {"note": LOOP_NOTE} if flops[name].has_loop else {}
+        derived = {"note": floor.derivation, "method": name}
+        each = seconds[name] / sizes.train_steps
+        over = seconds[name] / seconds["vanilla"]
+        ratio = counted / flops["vanilla"].flops
+        least = floor.flops / floors["vanilla"].flops
+        above = counted / (TRAIN_BATCH * floor.flops)
+        found += [
+            setting.record("flops", counted, 1, method=name, **note),
+            setting.record("flops_ratio", ratio, 1, method=name, **note),
+            setting.record("flops_floor", least, 1, **derived),
+            setting.record("floor_passes", floor.passes, 1, method=name),
+            setting.record("flops_over_floor", above, 1, method=name, **note),
+            *setting.spread("step_seconds", each, method=name),
+            *setting.spread("time_ratio", over, method=name),
+        ]
+    return found
+
+
+def measure_growth(setting: Setting) -> list[dict]:
+    """How the FLOPs of one training step grow with the features: exponent of a power
+    law in n, on inputs of random numbers.
+    """
+    widths = WIDTHS["smoke" if setting.preset == "smoke" else "standard"]
+    rng = np.random.default_rng(setting.seed)
+    y = jnp.asarray(rng.integers(0, 2, TRAIN_BATCH))
+    found = []
+    for name in GROWING:
+        counted = []
+        for n in widths:
+            x = jnp.asarray(rng.normal(size=(TRAIN_BATCH, n)), jnp.float32)
+            flops = training_flops(name, x, y, k=setting.k, seed=setting.seed)
+            counted.append(flops.flops)
+        slope = np.polyfit(np.log(widths), np.log(counted), 1)[0]
+        note = f"n = {', '.join(map(str, widths))}"
+        found.append(
+            setting.record("flops_exponent", float(slope), 1, method=name, note=note)
+        )
+    return found
+
+
+def _scan_steps(step, state, x, y, weights, keys):
+    def body(state, batch):
+        x, y, key = batch
+        return step(state, x, y, weights, key), None
+
+    return jax.lax.scan(body, state, (x, y, keys))[0]
+
+
+def measure_attacks(setting: Setting) -> list[dict]:
+    """FLOP units of a step, throughput of the whole attack and of its bare steps."""
+    sizes = setting.sizes
+    subject = setting.subject(sizes.attack_inputs)
+    unit = costs.forward_flops(subject, batch=FLOP_BATCH)
+    threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)
+    flops, runs, work = {}, {}, {}
+    for name in setting.attacks:
+        attack, num_steps, track_every = costs.protocol(subject, name, k=setting.k)
+        if sizes.attack_blocks is not None:
+            num_steps = sizes.attack_blocks * track_every
+        work[name] = sizes.attack_inputs * num_steps
+        flops[name] = costs.attack_step_flops(
+            subject, attack, epsilon=setting.epsilon, batch=FLOP_BATCH
+        )
+        size = attacks.runner.DEFAULT_BATCH_SIZE
+        whole = attacks.compile_attack(
+            attack, num_steps=num_steps, track_every=track_every, batch_size=size
+        )
+        bare = costs.bare_attack(attack, num_steps=num_steps, batch_size=size)
+        args = subject.params, subject.x, threat
+        runs[name, "whole"] = functools.partial(whole, *args, key=key)
+        runs[name, "bare"] = functools.partial(bare, *args, key=key)
+    seconds = costs.interleaved(runs, rounds=min(sizes.rounds, 5))
+    found = []
+    for name in setting.attacks:
+        fields = {"attack": name, "epsilon": setting.epsilon}
+        note = {"note": LOOP_NOTE} if flops[name].has_loop else {}
+        rates = {part: work[name] / seconds[name, part] for part in ("whole", "bare")}
+        found += [
+            setting.record("flop_units", flops[name].flops / unit, 1, **fields, **note),
+            *setting.spread("throughput", rates["whole"], **fields),
+            *setting.spread("throughput_bare", rates["bare"], **fields),
+        ]
+    return found
+
+
+def measure_torch(setting: Setting) -> list[dict]:
+    """Throughput of ERAttack over PyTorch's, on as many inputs as experiments attack
+    and on many; both sides at their best batch size.
+    """
+    few = _compare_with_torch(setting, FEW_INPUTS, "", True)
+    many = _compare_with_torch(setting, setting.sizes.compare_inputs, "_many", False)
+    return [*few, *many]
+
+
+def _compare_with_torch(
+    setting: Setting, count: int, suffix: str, loop: bool
+) -> list[dict]:
+    import torch
+
+    from experiments.cost import torch_reference
+
+    sizes, steps = setting.sizes, setting.sizes.compare_steps
+    subject = setting.subject(count)
+    attack = costs.protocol(subject, "er", k=setting.k).attack
+    threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)
+    layers = torch_reference.layers_of(subject.params)
+    x = torch.tensor(np.asarray(subject.x))
+    options = {"k": setting.k, "epsilon": setting.epsilon}
+
+    def jax_run(build, size, num_steps):
+        run = build(attack, num_steps=num_steps, batch_size=size)
+        return lambda: run(subject.params, subject.x, threat, key=key)
+
+    def torch_run(attack, size, threads, num_steps):
+        def run():
+            torch.set_num_threads(threads)
+            for chunk in x.split(size):
+                attack(layers, chunk, num_steps=num_steps, **options)
+
+        return run
+
+    def one_by_one():
+        torch.set_num_threads(1)  # the fastest for single inputs
+        torch_reference.attack_one_by_one(
+            layers, x[: sizes.loop_inputs], num_steps=steps, **options
+        )
+
+    # Each side at its best: threads that wait for each other lose on a busy machine.
+    batches = tuple(b for b in sizes.compare_batches if b <= count) or (count,)
+    sides = batches, sorted({1, len(os.sched_getaffinity(0))})
+    size = costs.fastest(
+        {s: jax_run(attacks.compile_attack, s, TRIAL_STEPS) for s in sides[0]},
+        rounds=3,
+    )
+    forms = {
+        "torch_batched": torch_reference.attack_batched,
+        "torch_tuned": torch_reference.attack_tuned,
+    }
+    best = {
+        name: costs.fastest(
+            {
+                pair: torch_run(form, *pair, TRIAL_STEPS)
+                for pair in itertools.product(*sides)
+            },
+            rounds=3,
+            pause=0.05,
+        )
+        for name, form in forms.items()
+    }
+    runs = {
+        "jax": jax_run(attacks.compile_attack, size, steps),
+        **{name: torch_run(forms[name], *best[name], steps) for name in forms},
+        "bare": jax_run(costs.bare_attack, size, steps),
+    }
+    if loop:
+        runs["torch_one_by_one"] = one_by_one
+    seconds = costs.interleaved(runs, rounds=sizes.rounds, pause=0.05)
+    inputs = dict.fromkeys(runs, count) | {"torch_one_by_one": sizes.loop_inputs}
+    rate = {name: inputs[name] * steps / seconds[name] for name in runs}
+    notes = {
+        "jax": f"batch size {size}",
+        **{
+            name: f"batch size {batch}, {threads} threads"
+            for name, (batch, threads) in best.items()
+        },
+        "torch_one_by_one": f"{sizes.loop_inputs} inputs, 1 thread",
+    }
+    fields = {"attack": "er", "epsilon": setting.epsilon}
+    found = []
+    for other in (name for name in runs if name.startswith("torch")):
+        fields |= {
+            "against": other + suffix,
+            "inputs": count,
+            "note": f"jax {notes['jax']}; {notes[other]}",
+        }
+        found += [
+            *setting.spread("torch_throughput", rate[other], **fields),
+            *setting.spread("jax_throughput", rate["jax"], **fields),
+            *setting.spread("throughput_ratio", rate["jax"] / rate[other], **fields),
+            *setting.spread(
+                "throughput_ratio_bare", rate["bare"] / rate[other], **fields
+            ),
+        ]
+    return found
+
+
+def measure_memory(setting: Setting) -> list[dict]:
+    """Bytes that attacks on many inputs need, by XLA and by the operating system."""
+    count, found = setting.sizes.memory_inputs, []
+    subject = setting.subject(1)
+    x = jax.ShapeDtypeStruct((count, *subject.x.shape[1:]), subject.x.dtype)
+    for name in setting.attacks:
+        attack, num_steps, track_every = costs.protocol(subject, name, k=setting.k)
+        if setting.sizes.attack_blocks is not None:
+            num_steps = setting.sizes.attack_blocks * track_every
+        fields = {"attack": name, "epsilon": setting.epsilon}
+        # One program for the whole batch: the host-driven form compiles a chunk alone.
+        run = jax.jit(
+            attacks.attack_batch(attack, num_steps=num_steps, track_every=track_every)
+        )
+        threat = threat_model("l2", setting.epsilon)
+        size = costs.compiled_bytes(
+            run, subject.params, x, threat, key=jax.random.key(setting.seed)
+        )
+        note = {} if size is not None else {"note": "this backend does not tell"}
+        found.append(setting.record("peak_memory_bytes", size, count, **fields, **note))
+        if name != "er" or jax.default_backend() != "cpu":
+            continue  # one run suffices; a device's memory is not the process's
+        growth, peak = costs.resident_growth(
+            attack=name,
+            dataset=setting.dataset,
+            data_dir=setting.data_dir,
+            num_inputs=count,
+            num_steps=num_steps,
+            track_every=track_every,
+            k=setting.k,
+            epsilon=setting.epsilon,
+            seed=setting.seed,
+        )
+        found += [
+            setting.record("resident_growth_bytes", growth, count, **fields),
+            setting.record("resident_peak_bytes", peak, count, **fields),
+        ]
+    return found
+
+
+# Metric that tells whether a part was measured -> how to measure it.
+PARTS: dict[str, Callable[[Setting], list[dict]]] = {
+    "flops_ratio": measure_training,
+    "flops_exponent": measure_growth,
+    "flop_units": measure_attacks,
+    "throughput_ratio": measure_torch,
+    "peak_memory_bytes": measure_memory,
+}

@@ -1,0 +1,365 @@
+"""The parts of a run, one for each data set or fold, with what is its own of the flags.
+
+Images and graphs have their own k, budgets and seeds, where they are not given; what
+is measured with other settings stands in a table apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import flags as absl_flags
+
+from experiments.console import flags
+from experiments.console.flags import Common
+from experiments.console.progress import track
+from experiments.loop import setup
+from experiments.problems import presets
+from experiments.problems.registry import POOLINGS, Problem, problem
+from experiments.store.output import write_text_atomic
+from experiments.store.records import RecordStore
+from r2et_jax import checks, datasets, threat
+from r2et_jax.types import Params
+
+absl_flags.disclaim_key_flags()
+
+# What the reports say of a data set's attacks.
+_OF_VIEW = ("kind", "norm", "num_steps")
+# Flags of no account for tables.
+OF_PAIRS = ("folds", "pooling", "absent_edges")
+# Flags of no account for all data but images.
+OF_IMAGES = ("norm",)
+# Flags of which `choose_largest` has images and graphs choose.
+LARGEST = ("k", "epsilon", "seeds")
+
+
+class Part(NamedTuple):
+    """A data set, or one fold of it, and the flags that are meant for it."""
+
+    found: Problem
+    own: Common
+
+
+class Trained(NamedTuple):
+    """A chosen model.
+
+    Attributes:
+      fields: what its records say of it.
+      model: the Flax module.
+      params: its parameters.
+      choice: how it was chosen, see `fitting.Fitted.choices`.
+    """
+
+    fields: dict[str, Any]
+    model: Any
+    params: Params
+    choice: dict[str, Any]
+
+
+def known_datasets() -> tuple[str, ...]:
+    """Names of the tables, pairs and single images, and what else --data_dir holds."""
+    further = datasets.prepared(absl_flags.FLAGS["data_dir"].value)
+    return (*datasets.known(), *further)
+
+
+def define_of_pairs(*, folds: bool = True) -> None:
+    """Define --pooling, --absent_edges and --folds, which `problems` reads.
+
+    Args:
+      folds: whether --folds is one of them.
+    """
+    absl_flags.DEFINE_enum(
+        "pooling",
+        None,
+        POOLINGS,
+        "of the convolutional network for images (default: max)",
+        allow_override=True,
+    )
+    define_absent_edges()
+    if folds:
+        absl_flags.DEFINE_list(
+            "folds",
+            None,
+            "parts of the cross-validation of graphs that are the test part (default: "
+            "smoke 0; standard, paper 0,1,2,3,4)",
+            allow_override=True,
+        )
+
+
+def define_absent_edges() -> None:
+    """Define --absent_edges, which `of_graphs` reads."""
+    absl_flags.DEFINE_enum(
+        "absent_edges",
+        None,
+        threat.ABSENT_RULES,
+        "of graphs under attack: free to appear, or frozen at zero (default: frozen "
+        "where the graphs are sparse)",
+        allow_override=True,
+    )
+
+
+def define_norm() -> None:
+    """Define --norm, for `problems`."""
+    absl_flags.DEFINE_enum(
+        "norm",
+        None,
+        threat.NORMS,
+        "of the attacks on images; their models are chosen in l2 in any case (default: "
+        "l2)",
+        allow_override=True,
+    )
+
+
+def of_graphs() -> dict[str, str]:
+    """What flags say of graphs, as options of `problems.problem`."""
+    given = absl_flags.FLAGS["absent_edges"].value
+    return {} if given is None else {"absent": given}
+
+
+def problems(
+    common: Common,
+    *,
+    folds: tuple[int, ...] | None = None,
+    norm: str | None = None,
+) -> list[Problem]:
+    """Load what --datasets names, with the network that --pooling names and the attacks
+    of graphs that --absent_edges allows.
+
+    Args:
+      common: the flags of the run.
+      folds: of graphs; None for those of --folds.
+      norm: of the attacks on images; None for l2.
+
+    Raises:
+      ValueError, FileNotFoundError: see `setup.load`.
+    """
+    given = None
+    if folds is None:
+        given = absl_flags.FLAGS["folds"].value
+        names = given
+        if names is None:
+            names = ["0"] if common.preset == "smoke" else list("01234")
+        if not names:
+            raise ValueError("--folds must name at least one, got an empty list")
+        folds = flags.parse_ints("folds", names, minimum=0, maximum=flags.LARGEST_COUNT)
+    pooling = absl_flags.FLAGS["pooling"].value
+    loaded = setup.load(common, folds=folds)
+    options = {"pooling": pooling or POOLINGS[0], "norm": norm, **of_graphs()}
+    found = [problem(one, **options) for one in loaded]
+    kinds = {one.view.kind for one in found}
+    if pooling is not None:
+        check_use("pooling", pooling, "image", kinds, common)
+    if norm is not None:
+        check_use("norm", norm, "image", kinds, common)
+    if given is not None:
+        check_use("folds", ",".join(given), "graph", kinds, common)
+    for value in of_graphs().values():
+        check_use("absent_edges", value, "graph", kinds, common)
+    return found
+
+
+def check_use(
+    name: str, value: str, kind: str, kinds: Collection[str], common: Common
+) -> None:
+    """Raise ValueError if a flag was given that no data set of a run has a use for."""
+    if kind not in kinds:
+        raise ValueError(
+            f"--{name} is for {kind}s, {','.join(common.datasets)} has none: got "
+            f"--{name}={value}"
+        )
+
+
+def start(
+    chosen: Sequence[Part], common: Common, *, experiment: str, own: Sequence[str]
+) -> tuple[Path, RecordStore]:
+    """The output folder of a run, and the records in it so far.
+
+    Args:
+      chosen: the parts of the run.
+      common: its flags.
+      experiment: its name.
+      own: list flags of which a data set may have its own choice.
+
+    Raises:
+      ValueError: see `setup.open_folder`.
+    """
+    config = with_choices(common.config, chosen, own)
+    return setup.open_folder(
+        common._replace(config=config),
+        (part.found for part in chosen),
+        experiment=experiment,
+    )
+
+
+def choose(
+    found: Problem, common: Common, names: Sequence[str] = (), **own: Any
+) -> Part:
+    """The part of a run that one data set is.
+
+    Args:
+      found: the data.
+      common: the flags of the run.
+      names: list flags of which images and graphs have their own choice where the
+        flag is not given: methods, k, epsilon, seeds.
+      own: the same with the choice itself, for any data.
+
+    Raises:
+      ValueError: k out of range, or a method that does not train such networks.
+    """
+    if not found.view.tabular:
+        preset = common.preset
+        theirs = {
+            "methods": found.methods(preset, common.methods),
+            "k": (found.k,),
+            "epsilon": found.epsilon[preset],
+            "seeds": found.seeds(preset, common.seeds),
+        }
+        own = {name: theirs[name] for name in names} | own
+    free = {n: value for n, value in own.items() if absl_flags.FLAGS[n].value is None}
+    view = {name: getattr(found.view, name) for name in _OF_VIEW}
+    common = common._replace(**free, **view)
+    if not found.view.tabular:
+        common = common._replace(datasets=(found.name,))
+        for method in common.methods:
+            found.check_method(method)
+    for k in common.k:
+        checks.check_k(k, found.num_features)
+    return Part(found, common)
+
+
+def without_unset(config: dict[str, Any]) -> dict[str, Any]:
+    """Without the flags of pairs and images that were not given."""
+    optional = (*OF_PAIRS, *OF_IMAGES)
+    return {n: v for n, v in config.items() if n not in optional or v is not None}
+
+
+def with_choices(
+    config: dict[str, Any], parts: Iterable[Part], names: Sequence[str]
+) -> dict[str, Any]:
+    """A run's configuration with the named flags of data sets of images or graphs."""
+    config = without_unset(config)
+    chosen = {
+        found.name: {name: list(getattr(own, name)) for name in names}
+        for found, own in parts
+        if not found.view.tabular
+    }
+    return {**config, "by_dataset": chosen} if chosen else config
+
+
+def choose_largest(
+    found: Problem, common: Common, names: Sequence[str] = ("k", "seeds")
+) -> Part:
+    """The part of a run at one ε: images and graphs have their own, and `names`."""
+    own = {}
+    if not found.view.tabular:
+        own["epsilon"] = (max(found.epsilon[common.preset]),)
+    return choose(found, common, names, **own)
+
+
+def in_turn(parts: Iterable[Part]) -> Iterator[tuple[Problem, Common, int]]:
+    """Every part with every k of its own: of a data set all folds with one k first.
+
+    The compiled programs of one are gone before the next, but folds share theirs.
+    """
+    together: dict[tuple[str, int], list[tuple[Problem, Common, int]]] = {}
+    for found, own in parts:
+        for k in own.k:
+            together.setdefault((found.name, k), []).append((found, own, k))
+    for number, cells in enumerate(together.values()):
+        if number:
+            setup.free_programs()
+        yield from cells
+
+
+def models(
+    experiment: str,
+    found: Problem,
+    k: int,
+    common: Common,
+    *,
+    description: str,
+    tolerances: Sequence[float] = (presets.MAIN_TOLERANCE,),
+    by_seed: bool = False,
+) -> Iterator[Trained]:
+    """The chosen models of every method and seed, trained now or found.
+
+    Args:
+      experiment: its name, for records.
+      found: the data.
+      k: size of the top set.
+      common: the flags that are meant for this data set.
+      description: of what is done with the models, for the progress display.
+      tolerances: of validation AUC, of `protocol.TOLERANCES`.
+      by_seed: seed by seed, so that what was measured before a kill compares all
+        methods; by default method by method, each trained when its turn comes.
+    """
+    fitter = setup.fitter(found, k, common)
+    one_by_one = [(method,) for method in common.methods]
+    for methods in [common.methods] if by_seed else one_by_one:
+        fitted = {method: fitter.fit(method) for method in methods}
+        cells = [
+            (s, method, tolerance)
+            for s in range(len(common.seeds))
+            for method in methods
+            for tolerance in tolerances
+        ]
+        name = found.name if by_seed else f"{found.name} {methods[0]}"
+        shown = track(cells, description=f"{name} {description}", show=common.progress)
+        for s, method, tolerance in shown:
+            t = presets.TOLERANCES.index(tolerance)
+            model, params = fitted[method].at(s, t)
+            fields = setup.model_fields(
+                experiment,
+                found,
+                model,
+                method=method,
+                seed=common.seeds[s],
+                k=k,
+                tolerance=tolerance,
+                schedule=fitter.protocol.schedule,
+            )
+            yield Trained(fields, model, params, fitted[method].choices[s][t])
+
+
+def write_reports(
+    folder: Path,
+    store: RecordStore,
+    parts: Iterable[Part],
+    names: Sequence[str],
+    write: Callable[..., list[Path]],
+) -> tuple[list[Path], list[Common]]:
+    """Write the results, apart for data sets of other settings, and all in table.md.
+
+    Args:
+      folder: where to.
+      store: the records.
+      parts: of the run.
+      names: list flags of which a data set may have its own.
+      write: `write(folder, store, common, part=...) -> paths`: the tables are named
+        table_{part}….md.
+
+    Returns:
+      Paths of what was written, and the flags of each group of data sets.
+    """
+    groups: dict[Any, Common] = {}
+    for found, own in parts:
+        same = own.kind, own.norm, *(getattr(own, name) for name in names)
+        group = groups.setdefault(same, own._replace(datasets=()))
+        if found.name not in group.datasets:
+            groups[same] = group._replace(datasets=(*group.datasets, found.name))
+    several = len(groups) > 1
+    written, text = [], []
+    for own in groups.values():
+        part = "tabular" if own.kind == "tabular" else "_".join(own.datasets)
+        paths = write(folder, store, own, part=part if several else "")
+        for path in paths if several else ():
+            if path.match("table*.md"):
+                content = path.read_text(encoding="utf-8")
+                text.append(f"# {', '.join(own.datasets)}\n\n{content}")
+        written += paths
+    if text:
+        written.insert(0, folder / "table.md")
+        write_text_atomic(written[0], "\n".join(text))
+    return written, list(groups.values())

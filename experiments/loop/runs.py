@@ -1,0 +1,276 @@
+"""Numbers of independent runs, the error of their mean, and what it allows to say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.console.flags import Common
+from experiments.loop import parts
+from experiments.measures.numbers import measured
+from experiments.problems import presets
+from experiments.report import exhibit
+from experiments.report.statistics import Cells as Cells
+from experiments.report.statistics import above as above
+from experiments.report.statistics import cells as cells
+from experiments.report.statistics import difference as difference
+from experiments.report.statistics import of_records as of_records
+from experiments.report.statistics import shown as shown
+from experiments.store.records import RecordStore
+from r2et_jax.metrics import CONFIDENCE as CONFIDENCE
+from r2et_jax.metrics import Estimate as Estimate
+from r2et_jax.metrics import over_runs as over_runs
+from r2et_jax.metrics import verdicts as verdicts
+
+# What the experiments look at where no data set or seed is named: as robustness.
+DATASETS = {
+    "smoke": "breast_cancer",
+    "standard": "adult,bank,compas",
+    "paper": "adult,bank,compas",
+}
+SEEDS = {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"}
+# Kinds of tables that an exhibit shows, by the beginning of their files' names.
+_TABLES = ("table", "bounds", "stability")
+# Cause of a verdict of None.
+UNCLEAR = "Too few runs, or differences within their errors."
+# Behind ±, in claims, tables, figures and notes alike.
+_ERRORS = (
+    "the standard error over runs (seeds, folds averaged; of one seed its folds), of a "
+    "single run that over its inputs"
+)
+
+
+def together(verdicts: Iterable[bool | None]) -> bool | None:
+    """Whether all hold: False if one does not, else None if one cannot be told."""
+    verdicts = list(verdicts)
+    if any(verdict is False for verdict in verdicts):
+        return False
+    return True if verdicts and all(verdicts) else None
+
+
+def listed(metric: str, value: float, n: int, values: Iterable) -> dict[str, Any]:
+    """The fields of a number with a list behind it, to four digits, for figures."""
+    short = [float(f"{v:.4g}") if math.isfinite(v) else None for v in values]
+    return {**measured(metric, value, None, n), "values": short}
+
+
+def check_single(common: Common, names: Sequence[str]) -> None:
+    """Raise ValueError if a list flag has several entries."""
+    for name in names:
+        given = getattr(common, name)
+        if len(given) > 1:
+            listed = ",".join(map(str, given))
+            raise ValueError(f"--{name} takes one entry here, got {listed}")
+
+
+def main_method(methods: Sequence[str]) -> str:
+    """The method that a claim is judged on: vanilla, else the first one."""
+    return "vanilla" if "vanilla" in methods else methods[0]
+
+
+class Question(NamedTuple):
+    """A claim that is judged on each data set with each k, and holds if it does on all.
+
+    Attributes:
+      said: the claim.
+      rule: by which a data set is judged.
+      judge: `judge(store, dataset, common) -> (verdict, numbers)`, where `common` has
+        one k; followed by the likely cause where it is another one than `cause`, or,
+        of a verdict of None, than `UNCLEAR`; or None where the question has no meaning.
+      cause: the likely one where it does not hold.
+      exact: whether the rule counts, so that no error comes in.
+      figure: name of the figure that shows it, or None.
+      ours: whether the claim is this project's, not the papers'.
+    """
+
+    said: str
+    rule: str
+    judge: Callable[..., tuple[Any, ...] | None]
+    cause: str
+    exact: bool = False
+    figure: str | None = None
+    ours: bool = False
+
+
+def run(
+    common: Common,
+    chosen: Sequence[parts.Part],
+    own: Sequence[str],
+    measure: Callable[..., None],
+    write: Callable[..., list[Path]],
+    *,
+    experiment: str,
+    title: str,
+    questions: Sequence[Question],
+    figures: Mapping[str, str],
+) -> None:
+    """Measure every part of a run with every k, then `finish` it.
+
+    Args:
+      common, chosen, own: flags and parts of the run, as of `parts.start`.
+      measure: `measure(found, k, common, store)`, with the flags for that data set.
+      write, title, questions, figures: as of `finish`.
+      experiment: its name.
+    """
+    folder, store = parts.start(chosen, common, experiment=experiment, own=own)
+    for found, flags, k in parts.in_turn(chosen):
+        measure(found, k, flags, store)
+    finish(
+        folder,
+        store,
+        chosen,
+        own,
+        write,
+        title=title,
+        questions=questions,
+        figures=figures,
+    )
+
+
+def finish(
+    folder: Path,
+    store: RecordStore,
+    chosen: Sequence[parts.Part],
+    own: Sequence[str],
+    write: Callable[..., list[Path]],
+    *,
+    title: str,
+    questions: Sequence[Question],
+    figures: Mapping[str, str],
+) -> None:
+    """Write a run's reports and its exhibit, and print the paths.
+
+    Args:
+      folder, store, chosen, own, write: as of `parts.write_reports`.
+      title: of the exhibit.
+      questions: its claims.
+      figures: name -> what is drawn; the files are {name}_{dataset}.png.
+    """
+    written, groups = parts.write_reports(folder, store, chosen, own, write)
+    path = write_exhibit(
+        folder,
+        store,
+        groups,
+        written,
+        title=title,
+        questions=questions,
+        figures=figures,
+    )
+    print("\n".join(map(str, [*written, path])))
+
+
+def write_exhibit(
+    folder: Path,
+    store: RecordStore,
+    groups: Sequence[Common],
+    written: Sequence[Path],
+    *,
+    title: str,
+    questions: Sequence[Question],
+    figures: Mapping[str, str],
+) -> Path:
+    """Write a run's exhibit and return its path.
+
+    Args:
+      folder, store: of the run.
+      groups: the flags of each group of data sets.
+      written: the reports, of whose main tables one is shown, or one for each k.
+      title, questions, figures: see `finish`.
+    """
+    cells = {
+        (name, f"_k{k}" if len(common.k) > 1 else ""): common._replace(k=(k,))
+        for common in groups
+        for k in common.k
+        for name in common.datasets
+    }
+    claims, told = [], {}
+    for question in questions:
+        judged = {}
+        for (name, suffix), own in cells.items():
+            found = question.judge(store, name, own)
+            if found is not None:
+                verdict, text, *cause = found
+                if suffix:
+                    numbers = text.removeprefix(name).lstrip(":, ")
+                    text = f"{name}, k = {own.k[0]}: {numbers}"
+                judged[name, suffix] = verdict, text, *cause
+                told.setdefault((question.figure, name, suffix), []).append(text)
+        if judged:
+            claims.append(_claim(question, judged))
+    drawn = {
+        path: f"{text} {'; '.join(told.get((figure, name, suffix), [name]))}."
+        for name, suffix in cells
+        for figure, text in figures.items()
+        if (path := folder / f"{figure}_{name}{suffix}.png") in written
+    }
+    first, *others = _TABLES
+    shown = [path for path in written if path == folder / f"{first}.md"]
+    if not shown:
+        for end in dict.fromkeys(suffix for _, suffix in cells):
+            shown += [path for path in written if path.match(f"{first}*{end}.md")][:1]
+    for kind in others:
+        shown += [path for path in written if path.match(f"{kind}*.md")]
+    return exhibit.write(
+        folder,
+        title=title,
+        claims=claims,
+        figures=drawn,
+        tables=shown,
+        settings=settings(store, groups),
+    )
+
+
+def settings(
+    store: RecordStore,
+    groups: Sequence[Common],
+    *,
+    tolerances: Sequence[float] = (presets.MAIN_TOLERANCE,),
+    error: str = _ERRORS,
+) -> str:
+    """What all numbers of a run are of, in a line.
+
+    Args:
+      store, groups: as of `write_exhibit`.
+      tolerances: validation AUC that models may give up against vanilla.
+      error: what stands behind ±.
+    """
+    told = []
+    for common in groups:
+        budgets, k = (
+            ", ".join(f"{v:g}" for v in values) for values in (common.epsilon, common.k)
+        )
+        seeds = f"seeds {', '.join(map(str, common.seeds))}"
+        found = {record["fold"] for record in store.select(dataset=common.datasets)}
+        if len(found) > 1:
+            seeds += f"; folds {', '.join(map(str, sorted(found)))}"
+        attacks = ", ".join(name for name in common.attacks if name != "none")
+        told.append(
+            f"{', '.join(common.datasets)}: {seeds}; k = {k}; {common.norm} budgets "
+            f"{budgets or 'none'}; attacks {attacks or 'none'}"
+        )
+    limits = " and ".join(format(value, "g") for value in tolerances)
+    return (
+        f"{'. '.join(told)}. Checkpoints within {limits} of vanilla's validation AUC; "
+        f"± is {error}."
+    )
+
+
+def _claim(question, judged):
+    verdicts, texts = zip(*(found[:2] for found in judged.values()), strict=True)
+    held = together(verdicts)
+    usual = question.cause if held is False else UNCLEAR
+    causes = {(*found, usual)[2] for found in judged.values() if found[0] is held}
+    beyond = f", beyond a {CONFIDENCE:.0%} interval over runs"
+    rule = f"{question.rule}{'' if question.exact else beyond}"
+    of = "data sets" if len({name for name, _ in judged}) == len(judged) else "cases"
+    several = f"On {verdicts.count(True)} of {len(verdicts)} {of}. "
+    return exhibit.Claim(
+        said=question.said,
+        held=held,
+        found=f"{several if len(verdicts) > 1 else ''}{'; '.join(texts)}. "
+        f"Rule: {rule}.",
+        cause="" if held else " ".join(sorted(causes)),
+        ours=question.ours,
+    )

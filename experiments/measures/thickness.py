@@ -1,0 +1,237 @@
+"""What the experiments on thickness measure of one model.
+
+Thickness is estimated along segments from an input to draws of three distributions:
+uniform in the ball of the budget, Gaussian with the variance of SmoothGrad, and one
+adversarial sample, which `ADVERSARY` finds and not the attack that judges robustness.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.measures import evaluation
+from experiments.problems.registry import Problem
+from r2et_jax import certificates, metrics, models, ranking, saliency, score, threat
+from r2et_jax.checks import check_in
+from r2et_jax.execution import example_keys, map_batched
+
+DISTRIBUTIONS = ("uniform", "gaussian", "adversarial")
+ADVERSARY = "mse"
+# Judges robustness, unless another one is named.
+ATTACK = "er_surrogate"
+# Begins the names of the metrics of `Bounds`.
+BOUND = "bound_"
+# Standard deviations of SmoothGrad, in the units of the input.
+SIGMAS = {"tabular": 0.5**0.5, "image": 25.5 / 255, "graph": 0.1}
+# Relative error of rounding in sums of float32, for counts of violated bounds.
+_ROUNDING = 1e-4
+
+
+class Effort(NamedTuple):
+    """How finely thickness is estimated.
+
+    Attributes:
+      num_inputs: test inputs.
+      num_draws: draws of each random distribution.
+      num_points: points on each segment.
+    """
+
+    num_inputs: int
+    num_draws: int
+    num_points: int
+
+
+# By preset, of tables and of all other data.
+EFFORTS = {
+    ("smoke", True): Effort(24, 8, 5),
+    ("standard", True): Effort(200, 32, 10),
+    ("paper", True): Effort(500, 64, 20),
+    ("smoke", False): Effort(12, 4, 4),
+    ("standard", False): Effort(48, 16, 5),
+    ("paper", False): Effort(500, 64, 20),
+}
+
+
+class Sample(NamedTuple):
+    """The inputs of one measurement with their partners' embeddings, or None."""
+
+    x: Any
+    context: Any
+
+
+def effort(found: Problem, preset: str) -> Effort:
+    """The effort of a preset for a data set."""
+    return EFFORTS[preset, found.view.tabular]
+
+
+def first_inputs(found: Problem, model: Any, params: Any, limit: int) -> Sample:
+    """The first test inputs."""
+    inputs = found.inputs("test", limit)
+    return Sample(inputs.x, found.view.context(model, params, inputs.partner))
+
+
+def estimate(
+    found: Problem,
+    model: Any,
+    params: Any,
+    sample: Sample,
+    distribution: str,
+    *,
+    k: int,
+    epsilon: float | None,
+    effort: Effort,
+) -> metrics.InputThickness:
+    """The thickness of every input of a sample under one distribution.
+
+    Args:
+      found: the data.
+      model: the Flax module.
+      params: its parameters.
+      sample: the inputs.
+      distribution: one of `DISTRIBUTIONS`.
+      k: size of the top set.
+      epsilon: the budget; of no account for "gaussian".
+      effort: draws and points; an adversarial sample is one draw.
+    """
+    check_in("distribution", distribution, DISTRIBUTIONS)
+    view, ends = found.view, None
+    ball = found.budget(0.0 if distribution == "gaussian" else epsilon)
+    if distribution == "adversarial":
+        attack = evaluation.compiled_attack(model, ADVERSARY, k, view, budget=0)
+        key = jax.random.key(0)
+        result = attack(params, sample.x, ball, key=key, context=sample.context)
+        distribution, ends = "given", result.details.last
+    return metrics.thickness(
+        view.explained(model, params, sample.context),
+        np.asarray(sample.x),
+        ball,
+        k=k,
+        key=jax.random.key(1),
+        distribution=distribution,
+        ends=ends,
+        sigma=SIGMAS[view.kind],
+        num_draws=effort.num_draws,
+        num_points=effort.num_points,
+        batch_size=view.batch_size,
+    )
+
+
+class Bounds(NamedTuple):
+    """Bounds on the smooth stand-in of one model, for every input [m].
+
+    Gaps are means over the pairs, relative to that of the input itself.
+
+    Attributes:
+      lower, upper: the corrected bounds on the mean gap along the segments.
+      published_lower, published_upper: the published ones.
+      uniform: the mean gap along segments to uniform draws.
+      adversarial: the same toward an adversarial sample.
+      violated: share of pairs whose gap toward the adversarial sample is outside of
+        the corrected bounds.
+      published_violated: share of pairs below the published lower bound.
+      thickness_bound: mean over the pairs of the lower bound on Θ_ij.
+      thickness: mean Θ_ij under uniform draws, which it bounds.
+      thickness_adversarial: and toward the adversarial sample.
+    """
+
+    lower: np.ndarray
+    upper: np.ndarray
+    published_lower: np.ndarray
+    published_upper: np.ndarray
+    uniform: np.ndarray
+    adversarial: np.ndarray
+    violated: np.ndarray
+    published_violated: np.ndarray
+    thickness_bound: np.ndarray
+    thickness: np.ndarray
+    thickness_adversarial: np.ndarray
+
+
+def bounds(
+    found: Problem,
+    model: Any,
+    params: Any,
+    x: Any,
+    ends: Any,
+    *,
+    k: int,
+    epsilon: float,
+    effort: Effort,
+) -> Bounds:
+    """Bounds on the thickness of a network with one hidden layer, and what they bound.
+
+    Args:
+      found: a table.
+      model, params: the network; one with kinks is replaced by its smooth stand-in.
+      x: inputs [m, n].
+      ends: points of the ball around each input [m, n], adversarial for the stand-in.
+      k: size of the top set.
+      epsilon: radius of the l2 ball.
+      effort: draws and points.
+    """
+    smooth = model.surrogate(rho=found.view.rho)
+    run = _bounds(smooth, k, effort.num_draws, effort.num_points)
+    out = run(params, x, jnp.asarray(ends), found.budget(epsilon))
+    return Bounds(*(np.asarray(leaf, np.float64) for leaf in out))
+
+
+@functools.lru_cache
+def _bounds(model, k: int, num_draws: int, num_points: int):
+    bends = models.bend_range(model.activation, rho=model.rho)
+    curvature = certificates.row_curvature(model.layers, bends, k=k)
+    explain = saliency.gradient(score.log_odds(model.apply), normalize=False)
+    times = (jnp.arange(num_points) + 0.5) / num_points
+
+    def one(params, x, end, key, ball):
+        epsilon = ball.epsilon
+        gradient, norms = curvature(params, x, epsilon)
+        at_input = curvature(params, x, 0 * epsilon)[1]
+        ours = ranking.gap_bounds(gradient, norms, k=k, epsilon=epsilon)
+        theirs = ranking.published_gap_bounds(
+            gradient, norms, at_input, k=k, epsilon=epsilon
+        )
+        share = ranking.thickness_bound(gradient, norms, k=k, epsilon=epsilon)
+        target = score.predicted_class(model.apply(params, x))
+        clean = explain(params, x, target)
+
+        def along(end):
+            points = x + times[:, None] * (end - x)
+            maps = jax.vmap(lambda point: explain(params, point, target))(points)
+            gaps = jax.vmap(lambda v: ranking.pairwise_gaps(v, clean, k=k))(maps)
+            above = jnp.mean(gaps >= 0, axis=0, dtype=x.dtype)
+            return jnp.mean(gaps, axis=0), above
+
+        draws = jax.vmap(lambda key: threat.sample(ball, x, key=key))(
+            jax.random.split(key, num_draws)
+        )
+        drawn, drawn_above = jax.lax.map(along, draws)
+        attacked, attacked_above = along(end)
+        slack = _ROUNDING * jnp.max(clean)
+        low = attacked < ours.lower - slack
+        outside = low | (attacked > ours.upper + slack)
+        mean = jnp.mean(ranking.pairwise_gaps(clean, clean, k=k))
+        relative = (*ours, *theirs, drawn, attacked)
+        shares = (
+            outside,
+            attacked < theirs.lower - slack,
+            share,
+            drawn_above,
+            attacked_above,
+        )
+        return Bounds(
+            *(jnp.mean(value) / mean for value in relative),
+            *(jnp.mean(value, dtype=x.dtype) for value in shares),
+        )
+
+    def run(params, x, ends, ball):
+        keys = example_keys(jax.random.key(2), len(x))
+        return map_batched(
+            lambda *args: one(params, *args, ball), (x, ends, keys), batch_size=16
+        )
+
+    return jax.jit(run)

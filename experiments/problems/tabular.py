@@ -1,0 +1,208 @@
+"""What tables of features ask, and what images and graphs do in their place."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.console import training_flags
+from experiments.problems import pair_presets
+from experiments.problems import presets as protocols
+from experiments.problems.views import TABULAR, Inputs, View
+from r2et_jax import datasets, models, objectives, threat
+from r2et_jax.types import Params
+
+LOGISTIC = "logistic"
+
+
+class TabularProblem:
+    """A table of features and networks of one input.
+
+    Attributes:
+      dataset: the data.
+      view: how its models are attacked.
+      name, fold: of the data, for records.
+      num_features: features that are ranked.
+      num_outputs: logits of a model, one for two classes.
+      sample: what a model is initialised with.
+      k, epsilon: the default top-k size and, by preset, budgets; None for the
+        experiment's own.
+      most_k: the default size where every input may have a smaller one, see
+        `top_sizes`.
+      selection_view, selection_epsilon: the view and the budget of the attack by
+        which checkpoints are chosen.
+      radius: of the ball that some penalties look at.
+      truth: [n] bool, the features in which the classes truly differ, or None.
+      absent: rule for features that are zero, one of `threat.ABSENT_RULES`.
+    """
+
+    view = selection_view = TABULAR
+    fold = 0
+    num_outputs = 1
+    k = most_k = epsilon = truth = None
+    absent = "free"
+    selection_epsilon = radius = 1.0
+
+    def __init__(self, dataset: datasets.Dataset):
+        self.dataset = dataset
+        self.name = dataset.name
+        self.num_features = dataset.train.x.shape[1]
+        self.sample = dataset.train.x[0]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the data."""
+        return datasets.fingerprint(self.dataset)
+
+    def protocol(self, preset: str) -> protocols.Protocol:
+        """How much is trained and measured, with what the flags change."""
+        return training_flags.read_protocol(preset)
+
+    def model(self, method: str) -> Any:
+        """The module that a method trains."""
+        if method == LOGISTIC:
+            return models.Linear()
+        found = objectives.method(method)
+        module = models.SkipMLP if found.skip else models.MLP
+        return module(activation="softplus" if found.smooth else "leaky_relu")
+
+    def methods(self, preset: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        """The methods that are trained where none is named."""
+        del preset
+        return default
+
+    def seeds(self, preset: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """The seeds where none is named."""
+        del preset
+        return default
+
+    @property
+    def largest_k(self) -> int:
+        """The largest k that leaves something to rank outside of the top set."""
+        return self.num_features - 1
+
+    def check_method(self, method: str) -> None:
+        """Raise ValueError unless the method trains networks of this kind."""
+        if method != LOGISTIC:
+            objectives.method(method)
+
+    def architecture(self, model: Any) -> str:
+        """The model's name in records."""
+        return type(model).__name__.lower()
+
+    def training(self, limit: int | None = None) -> tuple[Any, Any]:
+        """Inputs and labels as the loss takes them, the first ones alone if limited."""
+        train = self.dataset.train
+        return jnp.asarray(train.x[:limit]), jnp.asarray(train.y[:limit])
+
+    def inputs(self, split: str, limit: int | None = None) -> Inputs:
+        """The first inputs of a split."""
+        found = getattr(self.dataset, split)
+        return Inputs(jnp.asarray(found.x[:limit]), None, np.asarray(found.y[:limit]))
+
+    def top_sizes(self, x: Any, k: int) -> np.ndarray:
+        """The size of the top set of each input [m]: k, or what it has to rank."""
+        return np.full(len(x), k)
+
+    def penalty_k(self, k: int) -> int:
+        """The one size of the top set in penalties where inputs may have their own."""
+        return k
+
+    def train_inputs(self, rows: Any = slice(None)) -> np.ndarray:
+        """Training inputs [N, n], each once: all, or those of some rows."""
+        return self.dataset.train.x[rows]
+
+    def objective(
+        self, method: str, model: Any, *, k: int, k_prime: int | None = None
+    ) -> objectives.Objective:
+        """The loss on what `training` returns; k′ is the default where it is None."""
+        return objectives.objective(
+            method,
+            model.apply,
+            k=k,
+            k_prime=k_prime or protocols.default_k_prime(k, self.num_features),
+            surrogate=model.surrogate(rho=self.view.rho).apply,
+            epsilon=self.radius,
+            layers=model.layers,
+        )
+
+    def settle(self, model: Any, params: Params, inputs: Any = None) -> Params:
+        """Parameters [S, ...] after what follows an epoch: nothing here."""
+        del model, inputs
+        return params
+
+    def budget(self, epsilon: float, *, norm: str | None = None) -> threat.ThreatModel:
+        """What an attack may do, in the view's norm where none is given."""
+        return threat.threat_model(norm or self.view.norm, epsilon)
+
+    def config(self, method: str) -> dict[str, Any]:
+        """What a fitted model depends on beside the data, method and protocol."""
+        del method
+        return {}
+
+
+class StructuredProblem(TabularProblem):
+    """Images or graphs, single or in pairs: attributes as of a table.
+
+    Attributes:
+      protocol_kind: theirs in `pair_protocol`.
+      holds: what the data are, for messages.
+      shape: of an image, or (regions,) of a graph.
+      selection_view: as `view`, in the norm of the data's kind, whatever the norm of
+        the attacks is: one model stands under both.
+    """
+
+    protocol_kind: str
+    holds: str
+    shape: tuple[int, ...]
+    selection_view: View
+
+    def _set_views(self, view: View, norm: str | None, *, small: bool) -> None:
+        """Set the views, the budgets in the asked norm and that of the selection."""
+        self.selection_view = view
+        self.view = view if norm is None else dataclasses.replace(view, norm=norm)
+        kind = self.protocol_kind
+        self.epsilon = pair_presets.budgets(kind, small=small, norm=self.view.norm)
+        own = pair_presets.budgets(kind, small=small, norm=view.norm)
+        self.selection_epsilon = max(own["standard"])
+
+    def protocol(self, preset: str) -> protocols.Protocol:
+        return training_flags.change(
+            pair_presets.protocol(preset, self.protocol_kind, self.num_features)
+        )
+
+    def methods(self, preset: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        del default
+        return pair_presets.methods(preset, self.protocol_kind)
+
+    def check_method(self, method: str) -> None:
+        if method != LOGISTIC:
+            found = objectives.method(method)
+            if not found.skip and "certified_gap" not in found.terms:
+                return
+        raise ValueError(
+            f"{method} is for tabular data: {self.name} holds {self.holds}; choose "
+            "other --methods"
+        )
+
+    def budget(self, epsilon: float, *, norm: str | None = None) -> threat.ThreatModel:
+        """Inside the box of legal values, by the rule for absent edges."""
+        return threat.threat_model(
+            norm or self.view.norm,
+            epsilon,
+            lower=self.dataset.lower,
+            upper=self.dataset.upper,
+            absent=self.absent,
+        )
+
+    def config(self, method: str) -> dict[str, Any]:
+        return {
+            "model": models.describe(self.model(method)),
+            "norm": self.selection_view.norm,
+            "selection_epsilon": self.selection_epsilon,
+            "radius": self.radius,
+        }

@@ -1,0 +1,157 @@
+"""The numbers of the robustness experiment, found by what they measure; families."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from experiments.measures.evaluation import STRONGEST
+from experiments.models.fitting import LOGISTIC
+from experiments.report import statistics
+from experiments.store.records import Record, RecordStore
+from r2et_jax import datasets
+from r2et_jax.metrics import Estimate
+
+# The leading attack is the first of these that was run; both are tested.
+LEADING = (STRONGEST, "er_surrogate")
+# A data set of this ending lacks one reference level of each one-hot group.
+REFERENCE = datasets.REFERENCE_SUFFIX
+
+# Whom a method has to beat: what was published before R2ET, or is an ablation of it
+# without a ranking term. adv_gap, the adversarial form that R2ET bounds, is among them:
+# one more baseline can only make the comparison harder for the others.
+BASELINES = frozenset(
+    {
+        "vanilla", "wd", "wd_decoupled", "sp", "est_h", "est_h_fd", "exact_h",
+        "hutchinson_h", "ssr", "at", "at_mixed", "adv_gap", "cl", "cure", "ig_norm",
+    }
+)  # fmt: skip
+# Proposed in the papers of R2ET, thickness in its direct forms included.
+R2ET = frozenset(
+    {
+        "r2et", "r2et_nh", "r2et_exp", "r2et_mm", "r2et_mm_nh", "r2et_mm_k",
+        "r2et_mm_exp", "r2et_anchored", "ratio", "mc_thickness",
+    }
+)  # fmt: skip
+OURS = frozenset({"logit_h", "rat", "ratio_hinge", "cert_rank", "skip"})
+FAMILIES = ("baseline", "R2ET", "ours", "linear")
+
+
+def family(method: str) -> str:
+    """Which of `FAMILIES` a method belongs to; a sum to the latest of its parts.
+
+    A name of none of them counts as ours, so that it is never a baseline by accident.
+    """
+    if method == LOGISTIC:
+        return "linear"
+    parts = method.split("+")
+    if all(part in BASELINES for part in parts):
+        return "baseline"
+    return "R2ET" if all(part in BASELINES | R2ET for part in parts) else "ours"
+
+
+def leading_attack(attacks: Sequence[str]) -> str:
+    """strongest, else er_surrogate, else the last one named."""
+    return next((name for name in LEADING if name in attacks), attacks[-1])
+
+
+def split_references(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """The data sets as they are, then those with reference levels dropped."""
+    whole = tuple(name for name in names if not name.endswith(REFERENCE))
+    return [whole, tuple(name for name in names if name.endswith(REFERENCE))]
+
+
+class Results:
+    """The records of one k by data set, method, tolerance, attack and metric.
+
+    Args:
+      store: all records.
+      common: the flags of the run.
+      k: size of the top set; records without a k belong to every one.
+
+    Example:
+      >>> results = Results(store, common, k=8)
+      >>> results.cells("adult", "r2et", "same", tolerance=0.01)
+      {(0, 0): 0.93, (1, 0): 0.91}
+    """
+
+    def __init__(self, store: RecordStore, common, *, k: int):
+        self.common = common
+        self.k = k
+        self._found: dict[tuple, list[Record]] = {}
+        wanted = {"dataset": common.datasets, "method": common.methods, "k": (k, None)}
+        for record in store.select(**wanted):
+            key = (
+                record["dataset"], record["method"], record.get("tolerance"),
+                record["attack"], record["metric"],
+            )  # fmt: skip
+            self._found.setdefault(key, []).append(record)
+
+    def get(
+        self,
+        dataset: str,
+        method: str,
+        metric: str,
+        *,
+        tolerance: float | None,
+        attack: str = "none",
+        epsilon: float | None = None,
+    ) -> list[Record]:
+        """The records of one metric, of one budget or of all."""
+        found = self._found.get((dataset, method, tolerance, attack, metric), [])
+        if epsilon is None:
+            return found
+        return [record for record in found if record["epsilon"] == epsilon]
+
+    def measured(self, dataset: str, tolerance: float) -> tuple[str, ...]:
+        """The methods that were measured on a data set."""
+        return tuple(
+            method
+            for method in self.common.methods
+            if self.get(dataset, method, "auc", tolerance=tolerance)
+        )
+
+    def table_records(
+        self, names: Iterable[str], tolerance: float, metrics: Iterable[str]
+    ) -> list[Record]:
+        """The records of some metrics, in the order of data sets and methods."""
+        metrics = frozenset(metrics)
+        groups: dict[tuple, list[Record]] = {}
+        for (dataset, method, at, _, metric), found in self._found.items():
+            if at == tolerance and metric in metrics:
+                groups.setdefault((dataset, method), []).extend(found)
+        return [
+            record
+            for dataset in names
+            for method in self.common.methods
+            for record in groups.get((dataset, method), [])
+        ]
+
+    def metrics(self, tolerance: float) -> list[str]:
+        """Names of all metrics of a tolerance, sorted."""
+        return sorted({key[4] for key in self._found if key[2] == tolerance})
+
+    def cells(self, *where: str, **which) -> dict[tuple, float]:
+        """(seed, fold) -> value; arguments as for `get`."""
+        return statistics.cells(self.get(*where, **which))
+
+    def estimate(self, *where: str, **which) -> Estimate:
+        """The mean over runs with its error; of no runs if nothing was measured."""
+        return statistics.of_records(self.get(*where, **which))
+
+    def mean(self, *where: str, **which) -> float:
+        """Mean over runs; NaN if there are none or one is not finite."""
+        return self.estimate(*where, **which).mean
+
+    def best(self, dataset: str, kind: str, *, tolerance: float) -> str | None:
+        """The method of a family with the highest mean P@k of validation inputs.
+
+        Those were attacked for selection already: no test input takes part.
+        """
+        means = {
+            method: self.mean(dataset, method, "valid_p@k", tolerance=tolerance)
+            for method in self.common.methods
+            if family(method) == kind
+        }
+        known = [method for method in means if not math.isnan(means[method])]
+        return max(known, key=means.__getitem__) if known else None

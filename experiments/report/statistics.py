@@ -1,0 +1,79 @@
+"""What records say over runs: the library's one rule on their seeds and folds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from experiments.store.records import MEASURED, Record, number
+from r2et_jax import metrics
+from r2et_jax.metrics import Estimate
+
+Cells = Mapping[tuple[Any, Any], float]
+MISSING = "–"
+
+
+def cells(found: Iterable[Record]) -> dict[tuple[Any, Any], float]:
+    """(seed, fold) -> value of records, one of each model.
+
+    Raises:
+      ValueError: if there are several of one, names the fields in which they differ: a
+        mean over attacks or budgets is never taken by accident.
+    """
+    known: dict[tuple[Any, Any], Record] = {}
+    for record in found:
+        cell = record["seed"], record["fold"]
+        if cell in known:
+            other = known[cell]
+            differing = sorted(
+                key
+                for key in {*record, *other} - MEASURED
+                if record.get(key) != other.get(key)
+            )
+            raise ValueError(
+                f"several records of seed {cell[0]}, fold {cell[1]}, which differ in "
+                f"{', '.join(differing) or 'nothing'}"
+            )
+        known[cell] = record
+    return {cell: number(record["value"]) for cell, record in known.items()}
+
+
+def of_records(found: Iterable[Record]) -> Estimate:
+    """The mean over runs; of a single record, with its own error over inputs."""
+    found = list(found)
+    single = None
+    if len(found) == 1:
+        (one,) = found
+        n = one.get("n", 0)
+        single = metrics.Summary(one["value"], number(one.get("stderr")), n, 0)
+    return metrics.over_runs(cells(found), single=single)
+
+
+def difference(a: Cells, b: Cells) -> Estimate:
+    """a − b over the runs that both have."""
+    return metrics.over_runs(metrics.differences(a, b))
+
+
+def above(found: Estimate, level: float = 0.0) -> bool | None:
+    """Whether one mean, judged by itself, lies above a level; see `verdicts`."""
+    return metrics.verdicts([found], level)[0]
+
+
+def shown(found: Estimate | None, spec: str = ".2f") -> str:
+    """The mean ± its standard error; how many runs have no value, where any has none.
+
+    A missing estimate, or one of no runs, is a dash.
+    """
+    if found is None or not found.runs:
+        return MISSING
+    if found.num_nonfinite:
+        return f"{MISSING} ({found.num_nonfinite}/{found.runs})"
+    if math.isnan(found.mean):
+        return "nan"
+    text = format(found.mean, spec)
+    if not text.strip("+-0.%"):
+        text = text.lstrip("+-")
+    if math.isnan(found.stderr):
+        return text
+    return f"{text} ± {format(found.stderr, spec.lstrip('+'))}"

@@ -1,0 +1,370 @@
+"""Every table and figure of the papers, and one page that shows them.
+
+Runs the other experiments, each on each data set, two processes at a time where memory
+allows, and writes OUTPUT_DIR/report/index.html and OUTPUT_DIR/report/RESULTS.md: what
+the papers claim, what was measured here, and whether it held. Killed at any moment, the
+same command goes on; an experiment finds the models that another one has trained.
+
+    python -m experiments.reproduce --preset=smoke
+    python -m experiments.reproduce --datasets=adult,bank,compas
+    python -m experiments.reproduce --datasets=mnist --parts=robustness,case_study
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from absl import flags as absl_flags
+
+from experiments.console import flags
+from experiments.loop import parts
+from experiments.measures import image_costs as cost_images
+from experiments.problems import presets
+from experiments.problems.registry import problem
+from experiments.report import exhibit
+from experiments.reproduce import jobs
+from experiments.reproduce import page as report_page
+from experiments.store import locks, output
+from r2et_jax import checks, datasets
+
+EXPERIMENT = "reproduce"
+_CHECKOUT = Path(__file__).resolve().parents[1]
+_MEMORY = 5 * 2**30  # of a process, at most
+_MOST_WORKERS = 1024
+_DONE = "done.json"
+# Time of a preset and of a kind of data, in that of a table at the preset standard.
+_EFFORT = {"smoke": 0.1, "standard": 1.0, "paper": 20.0}
+_LONGER = {"tabular": 1.0, "image": 4.0, "graph": 2.0, "single": 20.0}
+
+
+class Part(NamedTuple):
+    """An experiment, or one more run of it.
+
+    Attributes:
+      minutes: on one table at the preset standard, with trained models.
+      kinds: of data that it takes; "single" are images by themselves.
+      alone: whether it measures times.
+      few: whether presets but paper run it on the table with the fewest training
+        inputs alone.
+      also: data sets of other kinds that it takes besides.
+      experiment: its module; "" for the part's own name.
+      k: sizes of the top set by kind of data; {} for the experiment's own.
+      flags: more of them.
+      title: "" for the experiment's own.
+      records: part whose measurements it takes by --records; "" for none.
+    """
+
+    minutes: float
+    kinds: tuple[str, ...] = ("tabular", "image", "graph", "single")
+    alone: bool = False
+    few: bool = False
+    also: tuple[str, ...] = ()
+    experiment: str = ""
+    k: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    flags: tuple[str, ...] = ()
+    title: str = ""
+    records: str = ""
+
+
+class Data(NamedTuple):
+    """A data set.
+
+    Attributes:
+      kind: of `Part.kinds`.
+      num_inputs: of training.
+      k: its own size of the top set.
+      largest_k: above it nothing is left to rank.
+      sha256: of the data, of graphs of the first fold.
+    """
+
+    kind: str
+    num_inputs: int
+    k: int
+    largest_k: int
+    sha256: str
+
+
+_MANY = (10, 30, 100)
+PARTS = {
+    "motivation": Part(1),
+    "robustness": Part(30),
+    "other_k": Part(
+        10,
+        experiment="robustness",
+        k={"tabular": (2, 5), "image": _MANY, "graph": _MANY, "single": _MANY},
+        flags=("--methods=vanilla,wd,sp,r2et_nh,r2et", "--reference_methods="),
+        title="How much of smaller and larger top sets survives",
+    ),
+    "thickness": Part(2),
+    "correlation": Part(2),
+    "constrained_attack": Part(3, ("tabular", "image", "graph")),
+    "tradeoff": Part(3, records="robustness"),
+    "sensitivity": Part(8, few=True),
+    "gradient_profile": Part(1),
+    "explainers": Part(2),
+    "faithfulness": Part(2),
+    "case_study": Part(1),
+    "convergence": Part(3, ("tabular",)),
+    "certify": Part(10, ("tabular",)),
+    "cost": Part(8, ("tabular",), alone=True, few=True, also=cost_images.NAMES),
+}
+FLAGS = flags.define_common(
+    EXPERIMENT,
+    defaults={
+        "datasets": {
+            "smoke": "breast_cancer",
+            "standard": "adult,bank,compas",
+            "paper": "adult,bank,compas,mnist,hiv,adhd,planted",
+        },
+    },
+    own=("parts", "workers", "run"),
+)
+absl_flags.DEFINE_list(
+    "parts",
+    None,
+    f"experiments to run, of {', '.join(PARTS)} (default: all)",
+    allow_override=True,
+)
+absl_flags.DEFINE_integer(
+    "workers",
+    None,
+    "processes at a time (default: 2 where memory and cores allow)",
+    allow_override=True,
+)
+absl_flags.DEFINE_bool(
+    "run",
+    True,
+    "run what is missing; --norun writes the page of what is there",
+    allow_override=True,
+)
+
+
+def main(argv):
+    del argv
+    common = FLAGS.read(datasets=parts.known_datasets())
+    for flag in ("methods", "attacks", "k", "epsilon"):
+        if absl_flags.FLAGS[flag].value is not None:
+            raise ValueError(f"--{flag} has no use here: name it to an experiment")
+    given = absl_flags.FLAGS["parts"].value
+    asked = list(PARTS) if given is None else given
+    names = flags.parse_names("parts", asked, known=PARTS)
+    if not names:
+        raise ValueError("--parts must name at least one, got an empty list")
+    workers = absl_flags.FLAGS["workers"].value
+    if workers is None:
+        workers = jobs.workers_by_memory(_MEMORY)
+    flags.check_range("workers", workers, minimum=1, maximum=_MOST_WORKERS)
+    # Before any long work: data that were not prepared, folders that cannot be made.
+    data = {name: _look(name, common.data_dir) for name in common.datasets}
+    common = common._replace(output_dir=common.output_dir.resolve())
+    common.output_dir.mkdir(parents=True, exist_ok=True)
+    locks.hold(common.output_dir)
+    run = absl_flags.FLAGS["run"].value
+    cells = _cells(names, data, few=run and common.preset != "paper")
+    if not run:
+        # What a run leaves out is shown if it is there, and then in its place.
+        there = [cell for cell in cells if _folder(*cell, common).is_dir()]
+        shown = {part for part, _ in there if PARTS[part].few}
+        planned = _cells(names, data, few=common.preset != "paper")
+        cells = [
+            cell
+            for cell in cells
+            if cell in there or (cell in planned and cell[0] not in shown)
+        ]
+        print("\n".join(map(str, write_page(cells, {}, common, data))))
+        return
+    planned = {
+        (part, name): _job(part, name, common, data[name], asked=names)
+        for part, name in cells
+    }
+    marks = {job.name: _mark(job, data[name]) for (_, name), job in planned.items()}
+    missing = [job for job in planned.values() if not _is_done(job, marks[job.name])]
+    if len(missing) < len(planned):
+        print(f"{len(planned) - len(missing)} of {len(planned)} were done before")
+    failed = {}
+
+    def ended(job, status):
+        if status:
+            failed[job.name] = status
+        else:
+            marker = job.log.with_name(_DONE)
+            output.write_text_atomic(marker, json.dumps(marks[job.name]) + "\n")
+
+    waiting = {job.name for job in missing}
+    missing = [
+        job._replace(after=tuple(n for n in job.after if n in waiting))
+        for job in missing
+    ]
+    jobs.run_jobs(missing, workers=workers, show=common.progress, ended=ended)
+    for path in write_page(cells, failed, common, data):
+        print(path)
+    for job in missing:
+        if job.name in failed:
+            why = jobs.last_lines(job.log, 1) or [f"exit status {failed[job.name]}"]
+            print(f"failed: {job.name}: {why[0]} ({job.log})", file=sys.stderr)
+    if failed:
+        sys.exit(1)
+
+
+def _look(name: str, data_dir) -> Data:
+    loaded = datasets.load(name, data_dir=data_dir)
+    found = problem(loaded)
+    alone = found.view.kind == "image" and not found.view.paired
+    kind = "single" if alone else found.view.kind
+    k = presets.TABULAR_K if found.k is None else found.k
+    checks.check_k(k, found.num_features)
+    return Data(kind, len(loaded.train.y), k, found.largest_k, found.fingerprint)
+
+
+def _cells(names, data, *, few) -> list[tuple[str, str]]:
+    """(part, data set): first what trains models for the others, last the timings."""
+    found = []
+    for part in sorted(
+        names, key=lambda name: (name != "robustness", PARTS[name].alone)
+    ):
+        fitting = [name for name, one in data.items() if _takes(PARTS[part], one)]
+        if PARTS[part].few and few and fitting:
+            # A table, if there is one: images and graphs take far longer.
+            known = [name for name in fitting if data[name].kind == "tabular"]
+            fitting = [min(known or fitting, key=lambda name: data[name].num_inputs)]
+        fitting += [name for name in data if name in PARTS[part].also]
+        found += [(part, name) for name in fitting]
+    if not found:
+        raise ValueError(
+            f"none of --parts={','.join(names)} takes --datasets={','.join(data)}: "
+            "by their kind, or since they have too few features"
+        )
+    return found
+
+
+def _takes(part: Part, data: Data) -> bool:
+    return data.kind in part.kinds and bool(not part.k or _sizes(part, data))
+
+
+def _sizes(part: Part, data: Data) -> list[int]:
+    """The other sizes of the top set that leave something to rank."""
+    return [k for k in part.k.get(data.kind, ()) if data.k != k <= data.largest_k]
+
+
+def _folder(part: str, name: str, common) -> Path:
+    return common.output_dir / part / name
+
+
+def _command(
+    part: str, name: str, common, *, data: Data, folder: Path, asked: Sequence[str]
+) -> list[str]:
+    """The command for one part alone, whose every flag is given by name."""
+    found = [f"--datasets={name}", f"--preset={common.preset}"]
+    if absl_flags.FLAGS["seeds"].value is not None and not PARTS[part].alone:
+        found.append(f"--seeds={','.join(map(str, common.seeds))}")
+    found += [f"--data_dir={common.data_dir}", f"--models_dir={common.models_dir}"]
+    found += _own_flags(part, data)
+    if source := PARTS[part].records:
+        there = _folder(source, name, common)
+        if source in asked or (there / "config.json").is_file():
+            found.append(f"--records={there}")
+    return ["-m", f"experiments.{_module(part)}", *found, f"--output_dir={folder}"]
+
+
+def _own_flags(part: str, data: Data) -> list[str]:
+    """Flags that make a part another run than its experiment's default one."""
+    sizes = _sizes(PARTS[part], data)
+    chosen = [f"--k={','.join(map(str, sizes))}"] if sizes else []
+    return [*chosen, *PARTS[part].flags]
+
+
+def _module(part: str) -> str:
+    return PARTS[part].experiment or part
+
+
+def _job(part: str, name: str, common, data: Data, asked: Sequence[str]) -> jobs.Job:
+    folder = _folder(part, name, common)
+    absolute = common._replace(
+        data_dir=common.data_dir.resolve(), models_dir=common.models_dir.resolve()
+    )
+    arguments = _command(part, name, absolute, data=data, folder=folder, asked=asked)
+    after = () if part == "robustness" else (f"robustness {name}",)
+    return jobs.Job(
+        f"{part} {name}",
+        (sys.executable, *arguments),
+        folder / "log.txt",
+        PARTS[part].minutes * _EFFORT[common.preset] * _LONGER[data.kind],
+        after,
+        PARTS[part].alone,
+    )
+
+
+def _mark(job: jobs.Job, data: Data) -> dict[str, object]:
+    return {
+        "command": list(job.command[1:]),
+        "data_sha256": data.sha256,
+        **output.environment(),
+    }
+
+
+def _is_done(job: jobs.Job, mark: dict[str, object]) -> bool:
+    """Whether the same command ended well before, with the same data and software."""
+    try:
+        found = json.loads(job.log.with_name(_DONE).read_text(encoding="utf-8"))
+        exhibit.read(job.log.parent)
+    except (FileNotFoundError, ValueError, RecursionError):
+        return False
+    revision = mark["git_revision"] or "-dirty"
+    return found == mark and not revision.endswith("-dirty")
+
+
+def write_page(cells, failed, common, data) -> list[Path]:
+    """Write the page and the summary of what has been measured so far."""
+    shown = []
+    for part in PARTS:
+        exhibits = {}
+        for name in [name for found, name in cells if found == part]:
+            folder = _folder(part, name, common)
+            try:
+                exhibits[name] = folder, exhibit.read(folder)
+            except FileNotFoundError:
+                exhibits[name] = folder, None
+        if exhibits:
+            commands = _commands(part, exhibits, common.preset, data)
+            about = _about(_module(part))
+            section = report_page.Section(part, about, commands, exhibits)
+            shown.append(section._replace(heading=PARTS[part].title))
+    told = {"preset": common.preset, **output.environment()}
+    return report_page.write(
+        common.output_dir / "report", shown, told=told, failed=failed
+    )
+
+
+def _commands(part: str, exhibits, preset: str, data) -> str:
+    """One a line: data sets that were run with the same flags share one."""
+    together = {}
+    module = _module(part)
+    # Another run of an experiment needs a folder of its own.
+    end = [f"--output_dir=results/{part}"] if module != part else []
+    for name, (_, found) in exhibits.items():
+        given = found.given if found else _own_flags(part, data[name])
+        together.setdefault((*given, *end), []).append(name)
+    return "\n".join(
+        " ".join(
+            [
+                f"python -m experiments.{module}",
+                f"--datasets={','.join(names)}",
+                f"--preset={preset}",
+                *given,
+            ]
+        )
+        for given, names in together.items()
+    )
+
+
+def _about(module: str) -> str:
+    """The first two paragraphs of an experiment's docstring, which is not imported."""
+    source = (_CHECKOUT / "experiments" / f"{module}.py").read_text(encoding="utf-8")
+    paragraphs = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")
+    return " ".join(" ".join(paragraphs[:2]).split())

@@ -1,0 +1,166 @@
+"""Robustness of the top-k explanation: methods × data sets × seeds × attacks × ε.
+
+Trains every method, chooses its checkpoints on validation data by one rule, attacks
+the explanations of test inputs and writes records, a table and figures.
+
+    python -m experiments.robustness --datasets=adult,bank,compas
+    python -m experiments.robustness --datasets=mnist
+    python -m experiments.robustness --datasets=mnist --norm=linf --output_dir=DIR
+    python -m experiments.robustness --datasets=planted,hiv
+    python -m experiments.robustness --datasets=cifar10
+"""
+
+from __future__ import annotations
+
+from absl import flags as absl_flags
+
+from experiments.console import flags, training_flags
+from experiments.loop import parts
+from experiments.measures.evaluation import PER_INPUT, STRONGEST, Evaluator
+from experiments.models import trained
+from experiments.models.fitting import LOGISTIC
+from experiments.problems import presets
+from experiments.robustness import claims as robustness_claims
+from experiments.robustness.report import summary, write_report
+from r2et_jax import attacks, datasets, objectives
+
+# Attacks whose P@k of every input is kept, for comparisons between methods.
+_COMPARED = (STRONGEST, "er_surrogate")
+# Flags whose default is a data set's own choice for images and graphs.
+_OWN = ("methods", "k", "epsilon", "seeds")
+_METHODS = ",".join([LOGISTIC, *objectives.NAMES, *presets.SUMS])
+_MAIN = f"{LOGISTIC},vanilla,wd,sp,exact_h,r2et_nh,r2et,r2et_mm,skip+cert_rank"
+FLAGS = flags.define_common(
+    "robustness",
+    defaults={
+        "datasets": {
+            "smoke": "breast_cancer",
+            "standard": "adult,bank,compas",
+            "paper": "adult,bank,compas",
+        },
+        "methods": {
+            "smoke": f"{LOGISTIC},vanilla,wd,r2et_nh,r2et",
+            "standard": _METHODS,
+            "paper": _METHODS,
+        },
+        "attacks": {
+            "smoke": f"er,er_surrogate,mse,random,{STRONGEST}",
+            "standard": f"er,er_surrogate,mse,random,{STRONGEST}",
+            "paper": f"er,er_segment,er_surrogate,mse,random,{STRONGEST}",
+        },
+        "k": str(presets.TABULAR_K),
+        "epsilon": {
+            "smoke": "0.5,1",
+            "standard": ".1,.25,.5,1",
+            "paper": ".1,.25,.5,1",
+        },
+        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
+    },
+    own=(*training_flags.NAMES, *parts.OF_PAIRS, *parts.OF_IMAGES),
+)
+training_flags.define_training()
+absl_flags.DEFINE_list(
+    "reference_methods",
+    None,
+    "methods that are also measured with one reference level of each category dropped "
+    f"(default: smoke none; standard, paper {_MAIN})",
+    allow_override=True,
+)
+parts.define_of_pairs()
+parts.define_norm()
+
+
+def main(argv):
+    del argv
+    common = FLAGS.read(
+        datasets=parts.known_datasets(),
+        methods=(*objectives.NAMES, LOGISTIC),
+        attacks=attacks.NAMES,
+    )
+    asked = common.datasets
+    # Only tables have categories: runs of pairs do not differ by what is said of them.
+    tables = set(asked) & set(datasets.names())
+    reduced = _reference_methods(common)
+    reduced = reduced if tables else ()
+    if reduced:
+        found = (name + datasets.REFERENCE_SUFFIX for name in asked)
+        more = tuple(n for n in found if n in datasets.names() and n not in asked)
+        common = common._replace(datasets=(*asked, *more))
+    config = {**common.config, "reference_methods": list(reduced)}
+    common = common._replace(config=config)
+    norm = absl_flags.FLAGS["norm"].value
+    chosen = []
+    for found in parts.problems(common, norm=norm):
+        own = {} if found.view.tabular else {"k": (found.most_k,)}
+        chosen.append(parts.choose(found, common, _OWN, **own))
+    folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
+    for found, own, k in parts.in_turn(chosen):
+        methods = own.methods if found.name in asked else reduced
+        _measure_dataset(found, k, own._replace(methods=methods), store)
+    written, groups = parts.write_reports(folder, store, chosen, _OWN, write_report)
+    for own in groups:
+        for k in own.k:
+            print(summary(store, own, k))
+    exhibited = robustness_claims.write_exhibit(folder, store, groups, written)
+    print("\n".join(map(str, [folder / "records.jsonl", *written, exhibited])))
+
+
+def _reference_methods(common) -> tuple[str, ...]:
+    """Those of the flag, else the preset's that are measured at all."""
+    given = absl_flags.FLAGS["reference_methods"].value
+    if given is not None:
+        names = [name for name in given if name]
+        reduced = [name + datasets.REFERENCE_SUFFIX for name in common.datasets]
+        if names and not set(reduced) & set(datasets.names()):
+            raise ValueError(
+                "--reference_methods is for tables with categories, "
+                f"{','.join(common.datasets)} has none: got {','.join(names)}"
+            )
+        known = (*objectives.NAMES, LOGISTIC)
+        return flags.parse_names("reference_methods", names, known=known, sums=True)
+    if common.preset == "smoke":
+        return ()
+    return tuple(name for name in _MAIN.split(",") if name in common.methods)
+
+
+def _measure_dataset(found, k, common, store):
+    settings = found.protocol(common.preset)
+    evaluators = {}
+    for one in parts.models(
+        FLAGS.experiment,
+        found,
+        k,
+        common,
+        description="attack",
+        tolerances=presets.TOLERANCES,
+    ):
+        if one.model not in evaluators:
+            evaluators[one.model] = Evaluator(
+                found,
+                one.model,
+                k=k,
+                num_test=settings.num_test,
+                strongest_budget=settings.strongest_budget,
+            )
+        evaluator = evaluators[one.model]
+        _measure_model(one, evaluator, common, store, settings.everywhere)
+
+
+def _measure_model(one, evaluator, common, store, everywhere):
+    fields, params = one.fields, one.params
+    clean = {**fields, "attack": "none", "epsilon": 0.0}
+    if not store.has(**clean):
+        found = [{**clean, **record} for record in evaluator.clean(params)]
+        store.append([*found, *trained.choice_records(clean, one.choice)])
+    for name in common.attacks:
+        largest = [max(common.epsilon)]
+        main = fields["tolerance"] == presets.MAIN_TOLERANCE
+        whole = everywhere is None or (name in everywhere and main)
+        for epsilon in common.epsilon if whole else largest:
+            cell = {**fields, "attack": name, "epsilon": epsilon}
+            if not store.has(**cell):
+                found = evaluator.attacked(params, name, epsilon)
+                if name not in _COMPARED or epsilon != max(common.epsilon):
+                    found = [r for r in found if r["metric"] != PER_INPUT]
+                told = {**cell, "norm": common.norm}
+                store.append([{**told, **record} for record in found])

@@ -1,0 +1,218 @@
+"""Training of the named methods, each chosen model saved in a folder of its own.
+
+Trains by the one protocol (a grid of penalty weights, pruning, selection on validation
+data) and writes every chosen model into OUTPUT_DIR/models, from where
+`r2et_jax.saved.load(folder)` and `python -m experiments.attack` read it. Killed at any
+moment, the same command goes on and ends with the same parameters, bit by bit.
+
+    python -m experiments.train --datasets=adult --methods=r2et --seeds=0
+    python -m experiments.train --datasets=mnist --methods=r2et_nh
+    python -m experiments.train --datasets=hiv --methods=r2et_nh --fold=1
+
+Pairs of images or graphs train Siamese networks; k of images and graphs is the data
+set's own where --k is not given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from absl import flags as absl_flags
+
+from experiments.console import flags, training_flags
+from experiments.loop import parts, setup
+from experiments.models import trained
+from experiments.models.fitting import LOGISTIC, Fitter
+from experiments.problems import presets
+from experiments.problems.registry import Problem
+from experiments.report import tables
+from r2et_jax import objectives
+
+FLAGS = flags.define_common(
+    "train",
+    defaults={
+        "datasets": {
+            "smoke": "breast_cancer",
+            "standard": "adult",
+            "paper": "adult",
+        },
+        "methods": "r2et",
+        "k": str(presets.TABULAR_K),
+        "seeds": "0",
+    },
+    own=(*training_flags.NAMES, "weights"),
+)
+training_flags.define_training()
+absl_flags.DEFINE_list(
+    "weights",
+    None,
+    "penalty weights of the one method that is trained, one for each of its penalties, "
+    "in place of a grid",
+    allow_override=True,
+)
+absl_flags.DEFINE_integer(
+    "fold",
+    0,
+    "part of the cross-validation of graphs that is the test part",
+    allow_override=True,
+)
+parts.define_of_pairs(folds=False)
+
+
+def main(argv):
+    del argv
+    common = FLAGS.read(
+        datasets=parts.known_datasets(),
+        methods=(*objectives.NAMES, LOGISTIC),
+    )
+    for name in ("attacks", "epsilon"):
+        if getattr(common, name):
+            raise ValueError(f"--{name} has no use here: see experiments.attack")
+    weights = _weights(common)
+    chosen = [parts.choose(found, common, ("k",)) for found in _problems(common)]
+    settings = {
+        found.name: found.protocol(own.preset)._replace(**weights)
+        for found, own in chosen
+    }
+    config = _config(common, chosen)
+    folder, store = setup.open_folder(
+        common._replace(config=config),
+        (part.found for part in chosen),
+        experiment=FLAGS.experiment,
+    )
+    saved = []
+    for found, own, k in parts.in_turn(chosen):
+        fitter = Fitter(
+            found,
+            seeds=own.seeds,
+            protocol=settings[found.name],
+            k=k,
+            models_dir=own.models_dir,
+            progress=own.progress,
+        )
+        for method in own.methods:
+            saved += _train(fitter, method, own, folder, store)
+    sizes = tuple(dict.fromkeys(k for _, own in chosen for k in own.k))
+    for k in sizes:
+        table = tables.pivot(
+            store.select(k=k),
+            rows=("dataset", "method", "seed", "tolerance"),
+            columns=_columns(k),
+        )
+        suffix = f"_k{k}" if len(sizes) > 1 else ""
+        tables.write_table(folder, table, name=f"table{suffix}")
+        print(tables.to_text(table), end="")
+    print("\n".join(map(str, saved)))
+
+
+def _problems(common) -> list[Problem]:
+    fold = absl_flags.FLAGS["fold"].value
+    found = parts.problems(common, folds=(fold,))
+    if fold:
+        kinds = {one.view.kind for one in found}
+        parts.check_use("fold", str(fold), "graph", kinds, common)
+    return found
+
+
+def _config(common, chosen):
+    """Every flag that is of account: what is for pairs does not tell tables apart."""
+    config = parts.with_choices(common.config, chosen, ("k",))
+    kinds = {found.view.kind for found, _ in chosen}
+    for name, kind in (("fold", "graph"), ("pooling", "image")):
+        if kind in kinds:
+            config = {**config, name: absl_flags.FLAGS[name].value}
+    return {**config, **parts.of_graphs()} if "graph" in kinds else config
+
+
+def _weights(common) -> dict[str, Any]:
+    """What the one setting of --weights changes in a protocol, where it is given."""
+    given = absl_flags.FLAGS["weights"].value
+    if given is None:
+        return {}
+    if len(common.methods) != 1:
+        raise ValueError(
+            "--weights is for one method, got --methods=" + ",".join(common.methods)
+        )
+    (method,) = common.methods
+    terms = () if method == LOGISTIC else objectives.method(method).terms
+    # One by one: two penalties may have the same weight.
+    weights = [flags.parse_floats("weights", [item])[0] for item in given]
+    if not terms or len(weights) != len(terms):
+        raise ValueError(
+            f"{method} takes {len(terms)} penalty weights ({', '.join(terms) or 'none'}"
+            f"), got --weights={','.join(given)}"
+        )
+    grid = {term: (weight,) for term, weight in zip(terms, weights, strict=True)}
+    if grid.get("tau") == (0.0,):
+        raise ValueError(
+            f"{method} takes a step tau above 0, got --weights={','.join(given)}"
+        )
+    return {"grid" if len(terms) == 1 else "paired": grid}
+
+
+def _train(fitter, method, common, folder, store):
+    """Train one method and save its models; returns their folders."""
+    data = fitter.problem
+    fitted = fitter.fit(method)
+    found = []
+    for s, seed in enumerate(common.seeds):
+        for t, tolerance in enumerate(presets.TOLERANCES):
+            model, params = fitted.at(s, t)
+            choice = fitted.choices[s][t]
+            fields = setup.model_fields(
+                FLAGS.experiment,
+                data,
+                model,
+                method=method,
+                seed=seed,
+                k=fitter.k,
+                tolerance=tolerance,
+                schedule=fitter.protocol.schedule,
+            )
+            cell = {**fields, "attack": "none", "epsilon": 0.0}
+            auc = trained.test_auc(data, model, params)
+            description = {
+                **trained.describe_data(data),
+                **{n: fields[n] for n in ("method", "schedule", "seed", "tolerance")},
+                "k": fitter.k,
+                "choice": choice,
+                "auc": auc,
+                "training": fitted.config,
+            }
+            name = f"{data.name}-{method}-seed{seed}-tolerance{tolerance}"
+            name += f"-fold{data.fold}" if data.view.kind == "graph" else ""
+            name += f"-k{fitter.k}" if len(common.k) > 1 else ""
+            found.append(folder / "models" / name)
+            sha256 = trained.write(found[-1], model, params, description)
+            if store.has(**cell):
+                _check_same(store, cell, sha256)
+                continue
+            cell["params_sha256"] = sha256
+            record = {"metric": "auc", "value": auc, "stderr": None}
+            record["n"] = len(data.dataset.test.y)
+            store.append([{**cell, **record}, *trained.choice_records(cell, choice)])
+    return found
+
+
+def _check_same(store, cell, sha256):
+    """Raise if the records are of other parameters than those at hand."""
+    (record,) = store.select(**cell, metric="auc")
+    if record["params_sha256"] != sha256:
+        raise ValueError(
+            f"{store.path} is of other parameters of {cell['method']}, seed "
+            f"{cell['seed']} (SHA-256 {record['params_sha256'][:12]}…, now "
+            f"{sha256[:12]}…): trained on another machine, or by other software? "
+            "Choose another --output_dir"
+        )
+
+
+def _columns(k):
+    spec = tables.ColumnSpec
+    return [
+        spec("AUC", {"metric": "auc"}),
+        spec("valid AUC", {"metric": "valid_auc"}),
+        spec(f"valid P@{k}", {"metric": "valid_p@k"}),
+        spec("epoch", {"metric": "epoch"}, format=".0f"),
+        spec("fallback", {"metric": "fallback"}, format=".0f"),
+        spec("s/epoch", {"metric": "train_seconds"}, format=".2g"),
+    ]
