@@ -181,20 +181,6 @@ def test_a_lost_or_damaged_model_is_written_again(finished, copied, run):
         assert training.params_sha256(params) == told["params_sha256"]
 
 
-def test_checkpoints_of_a_model_that_is_there_are_removed(copied, run):
-    """As a kill between the model and their removal leaves them."""
-    asked = copied.glob("kept/*/*/description.json")
-    kept = [path.parent for path in asked if "logistic" not in path.parent.name]
-    assert len(kept) > 1
-    for folder in kept:
-        config = training.load_model(folder)[1]["config"]
-        checkpoints = training.Checkpoints(folder / "training", config=config)
-        checkpoints.save(1, {"w": np.zeros(2)})
-    (copied / "records.jsonl").unlink()
-    run(copied)
-    assert not list(copied.glob("kept/*/*/training"))
-
-
 def test_records_of_other_parameters_are_refused(copied, run, capsys):
     sha256 = digests(copied)["r2et_nh", 4, 0.01]
     path = copied / "records.jsonl"
