@@ -151,7 +151,7 @@ def whole_records(fields, attacked: Attacked, dataset: Any) -> list[dict[str, An
         numbers.each("correct", attacked.correct),
     ]
     for metric, maps in _truth_maps(attacked, dataset):
-        one = metrics.truth_precision(maps, dataset.truth, k=fields["k"], units=units)
+        one = metrics.truth_precision(dataset.truth, maps, k=fields["k"], units=units)
         found.append(numbers.summarised(metric, one))
     return [{**fields, **record} for record in found]
 
@@ -171,7 +171,7 @@ def example_records(
         "linf": change.max(),
     }
     for metric, maps in _truth_maps(attacked, dataset):
-        found = metrics.truth_precision(maps[i][None], dataset.truth, k=shared["k"])
+        found = metrics.truth_precision(dataset.truth, maps[i][None], k=shared["k"])
         values[metric] = found.mean
     fields = {
         **shared,

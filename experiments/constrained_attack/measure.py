@@ -196,11 +196,11 @@ def _compiled(model, weighting: str, k: int, num_steps: int, view: View):
             def judged(state):
                 values = explain(both, state.perturbed, target)
                 logits = [predict(both, state.perturbed) for predict in predictions]
-                ends = list(zip(logits, clean, strict=True))
+                ends = list(zip(clean, logits, strict=True))
                 classes = [tuple(map(score.predicted_class, pair)) for pair in ends]
                 return (
                     ranking.top_k_overlap(context.top_mask, values, k=k),
-                    jnp.stack([now != before for now, before in classes]),
+                    jnp.stack([now != before for before, now in classes]),
                     jnp.stack([attacks.prediction_divergence(*pair) for pair in ends]),
                     ~jnp.all(jnp.isfinite(values)),
                 )

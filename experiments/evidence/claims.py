@@ -214,7 +214,7 @@ def _constraints(common):
                 budget = threat.threat_model(norm, common.epsilon[0], **rules)
                 result = run(subject, x, budget, key=jax.random.key(0))
                 for y in (result.details.last, result.best.perturbed):
-                    ok = jax.vmap(lambda a, b, t=budget: threat.contains(t, a, b))(y, x)
+                    ok = jax.vmap(threat.contains, (None, 0, 0))(budget, x, y)
                     worst += int(jnp.sum(~ok))
                     count += len(x)
         yield Finding(

@@ -223,7 +223,7 @@ class Evaluator:
         truth = self.problem.truth
         if truth is None:
             return []
-        found = metrics.truth_precision(maps, truth, k=self.k, units=self.units)
+        found = metrics.truth_precision(truth, maps, k=self.k, units=self.units)
         return [summarised("truth_precision", found)]
 
     def _mean(self, metric, values, rows=slice(None)):

@@ -214,7 +214,7 @@ def constrained_attack(
         random_start=random_start,
     )
 
-    def ranking(perturbed, params, context, reference):
+    def ranking(params, perturbed, context, reference):
         seen = explain(params, perturbed, context.target).ravel()
         return goal.value(seen, reference)
 
@@ -228,7 +228,7 @@ def constrained_attack(
         context, state = plain.init(params, x, target, threat, key=key, start=start)
         logits = tuple(predict(params, x) for predict in predictions)
         ends = (x, state.perturbed)
-        values = [ranking(end, params, context, context.reference) for end in ends]
+        values = [ranking(params, end, context, context.reference) for end in ends]
         size = jnp.maximum(*map(jnp.abs, values))
         scales = [jnp.where(size > 0, size, 1)]
         scales += [jnp.maximum(boundary_divergence(z), scale_floor) for z in logits]
@@ -246,7 +246,7 @@ def constrained_attack(
     def step(params, context, state, /):
         reference, perturbed = context.reference, state.perturbed
         values, gradients, active = _objectives(
-            ranking, predictions, perturbed, params, context
+            ranking, predictions, params, perturbed, context
         )
         rows = (-1, *(1,) * perturbed.ndim)
         gradients = gradients / reference.scales.reshape(rows)
@@ -270,15 +270,15 @@ def constrained_attack(
     return Attack(init, step, apply, saliency, k)
 
 
-def _objectives(ranking, predictions, perturbed, params, context):
+def _objectives(ranking, predictions, params, perturbed, context):
     """Values [M], gradients [M, *x.shape], and which gradients have not vanished [M].
 
     ∇KL is the difference of the probabilities through the model's Jacobian: within
     rounding of the clean ones its direction is noise.
     """
     reference = context.reference
-    value, gradient = jax.value_and_grad(ranking)(
-        perturbed, params, context, reference.goal
+    value, gradient = jax.value_and_grad(ranking, argnums=1)(
+        params, perturbed, context, reference.goal
     )
     values, gradients = [value], [gradient]
     active = [jnp.any(gradient != 0)]
@@ -287,7 +287,7 @@ def _objectives(ranking, predictions, perturbed, params, context):
 
         def divergence(point, predict=predict, clean=clean):
             logits = predict(params, point)
-            return prediction_divergence(logits, clean), logits
+            return prediction_divergence(clean, logits), logits
 
         (value, logits), gradient = jax.value_and_grad(divergence, has_aux=True)(
             perturbed

@@ -158,7 +158,7 @@ def gradient_attack(
         start = x if start is None else start
         if isinstance(random_start, jax.Array) or random_start:
             jump = threat_lib.sample_boundary(threat, x, key=start_key) - x
-            start = threat_lib.project(threat, start + random_start * jump, x)
+            start = threat_lib.project(threat, x, start + random_start * jump)
         state = State(
             perturbed=start,
             optimizer_state=optimizer(threat.norm).init(jnp.zeros_like(x)),
@@ -168,7 +168,7 @@ def gradient_attack(
         )
         return context, state
 
-    def objective(perturbed, params, context):
+    def objective(params, perturbed, context):
         def at(share):
             point = context.clean + share * (perturbed - context.clean)
             values = explain(params, point, context.target).ravel()
@@ -183,13 +183,13 @@ def gradient_attack(
         if context.threat.prediction == "penalized":
             penalty = context.threat.penalty.astype(value.dtype)
             value += penalty * prediction_divergence(
-                apply(params, perturbed), context.clean_logits
+                context.clean_logits, apply(params, perturbed)
             )
         return value
 
     def step(params, context, state, /):
-        value, gradient = jax.value_and_grad(objective)(
-            state.perturbed, params, context
+        value, gradient = jax.value_and_grad(objective, argnums=1)(
+            params, state.perturbed, context
         )
         perturbed, optimizer_state, vanished = move(
             optimizer, gradient, state, context
@@ -224,12 +224,12 @@ def move(
       vanished (boolean).
     """
     threat, start = context.threat, state.perturbed
-    gradient = threat_lib.admissible_gradient(threat, gradient, start, context.clean)
+    gradient = threat_lib.admissible_gradient(threat, context.clean, start, gradient)
     update, optimizer_state = optimizer(threat.norm).update(
         gradient, state.optimizer_state, start
     )
     moved = start + threat.epsilon.astype(update.dtype) * update
-    perturbed = threat_lib.project(threat, moved, context.clean)
+    perturbed = threat_lib.project(threat, context.clean, moved)
     return perturbed, optimizer_state, ~jnp.any(gradient != 0)
 
 
@@ -268,7 +268,7 @@ def random_search(
     return Attack(init, step, apply, saliency, k)
 
 
-def prediction_divergence(logits: Array, clean_logits: Array) -> Array:
+def prediction_divergence(clean_logits: Array, logits: Array) -> Array:
     """KL(p(x) ‖ p(x′)) of the class probabilities (scalar, in nats)."""
     clean = class_probabilities(clean_logits)
     log_ratio = _log_probabilities(clean_logits) - _log_probabilities(logits)

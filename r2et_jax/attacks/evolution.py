@@ -145,7 +145,7 @@ def evolution(
         keys = jax.random.split(around_key, population - 1)
 
         def around(key):
-            return threat_lib.project(threat, noisy(context, start, key), x)
+            return threat_lib.project(threat, x, noisy(context, start, key))
 
         members = jnp.concatenate([start[None], jax.vmap(around)(keys)])
         values = jax.vmap(lambda x: fitness(params, context, x))(members)
@@ -165,12 +165,12 @@ def evolution(
             now = jnp.sign(z) * (z + jnp.sum(w * (point - base)))
             left = jnp.where(now > 0, now + beyond, 0)
             toward = threat_lib.admissible_gradient(
-                context.threat, jnp.sign(z) * w, point, context.clean
+                context.threat, context.clean, point, jnp.sign(z) * w
             )
             square = jnp.sum(toward**2)
             step = left / jnp.where(square > 0, square, 1)
             point = threat_lib.project(
-                context.threat, point - step * toward, context.clean
+                context.threat, context.clean, point - step * toward
             )
         return point
 
@@ -182,7 +182,7 @@ def evolution(
         mixed = jnp.where(jax.random.bernoulli(keys[2], 0.5, base.shape), base, mate)
         kind = jax.random.uniform(keys[3], (), base.dtype)
         made = jnp.where(kind < _MIXED, mixed, noisy(context, base, keys[4]))
-        made = threat_lib.project(context.threat, made, context.clean)
+        made = threat_lib.project(context.threat, context.clean, made)
         if num_kinks(params, base):
             crossed = across(params, context, base, keys[5], keys[6])
             made = jnp.where(kind < _MIXED + _SHAKEN, made, crossed)

@@ -265,7 +265,7 @@ def multiobjective_attack(
         violation = jnp.zeros((), x.dtype)
         if constraint is not None:
             # ν·max(0, c + ∇cᵀd) is the maximum over the points (ν∇c, νc) and (0, 0).
-            level, slope = jax.value_and_grad(constraint)(x, params, context)
+            level, slope = jax.value_and_grad(constraint, 1)(params, x, context)
             pair = jnp.stack([penalty * slope.ravel(), jnp.zeros(x.size, x.dtype)])
             rows = jnp.concatenate([rows, pair])
             linear = jnp.concatenate([linear, jnp.stack([-penalty * level, 0 * level])])
@@ -309,13 +309,13 @@ def multiobjective_attack(
             moved = x + t * direction.reshape(x.shape)
             moves = t * along
             if project:
-                moved = threat_lib.project(threat, moved, context.clean)
+                moved = threat_lib.project(threat, context.clean, moved)
                 moves = rows @ (moved - x).ravel()
             change = explained(moved) - values
             inside = jnp.max(jnp.where(mask, change, -jnp.inf))
             worst = inside - jnp.min(jnp.where(mask, jnp.inf, change))
             if constraint is not None:
-                level = constraint(moved, params, context)
+                level = constraint(params, moved, context)
                 worst += penalty * jnp.maximum(level, 0) - violation
             hoped = predicted(moves)
             return moved, worst, (worst <= armijo * hoped) & (hoped < 0)

@@ -58,7 +58,7 @@ def prediction_constraint(
       eta: η ≥ 0.
 
     Returns:
-      `rule(name) -> constraint`, of which `constraint(x, params, context) -> scalar`
+      `rule(name) -> constraint`, of which `constraint(params, x, context) -> scalar`
       with the context of an attack; None for "free".
 
     Raises:
@@ -66,7 +66,7 @@ def prediction_constraint(
     """
     check_nonnegative("eta", eta)
 
-    def margin(x, params, context):
+    def margin(params, x, context):
         logits = apply(params, x)
         if logits.shape[0] == 1:
             logits = jnp.concatenate([jnp.zeros_like(logits), logits])
@@ -75,7 +75,7 @@ def prediction_constraint(
         best_other = jnp.max(jnp.where(own, -jnp.inf, logits))
         return best_other - jnp.sum(jnp.where(own, logits, 0))
 
-    def shift(x, params, context):
+    def shift(params, x, context):
         clean = class_probabilities(context.clean_logits)
         return safe_norm(class_probabilities(apply(params, x)) - clean) - eta
 

@@ -141,14 +141,14 @@ def _log_odds(logits, numpy):
     return logits - rest
 
 
-def accuracy(logits: ArrayLike, labels: ArrayLike) -> Array:
+def accuracy(labels: ArrayLike, logits: ArrayLike) -> Array:
     """Share of inputs whose predicted class is the label.
 
         (1/m) Σ 1[argmax z(x) = y]
 
     Args:
-      logits: [m, C].
       labels: classes [m], integers in 0…max(C, 2)−1.
+      logits: [m, C].
 
     Returns:
       Scalar in [0, 1]; an input with a logit that is not finite counts as wrong.
@@ -157,7 +157,7 @@ def accuracy(logits: ArrayLike, labels: ArrayLike) -> Array:
       ValueError: if `logits` is not [m, C] or `labels` not [m].
 
     Example:
-      >>> print(accuracy(jnp.array([[2.0], [-1.0]]), jnp.array([1, 1])))
+      >>> print(accuracy(jnp.array([1, 1]), jnp.array([[2.0], [-1.0]])))
       0.5
     """
     (logits,), labels = as_floats(logits), jnp.asarray(labels).astype(jnp.int32)

@@ -14,7 +14,7 @@ from r2et_jax.ranking import positive_top_k_mask
 
 
 def truth_precision(
-    maps: ArrayLike, truth: ArrayLike, *, k: int, units: ArrayLike | None = None
+    truth: ArrayLike, maps: ArrayLike, *, k: int, units: ArrayLike | None = None
 ) -> Summary:
     """Share of the top-k features that truly matter.
 
@@ -26,8 +26,8 @@ def truth_precision(
     right as well.
 
     Args:
-      maps: saliency [m, n], nonnegative.
       truth: membership of G, boolean [n], or [m, n] where it depends on the input.
+      maps: saliency [m, n], nonnegative.
       k: size of the top-k set, 1…n−1.
       units: the input of each map [m], see `mean_and_stderr`.
 
@@ -41,7 +41,7 @@ def truth_precision(
 
     Example:
       >>> maps = jnp.array([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
-      >>> print(truth_precision(maps, jnp.array([True, True, False]), k=2).mean)
+      >>> print(truth_precision(jnp.array([True, True, False]), maps, k=2).mean)
       0.75
     """
     (maps,) = as_floats(maps)

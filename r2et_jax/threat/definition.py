@@ -114,7 +114,7 @@ def threat_model(
     Example:
       >>> from r2et_jax.threat import project
       >>> threat = threat_model("l2", 0.5, lower=0.0, upper=1.0)
-      >>> project(threat, jnp.array([2.0, 0.0]), jnp.array([0.9, 0.0]))
+      >>> project(threat, jnp.array([0.9, 0.0]), jnp.array([2.0, 0.0]))
       Array([1., 0.], dtype=float32)
     """
     check_in("norm", norm, NORMS)

@@ -29,7 +29,7 @@ def movable_features(threat: ThreatModel, clean: Array) -> Array | None:
     return present if threat.movable is None else threat.movable & present
 
 
-def distance(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
+def distance(threat: ThreatModel, clean: Array, perturbed: Array) -> Array:
     """‖x′ − x‖ in the norm of the threat model (scalar)."""
     delta = perturbed - clean
     if threat.norm == "linf":
@@ -39,7 +39,7 @@ def distance(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
     return safe * jnp.sqrt(jnp.sum((delta / safe) ** 2))
 
 
-def project(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
+def project(threat: ThreatModel, clean: Array, perturbed: Array) -> Array:
     """The admissible input nearest to `perturbed` in Euclidean distance.
 
     The set is the ball around the clean input, the box, the frozen features and the
@@ -51,9 +51,9 @@ def project(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
 
     Args:
       threat: the threat model.
-      perturbed: proposed x′ [n].
       clean: x [n]; where it violates the box or a simplex and the threat model clips,
         it is first moved onto them, and the ball is taken around the moved point.
+      perturbed: proposed x′ [n].
 
     Returns:
       Admissible x′ [n]; NaN if a traced clean input is outside of what the threat model
@@ -67,11 +67,11 @@ def project(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
     if not any(isinstance(array, jax.core.Tracer) for array in known):
         check_inputs(threat, np.asarray(clean)[None])
     admissible = _is_admissible(threat, clean)
-    nearest = _project(threat, perturbed, clean)
+    nearest = _project(threat, clean, perturbed)
     return nearest if admissible is True else jnp.where(admissible, nearest, jnp.nan)
 
 
-def _project(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
+def _project(threat: ThreatModel, clean: Array, perturbed: Array) -> Array:
     threat = _at(threat, clean)
     if threat.movable is not None:
         perturbed = jnp.where(threat.movable, perturbed, clean)
@@ -79,7 +79,7 @@ def _project(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
     if threat.norm == "linf":
         low, high = center - threat.epsilon, center + threat.epsilon
         return _project_box_groups(threat, perturbed, clean, low, high)
-    length = distance(threat, perturbed, center)
+    length = distance(threat, center, perturbed)
     outside = length > threat.epsilon
     share = jnp.where(outside, threat.epsilon / jnp.where(outside, length, 1), 1)
     if not _is_constrained(threat):
@@ -92,11 +92,11 @@ def _project(threat: ThreatModel, perturbed: Array, clean: Array) -> Array:
         low, high = bounds
         # The geometric mean, for a small relative error however far x′ is.
         middle = jnp.sqrt(low * high)
-        inside = distance(threat, at(middle), center) <= threat.epsilon
+        inside = distance(threat, center, at(middle)) <= threat.epsilon
         return jnp.where(inside, middle, low), jnp.where(inside, high, middle)
 
     nearest = _project_box_groups(threat, perturbed, clean)
-    fits = distance(threat, nearest, center) <= threat.epsilon
+    fits = distance(threat, center, nearest) <= threat.epsilon
     bounds = (share, jnp.ones_like(share))
     low, _ = jax.lax.fori_loop(0, _num_halvings(clean.dtype), halve, bounds)
     return jnp.where(fits, nearest, at(low))
@@ -172,7 +172,7 @@ def _project_box_groups(threat, x, clean, low=-jnp.inf, high=jnp.inf):
 
 
 def admissible_gradient(
-    threat: ThreatModel, gradient: Array, perturbed: Array, clean: Array
+    threat: ThreatModel, clean: Array, perturbed: Array, gradient: Array
 ) -> Array:
     """The part of a gradient along which an admissible input can descend.
 
@@ -182,9 +182,9 @@ def admissible_gradient(
 
     Args:
       threat: the threat model.
-      gradient: ∇ at x′ [n].
-      perturbed: admissible x′ [n].
       clean: x [n].
+      perturbed: admissible x′ [n].
+      gradient: ∇ at x′ [n].
 
     Returns:
       [n]; zero if nothing can descend.
@@ -253,7 +253,7 @@ def project_bounded_simplex(
 
 
 def contains(
-    threat: ThreatModel, perturbed: Array, clean: Array, *, tolerance: float = 1e-5
+    threat: ThreatModel, clean: Array, perturbed: Array, *, tolerance: float = 1e-5
 ) -> Array:
     """Whether x′ is admissible up to `tolerance` in every constraint (boolean).
 
@@ -263,7 +263,7 @@ def contains(
     admissible = _is_admissible(threat, clean)
     threat = _at(threat, clean)
     movable = True if threat.movable is None else threat.movable
-    length = distance(threat, perturbed, _center(threat, clean))
+    length = distance(threat, _center(threat, clean), perturbed)
     inside = length <= threat.epsilon + tolerance
     if threat.lower is not None:
         above = perturbed >= threat.lower - tolerance
@@ -366,7 +366,7 @@ def sample(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
             dimension = jnp.maximum(jnp.sum(threat.movable, dtype=clean.dtype), 1)
         radius = jax.random.uniform(radius_key, (), clean.dtype) ** (1 / dimension)
         unit = radius * _random_direction(threat, clean, direction_key)
-    return project(threat, clean + threat.epsilon * unit, clean)
+    return project(threat, clean, clean + threat.epsilon * unit)
 
 
 def sample_boundary(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
@@ -379,7 +379,7 @@ def sample_boundary(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
         unit = jax.random.rademacher(key, clean.shape, clean.dtype)
     else:
         unit = _random_direction(threat, clean, key)
-    return project(threat, clean + threat.epsilon * unit, clean)
+    return project(threat, clean, clean + threat.epsilon * unit)
 
 
 def _random_direction(threat, clean, key):

@@ -78,7 +78,7 @@ def test_a_divergence_below_the_boundary_keeps_the_class(logits, shift):
     with jax.enable_x64(True):
         clean, moved = jnp.asarray(logits), jnp.asarray(logits + shift)
         bound = float(boundary_divergence(clean))
-        divergence = float(attacks.prediction_divergence(moved, clean))
+        divergence = float(attacks.prediction_divergence(clean, moved))
     if logits.argmax() != (logits + shift).argmax():
         assert divergence >= bound - 1e-12
 
@@ -263,7 +263,7 @@ def test_a_constrained_attack_keeps_predictions_and_still_lowers_the_overlap(
     assert moved.mean() > 0.05
 
     def divergence(result):
-        pairs = zip(result.details.last_logits, result.clean_logits, strict=True)
+        pairs = zip(result.clean_logits, result.details.last_logits, strict=True)
         return np.mean([float(attacks.prediction_divergence(*p)) for p in pairs])
 
     assert divergence(kept) < 0.7 * divergence(free)
@@ -281,8 +281,8 @@ def test_the_runner_keeps_to_the_threat_model():
     )  # fmt: skip
     x = np.clip(X, -0.7, 0.7)
     result = run_attack(build("gda"), budget, num_steps=10, x=x)
-    inside = jax.vmap(lambda p, c: contains(budget, p, c))(
-        result.details.last, jnp.asarray(x, float)
+    inside = jax.vmap(contains, (None, 0, 0))(
+        budget, jnp.asarray(x, float), result.details.last
     )
     assert inside.all()
     np.testing.assert_array_equal(

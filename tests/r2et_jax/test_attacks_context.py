@@ -221,7 +221,7 @@ def test_the_ensemble_keeps_every_input_with_its_partner():
     for best in (found.best, found.best_same_class):
         expected = precision_by_hand(x, best.perturbed, partner)
         np.testing.assert_allclose(best.precision, expected)
-        inside = jax.vmap(contains, (None, 0, 0))(threat, best.perturbed, x)
+        inside = jax.vmap(contains, (None, 0, 0))(threat, x, best.perturbed)
         assert inside.all()
     kept = found.best_same_class.perturbed
     np.testing.assert_array_equal(

@@ -328,7 +328,7 @@ def test_projected_steps_stay_admissible_and_still_descend():
     params, x = parameters(), jnp.clip(inputs(), -1.0, 1.5)
     threat = threat_model("l2", 0.5, lower=-1.5, upper=2.0, frozen=[2], num_features=N)
     result = traced(20, project=True, jacobian_chunk=4)(params, x, threat)
-    assert jax.vmap(contains, (None, 0, 0))(threat, result.last, x).all()
+    assert jax.vmap(contains, (None, 0, 0))(threat, x, result.last).all()
     np.testing.assert_array_equal(result.last[:, 2], x[:, 2])
     assert (result.num_steps > 0).all()
     assert (result.trace.worst_change <= 0).all()

@@ -59,8 +59,8 @@ def test_every_attack_stays_in_its_budget_and_moves_the_ranking(
     found = run(params, x, budget, key=jax.random.key(0))
     last = found.details.last
     for moved in (found.perturbed, found.best_same_class.perturbed, last):
-        assert jax.vmap(lambda a, b: contains(budget, a, b))(moved, x).all()
-        lengths = jax.vmap(lambda a, b: distance(budget, a, b))(moved, x)
+        assert jax.vmap(contains, (None, 0, 0))(budget, x, moved).all()
+        lengths = jax.vmap(distance, (None, 0, 0))(budget, x, moved)
         assert lengths.max() <= BUDGETS[norm] * (1 + 1e-5)
     precision = np.asarray(found.best.precision)
     assert ((precision >= 0) & (precision <= 1)).all()

@@ -47,12 +47,12 @@ def test_constraints_by_hand():
     assert rule("free") is None
     kept = rule("same_class")
     moved = jnp.array([1.0, 4.0, 2.5])
-    assert kept(moved, None, context([0.0, 1.0, 0.5])) == -1.5
-    assert kept(moved, None, context([2.0, 1.0, 0.5])) == 3.0
+    assert kept(None, moved, context([0.0, 1.0, 0.5])) == -1.5
+    assert kept(None, moved, context([2.0, 1.0, 0.5])) == 3.0
     # One logit z stands for [0, z].
-    assert kept(jnp.array([-0.7]), None, context([2.0])) == 0.7
-    assert kept(jnp.array([-0.7]), None, context([-2.0])) == -0.7
-    shift = rule("penalized")(jnp.log(jnp.array([3.0])), None, context([0.0]))
+    assert kept(None, jnp.array([-0.7]), context([2.0])) == 0.7
+    assert kept(None, jnp.array([-0.7]), context([-2.0])) == -0.7
+    shift = rule("penalized")(None, jnp.log(jnp.array([3.0])), context([0.0]))
     np.testing.assert_allclose(shift, np.sqrt(2) * 0.25 - 0.1, rtol=1e-12)
 
 

@@ -97,8 +97,8 @@ def test_it_keeps_the_worst_of_its_members(rule):
     assert lowest.mean() < 0.9
     for best in (found.best, found.best_same_class):
         np.testing.assert_allclose(best.precision, precision(x, best.perturbed))
-        inside = jax.vmap(lambda a, b: contains(threat, a, b))(
-            jnp.asarray(best.perturbed), jnp.asarray(x)
+        inside = jax.vmap(contains, (None, 0, 0))(
+            threat, jnp.asarray(x), jnp.asarray(best.perturbed)
         )
         assert inside.all()
     first, second = map(np.asarray, parameters())

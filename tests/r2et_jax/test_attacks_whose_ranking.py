@@ -176,7 +176,7 @@ def test_the_admissible_part_is_the_projection_on_what_can_move(
             num_features=N,
         )  # fmt: skip
         at = jnp.asarray(x)
-        got = -admissible_gradient(threat, jnp.asarray(gradient), at, at)
+        got = -admissible_gradient(threat, at, at, jnp.asarray(gradient))
     falls, rises = movable & (x > low), movable & (x < high)
     expected = tangent_descent(gradient, falls, rises, group)
     np.testing.assert_allclose(got, expected, atol=1e-9)

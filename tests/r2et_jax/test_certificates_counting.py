@@ -61,10 +61,10 @@ def _worst(model, norm):
                 move = jnp.sign(toward)
             else:
                 move = toward / jnp.maximum(jnp.linalg.norm(toward), 1e-12)
-            point = threat.project(ball, point + length * move, x)
+            point = threat.project(ball, x, point + length * move)
             return point, jnp.minimum(lowest, gap(params, point, i, j))
 
-        point = threat.project(ball, x + start, x)
+        point = threat.project(ball, x, x + start)
         start = point, gap(params, point, i, j)
         return jax.lax.fori_loop(0, 15, step, start)[1]
 
@@ -84,8 +84,8 @@ def sampled(model, params, x, ball, count=2000):
     if ball.norm == "linf":
         delta = np.sign(delta)
     delta *= 2 * float(ball.epsilon) * rng.uniform(size=(count, 1)) ** 0.2
-    project = jax.jit(jax.vmap(threat.project, (None, 0, None)))
-    points = project(ball, jnp.asarray(x + delta), jnp.asarray(x))
+    project = jax.jit(jax.vmap(threat.project, (None, None, 0)))
+    points = project(ball, jnp.asarray(x), jnp.asarray(x + delta))
     g = np.asarray(_gradients(model)(params, points))
     return (g[:, :, None] - g[:, None, :]).min(axis=0)
 

@@ -122,15 +122,15 @@ def test_auc_mistakes_of_several_classes_raise():
 
 def test_accuracy():
     logits = jnp.array([[1.0, 3.0, 2.0], [4.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    np.testing.assert_allclose(metrics.accuracy(logits, jnp.array([1, 0, 0])), 2 / 3)
+    np.testing.assert_allclose(metrics.accuracy(jnp.array([1, 0, 0]), logits), 2 / 3)
     broken = logits.at[0, 0].set(jnp.nan)
-    np.testing.assert_allclose(metrics.accuracy(broken, jnp.array([0, 0, 2])), 2 / 3)
+    np.testing.assert_allclose(metrics.accuracy(jnp.array([0, 0, 2]), broken), 2 / 3)
     binary = jnp.array([[0.5], [-0.5], [0.0]])  # a tie goes to class 0
-    assert metrics.accuracy(binary, jnp.array([1, 0, 0])) == 1
+    assert metrics.accuracy(jnp.array([1, 0, 0]), binary) == 1
     with pytest.raises(ValueError, match="same first axis"):
-        metrics.accuracy(logits, jnp.array([1, 0]))
+        metrics.accuracy(jnp.array([1, 0]), logits)
     with pytest.raises(ValueError, match=r"shape \[m, C\]"):
-        metrics.accuracy(logits[0], jnp.array([1, 0, 1]))
+        metrics.accuracy(jnp.array([1, 0, 1]), logits[0])
 
 
 def test_sensitivity_counts_changes_and_broken_logits_apart():
@@ -215,9 +215,9 @@ def test_logit_mistakes_raise():
 def test_logits_and_labels_of_any_width():
     logits = np.array([[1.0, 0.0], [0.0, 1.0]])
     for labels in (np.array([0, 0]), np.array([0, 0], np.uint8)):
-        assert metrics.accuracy(logits, labels) == 0.5
+        assert metrics.accuracy(labels, logits) == 0.5
         with jax.enable_x64(True):
-            assert metrics.accuracy(logits, labels).dtype == jnp.float64
+            assert metrics.accuracy(labels, logits).dtype == jnp.float64
     with jax.enable_x64(True):
         for metric in (metrics.sensitivity, metrics.prediction_shift):
             assert metric(logits, -logits).mean.dtype == jnp.float64

@@ -135,7 +135,7 @@ def test_projection_equals_a_quadratic_program(name):
         proposed = clean + rng.normal(size=N) * [0.1, 0.5, 2.0, 3.0][seed]
         with jax.enable_x64(True):
             threat = make(name, epsilon)
-            value = project(threat, jnp.asarray(proposed), jnp.asarray(clean))
+            value = project(threat, jnp.asarray(clean), jnp.asarray(proposed))
             assert value.dtype == jnp.float64
             value = np.asarray(value)
         assert excess_by_hand(name, clean, value, epsilon) <= 1e-9
@@ -153,12 +153,12 @@ def test_projection_is_admissible_and_idempotent_in_float32(name, seed, size, ep
     rng = np.random.default_rng(seed)
     clean = np.float32(clean_input(seed))
     proposed = clean + np.float32(rng.normal(size=N) * 10**size)
-    value = project(threat, proposed, clean)
+    value = project(threat, clean, proposed)
     assert value.dtype == jnp.float32
-    assert contains(threat, value, clean)
+    assert contains(threat, clean, value)
     wide = np.float64(clean), np.float64(value)
     assert excess_by_hand(name, *wide, epsilon) <= 1e-5
-    again = project(threat, value, clean)
+    again = project(threat, clean, value)
     np.testing.assert_allclose(again, value, atol=2e-6)
 
 
@@ -168,11 +168,11 @@ def test_an_admissible_input_is_not_moved(name):
     for seed in range(5):
         clean = np.float32(clean_input(seed))
         noise = np.float32(np.random.default_rng(seed).normal(size=N))
-        border = np.asarray(project(threat, clean + noise, clean))
+        border = np.asarray(project(threat, clean, clean + noise))
         inside = clean + np.float32(0.9) * (border - clean)
         tolerance = 2e-7 if "simplex" in name else 0
         for point in (inside, clean):
-            value = project(threat, point, clean)
+            value = project(threat, clean, point)
             np.testing.assert_allclose(value, point, atol=tolerance)
 
 
@@ -180,10 +180,10 @@ def test_an_admissible_input_is_not_moved(name):
 def test_a_budget_of_zero_admits_the_clean_input_alone(name):
     clean = np.float32(clean_input(3))
     threat = make(name, 0.0)
-    value = project(threat, clean + 1, clean)
+    value = project(threat, clean, clean + 1)
     np.testing.assert_allclose(value, clean, atol=1e-6)
     assert contains(threat, clean, clean)
-    assert not contains(threat, clean + np.float32(1e-3), clean)
+    assert not contains(threat, clean, clean + np.float32(1e-3))
 
 
 def test_the_ball_alone_keeps_tiny_and_huge_moves():
@@ -191,7 +191,7 @@ def test_the_ball_alone_keeps_tiny_and_huge_moves():
     direction = np.float32([1.0, 2.0, 2.0])  # of norm 3
     for scale in (1e-25, 1e-3, 1e12):
         for epsilon in (1e-24, 1e-6, 10.0):
-            value = project(threat_model("l2", epsilon), direction * scale, clean)
+            value = project(threat_model("l2", epsilon), clean, direction * scale)
             factor = min(scale, epsilon / 3)
             np.testing.assert_allclose(value, direction * factor, rtol=1e-5)
 
@@ -199,7 +199,7 @@ def test_the_ball_alone_keeps_tiny_and_huge_moves():
 def test_projection_onto_the_box_and_the_ball_from_far_away():
     # The share of the way that stays in the ball is 1e-6 here.
     threat = threat_model("l2", 1.0, lower=[-9.0, -0.5], upper=[9.0, 9.0])
-    value = project(threat, jnp.array([-1e6, -1e6]), jnp.zeros(2))
+    value = project(threat, jnp.zeros(2), jnp.array([-1e6, -1e6]))
     np.testing.assert_allclose(value, [-np.sqrt(0.75), -0.5], atol=2e-5)
 
 
@@ -210,10 +210,10 @@ def test_a_clean_input_outside_of_the_box_is_moved_inside_where_asked(norm):
     threat = threat_model(norm, 0.5, **box, clip=True)
     moved = np.float32([1.0, 0.0, 3.0])  # a frozen feature stays
     np.testing.assert_allclose(project(threat, clean, clean), moved, atol=1e-6)
-    assert contains(threat, moved, clean)
-    far = project(threat, jnp.array([-9.0, 0.0, 9.0]), clean)
+    assert contains(threat, clean, moved)
+    far = project(threat, clean, jnp.array([-9.0, 0.0, 9.0]))
     np.testing.assert_allclose(far, [0.5, 0.0, 3.0], atol=1e-6)
-    assert contains(threat, far, clean)
+    assert contains(threat, clean, far)
     assert not contains(threat, clean, clean)
 
 
@@ -223,7 +223,7 @@ def test_groups_may_be_soft_and_several():
     with jax.enable_x64(True):
         clean = jnp.array([0.5, 0.2, 0.5, 0.3, 0.5, -1.0])
         proposed = clean + jnp.array([1.0, -2.0, 0.3, 0.4, 0.1, 0.2])
-        value = project(threat, proposed, clean)
+        value = project(threat, clean, proposed)
         clean, proposed, value = (np.asarray(a) for a in (clean, proposed, value))
     low = np.array([0, 0, 0, 0, 0, -np.inf])
     expected = quadratic_program(
@@ -242,20 +242,20 @@ def test_frozen_groups_do_not_move():
         "l2", 1.0, groups=[GROUP], group_rule="frozen", num_features=N
     )
     clean = np.float32(clean_input(0))
-    value = np.asarray(project(threat, clean + 3, clean))
+    value = np.asarray(project(threat, clean, clean + 3))
     np.testing.assert_array_equal(value[list(GROUP)], clean[list(GROUP)])
     assert np.linalg.norm(value - clean) == pytest.approx(1, rel=1e-5)
     whole = threat_model(
         "l2", 1.0, groups=[GROUP], group_rule="simplex", frozen=GROUP, num_features=N
     )
     assert whole.groups == ()  # frozen altogether: no simplex is left to keep
-    np.testing.assert_array_equal(project(whole, clean + 3, clean), value)
+    np.testing.assert_array_equal(project(whole, clean, clean + 3), value)
 
 
 def test_free_groups_are_real_numbers():
     threat = threat_model("linf", 0.5, groups=[GROUP], num_features=N)
     clean = np.float32(clean_input(0))
-    np.testing.assert_allclose(project(threat, clean - 3, clean), clean - 0.5)
+    np.testing.assert_allclose(project(threat, clean, clean - 3), clean - 0.5)
 
 
 SIMPLEX = jax.jit(threats.project_bounded_simplex)
@@ -330,11 +330,11 @@ def test_contains_finds_each_kind_of_violation(change, admissible):
     perturbed = clean.copy()
     for index, delta in change.items():
         perturbed[index] += delta
-    assert bool(contains(threat, perturbed, clean)) is admissible
+    assert bool(contains(threat, clean, perturbed)) is admissible
 
 
 def test_contains_measures_the_largest_change_under_linf():
     threat, clean = threat_model("linf", 0.5), np.zeros(3, np.float32)
-    assert contains(threat, clean + np.float32(0.5), clean)
-    assert not contains(threat, clean + np.float32([0, 0.6, 0]), clean)
-    assert threats.distance(threat, clean + np.float32([0, -0.6, 0.1]), clean) == 0.6
+    assert contains(threat, clean, clean + np.float32(0.5))
+    assert not contains(threat, clean, clean + np.float32([0, 0.6, 0]))
+    assert threats.distance(threat, clean, clean + np.float32([0, -0.6, 0.1])) == 0.6

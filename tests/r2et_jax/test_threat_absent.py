@@ -59,14 +59,14 @@ def test_projection_is_the_nearest_admissible_graph(norm, absent, seed, size, ep
     movable = clean != 0 if absent == "frozen" else np.ones(N, bool)
     with jax.enable_x64(True):
         threat = make(norm, epsilon, absent)
-        found = np.asarray(project(threat, proposed, clean))
-        assert contains(threat, found, clean)
+        found = np.asarray(project(threat, clean, proposed))
+        assert contains(threat, clean, found)
         # Outside of it something is broken: the rule, the box or the ball.
         stays = np.abs(proposed - clean)[~movable].max(initial=0) <= 1e-5
         size = (np.inf if norm == "linf" else None) or 2
         inside = np.linalg.norm(proposed - clean, size) <= epsilon + 1e-5
         inside &= bool(np.all((proposed >= LOWER - 1e-5) & (proposed <= UPPER + 1e-5)))
-        assert bool(contains(threat, proposed, clean)) == (inside and stays)
+        assert bool(contains(threat, clean, proposed)) == (inside and stays)
     expected = nearest_by_hand(norm, proposed, clean, epsilon, movable)
     np.testing.assert_allclose(found, expected, atol=1e-9)
     np.testing.assert_array_equal(found[~movable], clean[~movable])
@@ -77,7 +77,7 @@ def test_projection_is_the_nearest_admissible_graph(norm, absent, seed, size, ep
 def test_perturbed_adjacency_is_symmetric_without_loops_and_in_range(norm, seed):
     clean = np.float32(graph(seed))
     proposed = clean + np.float32(np.random.default_rng(seed).normal(size=N))
-    matrix = np.asarray(models.adjacency(project(make(norm), proposed, clean), V))
+    matrix = np.asarray(models.adjacency(project(make(norm), clean, proposed), V))
     np.testing.assert_array_equal(matrix, matrix.T)
     np.testing.assert_array_equal(np.diag(matrix), 0)
     assert LOWER <= matrix.min() and matrix.max() <= UPPER
@@ -95,7 +95,7 @@ def test_every_graph_of_a_batch_keeps_its_own_absent_edges(norm):
             threat = make(norm, absent=absent)
             one = jax.vmap(lambda x, key, t=threat, d=draw: d(t, x, key=key))
             moved = np.asarray(jax.jit(one)(clean, keys))
-            assert jax.vmap(contains, (None, 0, 0))(threat, moved, clean).all()
+            assert jax.vmap(contains, (None, 0, 0))(threat, clean, moved).all()
             appeared = moved[clean == 0] != 0
             assert not appeared.any() if absent == "frozen" else appeared.any()
             assert (moved[clean != 0] != clean[clean != 0]).mean() > 0.8
@@ -115,9 +115,9 @@ def test_the_rule_joins_features_that_are_frozen_anyway(norm):
     threat = threat_model(norm, 0.1, frozen=[3], num_features=4, absent="frozen")
     movable = threats.movable_features(threat, clean)
     assert movable.tolist() == [True, False, True, False]
-    moved = np.asarray(project(threat, clean + 1, clean))
+    moved = np.asarray(project(threat, clean, clean + 1))
     assert ((moved == clean) == [False, True, False, True]).all()
-    assert not contains(threat, clean + np.float32([0, 0.01, 0, 0]), clean)
+    assert not contains(threat, clean, clean + np.float32([0, 0.01, 0, 0]))
     assert threats.movable_features(threat_model(norm), clean) is None
 
 

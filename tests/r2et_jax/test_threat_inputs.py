@@ -65,7 +65,7 @@ def test_around_an_input_outside_nothing_is_admissible(norm):
     project, contains = jax.jit(threats.project), jax.jit(threats.contains)
     # Traced: as data. The box would be reached within the budget.
     assert np.isnan(project(threat, outside, outside)).all()
-    assert not contains(threat, np.float32([1.0, 7.0, 0.2]), outside)
+    assert not contains(threat, outside, np.float32([1.0, 7.0, 0.2]))
     with pytest.raises(ValueError, match=r"x\[0, 0\] is 1.2"):
         threats.project(threat, outside, outside)
     # A frozen feature may lie anywhere, and rounding is no violation.
@@ -73,7 +73,7 @@ def test_around_an_input_outside_nothing_is_admissible(norm):
     rounded = inside + np.float32([0.5 + 1e-6, 0, 0])
     value = project(threat, rounded, rounded)
     np.testing.assert_allclose(value, [1, 7, 0.2], atol=2e-6)
-    assert contains(threat, value, rounded)
+    assert contains(threat, rounded, value)
     clipping = threat_model(norm, 0.5, lower=0.0, upper=1.0, clip=True)
     threats.check_inputs(clipping, outside[None])
     np.testing.assert_allclose(project(clipping, outside, outside), [1, 1, 0.2])
@@ -83,7 +83,7 @@ def test_an_input_that_is_known_is_checked_inside_of_a_trace():
     threat = threat_model("l2", 0.5, lower=0.0)
     clean = np.float32([-1.0, 2.0])
     with pytest.raises(ValueError, match=r"x\[0, 0\] is -1"):
-        jax.eval_shape(lambda x: threats.project(threat, x, clean), clean)
+        jax.eval_shape(lambda x: threats.project(threat, clean, x), clean)
 
 
 @pytest.mark.parametrize(

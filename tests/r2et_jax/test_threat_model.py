@@ -41,7 +41,7 @@ def test_samples_are_admissible_and_follow_their_key(norm):
     keys = jax.random.split(jax.random.key(1), 200)
     points = draw(keys)
     for point in np.asarray(points[:40]).reshape(-1, N):
-        assert contains(threat, point, clean)
+        assert contains(threat, clean, point)
     np.testing.assert_array_equal(draw(keys), points)
     np.testing.assert_array_equal(draw(keys[::-1]), points[::-1])
     for kind, fewest in enumerate((200, 10)):  # l∞ corners coincide
@@ -96,7 +96,7 @@ def test_budgets_share_one_compiled_program():
     def counted(threat, perturbed, clean):
         nonlocal count
         count += 1
-        return threats.project(threat, perturbed, clean)
+        return threats.project(threat, clean, perturbed)
 
     clean = CLEAN
     threat = threat_model("l2", 0.1, **CONSTRAINTS)
@@ -117,14 +117,14 @@ def test_a_grid_of_budgets_maps_in_one_call():
 
     def one(epsilon):
         return threats.project(
-            dataclasses.replace(threat, epsilon=epsilon), clean + 2, clean
+            dataclasses.replace(threat, epsilon=epsilon), clean, clean + 2
         )
 
     budgets = jnp.array([0.1, 0.5, 1.0])
     points = jax.jit(jax.vmap(one))(budgets)
     for epsilon, point in zip(budgets, points, strict=True):
         expected = project(
-            threats.with_epsilon(threat, float(epsilon)), clean + 2, clean
+            threats.with_epsilon(threat, float(epsilon)), clean, clean + 2
         )
         np.testing.assert_allclose(point, expected, atol=1e-6)
 
