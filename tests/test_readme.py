@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,7 +13,9 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 @pytest.mark.standard_promotion
 def test_the_examples_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 9
+    lengths = [len(block.splitlines()) for block in blocks[1:7]]
+    assert lengths == [2, 2, 2, 2, 2, 6]  # the shortest programs, a subject first
     names = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)  # noqa: S102
@@ -24,6 +27,13 @@ def test_the_examples_run(capsys):
     assert int(state.epoch) == 5
     expected = names["model"].apply(state.params, names["data"].test.x[0])
     np.testing.assert_array_equal(names["logits"], expected)
+    # The shortest programs, each against what it is short for.
+    shapes = names["maps"].shape, names["precision"].shape
+    assert shapes == (names["x"].shape, (20,))
+    np.testing.assert_allclose(names["maps"].sum(axis=1), 1, rtol=1e-5)
+    assert (names["precision"] >= report.precision - 1e-6).all()
+    assert 0 <= names["least"] <= names["mean"] <= 1 and 0 < names["certified"] <= 1
+    jax.tree.map(np.testing.assert_array_equal, names["robust"], state.params)
 
 
 def test_the_modules_in_the_map_exist():
