@@ -353,7 +353,7 @@ def test_probabilities_are_of_the_class_predicted_before():
 def test_precision_of_records_is_the_metric_of_the_library():
     maps = np.random.default_rng(0).random((5, 9))
     truth = np.arange(9) < 3
-    summary = metrics.truth_precision(maps, truth, k=4)
+    summary = metrics.truth_precision(truth, maps, k=4)
     logits = np.zeros((5, 1))
     attacked = case_study_examples.Attacked(
         maps, np.zeros(5, int), maps, np.ones(5), maps, maps, logits, logits
