@@ -8,6 +8,7 @@ name to `METHODS` and a line to `DESCRIPTIONS`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from r2et_jax.checks import (
     check_positive,
     check_weights,
 )
+from r2et_jax.objectives.architecture import check_skip, check_smooth
 from r2et_jax.objectives.certified import Layers
 from r2et_jax.objectives.curvature_penalties import Split
 from r2et_jax.objectives.loss import Objective
@@ -142,6 +144,13 @@ def method(name: str) -> Method:
     )
 
 
+def _architecture(name: str) -> list[tuple[str, Callable[..., None]]]:
+    """What the parts of a name ask of the model: pairs (part, check)."""
+    parts = [(part, METHODS[part]) for part in name.split("+")]
+    smooth = [(part, check_smooth) for part, found in parts if found.smooth]
+    return smooth + [(part, check_skip) for part, found in parts if found.skip]
+
+
 def objective(
     name: str,
     model: Subject | ApplyFn,
@@ -162,7 +171,9 @@ def objective(
     Args:
       name: a name of `NAMES`, or several joined by `+`.
       model: `apply(params, x)` of one example, or a subject, which brings its smooth
-        stand-in and its layers; its parameters have no part in it.
+        stand-in and its layers; its parameters have no part in it. Methods of `METHODS` that are
+        `smooth` or have a `skip` change the model, not the loss: it must be such a one
+        already.
       k: size of the top set.
       k_prime: pairs of the forms that take the smallest gaps; k by default. That of
         `r2et_mm_k` is k in any case, or n − k where that is less.
@@ -193,7 +204,8 @@ def objective(
       ValueError: for an unknown or repeated name, epsilon ≤ 0, channels < 1, or
         `cert_rank` without layers or with channels > 1; when the loss is traced, for k
         or k_prime out of range, channels that don't divide n, another number of
-        weights, a piecewise-linear model with `logit_h` or `ratio_hinge`, a random
+        weights, another model than a method trains (kinks in the activation where it
+        is `smooth`, no linear part where it has a `skip`), a random
         method without key, labels of another shape or dtype, params that hold batch
         statistics; when called, for labels and weights known to be out of range.
 
@@ -225,6 +237,7 @@ def objective(
     parts = [TERMS[term] for term in terms]
     built = [part.build(apply, setting) if part.build else None for part in parts]
     attacked = TERMS["adv_loss"].build(apply, setting) if found.attacked else None
+    architecture = _architecture(name)
     is_random = any(part.random for part in parts)
 
     def loss(params, x, y, weights, /, *, reference=None, key=None, progress=1.0):
@@ -240,6 +253,8 @@ def objective(
         logits = jax.vmap(apply, (None, 0))(params, x)
         if getattr(logits, "ndim", 0) == 2:  # others are refused by cross_entropy
             check_labels("y", y, len(logits), max(logits.shape[1], 2))
+        for part, check in architecture:
+            check(part, apply, params, x)
         if attacked is None:
             each = jax.vmap(cross_entropy)(logits, y)
         else:

@@ -214,6 +214,8 @@ def train_epochs(
                 f"{average_decay is not None}, got one "
                 f"{'without' if state.average is None else 'with'} an average"
             )
+        # Rows are taken by indices that are traced, which NumPy does not know.
+        x, y = jax.tree.map(jnp.asarray, (x, y))
         m, dtype = _form_of(x, y)
         size = min(batch_size, m)
         num_batches = m // size

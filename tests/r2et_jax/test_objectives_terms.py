@@ -351,11 +351,15 @@ def test_piecewise_linear_models_are_recognised(activation, hidden, expected):
 
 @pytest.mark.parametrize("name", ["logit_h", "ratio_hinge", "wd+logit_h"])
 def test_piecewise_linear_models_are_refused_where_nothing_is_left(name):
-    made = objectives.objective(name, network(jax.nn.relu), k=K)
-    data = jnp.asarray(X), jnp.asarray(LABELS[1]), jnp.ones(len(made.terms))
-    with pytest.raises(ValueError, match="needs a smooth model, got a piecewise"):
-        made.loss(parameters(1), *data)
     assert objectives.method(name).smooth
+    for activation, message in (
+        (jax.nn.relu, "trains a model with a smooth activation"),
+        (lambda u: 2 * u, "needs a smooth model, got a piecewise"),
+    ):
+        made = objectives.objective(name, network(activation), k=K)
+        data = jnp.asarray(X), jnp.asarray(LABELS[1]), jnp.ones(len(made.terms))
+        with pytest.raises(ValueError, match=message):
+            made.loss(parameters(1), *data)
 
 
 def test_an_attack_through_the_surrogate_moves_a_piecewise_linear_network():
