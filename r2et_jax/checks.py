@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -284,10 +285,26 @@ def check_labels(name: str, labels: Any, num_examples: int, num_classes: int) ->
             raise ValueError(f"{expected}, got {wrong[:5].tolist()}")
 
 
+def check_finite(name: str, array: Any) -> None:
+    """Raise for rows [m, ...] with NaN or an infinity; traced ones are let pass."""
+    if isinstance(array, jax.core.Tracer) or not jnp.issubdtype(
+        array.dtype, jnp.inexact
+    ):
+        return
+    finite = jnp.isfinite if isinstance(array, jax.Array) else np.isfinite
+    if bool(finite(array).all()):
+        return
+    rows = ~np.isfinite(np.asarray(array)).reshape(len(array), -1).all(axis=1)
+    raise ValueError(
+        f"{name} must be finite, got NaN or infinity in {rows.sum()} of {len(rows)} "
+        f"rows, the first of them {np.flatnonzero(rows)[0]}"
+    )
+
+
 def check_weights(name: str, weights: Any) -> None:
-    """Raise unless weights are numbers of at least zero; traced ones are let pass."""
+    """Raise unless weights are finite and at least 0; traced ones are let pass."""
     if isinstance(weights, jax.core.Tracer):
         return
     values = np.asarray(weights)
-    if not np.all(values >= 0):
-        raise ValueError(f"{name} must be at least 0, got {values.tolist()}")
+    if not np.all((values >= 0) & (values < np.inf)):
+        raise ValueError(f"{name} must be finite and at least 0, got {values.tolist()}")

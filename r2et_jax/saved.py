@@ -46,8 +46,9 @@ def save(
       description: JSON object: configuration, choices, metrics.
 
     Raises:
-      ValueError: for a model that cannot be described, a description of another
-        architecture, or a folder whose description.json is damaged.
+      ValueError: for a model that cannot be described, parameters with NaN or
+        infinities, a description of another architecture, or a folder whose
+        description.json is damaged.
     """
     architecture = registry.describe(model)
     told = (description or {}).get(_ARCHITECTURE, architecture)

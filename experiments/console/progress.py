@@ -1,7 +1,8 @@
-"""The progress bar of the experiments."""
+"""What the experiments say while they run: progress bars, and findings."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -22,3 +23,8 @@ def track(
     return tqdm(
         items, desc=description, total=total, disable=not show, dynamic_ncols=True
     )
+
+
+def say(text: str) -> None:
+    """Write a finding to stderr, beside the bars."""
+    tqdm.write(text, file=sys.stderr)

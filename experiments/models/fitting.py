@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.console.progress import track
+from experiments.console.progress import say, track
 from experiments.models import kept, search
 from experiments.models.candidates import Candidates
 from experiments.problems import presets as protocols
@@ -331,7 +331,16 @@ class Fitter:
         )
 
         def block_run(states, weights, x, y):
+            before = np.asarray(states.num_nonfinite) > 0
             states = run(states, weights, x, y)
+            lost = np.asarray(states.num_nonfinite) > 0
+            if (lost > before).any():
+                say(
+                    f"{self.problem.name} {method}: training met NaN or infinity in "
+                    f"{np.count_nonzero(lost > before)} of {lost.size} models (seeds × "
+                    f"weights), after {states.epoch.max()} epochs or before; they are "
+                    "not chosen"
+                )
             average = states.average
             if averaged:
                 average = self.problem.settle(model, average)

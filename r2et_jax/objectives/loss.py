@@ -21,11 +21,14 @@ class Objective(NamedTuple):
       terms: names of the penalties, in the order of the weights.
       decay: `decay(weights [W]) -> scalar`, the coefficient of decoupled weight decay
         that the optimiser applies; None for a method without.
+      check: `check(params, x, y, weights)` raises ValueError for what the loss does
+        not take, as far as it is known; nothing is computed. None for a loss without.
     """
 
     loss: LossFn
     terms: tuple[str, ...] = ()
     decay: Callable[[Array], Array] | None = None
+    check: Callable[..., None] | None = None
 
 
 def check_objective(objective: Any) -> None:
@@ -88,4 +91,13 @@ def with_context(objective: Objective) -> Objective:
 
         return jnp.mean(jax.vmap(one)(inputs, contexts, y, keys))
 
-    return objective._replace(loss=whole)
+    def check(params, x, y, weights, /):
+        inputs, contexts = x
+        one = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), contexts
+        )
+        objective.check(InContext(params, one), inputs, y, weights)
+
+    return objective._replace(
+        loss=whole, check=None if objective.check is None else check
+    )

@@ -171,9 +171,9 @@ def objective(
     Args:
       name: a name of `NAMES`, or several joined by `+`.
       model: `apply(params, x)` of one example, or a subject, which brings its smooth
-        stand-in and its layers; its parameters have no part in it. Methods of `METHODS` that are
-        `smooth` or have a `skip` change the model, not the loss: it must be such a one
-        already.
+        stand-in and its layers; its parameters have no part in it. Methods of `METHODS`
+        that are `smooth` or have a `skip` change the model, not the loss: it must be
+        such a one already.
       k: size of the top set.
       k_prime: pairs of the forms that take the smallest gaps; k by default. That of
         `r2et_mm_k` is k in any case, or n − k where that is less.
@@ -240,21 +240,31 @@ def objective(
     architecture = _architecture(name)
     is_random = any(part.random for part in parts)
 
-    def loss(params, x, y, weights, /, *, reference=None, key=None, progress=1.0):
+    def check(params, x, y, weights, /):
+        check_given(params, weights)
+        check_data(params, x, y, jax.eval_shape(jax.vmap(apply, (None, 0)), params, x))
+
+    def check_given(params, weights):
         if jnp.shape(weights) != (len(terms),):
             raise ValueError(
                 f"{name} takes one weight for each of its penalties {terms}, got "
                 f"weights of shape {jnp.shape(weights)}"
             )
-        if is_random and key is None:
-            raise ValueError(f"{name} draws at random: pass a key, got None")
         check_weights(f"weights of {terms}", weights)
         check_no_batch_statistics(params)
-        logits = jax.vmap(apply, (None, 0))(params, x)
+
+    def check_data(params, x, y, logits):
         if getattr(logits, "ndim", 0) == 2:  # others are refused by cross_entropy
             check_labels("y", y, len(logits), max(logits.shape[1], 2))
-        for part, check in architecture:
-            check(part, apply, params, x)
+        for part, check_model in architecture:
+            check_model(part, apply, params, x)
+
+    def loss(params, x, y, weights, /, *, reference=None, key=None, progress=1.0):
+        check_given(params, weights)
+        if is_random and key is None:
+            raise ValueError(f"{name} draws at random: pass a key, got None")
+        logits = jax.vmap(apply, (None, 0))(params, x)
+        check_data(params, x, y, logits)
         if attacked is None:
             each = jax.vmap(cross_entropy)(logits, y)
         else:
@@ -279,11 +289,12 @@ def objective(
             total += weights[i] * value
         if terms:
             # Traced weights below 0 would reward what they are to penalise.
-            total *= jnp.where(jnp.all(weights >= 0), 1, jnp.nan).astype(total.dtype)
+            usable = jnp.all((weights >= 0) & (weights < jnp.inf))
+            total *= jnp.where(usable, 1, jnp.nan).astype(total.dtype)
         return total
 
     def decay(weights, /):
         return weights[[part.decay for part in parts].index(True)]
 
     has_decay = any(part.decay for part in parts)
-    return Objective(loss, terms, decay if has_decay else None)
+    return Objective(loss, terms, decay if has_decay else None, check)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -46,14 +47,15 @@ def save_model(
         parameters is added as "params_sha256".
 
     Raises:
-      ValueError: for parameters in another structure, or if the folder holds a damaged
-        description.json; nothing is touched.
+      ValueError: for parameters in another structure or with NaN or infinities, or if
+        the folder holds a damaged description.json; nothing is touched.
       OSError: if it cannot be written, with the path.
     """
     folder = Path(folder).absolute()
     earlier = _earlier(folder)
     _check_nested(params)
     params = jax.tree.map(np.asarray, params)
+    _check_finite(params)
     name = f"{_PARAMS}-{uuid.uuid4().hex[:12]}"
     # As it comes back from JSON: lists for tuples, text for keys.
     stored = json.loads(json.dumps(description))
@@ -168,6 +170,18 @@ def _check_nested(params: Params) -> None:
             if not isinstance(getattr(key, "key", None), str):
                 shown = jax.tree_util.keystr(path)
                 raise ValueError(f"params must be nested dicts, got a leaf at {shown}")
+
+
+def _check_finite(params: Params) -> None:
+    """Raise for parameters that training has lost."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not np.isfinite(leaf).all():
+            count = np.count_nonzero(~np.isfinite(leaf))
+            raise ValueError(
+                f"params must be finite to be saved, got NaN or infinity in {count} of "
+                f"{leaf.size} values at params{jax.tree_util.keystr(path)}: training "
+                "has diverged, or met such values in its data"
+            )
 
 
 def _stored(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from r2et_jax.checks import check_count, check_in
+from r2et_jax.checks import check_count, check_finite, check_in
 from r2et_jax.objectives import Objective
 from r2et_jax.objectives.loss import check_objective
 from r2et_jax.types import Array, Params
@@ -27,6 +27,8 @@ class TrainState(NamedTuple):
       key: random key of the run; the shuffle and the draws of an epoch depend on it
         and on the epoch's number alone.
       epoch: epochs done.
+      num_nonfinite: steps with a NaN or an infinity in the gradient, or in the
+        parameters after it. Above 0, the parameters are most likely lost.
       average: exponential moving average of the parameters, or None.
     """
 
@@ -35,6 +37,7 @@ class TrainState(NamedTuple):
     reference: Params | None
     key: Array
     epoch: Array
+    num_nonfinite: Array
     average: Params | None = None
 
     @property
@@ -81,6 +84,7 @@ def init_state(
         kept,
         key,
         jnp.zeros((), jnp.int32),
+        jnp.zeros((), jnp.int32),
         params if average else None,
     )
 
@@ -107,7 +111,9 @@ def train_step(
 
     Raises:
       ValueError: for anything but an `Objective`; when traced, for a decay and an
-        optimiser that leaves it out.
+        optimiser that leaves it out, and for a batch that is empty or has x and y of
+        different lengths; when called outside of any transformation, for NaN and
+        infinities in x and y. The objective's own checks come on top.
     """
     check_objective(objective)
     updater = optax.with_extra_args_support(optimizer)
@@ -130,6 +136,7 @@ def train_step(
             )
 
     def step(state, x, y, weights, /, *, key=None, progress=1.0):
+        check_batch(x, y)
         gradient = jax.grad(objective.loss)(
             state.params,
             x,
@@ -147,11 +154,15 @@ def train_step(
             gradient, state.optimizer_state, state.params, **extra
         )
         params = optax.apply_updates(state.params, updates)
+        broken = ~_is_finite((gradient, params))
         average = state.average
         if average is not None:
             average = optax.incremental_update(params, average, 1 - average_decay)
         return state._replace(
-            params=params, optimizer_state=optimizer_state, average=average
+            params=params,
+            optimizer_state=optimizer_state,
+            num_nonfinite=state.num_nonfinite + broken.astype(jnp.int32),
+            average=average,
         )
 
     return step
@@ -190,7 +201,10 @@ def train_epochs(
     Raises:
       ValueError: for anything but an `Objective`, counts below 1, an unknown reference
         or an average_decay outside [0, 1); when traced, for a state of another
-        reference or average, or for x and y of different lengths.
+        reference or average, for no examples, or for x and y of different lengths; when
+        called outside of any transformation, for NaN and infinities in x and y, and for
+        labels and weights out of range. Traced ones are not known: they show in
+        `num_nonfinite`.
     """
     check_count("num_epochs", num_epochs)
     check_count("batch_size", batch_size)
@@ -216,7 +230,10 @@ def train_epochs(
             )
         # Rows are taken by indices that are traced, which NumPy does not know.
         x, y = jax.tree.map(jnp.asarray, (x, y))
-        m, dtype = _form_of(x, y)
+        check_batch(x, y)
+        if objective.check is not None:
+            objective.check(state.params, x, y, weights)
+        m, dtype = len(y), _float_of(x)
         size = min(batch_size, m)
         num_batches = m // size
 
@@ -250,14 +267,28 @@ def train_epochs(
     return run
 
 
-def _form_of(x: Any, y: Array) -> tuple[int, Any]:
-    """How many examples there are, and the float type of their inputs."""
-    leaves = jax.tree.leaves(x)
-    lengths = {leaf.shape[0] for leaf in (*leaves, y)}
+def check_batch(x: Any, y: Array) -> None:
+    """Raise unless x and y are as many examples; where they are known, finite ones."""
+    lengths = {leaf.shape[0] for leaf in (*jax.tree.leaves(x), y)}
     if len(lengths) != 1:
         # Rows beyond the end of an array would be its last one.
         raise ValueError(
             f"x and y must hold as many examples each, got {sorted(lengths)}"
         )
-    kinds = [leaf.dtype for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return lengths.pop(), kinds[0] if kinds else jnp.result_type(float)
+    if lengths == {0}:
+        raise ValueError("x and y must hold at least one example, got 0")
+    for name, values in (("x", x), ("y", y)):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(values):
+            check_finite(f"{name}{jax.tree_util.keystr(path)}", leaf)
+
+
+def _float_of(x: Any) -> Any:
+    """The float type of the inputs."""
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(x)]
+    floats = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+    return floats[0] if floats else jnp.result_type(float)
+
+
+def _is_finite(tree: Any) -> Array:
+    leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.array(leaves, bool))

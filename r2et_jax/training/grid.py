@@ -7,17 +7,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from r2et_jax.checks import check_count
 from r2et_jax.execution import compile_chunked
 from r2et_jax.objectives import Objective
-from r2et_jax.training.epochs import TrainState, init_state, train_epochs
+from r2et_jax.training.epochs import (
+    TrainState,
+    check_batch,
+    init_state,
+    train_epochs,
+)
 from r2et_jax.types import Array, Params
 
 # Models of one seed that share a program on CPU: enough that the batch, which they
 # share, meets a wide matrix; few enough that every core gets a program of its own.
 _CPU_MODELS = 6
+# What each model of a grid has for itself; key and epoch are those of its seed.
+_OF_MODELS = ("params", "optimizer_state", "reference", "num_nonfinite", "average")
 
 
 def compile_grid(
@@ -53,7 +61,7 @@ def compile_grid(
         objective, optimizer, num_epochs=num_epochs, batch_size=batch_size, **options
     )
     # Models of one seed share its shuffles: key and epoch have no axis of weights.
-    axes = TrainState(0, 0, 0, None, None, 0)
+    axes = TrainState(0, 0, 0, None, None, 0, 0)
     over_weights = jax.vmap(one, (axes, 0, None, None), axes)
 
     def train(data, batched):
@@ -71,6 +79,10 @@ def compile_grid(
     runs = {}
 
     def run(states, weights, x, y, /):
+        x, y = jax.tree.map(jnp.asarray, (x, y))
+        check_batch(x, y)
+        if objective.check is not None:
+            objective.check(_of_one(states.params), x, y, _worst(weights))
         num_seeds, num_weights = states.key.shape[0], weights.shape[0]
         width = _width(num_weights, max_models)
         per_seed = -(-num_weights // width)
@@ -88,14 +100,8 @@ def compile_grid(
             return whole[:, :num_weights]
 
         def of_models(state, change):
-            parts = state.params, state.optimizer_state, state.reference, state.average
-            params, optimizer_state, reference, average = jax.tree.map(change, parts)
-            return state._replace(
-                params=params,
-                optimizer_state=optimizer_state,
-                reference=reference,
-                average=average,
-            )
+            own = {name: getattr(state, name) for name in _OF_MODELS}
+            return state._replace(**jax.tree.map(change, own))
 
         tasks = of_models(states, split)._replace(
             key=jnp.repeat(states.key, per_seed, axis=0),
@@ -113,6 +119,20 @@ def compile_grid(
         )
 
     return run
+
+
+def _of_one(params: Params) -> Params:
+    """The shapes of the parameters of one model."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), params
+    )
+
+
+def _worst(weights: Array) -> np.ndarray:
+    """The setting with the least weight, that with one that is no number before it."""
+    values = np.asarray(weights)
+    least = np.where(np.isfinite(values), values, -np.inf).min(axis=1, initial=0)
+    return values[np.argmin(least)]
 
 
 def _width(num_weights: int, max_models: int | None) -> int:
@@ -169,6 +189,7 @@ def grid_states(
             repeat(state.reference),
             state.key,
             state.epoch,
+            repeat(state.num_nonfinite),
             repeat(state.average),
         )
 

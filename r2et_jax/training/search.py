@@ -241,6 +241,7 @@ def _only(states, stay):
         params=chosen(states.params),
         optimizer_state=chosen(states.optimizer_state),
         reference=chosen(states.reference),
+        num_nonfinite=chosen(states.num_nonfinite),
         average=chosen(states.average),
     )
 

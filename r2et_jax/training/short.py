@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from r2et_jax.checks import check_count, check_key, check_weights
 from r2et_jax.execution import kept
 from r2et_jax.objectives import Objective
-from r2et_jax.training.epochs import init_state, train_epochs
+from r2et_jax.objectives.loss import check_objective
+from r2et_jax.training.epochs import check_batch, init_state, train_epochs
 from r2et_jax.training.optimizers import adam
 from r2et_jax.types import Array, Params
 
@@ -49,8 +50,9 @@ def train(
       The trained parameters.
 
     Raises:
-      ValueError: for weights of other penalties than the objective's, or numbers out of
-        range; whatever the objective refuses.
+      ValueError: for weights of other penalties than the objective's, numbers out of
+        range, NaN and infinities in the data; whatever the objective refuses; if a step
+        met NaN or infinity.
 
     Example:
       >>> from r2et_jax.models import MLP
@@ -64,11 +66,7 @@ def train(
       ...     goal, params, x, y, weights=weights, num_epochs=2, key=jax.random.key(2)
       ... )
     """
-    if not isinstance(objective, Objective):
-        raise ValueError(
-            "objective must come from objectives.objective, got "
-            f"{type(objective).__name__}"
-        )
+    check_objective(objective)
     check_count("num_epochs", num_epochs)
     check_count("batch_size", batch_size)
     check_key(key)
@@ -88,8 +86,18 @@ def train(
         )
     check_weights(f"weights of {terms}", weights)
     optimizer, run = _training(objective, num_epochs, batch_size, learning_rate)
-    state = init_state(params, optimizer, key=key)
-    return run(state, weights, jax.tree.map(jnp.asarray, x), jnp.asarray(y)).params
+    x, y = jax.tree.map(jnp.asarray, (x, y))
+    check_batch(x, y)
+    if objective.check is not None:
+        objective.check(params, x, y, weights)
+    state = run(init_state(params, optimizer, key=key), weights, x, y)
+    if state.num_nonfinite > 0:
+        raise ValueError(
+            f"training met NaN or infinity in {state.num_nonfinite} of its steps, and "
+            "its parameters are lost: expected a smaller learning_rate than "
+            f"{learning_rate} or smaller weights than {weights.tolist()}"
+        )
+    return state.params
 
 
 @kept

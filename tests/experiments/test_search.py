@@ -107,6 +107,7 @@ class Grid:
             None,
             jax.random.split(jax.random.key(0), self.num_seeds),
             np.zeros(self.num_seeds, np.int32),
+            np.zeros(setting.shape, np.int32),
         )
 
     def search(self, checkpoints=None, track=lambda blocks: blocks):

@@ -162,11 +162,11 @@ def test_training_in_one_call_is_that_of_the_epochs(compilations):
     for wrong, message in (
         ({"gap": 1.0}, r"must name .*\('gap', 'curvature'\), got \('gap',\)"),
         ((1.0,), r"one for each of the penalties .*got shape \(1,\)"),
-        ((1.0, -1.0), "must be at least 0"),
+        ((1.0, -1.0), "must be finite and at least 0"),
     ):
         with pytest.raises(ValueError, match=message):
             r2.train(goal, start, X, y, weights=wrong, **asked)
-    with pytest.raises(ValueError, match="must come from objectives.objective"):
+    with pytest.raises(ValueError, match="Objective as objectives.objective gives it"):
         r2.train(model.apply, start, X, y, **asked)
 
 

@@ -60,13 +60,15 @@ def test_traced_labels_out_of_range_give_nan_in_loss_and_slope(name):
 
 def test_weights_below_zero_are_refused_or_give_nan():
     y, weights = np.int32([0, 1, 2]), np.float32([-0.1])
-    with pytest.raises(ValueError, match=r"weights of \('gap',\) must be at least 0"):
+    with pytest.raises(ValueError, match=r"\('gap',\) must be finite and at least 0"):
         loss("r2et_nh")(THREE, X, y, weights)
     slope = jax.jit(jax.grad(loss("r2et_nh")))
     assert jnp.all(jnp.isnan(slope(THREE, X, y, weights)))
     assert jnp.all(jnp.isfinite(slope(THREE, X, y, -weights)))
-    with pytest.raises(ValueError, match="at least 0, got .*nan"):
-        loss("r2et_nh")(THREE, X, y, np.float32([np.nan]))
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=f"at least 0, got .*{value}"):
+            loss("r2et_nh")(THREE, X, y, np.float32([value]))
+        assert jnp.all(jnp.isnan(slope(THREE, X, y, np.float32([value]))))
 
 
 def test_batch_statistics_are_no_parameters():

@@ -352,13 +352,10 @@ def test_piecewise_linear_models_are_recognised(activation, hidden, expected):
 @pytest.mark.parametrize("name", ["logit_h", "ratio_hinge", "wd+logit_h"])
 def test_piecewise_linear_models_are_refused_where_nothing_is_left(name):
     assert objectives.method(name).smooth
-    for activation, message in (
-        (jax.nn.relu, "trains a model with a smooth activation"),
-        (lambda u: 2 * u, "needs a smooth model, got a piecewise"),
-    ):
+    for activation in (jax.nn.relu, jnp.positive):
         made = objectives.objective(name, network(activation), k=K)
         data = jnp.asarray(X), jnp.asarray(LABELS[1]), jnp.ones(len(made.terms))
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match="smooth activation|needs a smooth"):
             made.loss(parameters(1), *data)
 
 
