@@ -183,7 +183,7 @@ def _compiled(model, weighting: str, k: int, num_steps: int, view: View):
             learning_rate=rate,
             weights=weights,
             predictions=predictions,
-            attack_saliency=view.explainer(score.log_odds(named.stand_in)),
+            attack_saliency=view.explainer(score.log_odds(named.stand_in(view.rho))),
             random_start=RANDOM_START,
         )
 

@@ -28,7 +28,6 @@ from r2et_jax.metrics.guards import background_share as background_share
 from r2et_jax.metrics.guards import data_directions as data_directions
 from r2et_jax.metrics.guards import linear_r2 as linear_r2
 from r2et_jax.metrics.guards import null_share as null_share
-from r2et_jax.metrics.guards import tied_share as tied_share
 from r2et_jax.metrics.same import corrected_precision as corrected_precision
 from r2et_jax.metrics.same import mean_topk_overlap as mean_topk_overlap
 from r2et_jax.metrics.statistics import CONFIDENCE as CONFIDENCE

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from r2et_jax.checks import check_k, check_positive, check_same_shape
 from r2et_jax.metrics._arrays import as_floats, check_axes
 from r2et_jax.metrics.summary import Summary, as_units, mean_and_stderr
-from r2et_jax.ranking import border_tie, positive_top_k_mask
+from r2et_jax.ranking import positive_top_k_mask
 
 
 class NullShare(NamedTuple):
@@ -200,37 +200,6 @@ def linear_r2(x: ArrayLike, logits: ArrayLike) -> float:
         return float("nan")
     residual = np.sum((logits - x @ coefficients) ** 2)
     return float(np.clip(1 - residual / total, 0.0, 1.0))
-
-
-def tied_share(maps: ArrayLike, *, k: int, units: ArrayLike | None = None) -> Summary:
-    """Share of inputs whose k-th and (k+1)-th features have equal saliency.
-
-    Their top-k set hangs on the order of the features, and noise of any size changes
-    it. A tie at zero says that fewer than k features have saliency.
-
-    Args:
-      maps: saliency [m, n], nonnegative.
-      k: size of the top-k set, 1…n−1.
-      units: the input of each map [m], see `mean_and_stderr`.
-
-    Returns:
-      `Summary` with a mean in [0, 1]; maps with a value that is not finite are counted
-      in `num_nonfinite`.
-
-    Raises:
-      ValueError: if maps is not [m, n], or k is outside 1…n−1.
-
-    Example:
-      >>> maps = jnp.array([[3.0, 1.0, 1.0], [3.0, 2.0, 1.0]])
-      >>> print(tied_share(maps, k=2).mean)
-      0.5
-    """
-    (maps,) = as_floats(maps)
-    check_axes("maps", maps, "m, n")
-    check_k(k, maps.shape[1])
-    tied = jax.vmap(lambda values: border_tie(values, k=k))(maps).astype(maps.dtype)
-    finite = jnp.all(jnp.isfinite(maps), axis=1)
-    return mean_and_stderr(jnp.where(finite, tied, jnp.nan), units=units)
 
 
 def background_share(

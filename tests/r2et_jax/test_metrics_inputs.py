@@ -172,18 +172,6 @@ def test_nothing_is_left_to_correct_where_all_rankings_are_one():
     assert np.isnan(metrics.chance_corrected(1.0, 1 - 2e-16))
 
 
-def test_ties_at_the_border_are_counted():
-    maps = [[3, 2, 2, 1], [3, 3, 1, 0], [5, 1, 1, 1], [1, 0, 0, 0], [1, np.nan, 1, 0]]
-    found = metrics.tied_share(maps, k=2)
-    # Not of the second; the fourth has fewer than k features; the last is no map.
-    np.testing.assert_allclose(found.mean, 0.75)
-    assert (found.n, found.num_nonfinite) == (4, 1)
-    np.testing.assert_allclose(found.stderr, stats.sem([1, 0, 1, 1]))
-    of_inputs = metrics.tied_share(maps, k=2, units=[0, 0, 1, 1, 2])
-    assert (of_inputs.mean, of_inputs.n) == (0.75, 2)
-    assert metrics.tied_share(maps, k=3).mean == 0.5  # of three and of none
-
-
 def test_the_jackknife_of_a_mean_is_its_error():
     values = np.array([0.5, 2.0, 0.25, 1.0])
     without = (values.sum() - values) / 3
@@ -200,7 +188,6 @@ def test_the_jackknife_of_a_mean_is_its_error():
         (lambda: metrics.mean_topk_overlap(MAPS, k=2, units=[0]), "of the 6 rows"),
         (lambda: metrics.mean_topk_overlap(MAPS, k=4), "k must lie in"),
         (lambda: metrics.corrected_precision([1.0], MAPS, k=2), "of the 6 maps"),
-        (lambda: metrics.tied_share(MAPS[0], k=2), r"shape \[m, n\]"),
     ],
 )
 def test_mistakes_raise(call, message):
