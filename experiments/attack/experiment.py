@@ -30,7 +30,15 @@ from experiments.report import tables
 from r2et_jax import attacks, checks, datasets, training
 from r2et_jax.types import Params
 
-FLAGS = flags.define_common(
+
+def _define(values):
+    parts.define_absent_edges(values)
+    absl_flags.DEFINE_list(
+        "model", None, "folders of saved models, comma-separated", flag_values=values
+    )
+
+
+FLAGS = flags.describe(
     "attack",
     defaults={
         "datasets": "",
@@ -38,10 +46,7 @@ FLAGS = flags.define_common(
         "epsilon": "1",
     },
     own=("model", "absent_edges"),
-)
-parts.define_absent_edges()
-absl_flags.DEFINE_list(
-    "model", None, "folders of saved models, comma-separated", allow_override=True
+    define=_define,
 )
 
 
@@ -65,10 +70,10 @@ class Subject(NamedTuple):
     fields: dict[str, Any]
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
-        datasets=parts.known_datasets(),
+        values,
+        datasets=parts.known_datasets(values["data_dir"].value),
         attacks=attacks.NAMES,
     )
     for name in ("methods", "seeds"):
@@ -95,7 +100,7 @@ def main(argv):
 
 def _subjects(common) -> list[Subject]:
     """The models with their data, all of them checked before any is attacked."""
-    given = absl_flags.FLAGS["model"].value
+    given = common.given["model"]
     if not given:
         raise ValueError("--model must name the folder of at least one saved model")
     folders = flags.parse_names("model", given)
@@ -116,10 +121,10 @@ def _subjects(common) -> list[Subject]:
         own = name == told.get("dataset")
         fold = told.get("fold", 0) if own else 0
         if (name, fold) not in loaded:
-            checks.check_in("dataset", name, parts.known_datasets())
+            checks.check_in("dataset", name, parts.known_datasets(common.data_dir))
             part = {"fold": fold} if fold else {}
             found = datasets.load(name, data_dir=common.data_dir, **part)
-            loaded[name, fold] = problem(found, **parts.of_graphs())
+            loaded[name, fold] = problem(found, **parts.of_graphs(common))
         data = loaded[name, fold]
         if own:
             trained.check_data(told, data, folder=folder)
@@ -149,7 +154,7 @@ def _subjects(common) -> list[Subject]:
             Subject(data, module, model.params, sizes, chosen.own.epsilon, fields)
         )
     kinds = {subject.data.view.kind for subject in subjects}
-    for value in parts.of_graphs().values():
+    for value in parts.of_graphs(common).values():
         names = tuple({subject.data.name for subject in subjects})
         parts.check_use(
             "absent_edges", value, "graph", kinds, common._replace(datasets=names)

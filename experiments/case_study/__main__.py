@@ -3,4 +3,4 @@
 from experiments.case_study import experiment
 from experiments.console import cli
 
-cli.run(experiment.main)
+cli.run(experiment)

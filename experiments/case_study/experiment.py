@@ -25,9 +25,9 @@ from experiments.case_study.measure import (
     save_arrays,
     whole_records,
 )
-from experiments.console import flags, training_flags
+from experiments.console import flags
 from experiments.console.progress import track
-from experiments.loop import parts, setup
+from experiments.loop import parts, setup, training_flags
 from experiments.measures.evaluation import STRONGEST, compiled_attack
 from experiments.models import trained
 from experiments.models.fitting import LOGISTIC
@@ -36,7 +36,27 @@ from experiments.problems.registry import Problem
 from experiments.store.records import MEASURED
 from r2et_jax import attacks, checks, objectives
 
-FLAGS = flags.define_common(
+
+def _define(values):
+    training_flags.define_training(values)
+    absl_flags.DEFINE_integer(
+        "num_examples",
+        3,
+        "test inputs that are drawn, at even quantiles from .1 to .9 of the first "
+        "method's P@k",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_float(
+        "tolerance",
+        presets.MAIN_TOLERANCE,
+        "validation AUC that the models may give up against vanilla, one of "
+        f"{', '.join(map(str, presets.TOLERANCES))}",
+        flag_values=values,
+    )
+    parts.define_of_pairs(values, folds=False)
+
+
+FLAGS = flags.describe(
     "case_study",
     defaults={
         "datasets": {
@@ -52,23 +72,8 @@ FLAGS = flags.define_common(
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
     own=(*training_flags.NAMES, "num_examples", "tolerance", "pooling", "absent_edges"),
+    define=_define,
 )
-training_flags.define_training()
-absl_flags.DEFINE_integer(
-    "num_examples",
-    3,
-    "test inputs that are drawn, at even quantiles from .1 to .9 of the first method's "
-    "P@k",
-    allow_override=True,
-)
-absl_flags.DEFINE_float(
-    "tolerance",
-    presets.MAIN_TOLERANCE,
-    "validation AUC that the models may give up against vanilla, one of "
-    f"{', '.join(map(str, presets.TOLERANCES))}",
-    allow_override=True,
-)
-parts.define_of_pairs(folds=False)
 
 
 class Study(NamedTuple):
@@ -87,16 +92,16 @@ class Study(NamedTuple):
     methods: tuple[str, ...]
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
-        datasets=parts.known_datasets(),
+        values,
+        datasets=parts.known_datasets(values["data_dir"].value),
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=attacks.NAMES,
     )
-    count = absl_flags.FLAGS["num_examples"].value
+    count = common.given["num_examples"]
     checks.check_count("num_examples", count)
-    tolerance = absl_flags.FLAGS["tolerance"].value
+    tolerance = common.given["tolerance"]
     checks.check_in("tolerance", tolerance, presets.TOLERANCES)
     for name in ("attacks", "k", "epsilon"):
         given = getattr(common, name)

@@ -60,6 +60,7 @@ def write_report(folder: Path, store: records.RecordStore, studies) -> list[Path
         claims=claims,
         figures={folder / name: caption for name, caption in captions.items()},
         tables=[folder / "table.md"],
+        typed=studies[0].common.typed,
         settings=runs.settings(
             store,
             [study.common._replace(seeds=(study.cell["seed"],)) for study in studies],

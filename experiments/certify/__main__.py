@@ -3,4 +3,4 @@
 from experiments.certify import experiment
 from experiments.console import cli
 
-cli.run(experiment.main)
+cli.run(experiment)

@@ -31,7 +31,7 @@ from r2et_jax.execution import map_batched
 _BATCH_SIZE = 8
 # Of shares of k that are multiples of 1/k.
 _ROUNDING = 1e-4
-FLAGS = flags.define_common(
+FLAGS = flags.describe(
     "certify",
     defaults={
         "datasets": {
@@ -52,9 +52,9 @@ FLAGS = flags.define_common(
 )
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
+        values,
         datasets=datasets.names(),
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=(STRONGEST,),

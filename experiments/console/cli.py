@@ -9,78 +9,86 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 
 import experiments
 from experiments.store import locks
 
 _DEBUG = "R2ET_DEBUG"
+_HELP = frozenset({"--help", "-help", "-h", "--helpshort", "--helpfull"})
 # What of Orbax' errors is worth a message is in the exception that it raises.
 _LEVEL = absl_logging.WARNING if os.environ.get(_DEBUG) == "1" else absl_logging.FATAL
 
 
-def run(main: Callable[[Sequence[str]], Any]) -> None:
-    """Parse the flags and call main(argv); never returns.
+def run(experiment: Any) -> None:
+    """Parse the command line and call `experiment.main(values)`; never returns.
 
-    ValueError and OSError (a missing file, say) end with `error: ...` on stderr and
-    exit status 1; an interrupt (Ctrl-C) with status 130. Any other exception is a bug
-    and keeps its traceback, as all do under R2ET_DEBUG=1.
+    ValueError, OSError (a missing file, say) and wrong flags end with `error: ...` on
+    stderr and exit status 1; an interrupt (Ctrl-C) with status 130. Any other exception
+    is a bug and keeps its traceback, as all do under R2ET_DEBUG=1.
 
-    Example:
-      >>> if __name__ == "__main__":
-      ...     cli.run(main)
+    Args:
+      experiment: its module, with FLAGS and `main(values)`.
     """
     # JAX tells at level INFO which accelerators it did not find.
     logging.getLogger("jax").setLevel(logging.WARNING)
-    app.call_after_init(lambda: absl_logging.set_verbosity(_LEVEL))
+    absl_logging.set_verbosity(_LEVEL)
     if signal.getsignal(signal.SIGINT) is experiments.interrupted:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    app.run(guarded(main), flags_parser=parsed)
-
-
-def parsed(argv: Sequence[str]) -> list[str]:
-    """Parse flags and return the other arguments; a wrong one ends with one line."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
+    values = experiment.FLAGS.define()
+    if _HELP & set(sys.argv[1:]):
+        print(f"{experiment.__doc__.rstrip()}\n\nflags:\n{_help(values)}")
+        sys.exit(0)
+    guarded(_main)(experiment, values, sys.argv)
+    sys.exit(0)
 
 
 def call(experiment: Any, *arguments: str) -> None:
     """Run an experiment in this process, as in a notebook or a test.
-
-    Flags that an earlier call gave, and this one does not, are at their defaults again.
 
     Args:
       experiment: its module.
       arguments: its flags, such as "--preset=smoke".
 
     Example:
-      >>> from experiments import robustness
-      >>> cli.call(robustness, "--preset=smoke", "--output_dir=results/try")
+      >>> from experiments.robustness import experiment
+      >>> cli.call(experiment, "--preset=smoke", "--output_dir=results/try")
     """
-    values = flags.FLAGS
-    values.unparse_flags()
-    guarded(experiment.main)(values([experiment.FLAGS.experiment, *arguments]))
+    values = experiment.FLAGS.define()
+    guarded(_main)(experiment, values, [experiment.FLAGS.experiment, *arguments])
 
 
-def guarded(main: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], None]:
-    """Return main with expected exceptions turned into one line and an exit status."""
+def _main(experiment, values, argv):
+    further = values(argv)[1:]
+    if further:
+        raise ValueError(
+            f"unexpected arguments: {' '.join(further)}; flags are written "
+            "--name=value, lists with commas and without spaces"
+        )
+    experiment.main(values)
 
-    def call(argv: Sequence[str]) -> None:
+
+def _help(values: flags.FlagValues) -> str:
+    """Every flag with its meaning, in the order of their names."""
+    lines = []
+    for name in sorted(values):
+        boolean = "[no]" if values[name].boolean else ""
+        text = flags.text_wrap(values[name].help or "", indent="      ")
+        lines += [f"  --{boolean}{name}", text]
+    return "\n".join(lines)
+
+
+def guarded(function: Callable[..., Any]) -> Callable[..., None]:
+    """The function with expected exceptions turned into a line and an exit status."""
+
+    def call(*arguments: Any) -> None:
         try:
-            if len(argv) > 1:
-                raise ValueError(
-                    f"unexpected arguments: {' '.join(argv[1:])}; flags are written "
-                    "--name=value, lists with commas and without spaces"
-                )
-            main(argv)
-        except (KeyboardInterrupt, ValueError, OSError) as error:
+            function(*arguments)
+        except (KeyboardInterrupt, ValueError, OSError, flags.Error) as error:
             if os.environ.get(_DEBUG) == "1":
                 raise
             interrupted = isinstance(error, KeyboardInterrupt)

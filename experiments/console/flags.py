@@ -13,9 +13,6 @@ from r2et_jax.checks import check_count, check_in, check_nonnegative
 Number = TypeVar("Number", int, float)
 Default = str | Mapping[str, str]
 
-# The flags belong, for --help and config.json, to the module that calls us.
-absl_flags.disclaim_key_flags()
-
 PRESETS = ("smoke", "standard", "paper")
 LISTS = {
     "datasets": "names of data sets",
@@ -49,21 +46,41 @@ class Common(NamedTuple):
     preset: str
     progress: bool
     config: dict[str, Any]  # every flag of the experiment, for prepare_output_dir
+    given: Mapping[str, Any] = {}  # flag -> its value, None where it was not given
+    typed: tuple[str, ...] = ()  # flags as they were typed, such as "--seeds=0"
     norm: str = "l2"  # of the attacks' budgets
     kind: str = "tabular"  # of the data: tabular, image or graph
     num_steps: int | None = None  # of the published attacks, where it is not theirs
 
 
-class CommonFlags(NamedTuple):
-    """The common flags as one experiment defined them; `read` them in its main."""
+class ExperimentFlags(NamedTuple):
+    """The flags of an experiment, which it defines when it runs and reads in its main.
+
+    Attributes:
+      experiment: its name; the default of --output_dir is results/<experiment>.
+      defaults: list flag -> default as it would be typed ("adult,bank"), or a mapping
+        from each preset to one. A list without a default is empty: the experiment's
+        own choice, such as a k for each data set.
+      own: names of further flags, for `Common.config`.
+      define_own: `define_own(values)` defines further flags.
+    """
 
     experiment: str
     defaults: Mapping[str, Default]
     own: tuple[str, ...]
-    flag_values: absl_flags.FlagValues
+    define_own: Callable[[absl_flags.FlagValues], None] | None
+
+    def define(self) -> absl_flags.FlagValues:
+        """All flags of one run, not parsed yet."""
+        values = absl_flags.FlagValues()
+        _define_common(self, values)
+        if self.define_own is not None:
+            self.define_own(values)
+        return values
 
     def read(
         self,
+        values: absl_flags.FlagValues,
         *,
         datasets: Collection[str] | None = None,
         methods: Collection[str] | None = None,
@@ -72,12 +89,12 @@ class CommonFlags(NamedTuple):
         """Return the parsed values; a list not given takes the preset's default.
 
         Args:
+          values: of `define`, parsed.
           datasets, methods, attacks: the known names; None admits any.
 
         Raises:
           ValueError: unknown or repeated names, numbers that are none or out of range.
         """
-        values = self.flag_values
         preset = values["preset"].value
         for name in _FOLDERS:
             if not values[name].value.strip():
@@ -107,35 +124,29 @@ class CommonFlags(NamedTuple):
             progress=values["progress"].value,
             config={},
         )
-        # By name, since other experiments in this process have defined flags as well.
-        own = {name: values[name].value for name in (*_SINGLE, *self.own)}
+        given = {name: values[name].value for name in values}
+        own = {name: given[name] for name in (*_SINGLE, *self.own)}
         resolved = {name: getattr(common, name) for name in LISTS}
-        return common._replace(config=dict(sorted({**own, **resolved}.items())))
+        return common._replace(
+            config=dict(sorted({**own, **resolved}.items())),
+            given=given,
+            typed=tuple(
+                values[n].serialize() for n in sorted(values) if values[n].present
+            ),
+        )
 
 
-def define_common(
+def describe(
     experiment: str,
     *,
     defaults: Mapping[str, Default],
     own: Sequence[str] = (),
-    flag_values: absl_flags.FlagValues = absl_flags.FLAGS,
-) -> CommonFlags:
-    """Define the common flags for an experiment's binary.
-
-    May be called by several modules of one process (tests, notebooks): the last call
-    wins. An experiment's own flags should be defined with `allow_override=True` for the
-    same reason.
-
-    Args:
-      experiment: its name; the default of --output_dir is results/<experiment>.
-      defaults: list flag -> default as it would be typed ("adult,bank"), or a mapping
-        from each preset to one. A list without a default is empty: the experiment's
-        own choice, such as a k for each data set.
-      own: names of the experiment's own flags, for `Common.config`.
-      flag_values: where to define them.
+    define: Callable[[absl_flags.FlagValues], None] | None = None,
+) -> ExperimentFlags:
+    """The common flags of an experiment and its own; see `ExperimentFlags`.
 
     Example:
-      >>> FLAGS = define_common(
+      >>> FLAGS = describe(
       ...     "robustness",
       ...     defaults={
       ...         "datasets": {"smoke": "breast_cancer", "standard": "adult",
@@ -144,8 +155,8 @@ def define_common(
       ...         "attacks": "er,mse",
       ...     },
       ... )
-      >>> def main(argv):
-      ...     common = FLAGS.read(attacks=("er", "mse", "strongest"))
+      >>> def main(values):
+      ...     common = FLAGS.read(values, attacks=("er", "mse", "strongest"))
     """
     for name, default in defaults.items():
         check_in("common list flag", name, LISTS)
@@ -154,35 +165,41 @@ def define_common(
                 f"the defaults of {name} must be text or a mapping with the keys "
                 f"{', '.join(PRESETS)}, got {default!r}"
             )
-    keywords = {"flag_values": flag_values, "allow_override": True}
+    return ExperimentFlags(experiment, dict(defaults), tuple(own), define)
+
+
+def _define_common(described: ExperimentFlags, values: absl_flags.FlagValues) -> None:
     for name, meaning in LISTS.items():
-        shown = _shown(defaults.get(name, ""))
+        shown = _shown(described.defaults.get(name, ""))
         absl_flags.DEFINE_list(
-            name, None, f"{meaning}, comma-separated (default: {shown})", **keywords
+            name,
+            None,
+            f"{meaning}, comma-separated (default: {shown})",
+            flag_values=values,
         )
-    absl_flags.DEFINE_string("data_dir", "data", "folder of prepared data", **keywords)
-    absl_flags.DEFINE_string(
-        "models_dir",
-        "results/models",
-        "folder of trained models, which experiments share",
-        **keywords,
-    )
-    absl_flags.DEFINE_string(
-        "output_dir",
-        f"results/{experiment}",
-        "folder of records, tables and figures; an unfinished run in it is resumed",
-        **keywords,
-    )
+    for name, default, meaning in (
+        ("data_dir", "data", "folder of prepared data"),
+        (
+            "models_dir",
+            "results/models",
+            "folder of trained models, which experiments share",
+        ),
+        (
+            "output_dir",
+            f"results/{described.experiment}",
+            "folder of records, tables and figures; an unfinished run in it is resumed",
+        ),
+    ):
+        absl_flags.DEFINE_string(name, default, meaning, flag_values=values)
     absl_flags.DEFINE_enum(
         "preset",
         "standard",
         PRESETS,
         "smoke: seconds on bundled data; standard: the protocol with short training; "
         "paper: the published epochs and grids",
-        **keywords,
+        flag_values=values,
     )
-    absl_flags.DEFINE_bool("progress", True, "show a progress bar", **keywords)
-    return CommonFlags(experiment, dict(defaults), tuple(own), flag_values)
+    absl_flags.DEFINE_bool("progress", True, "show a progress bar", flag_values=values)
 
 
 def by_preset(value: Any | Mapping[str, Any], preset: str) -> Any:

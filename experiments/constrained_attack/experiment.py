@@ -36,7 +36,21 @@ from r2et_jax import checks, datasets, objectives
 from r2et_jax.attacks.constrained import WEIGHTINGS
 
 ATTACK = "constrained"
-FLAGS = flags.define_common(
+
+
+def _define(values):
+    parts.define_of_pairs(values)
+    for name, (meaning, default) in _LISTS.items():
+        shown = default if isinstance(default, str) else "by preset"
+        absl_flags.DEFINE_list(
+            name,
+            None,
+            f"{meaning}, comma-separated (default: {shown})",
+            flag_values=values,
+        )
+
+
+FLAGS = flags.describe(
     "constrained_attack",
     defaults={
         "datasets": {
@@ -51,8 +65,8 @@ FLAGS = flags.define_common(
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
     own=parts.OF_PAIRS,
+    define=_define,
 )
-parts.define_of_pairs()
 _LISTS = {
     "weightings": (
         "rules for the weights of the objectives",
@@ -71,28 +85,20 @@ _LISTS = {
         },
     ),
 }
-for _name, (_meaning, _default) in _LISTS.items():
-    _shown = _default if isinstance(_default, str) else "by preset"
-    absl_flags.DEFINE_list(
-        _name,
-        None,
-        f"{_meaning}, comma-separated (default: {_shown})",
-        allow_override=True,
-    )
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
+        values,
         datasets=[
             name
-            for name in parts.known_datasets()
+            for name in parts.known_datasets(values["data_dir"].value)
             if name not in datasets.names("images")
         ],
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=(ATTACK,),
     )
-    given = {name: _given(name, common.preset) for name in _LISTS}
+    given = {name: _given(name, common) for name in _LISTS}
     variants = _variants(given)
     common = common._replace(config={**common.config, **given})
     chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
@@ -116,12 +122,12 @@ def main(argv):
     )
 
 
-def _given(name: str, preset: str) -> list[str]:
+def _given(name: str, common: flags.Common) -> list[str]:
     """The entries of a list flag, or the preset's."""
-    value = absl_flags.FLAGS[name].value
+    value = common.given[name]
     if value is not None:
         return value
-    return flags.by_preset(_LISTS[name][1], preset).split(",")
+    return flags.by_preset(_LISTS[name][1], common.preset).split(",")
 
 
 def _variants(given) -> list[constrained.Variant]:

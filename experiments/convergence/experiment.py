@@ -26,7 +26,7 @@ from experiments.store import output, records
 from experiments.store.records import number
 from r2et_jax import datasets, objectives, plots
 
-FLAGS = flags.define_common(
+FLAGS = flags.describe(
     "convergence",
     defaults={
         "datasets": {
@@ -66,9 +66,9 @@ _NOTES = (
 )
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
+        values,
         datasets=datasets.names(),
         methods=objectives.NAMES,
         attacks=(convergence.ATTACK,),

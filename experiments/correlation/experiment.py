@@ -34,7 +34,21 @@ from r2et_jax.context import in_context
 from r2et_jax.execution import example_keys, map_batched
 
 _SHARE = 0.8
-FLAGS = flags.define_common(
+
+
+def _define(values):
+    parts.define_of_pairs(values)
+    absl_flags.DEFINE_float(
+        "share",
+        None,
+        "P@k in (0, 1] below which an input counts as manipulated (default: tables 1, "
+        f"the first loss; others {_SHARE:g}, since of a large top set one is lost at "
+        "once)",
+        flag_values=values,
+    )
+
+
+FLAGS = flags.describe(
     "correlation",
     defaults={
         "datasets": runs.DATASETS,
@@ -49,26 +63,19 @@ FLAGS = flags.define_common(
         "seeds": runs.SEEDS,
     },
     own=(*parts.OF_PAIRS, "share"),
-)
-parts.define_of_pairs()
-absl_flags.DEFINE_float(
-    "share",
-    None,
-    "P@k in (0, 1] below which an input counts as manipulated (default: tables 1, the "
-    f"first loss; others {_SHARE:g}, since of a large top set one is lost at once)",
-    allow_override=True,
+    define=_define,
 )
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
-        datasets=parts.known_datasets(),
+        values,
+        datasets=parts.known_datasets(values["data_dir"].value),
         methods=objectives.NAMES,
         attacks=[name for name in attacks.SINGLE if name != thickness.ADVERSARY],
     )
     runs.check_single(common, ("k", "attacks", "epsilon"))
-    share = absl_flags.FLAGS["share"].value
+    share = common.given["share"]
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"--share must lie in (0, 1], got {share}")
     chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
@@ -87,7 +94,7 @@ def main(argv):
 
 def _measure_dataset(found, k, common, store):
     effort = thickness.effort(found, common.preset)
-    share = absl_flags.FLAGS["share"].value
+    share = common.given["share"]
     if share is None:
         share = 1.0 if found.view.tabular else _SHARE
     for one in parts.models(

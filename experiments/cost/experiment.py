@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import flags as absl_flags
 
 from experiments.console import flags, progress
 from experiments.cost import claims as claims_cost
@@ -27,7 +26,7 @@ from experiments.store import output, records
 from r2et_jax import attacks, checks, datasets, objectives, plots
 
 EXPERIMENT = "cost"
-FLAGS = flags.define_common(
+FLAGS = flags.describe(
     EXPERIMENT,
     defaults={
         "datasets": {
@@ -192,7 +191,9 @@ def image_notes(found: Iterable[records.Record]) -> list[str]:
     ]
 
 
-def write_results(folder: Path, found: list[records.Record], skipped: str) -> None:
+def write_results(
+    folder: Path, found: list[records.Record], skipped: str, typed: Sequence[str]
+) -> None:
     """Write table.md, table.csv, cost.png and the exhibit from the records."""
     notes = [
         *target_lines(found),
@@ -237,6 +238,7 @@ def write_results(folder: Path, found: list[records.Record], skipped: str) -> No
         claims=claims_cost.claims(found),
         figures=figures,
         tables=[folder / "table.md"],
+        typed=typed,
     )
 
 
@@ -268,8 +270,8 @@ def read_settings(common: flags.Common) -> list[Setting]:
     checks.check_positive("epsilon", epsilon)
     for name in common.datasets:
         if name in cost_images.NAMES:
-            _check_asked("methods", cost_image_parts.METHODS)
-            _check_asked("attacks", (cost_image_parts.ATTACK,))
+            _check_asked(common, "methods", cost_image_parts.METHODS)
+            _check_asked(common, "attacks", (cost_image_parts.ATTACK,))
             checks.check_k(k, math.prod(cost_images.SHAPES[name]))
         else:
             data = datasets.load(name, data_dir=common.data_dir)
@@ -295,9 +297,9 @@ def _data_sha256(common: flags.Common) -> dict[str, str]:
     return found
 
 
-def _check_asked(name: str, known: Sequence[str]) -> None:
+def _check_asked(common: flags.Common, name: str, known: Sequence[str]) -> None:
     """Raise if a list flag was given and asks for more than is measured on images."""
-    for entry in absl_flags.FLAGS[name].value or ():
+    for entry in common.given[name] or ():
         checks.check_in(f"entry of --{name} on images", entry, known)
 
 
@@ -309,10 +311,10 @@ def parts_of(setting: Setting) -> dict[str, Callable[[Setting], list[dict]]]:
     return cost_image_parts.PAIR_PARTS if paired else cost_image_parts.PARTS
 
 
-def main(argv) -> None:
+def main(values) -> None:
     """Measure what is not yet recorded, then write the table and the figure."""
-    del argv
     common = FLAGS.read(
+        values,
         datasets=(*datasets.names(), *cost_images.NAMES),
         methods=objectives.NAMES,
         attacks=attacks.SINGLE,

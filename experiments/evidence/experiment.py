@@ -19,29 +19,34 @@ from experiments.evidence import claims
 from experiments.store import output, records
 from r2et_jax import checks, datasets
 
-FLAGS = flags.define_common(
+
+def _define(values):
+    absl_flags.DEFINE_string(
+        "claim", None, "name of the claim, see --list", flag_values=values
+    )
+    absl_flags.DEFINE_bool(
+        "list", False, "list the claims and leave", flag_values=values
+    )
+
+
+FLAGS = flags.describe(
     "evidence",
     defaults={"datasets": "", "k": "8", "epsilon": "1", "seeds": "0,1,2,3,4"},
-)
-_CLAIM = absl_flags.DEFINE_string(
-    "claim", None, "name of the claim, see --list", allow_override=True
-)
-_LIST = absl_flags.DEFINE_bool(
-    "list", False, "list the claims and leave", allow_override=True
+    define=_define,
 )
 
 
-def main(argv):
-    del argv
-    if _LIST.value:
+def main(values):
+    if values["list"].value:
         for name, claim in claims.CLAIMS.items():
             print(f"{name}: {claim.statement}")
         return
-    if _CLAIM.value is None:
+    claimed = values["claim"].value
+    if claimed is None:
         raise ValueError("name a claim with --claim=NAME; --list shows them")
-    checks.check_in("claim", _CLAIM.value, claims.CLAIMS)
-    claim = claims.CLAIMS[_CLAIM.value]
-    common = FLAGS.read(datasets=(*datasets.names(), *datasets.names("pairs")))
+    checks.check_in("claim", claimed, claims.CLAIMS)
+    claim = claims.CLAIMS[claimed]
+    common = FLAGS.read(values, datasets=(*datasets.names(), *datasets.names("pairs")))
     if not common.datasets:
         common = common._replace(datasets=claim.datasets)
     print(f"claim: {claim.statement}")
@@ -52,7 +57,7 @@ def main(argv):
         holds &= finding.holds
         print(f"  {finding.subject}: {finding.text} [{verdict}]", flush=True)
         found.append(finding)
-    folder = common.output_dir / _CLAIM.value
+    folder = common.output_dir / claimed
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(
         {

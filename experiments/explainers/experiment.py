@@ -58,7 +58,13 @@ GRADIENT, SMOOTH, INTEGRATED = "gradient", "smooth_grad", "integrated_gradients"
 NAMES = (GRADIENT, SMOOTH, INTEGRATED)
 # Standard deviation of SmoothGrad's noise, as published.
 _SIGMA = {"tabular": math.sqrt(0.5), "image": 0.1, "graph": 0.1}
-FLAGS = flags.define_common(
+
+
+def _define(values):
+    parts.define_of_pairs(values)
+
+
+FLAGS = flags.describe(
     "explainers",
     defaults={
         "datasets": runs.DATASETS,
@@ -73,14 +79,14 @@ FLAGS = flags.define_common(
         "seeds": runs.SEEDS,
     },
     own=parts.OF_PAIRS,
+    define=_define,
 )
-parts.define_of_pairs()
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
-        datasets=parts.known_datasets(),
+        values,
+        datasets=parts.known_datasets(values["data_dir"].value),
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=attacks.SINGLE,
     )

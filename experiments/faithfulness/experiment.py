@@ -49,7 +49,19 @@ _SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 _ROWS = 2048
 _OWN = ("k", "seeds")
 _METHODS = "vanilla,wd,sp,r2et_nh,r2et,r2et_mm,rat"
-FLAGS = flags.define_common(
+
+
+def _define(values):
+    absl_flags.DEFINE_list(
+        "baselines",
+        list(BASELINES),
+        f"what stands for removed features: {', '.join(BASELINES)}",
+        flag_values=values,
+    )
+    parts.define_of_pairs(values)
+
+
+FLAGS = flags.describe(
     "faithfulness",
     defaults={
         "datasets": {
@@ -66,26 +78,20 @@ FLAGS = flags.define_common(
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
     own=(*parts.OF_PAIRS, "baselines"),
+    define=_define,
 )
-absl_flags.DEFINE_list(
-    "baselines",
-    list(BASELINES),
-    f"what stands for removed features: {', '.join(BASELINES)}",
-    allow_override=True,
-)
-parts.define_of_pairs()
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
-        datasets=parts.known_datasets(),
+        values,
+        datasets=parts.known_datasets(values["data_dir"].value),
         methods=(*objectives.NAMES, LOGISTIC),
     )
     for name in ("attacks", "epsilon"):
         if getattr(common, name):
             raise ValueError(f"--{name} has no use here: nothing is attacked")
-    given = absl_flags.FLAGS["baselines"].value
+    given = common.given["baselines"]
     baselines = flags.parse_names("baselines", given, known=BASELINES)
     runs.check_single(common, ("k",))
     chosen = [parts.choose(found, common, _OWN) for found in parts.problems(common)]

@@ -285,6 +285,7 @@ def write_exhibit(
         claims=[_claim(method, judged) for method, judged in told.items()],
         figures=figures,
         tables=[path for path in written if path.match("table*.md")][:1],
+        typed=groups[0].typed,
         settings=runs.settings(store, groups),
     )
 

@@ -3,4 +3,4 @@
 from experiments.console import cli
 from experiments.gradient_profile import experiment
 
-cli.run(experiment.main)
+cli.run(experiment)

@@ -44,7 +44,13 @@ _FIGURES = {
 # From so many features on, ranks are drawn on a logarithmic axis.
 _MANY = 100
 _OWN = ("k", "seeds")
-FLAGS = flags.define_common(
+
+
+def _define(values):
+    parts.define_of_pairs(values)
+
+
+FLAGS = flags.describe(
     "gradient_profile",
     defaults={
         "datasets": runs.DATASETS,
@@ -58,14 +64,14 @@ FLAGS = flags.define_common(
         "seeds": runs.SEEDS,
     },
     own=parts.OF_PAIRS,
+    define=_define,
 )
-parts.define_of_pairs()
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
-        datasets=parts.known_datasets(),
+        values,
+        datasets=parts.known_datasets(values["data_dir"].value),
         methods=objectives.NAMES,
         attacks=("none",),
     )

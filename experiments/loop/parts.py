@@ -15,15 +15,13 @@ from absl import flags as absl_flags
 from experiments.console import flags
 from experiments.console.flags import Common
 from experiments.console.progress import track
-from experiments.loop import setup
+from experiments.loop import setup, training_flags
 from experiments.problems import presets
 from experiments.problems.registry import POOLINGS, Problem, problem
 from experiments.store.output import write_text_atomic
 from experiments.store.records import RecordStore
 from r2et_jax import checks, datasets, threat
 from r2et_jax.types import Params
-
-absl_flags.disclaim_key_flags()
 
 # What the reports say of a data set's attacks.
 _OF_VIEW = ("kind", "norm", "num_steps")
@@ -58,16 +56,17 @@ class Trained(NamedTuple):
     choice: dict[str, Any]
 
 
-def known_datasets() -> tuple[str, ...]:
+def known_datasets(data_dir: str | Path) -> tuple[str, ...]:
     """Names of the tables, pairs and single images, and what else --data_dir holds."""
-    further = datasets.prepared(absl_flags.FLAGS["data_dir"].value)
+    further = datasets.prepared(data_dir)
     return (*datasets.known(), *further)
 
 
-def define_of_pairs(*, folds: bool = True) -> None:
+def define_of_pairs(values: absl_flags.FlagValues, *, folds: bool = True) -> None:
     """Define --pooling, --absent_edges and --folds, which `problems` reads.
 
     Args:
+      values: where.
       folds: whether --folds is one of them.
     """
     absl_flags.DEFINE_enum(
@@ -75,20 +74,20 @@ def define_of_pairs(*, folds: bool = True) -> None:
         None,
         POOLINGS,
         "of the convolutional network for images (default: max)",
-        allow_override=True,
+        flag_values=values,
     )
-    define_absent_edges()
+    define_absent_edges(values)
     if folds:
         absl_flags.DEFINE_list(
             "folds",
             None,
             "parts of the cross-validation of graphs that are the test part (default: "
             "smoke 0; standard, paper 0,1,2,3,4)",
-            allow_override=True,
+            flag_values=values,
         )
 
 
-def define_absent_edges() -> None:
+def define_absent_edges(values: absl_flags.FlagValues) -> None:
     """Define --absent_edges, which `of_graphs` reads."""
     absl_flags.DEFINE_enum(
         "absent_edges",
@@ -96,11 +95,11 @@ def define_absent_edges() -> None:
         threat.ABSENT_RULES,
         "of graphs under attack: free to appear, or frozen at zero (default: frozen "
         "where the graphs are sparse)",
-        allow_override=True,
+        flag_values=values,
     )
 
 
-def define_norm() -> None:
+def define_norm(values: absl_flags.FlagValues) -> None:
     """Define --norm, for `problems`."""
     absl_flags.DEFINE_enum(
         "norm",
@@ -108,13 +107,13 @@ def define_norm() -> None:
         threat.NORMS,
         "of the attacks on images; their models are chosen in l2 in any case (default: "
         "l2)",
-        allow_override=True,
+        flag_values=values,
     )
 
 
-def of_graphs() -> dict[str, str]:
+def of_graphs(common: Common) -> dict[str, str]:
     """What flags say of graphs, as options of `problems.problem`."""
-    given = absl_flags.FLAGS["absent_edges"].value
+    given = common.given.get("absent_edges")
     return {} if given is None else {"absent": given}
 
 
@@ -137,17 +136,18 @@ def problems(
     """
     given = None
     if folds is None:
-        given = absl_flags.FLAGS["folds"].value
+        given = common.given.get("folds")
         names = given
         if names is None:
             names = ["0"] if common.preset == "smoke" else list("01234")
         if not names:
             raise ValueError("--folds must name at least one, got an empty list")
         folds = flags.parse_ints("folds", names, minimum=0, maximum=flags.LARGEST_COUNT)
-    pooling = absl_flags.FLAGS["pooling"].value
+    pooling = common.given.get("pooling")
     loaded = setup.load(common, folds=folds)
-    options = {"pooling": pooling or POOLINGS[0], "norm": norm, **of_graphs()}
-    found = [problem(one, **options) for one in loaded]
+    options = {"pooling": pooling or POOLINGS[0], "norm": norm, **of_graphs(common)}
+    changes = training_flags.changes(common.given)
+    found = [problem(one, changes=changes, **options) for one in loaded]
     kinds = {one.view.kind for one in found}
     if pooling is not None:
         check_use("pooling", pooling, "image", kinds, common)
@@ -155,7 +155,7 @@ def problems(
         check_use("norm", norm, "image", kinds, common)
     if given is not None:
         check_use("folds", ",".join(given), "graph", kinds, common)
-    for value in of_graphs().values():
+    for value in of_graphs(common).values():
         check_use("absent_edges", value, "graph", kinds, common)
     return found
 
@@ -217,7 +217,7 @@ def choose(
             "seeds": found.seeds(preset, common.seeds),
         }
         own = {name: theirs[name] for name in names} | own
-    free = {n: value for n, value in own.items() if absl_flags.FLAGS[n].value is None}
+    free = {n: value for n, value in own.items() if common.given.get(n) is None}
     view = {name: getattr(found.view, name) for name in _OF_VIEW}
     common = common._replace(**free, **view)
     if not found.view.tabular:

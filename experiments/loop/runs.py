@@ -218,6 +218,7 @@ def write_exhibit(
         claims=claims,
         figures=drawn,
         tables=shown,
+        typed=groups[0].typed,
         settings=settings(store, groups),
     )
 

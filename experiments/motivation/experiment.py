@@ -58,7 +58,13 @@ _FIGURES = {
 }
 # Test inputs of which single points are kept for figures.
 _DRAWN = 40
-FLAGS = flags.define_common(
+
+
+def _define(values):
+    parts.define_of_pairs(values)
+
+
+FLAGS = flags.describe(
     "motivation",
     defaults={
         "datasets": runs.DATASETS,
@@ -73,14 +79,14 @@ FLAGS = flags.define_common(
         "seeds": runs.SEEDS,
     },
     own=parts.OF_PAIRS,
+    define=_define,
 )
-parts.define_of_pairs()
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
-        datasets=parts.known_datasets(),
+        values,
+        datasets=parts.known_datasets(values["data_dir"].value),
         methods=objectives.NAMES,
         attacks=attacks.SINGLE,
     )

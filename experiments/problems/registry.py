@@ -6,6 +6,9 @@ pairs of images or of brain graphs a Siamese network.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from experiments.problems.images import ImageProblem
 from experiments.problems.pairs import POOLINGS as POOLINGS
 from experiments.problems.pairs import PairProblem
@@ -24,6 +27,7 @@ def problem(
     pooling: str = POOLINGS[0],
     absent: str | None = None,
     norm: str | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Problem:
     """The problem of a data set; a problem is returned as it is.
 
@@ -32,6 +36,7 @@ def problem(
       pooling: of convolutional networks, one of `POOLINGS`.
       absent: of graphs, see `PairProblem`.
       norm: of the attacks on images, one of `threat.NORMS`; None for l2.
+      changes: of the protocol of the presets, by its names.
 
     Raises:
       ValueError: a norm for data that are no images.
@@ -45,7 +50,10 @@ def problem(
             f"--norm is for images, got {norm} for {dataset.name}, which holds none"
         )
     if pairs:
-        return PairProblem(dataset, pooling=pooling, absent=absent, norm=norm)
-    if images:
-        return ImageProblem(dataset, pooling=pooling, norm=norm)
-    return TabularProblem(dataset)
+        found = PairProblem(dataset, pooling=pooling, absent=absent, norm=norm)
+    elif images:
+        found = ImageProblem(dataset, pooling=pooling, norm=norm)
+    else:
+        found = TabularProblem(dataset)
+    found.changes = dict(changes or {})
+    return found

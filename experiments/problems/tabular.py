@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.console import training_flags
 from experiments.problems import pair_presets
 from experiments.problems import presets as protocols
 from experiments.problems.views import TABULAR, Inputs, View
@@ -38,6 +39,7 @@ class TabularProblem:
       radius: of the ball that some penalties look at.
       truth: [n] bool, the features in which the classes truly differ, or None.
       absent: rule for features that are zero, one of `threat.ABSENT_RULES`.
+      changes: what is other than in the protocol of the presets, by its names.
     """
 
     view = selection_view = TABULAR
@@ -45,6 +47,7 @@ class TabularProblem:
     num_outputs = 1
     k = most_k = epsilon = truth = None
     absent = "free"
+    changes: Mapping[str, Any] = MappingProxyType({})
     selection_epsilon = radius = 1.0
 
     def __init__(self, dataset: datasets.Dataset):
@@ -60,7 +63,7 @@ class TabularProblem:
 
     def protocol(self, preset: str) -> protocols.Protocol:
         """How much is trained and measured, with what the flags change."""
-        return training_flags.read_protocol(preset)
+        return protocols.PRESETS[preset]._replace(**self.changes)
 
     def model(self, method: str) -> Any:
         """The module that a method trains."""
@@ -171,9 +174,8 @@ class StructuredProblem(TabularProblem):
         self.selection_epsilon = max(own["standard"])
 
     def protocol(self, preset: str) -> protocols.Protocol:
-        return training_flags.change(
-            pair_presets.protocol(preset, self.protocol_kind, self.num_features)
-        )
+        theirs = pair_presets.protocol(preset, self.protocol_kind, self.num_features)
+        return theirs._replace(**self.changes)
 
     def methods(self, preset: str, default: tuple[str, ...]) -> tuple[str, ...]:
         del default

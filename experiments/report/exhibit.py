@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from absl import flags as absl_flags
-
 from experiments.store.output import PRESENTATION, write_text_atomic
 
 FILE = "exhibit.json"
@@ -65,9 +63,12 @@ def write(
     claims: Iterable[Claim],
     figures: Mapping[Path, str],
     tables: Iterable[Path],
+    typed: Iterable[str],
     settings: str = "",
 ) -> Path:
     """Write a run's exhibit; figures and tables are files in its folder.
+
+    `typed` are the flags that the run was given, `Common.typed`.
 
     Raises:
       FileNotFoundError: if a figure or table is not there.
@@ -85,7 +86,7 @@ def write(
         "claims": [claim._asdict() for claim in claims],
         "figures": {str(p.relative_to(folder)): text for p, text in figures.items()},
         "tables": [str(path.relative_to(folder)) for path in tables],
-        "given": _given(),
+        "given": [flag for flag in typed if _name(flag) not in _APART],
         "settings": settings,
     }
     path = folder / FILE
@@ -123,10 +124,7 @@ def read(folder: Path) -> Exhibit:
     return found
 
 
-def _given() -> list[str]:
-    """The flags of this process that make its command another one than the default."""
-    values = absl_flags.FLAGS
-    if not values.is_parsed():
-        return []
-    found = (values[name] for name in values if name not in _APART)
-    return sorted(flag.serialize() for flag in found if flag.present)
+def _name(flag: str) -> str:
+    """--noprogress and --progress=false alike are of the flag progress."""
+    name = flag.lstrip("-").partition("=")[0]
+    return next((known for known in _APART if name == f"no{known}"), name)

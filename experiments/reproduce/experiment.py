@@ -34,7 +34,7 @@ from experiments.store import locks, output
 from r2et_jax import checks, datasets
 
 EXPERIMENT = "reproduce"
-_CHECKOUT = Path(__file__).resolve().parents[1]
+_CHECKOUT = Path(__file__).resolve().parents[2]
 _MEMORY = 5 * 2**30  # of a process, at most
 _MOST_WORKERS = 1024
 _DONE = "done.json"
@@ -114,7 +114,30 @@ PARTS = {
     "certify": Part(10, ("tabular",)),
     "cost": Part(8, ("tabular",), alone=True, few=True, also=cost_images.NAMES),
 }
-FLAGS = flags.define_common(
+
+
+def _define(values):
+    absl_flags.DEFINE_list(
+        "parts",
+        None,
+        f"experiments to run, of {', '.join(PARTS)} (default: all)",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_integer(
+        "workers",
+        None,
+        "processes at a time (default: 2 where memory and cores allow)",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_bool(
+        "run",
+        True,
+        "run what is missing; --norun writes the page of what is there",
+        flag_values=values,
+    )
+
+
+FLAGS = flags.describe(
     EXPERIMENT,
     defaults={
         "datasets": {
@@ -124,39 +147,21 @@ FLAGS = flags.define_common(
         },
     },
     own=("parts", "workers", "run"),
-)
-absl_flags.DEFINE_list(
-    "parts",
-    None,
-    f"experiments to run, of {', '.join(PARTS)} (default: all)",
-    allow_override=True,
-)
-absl_flags.DEFINE_integer(
-    "workers",
-    None,
-    "processes at a time (default: 2 where memory and cores allow)",
-    allow_override=True,
-)
-absl_flags.DEFINE_bool(
-    "run",
-    True,
-    "run what is missing; --norun writes the page of what is there",
-    allow_override=True,
+    define=_define,
 )
 
 
-def main(argv):
-    del argv
-    common = FLAGS.read(datasets=parts.known_datasets())
+def main(values):
+    common = FLAGS.read(values, datasets=parts.known_datasets(values["data_dir"].value))
     for flag in ("methods", "attacks", "k", "epsilon"):
-        if absl_flags.FLAGS[flag].value is not None:
+        if common.given[flag] is not None:
             raise ValueError(f"--{flag} has no use here: name it to an experiment")
-    given = absl_flags.FLAGS["parts"].value
+    given = common.given["parts"]
     asked = list(PARTS) if given is None else given
     names = flags.parse_names("parts", asked, known=PARTS)
     if not names:
         raise ValueError("--parts must name at least one, got an empty list")
-    workers = absl_flags.FLAGS["workers"].value
+    workers = common.given["workers"]
     if workers is None:
         workers = jobs.workers_by_memory(_MEMORY)
     flags.check_range("workers", workers, minimum=1, maximum=_MOST_WORKERS)
@@ -165,7 +170,7 @@ def main(argv):
     common = common._replace(output_dir=common.output_dir.resolve())
     common.output_dir.mkdir(parents=True, exist_ok=True)
     locks.hold(common.output_dir)
-    run = absl_flags.FLAGS["run"].value
+    run = common.given["run"]
     cells = _cells(names, data, few=run and common.preset != "paper")
     if not run:
         # What a run leaves out is shown if it is there, and then in its place.
@@ -261,7 +266,7 @@ def _command(
 ) -> list[str]:
     """The command for one part alone, whose every flag is given by name."""
     found = [f"--datasets={name}", f"--preset={common.preset}"]
-    if absl_flags.FLAGS["seeds"].value is not None and not PARTS[part].alone:
+    if common.given["seeds"] is not None and not PARTS[part].alone:
         found.append(f"--seeds={','.join(map(str, common.seeds))}")
     found += [f"--data_dir={common.data_dir}", f"--models_dir={common.models_dir}"]
     found += _own_flags(part, data)
@@ -365,6 +370,7 @@ def _commands(part: str, exhibits, preset: str, data) -> str:
 
 def _about(module: str) -> str:
     """The first two paragraphs of an experiment's docstring, which is not imported."""
-    source = (_CHECKOUT / "experiments" / f"{module}.py").read_text(encoding="utf-8")
+    file = _CHECKOUT / "experiments" / module / "experiment.py"
+    source = file.read_text(encoding="utf-8")
     paragraphs = (ast.get_docstring(ast.parse(source)) or "").split("\n\n")
     return " ".join(" ".join(paragraphs[:2]).split())

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from absl import flags as absl_flags
 
-from experiments.console import flags, training_flags
-from experiments.loop import parts
+from experiments.console import flags
+from experiments.loop import parts, training_flags
 from experiments.measures.evaluation import PER_INPUT, STRONGEST, Evaluator
 from experiments.models import trained
 from experiments.models.fitting import LOGISTIC
@@ -30,7 +30,22 @@ _COMPARED = (STRONGEST, "er_surrogate")
 _OWN = ("methods", "k", "epsilon", "seeds")
 _METHODS = ",".join([LOGISTIC, *objectives.NAMES, *presets.SUMS])
 _MAIN = f"{LOGISTIC},vanilla,wd,sp,exact_h,r2et_nh,r2et,r2et_mm,skip+cert_rank"
-FLAGS = flags.define_common(
+
+
+def _define(values):
+    training_flags.define_training(values)
+    absl_flags.DEFINE_list(
+        "reference_methods",
+        None,
+        "methods that are also measured with one reference level of each category "
+        f"dropped (default: smoke none; standard, paper {_MAIN})",
+        flag_values=values,
+    )
+    parts.define_of_pairs(values)
+    parts.define_norm(values)
+
+
+FLAGS = flags.describe(
     "robustness",
     defaults={
         "datasets": {
@@ -57,23 +72,14 @@ FLAGS = flags.define_common(
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
     own=(*training_flags.NAMES, *parts.OF_PAIRS, *parts.OF_IMAGES),
+    define=_define,
 )
-training_flags.define_training()
-absl_flags.DEFINE_list(
-    "reference_methods",
-    None,
-    "methods that are also measured with one reference level of each category dropped "
-    f"(default: smoke none; standard, paper {_MAIN})",
-    allow_override=True,
-)
-parts.define_of_pairs()
-parts.define_norm()
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
-        datasets=parts.known_datasets(),
+        values,
+        datasets=parts.known_datasets(values["data_dir"].value),
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=attacks.NAMES,
     )
@@ -88,7 +94,7 @@ def main(argv):
         common = common._replace(datasets=(*asked, *more))
     config = {**common.config, "reference_methods": list(reduced)}
     common = common._replace(config=config)
-    norm = absl_flags.FLAGS["norm"].value
+    norm = common.given["norm"]
     chosen = []
     for found in parts.problems(common, norm=norm):
         own = {} if found.view.tabular else {"k": (found.most_k,)}
@@ -107,7 +113,7 @@ def main(argv):
 
 def _reference_methods(common) -> tuple[str, ...]:
     """Those of the flag, else the preset's that are measured at all."""
-    given = absl_flags.FLAGS["reference_methods"].value
+    given = common.given["reference_methods"]
     if given is not None:
         names = [name for name in given if name]
         reduced = [name + datasets.REFERENCE_SUFFIX for name in common.datasets]

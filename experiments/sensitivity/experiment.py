@@ -31,7 +31,19 @@ from r2et_jax import attacks, objectives
 _NOT_KEPT = (PER_INPUT, "p@k_trace", "p@k_curve")
 # Not the one that chooses checkpoints.
 ATTACK = STRONGEST
-FLAGS = flags.define_common(
+
+
+def _define(values):
+    absl_flags.DEFINE_list(
+        "factors",
+        None,
+        f"hyperparameters that are varied, of {', '.join(FACTORS)} (default: all)",
+        flag_values=values,
+    )
+    parts.define_of_pairs(values)
+
+
+FLAGS = flags.describe(
     "sensitivity",
     defaults={
         "datasets": {
@@ -50,14 +62,8 @@ FLAGS = flags.define_common(
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
     own=("factors", *parts.OF_PAIRS),
+    define=_define,
 )
-absl_flags.DEFINE_list(
-    "factors",
-    None,
-    f"hyperparameters that are varied, of {', '.join(FACTORS)} (default: all)",
-    allow_override=True,
-)
-parts.define_of_pairs()
 
 # Levels that are tried beside the default.
 _SOME = {
@@ -120,15 +126,15 @@ class Setting(NamedTuple):
         return {name: getattr(self, name) for name in names}
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
-        datasets=parts.known_datasets(),
+        values,
+        datasets=parts.known_datasets(values["data_dir"].value),
         methods=objectives.NAMES,
         attacks=attacks.NAMES,
     )
     runs.check_single(common, ("k", "attacks"))
-    given = absl_flags.FLAGS["factors"].value
+    given = common.given["factors"]
     factors = FACTORS if given is None else given
     factors = flags.parse_names("factors", factors, known=FACTORS)
     common = common._replace(config={**common.config, "factors": list(factors)})

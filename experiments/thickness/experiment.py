@@ -26,7 +26,13 @@ from experiments.thickness import stability
 from r2et_jax import attacks, metrics, objectives
 
 _METHODS = "vanilla,wd,sp,r2et_nh,r2et,rat"
-FLAGS = flags.define_common(
+
+
+def _define(values):
+    parts.define_of_pairs(values)
+
+
+FLAGS = flags.describe(
     "thickness",
     defaults={
         "datasets": runs.DATASETS,
@@ -41,14 +47,14 @@ FLAGS = flags.define_common(
         "seeds": runs.SEEDS,
     },
     own=parts.OF_PAIRS,
+    define=_define,
 )
-parts.define_of_pairs()
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
-        datasets=parts.known_datasets(),
+        values,
+        datasets=parts.known_datasets(values["data_dir"].value),
         methods=objectives.NAMES,
         attacks=[name for name in attacks.SINGLE if name != thickness.ADVERSARY],
     )

@@ -50,7 +50,20 @@ NETWORKS = (*PUBLISHED, "direct forms, sums", "ours")
 _DOTTED = {"color": "#888888", "linestyle": ":", "linewidth": 1.5}
 _LARGEST = ("methods", "k", "epsilon", "seeds")
 _METHODS = ",".join([LOGISTIC, *objectives.NAMES, *presets.SUMS])
-FLAGS = flags.define_common(
+
+
+def _define(values):
+    parts.define_of_pairs(values)
+    absl_flags.DEFINE_string(
+        "records",
+        None,
+        "folder of a run of robustness of the same models: what it has measured, or "
+        "will have by then, is not measured again",
+        flag_values=values,
+    )
+
+
+FLAGS = flags.describe(
     "tradeoff",
     defaults={
         "datasets": {
@@ -70,21 +83,14 @@ FLAGS = flags.define_common(
         "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
     },
     own=parts.OF_PAIRS,
-)
-parts.define_of_pairs()
-absl_flags.DEFINE_string(
-    "records",
-    None,
-    "folder of a run of robustness of the same models: what it has measured, or will "
-    "have by then, is not measured again",
-    allow_override=True,
+    define=_define,
 )
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
-        datasets=parts.known_datasets(),
+        values,
+        datasets=parts.known_datasets(values["data_dir"].value),
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=attacks.NAMES,
     )
@@ -94,9 +100,7 @@ def main(argv):
     chosen = [
         parts.choose_largest(found, common, names) for found in parts.problems(common)
     ]
-    known = Known(
-        absl_flags.FLAGS["records"].value, common, (part.found for part in chosen)
-    )
+    known = Known(common.given["records"], common, (part.found for part in chosen))
     folder, store = parts.start(
         chosen, common, experiment=FLAGS.experiment, own=_LARGEST
     )
@@ -380,6 +384,7 @@ def _exhibit(folder, store, groups, written):
         claims=[_claim(metric, judged) for metric, judged in told.items()],
         figures=figures,
         tables=[path for path in written if path.match("table*.md")][:1],
+        typed=groups[0].typed,
         settings=runs.settings(
             store,
             groups,

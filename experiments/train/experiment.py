@@ -19,8 +19,8 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments.console import flags, training_flags
-from experiments.loop import parts, setup
+from experiments.console import flags
+from experiments.loop import parts, setup, training_flags
 from experiments.models import trained
 from experiments.models.fitting import LOGISTIC, Fitter
 from experiments.problems import presets
@@ -28,7 +28,26 @@ from experiments.problems.registry import Problem
 from experiments.report import tables
 from r2et_jax import objectives
 
-FLAGS = flags.define_common(
+
+def _define(values):
+    training_flags.define_training(values)
+    absl_flags.DEFINE_list(
+        "weights",
+        None,
+        "penalty weights of the one method that is trained, one for each of its "
+        "penalties, in place of a grid",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_integer(
+        "fold",
+        0,
+        "part of the cross-validation of graphs that is the test part",
+        flag_values=values,
+    )
+    parts.define_of_pairs(values, folds=False)
+
+
+FLAGS = flags.describe(
     "train",
     defaults={
         "datasets": {
@@ -41,28 +60,14 @@ FLAGS = flags.define_common(
         "seeds": "0",
     },
     own=(*training_flags.NAMES, "weights"),
+    define=_define,
 )
-training_flags.define_training()
-absl_flags.DEFINE_list(
-    "weights",
-    None,
-    "penalty weights of the one method that is trained, one for each of its penalties, "
-    "in place of a grid",
-    allow_override=True,
-)
-absl_flags.DEFINE_integer(
-    "fold",
-    0,
-    "part of the cross-validation of graphs that is the test part",
-    allow_override=True,
-)
-parts.define_of_pairs(folds=False)
 
 
-def main(argv):
-    del argv
+def main(values):
     common = FLAGS.read(
-        datasets=parts.known_datasets(),
+        values,
+        datasets=parts.known_datasets(values["data_dir"].value),
         methods=(*objectives.NAMES, LOGISTIC),
     )
     for name in ("attacks", "epsilon"):
@@ -106,7 +111,7 @@ def main(argv):
 
 
 def _problems(common) -> list[Problem]:
-    fold = absl_flags.FLAGS["fold"].value
+    fold = common.given["fold"]
     found = parts.problems(common, folds=(fold,))
     if fold:
         kinds = {one.view.kind for one in found}
@@ -120,13 +125,13 @@ def _config(common, chosen):
     kinds = {found.view.kind for found, _ in chosen}
     for name, kind in (("fold", "graph"), ("pooling", "image")):
         if kind in kinds:
-            config = {**config, name: absl_flags.FLAGS[name].value}
-    return {**config, **parts.of_graphs()} if "graph" in kinds else config
+            config = {**config, name: common.given[name]}
+    return {**config, **parts.of_graphs(common)} if "graph" in kinds else config
 
 
 def _weights(common) -> dict[str, Any]:
     """What the one setting of --weights changes in a protocol, where it is given."""
-    given = absl_flags.FLAGS["weights"].value
+    given = common.given["weights"]
     if given is None:
         return {}
     if len(common.methods) != 1:

@@ -50,7 +50,7 @@ _WORLDS = {
 # What the programs import, so that no child has to.
 _IMPORTS = (
     "experiments.robustness.claims", "experiments.robustness.report",
-    "experiments.measures.evaluation", "experiments.console.training_flags",
+    "experiments.measures.evaluation", "experiments.loop.training_flags",
     "experiments.console.cli", "experiments.models.trained", "data_prep._main",
     "data_prep.adult", "data_prep.bank", "data_prep.compas", "sklearn.datasets",
     "sklearn.linear_model", "matplotlib.pyplot", "r2et_jax.audit",

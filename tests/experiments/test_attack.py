@@ -30,9 +30,7 @@ def tiny(monkeypatch):
 
 
 def imported(name):
-    # Anew, since the common flags belong to the experiment imported last.
-    module = importlib.import_module(f"experiments.{name}.experiment")
-    return importlib.reload(module)
+    return importlib.import_module(f"experiments.{name}.experiment")
 
 
 def call(binary, *arguments):

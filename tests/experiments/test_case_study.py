@@ -42,10 +42,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def experiment(tiny):
-    # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(
-        importlib.import_module("experiments.case_study.experiment")
-    )
+    return importlib.import_module("experiments.case_study.experiment")
 
 
 def call(experiment, folder, *arguments):

@@ -30,9 +30,7 @@ BUDGETS = (0.05, 0.5)
 def experiment(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    # Anew, since the common flags belong to the experiment imported last.
-    module = importlib.import_module("experiments.certify.experiment")
-    return importlib.reload(module)
+    return importlib.import_module("experiments.certify.experiment")
 
 
 def call(experiment, folder, *arguments):

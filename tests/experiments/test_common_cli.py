@@ -2,12 +2,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import experiments
-from experiments.console import cli, progress
+from experiments.console import cli, flags, progress
 
+SEEN = []
+EXPERIMENT = SimpleNamespace(
+    FLAGS=flags.describe("binary", defaults={}), main=SEEN.append
+)
 CHECKOUT = Path(cli.__file__).parents[2]
 
 
@@ -58,14 +63,19 @@ def test_bugs_are_not_hidden(monkeypatch):
 
 
 def test_stray_arguments_are_refused(capsys):
-    code, printed = outcome(lambda argv: None, capsys, ("binary", "adult"))
+    with pytest.raises(SystemExit) as caught:
+        cli.call(EXPERIMENT, "adult")
+    code, printed = caught.value.code, capsys.readouterr().err
     assert code == 1 and "unexpected arguments: adult" in printed
 
 
-def test_main_is_called_with_the_arguments():
-    seen = []
-    cli.guarded(seen.append)(["binary"])
-    assert seen == [["binary"]]
+def test_main_is_called_with_the_flags_of_its_own_run():
+    """Those of an earlier run, or of another experiment, are not among them."""
+    cli.call(EXPERIMENT, "--k=3", "--noprogress")
+    first, again = SEEN[-1], cli.call(EXPERIMENT, "--preset=smoke") or SEEN[-1]
+    assert first["k"].value == ["3"] and not first["progress"].value
+    assert again["k"].value is None and again["preset"].value == "smoke"
+    assert EXPERIMENT.FLAGS.read(first).typed == ("--k=3", "--noprogress")
 
 
 @pytest.mark.parametrize(

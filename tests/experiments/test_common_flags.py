@@ -19,14 +19,16 @@ KNOWN = dict(
 
 
 def read(*arguments, known=KNOWN):
-    values = absl_flags.FlagValues()
-    common = flags.define_common(
-        "robustness", defaults=DEFAULTS, own=("steps",), flag_values=values
+    def define(values):
+        absl_flags.DEFINE_integer("steps", 7, "own flag", flag_values=values)
+        absl_flags.DEFINE_integer("other", 1, "no part of config", flag_values=values)
+
+    described = flags.describe(
+        "robustness", defaults=DEFAULTS, own=("steps",), define=define
     )
-    absl_flags.DEFINE_integer("steps", 7, "own flag", flag_values=values)
-    absl_flags.DEFINE_integer("other", 1, "of another experiment", flag_values=values)
+    values = described.define()
     values(["binary", *arguments])
-    return common.read(**known)
+    return described.read(values, **known)
 
 
 def test_defaults_follow_the_preset():
@@ -102,17 +104,22 @@ def test_without_known_names_any_is_admitted():
 
 
 def test_defaults_are_checked():
-    values = absl_flags.FlagValues()
     for defaults in ({"dataset": "adult"}, {"seeds": {"smoke": "0"}}):
         with pytest.raises(ValueError, match="dataset|smoke, standard, paper"):
-            flags.define_common("x", defaults=defaults, flag_values=values)
+            flags.describe("x", defaults=defaults)
 
 
 def test_two_experiments_fit_into_one_process():
-    values = absl_flags.FlagValues()
-    flags.define_common("one", defaults={"k": "1"}, flag_values=values)
-    second = flags.define_common("two", defaults={"k": "2"}, flag_values=values)
+    first, second = (
+        flags.describe(name, defaults={"k": k})
+        for name, k in (("one", "1"), ("two", "2"))
+    )
+    values, others = second.define(), first.define()
     values(["binary"])
-    common = second.read()
-    assert common.k == (2,) and common.output_dir == Path("results/two")
+    others(["binary", "--k=5"])
+    common = second.read(values)
+    assert (
+        common.k == (2,) and common.given["k"] is None and first.read(others).k == (5,)
+    )
+    assert common.output_dir == Path("results/two")
     assert "results/two" == common.config["output_dir"]

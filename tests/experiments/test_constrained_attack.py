@@ -95,10 +95,7 @@ def test_the_claim_is_measured_on_the_same_inputs(monkeypatch):
 
 @pytest.fixture(scope="module")
 def binary():
-    # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(
-        importlib.import_module("experiments.constrained_attack.experiment")
-    )
+    return importlib.import_module("experiments.constrained_attack.experiment")
 
 
 @pytest.fixture

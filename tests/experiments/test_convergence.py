@@ -98,10 +98,7 @@ def experiment(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.setitem(convergence.EFFORTS, "smoke", EFFORT)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(
-        importlib.import_module("experiments.convergence.experiment")
-    )
+    return importlib.import_module("experiments.convergence.experiment")
 
 
 def call(experiment, folder, *arguments):

@@ -29,10 +29,7 @@ def experiment(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), EFFORT)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(
-        importlib.import_module("experiments.correlation.experiment")
-    )
+    return importlib.import_module("experiments.correlation.experiment")
 
 
 def call(experiment, folder, *arguments):

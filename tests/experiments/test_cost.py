@@ -262,7 +262,7 @@ def _fake_records():
 
 
 def test_the_results_show_medians_ranges_and_targets(tmp_path):
-    cost.write_results(tmp_path, _fake_records(), "PyTorch was skipped.")
+    cost.write_results(tmp_path, _fake_records(), "PyTorch was skipped.", ())
     table = (tmp_path / "table.md").read_text()
     assert "| adult | r2et | 8.50 | 5.00 | 1.70 | 2.00 (1.00 … 3.00) | – |" in table
     assert "| r2et | 10.10 | vanilla 2; g 1 |" in table
@@ -295,7 +295,7 @@ def test_the_results_say_what_was_measured_on_images(tmp_path):
         setting.record("resident_growth_bytes_few", 2**21, 64, **fields),
         setting.record("result_bytes", 2**22, 512, **fields),
     ]
-    cost.write_results(tmp_path, found, "")
+    cost.write_results(tmp_path, found, "", ())
     table = (tmp_path / "table.md").read_text()
     assert "| cifar10 | er | 3.50 | – | – | 3.00 (2.00 … 4.00) |" in table
     assert "| cifar10 | er | – | 1 | 2 | 4 | – | – |" in table

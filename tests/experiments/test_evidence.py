@@ -4,10 +4,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from experiments.console import cli
 from experiments.evidence import claims
 from experiments.evidence import curvature as claims_curvature
 from r2et_jax.objectives import curvature_penalties
@@ -56,13 +56,8 @@ def test_a_claim_that_fails_is_said_to(monkeypatch, tmp_path):
     monkeypatch.setitem(
         claims.CLAIMS, "wrong", claims.Claim("all is well", (), lambda _: [finding])
     )
-    # Tests of one process share absl's flags: these are left alone.
-    common = SimpleNamespace(datasets=("adult",), output_dir=tmp_path)
-    monkeypatch.setattr(evidence, "FLAGS", SimpleNamespace(read=lambda **_: common))
-    monkeypatch.setattr(evidence, "_CLAIM", SimpleNamespace(value="wrong"))
-    monkeypatch.setattr(evidence, "_LIST", SimpleNamespace(value=False))
     with pytest.raises(SystemExit) as stop:
-        evidence.main(["evidence"])
+        cli.call(evidence, "--claim=wrong", f"--output_dir={tmp_path}")
     assert stop.value.code == 2
     kept = json.loads((tmp_path / "wrong" / "findings.json").read_text())
     assert kept["findings"][0]["holds"] is False

@@ -24,10 +24,7 @@ TINY = presets.PRESETS["smoke"]._replace(num_test=NUM_TEST)
 
 @pytest.fixture(scope="module")
 def binary():
-    # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(
-        importlib.import_module("experiments.explainers.experiment")
-    )
+    return importlib.import_module("experiments.explainers.experiment")
 
 
 def untrained(experiment, found, k, common, *, description):

@@ -27,10 +27,7 @@ METHODS = ("vanilla", "r2et_nh")
 def experiment(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(
-        importlib.import_module("experiments.faithfulness.experiment")
-    )
+    return importlib.import_module("experiments.faithfulness.experiment")
 
 
 def call(experiment, folder, *arguments):

@@ -20,10 +20,7 @@ TINY = presets.PRESETS["smoke"]._replace(
 
 @pytest.fixture(scope="module")
 def binary():
-    # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(
-        importlib.import_module("experiments.gradient_profile.experiment")
-    )
+    return importlib.import_module("experiments.gradient_profile.experiment")
 
 
 @pytest.fixture

@@ -65,10 +65,7 @@ def found(data_dir):
 
 
 def call(name, data_dir, folder, *arguments):
-    # Anew, since the common flags belong to the experiment imported last.
-    experiment = importlib.reload(
-        importlib.import_module(f"experiments.{name}.experiment")
-    )
+    experiment = importlib.import_module(f"experiments.{name}.experiment")
     folders = f"--data_dir={data_dir}", f"--models_dir={folder / 'models'}"
     common = "--preset=smoke", "--noprogress", f"--output_dir={folder / name}"
     cli.call(experiment, *common, *folders, *arguments)

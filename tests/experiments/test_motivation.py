@@ -22,10 +22,7 @@ TINY = presets.PRESETS["smoke"]._replace(num_test=NUM_TEST)
 
 @pytest.fixture(scope="module")
 def binary():
-    # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(
-        importlib.import_module("experiments.motivation.experiment")
-    )
+    return importlib.import_module("experiments.motivation.experiment")
 
 
 def untrained(experiment, found, k, common, *, description):

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
 from experiments.console import cli
 from experiments.loop import parts
@@ -30,10 +29,7 @@ ARGUMENTS = (
 
 @pytest.fixture(scope="module")
 def robustness():
-    # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(
-        importlib.import_module("experiments.robustness.experiment")
-    )
+    return importlib.import_module("experiments.robustness.experiment")
 
 
 def call(robustness, folder, *arguments):
@@ -251,10 +247,10 @@ def test_whether_absent_edges_may_appear_is_a_choice(planted, digits, robustness
     assert registry.problem(digits.dataset, absent="frozen").budget(0.1).absent == (
         "free"
     )
-    del robustness  # defines the flags
-    with flagsaver.flagsaver(absent_edges="free"):
-        assert parts.of_graphs() == {"absent": "free"}
-    assert parts.of_graphs() == {}
+    for given, expected in (([], {}), (["--absent_edges=free"], {"absent": "free"})):
+        values = robustness.FLAGS.define()
+        values(["robustness", *given])
+        assert parts.of_graphs(robustness.FLAGS.read(values)) == expected
     with pytest.raises(ValueError, match="absent edges"):
         registry.problem(planted.dataset, absent="never")
 

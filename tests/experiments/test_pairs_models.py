@@ -31,8 +31,7 @@ SAVED = {
 
 
 def call(name, *arguments):
-    # Anew, since the common flags belong to the experiment imported last.
-    binary = importlib.reload(importlib.import_module(f"experiments.{name}.experiment"))
+    binary = importlib.import_module(f"experiments.{name}.experiment")
     cli.call(binary, *ALWAYS, *arguments)
 
 

@@ -7,8 +7,6 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from absl import flags as absl_flags
-from absl.testing import flagsaver
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -45,6 +43,7 @@ def run_folder(tmp_path):
         claims=claims,
         figures={folder / "lines.png": 'Lines: R2ET on top of "vanilla".'},
         tables=[folder / "table.md"],
+        typed=("--k=8", "--noprogress", "--seeds=0"),
         settings="adult: seeds 0, 1.",
     )
     return folder
@@ -56,6 +55,8 @@ def test_an_exhibit_comes_back_as_written(run_folder):
     assert [claim.held for claim in found.claims] == [True, False, None]
     assert found.figures == {"lines.png": 'Lines: R2ET on top of "vanilla".'}
     assert found.tables == ("table.md",)
+    # How a run is shown makes no other command of it.
+    assert found.given == ("--k=8", "--seeds=0")
 
 
 @pytest.mark.parametrize("text", ["", "  "])
@@ -67,6 +68,7 @@ def test_a_figure_needs_a_text_alternative(run_folder, text):
             claims=[],
             figures={run_folder / "lines.png": text},
             tables=[],
+            typed=(),
         )
 
 
@@ -78,6 +80,7 @@ def test_an_exhibit_names_no_missing_file(run_folder):
             claims=[],
             figures={},
             tables=[run_folder / "gone.md"],
+            typed=(),
         )
 
 
@@ -174,7 +177,9 @@ def planned(monkeypatch, tmp_path):
             folder.mkdir(parents=True, exist_ok=True)
             status = int(one.name in failing)
             if not status:
-                exhibit.write(folder, title="t", claims=[], figures={}, tables=[])
+                exhibit.write(
+                    folder, title="t", claims=[], figures={}, tables=[], typed=()
+                )
             ended(one, status)
 
     failing = set()
@@ -186,12 +191,10 @@ def planned(monkeypatch, tmp_path):
         started.clear()
         failing.clear()
         failing.update(fail)
-        with flagsaver.flagsaver():
-            absl_flags.FLAGS.unparse_flags()
-            absl_flags.FLAGS(
-                ["x", "--preset=smoke", f"--output_dir={tmp_path / 'out'}", *arguments]
-            )
-            reproduce.main(["x"])
+        values = reproduce.FLAGS.define()
+        folder = f"--output_dir={tmp_path / 'out'}"
+        values(["x", "--preset=smoke", folder, *arguments])
+        reproduce.main(values)
         return list(started)
 
     return run
@@ -375,7 +378,7 @@ def test_what_few_data_sets_have_is_shown_where_it_was_measured(planned, tmp_pat
     assert "breast_cancer: not measured yet." in text and "digits" not in text
     folder = tmp_path / "out" / "sensitivity" / "digits"
     folder.mkdir(parents=True)
-    exhibit.write(folder, title="t", claims=[], figures={}, tables=[])
+    exhibit.write(folder, title="t", claims=[], figures={}, tables=[], typed=())
     planned(*arguments)
     text = results.read_text()
     assert "--datasets=digits" in text and "breast_cancer" not in text

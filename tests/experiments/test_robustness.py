@@ -43,10 +43,7 @@ def tiny(monkeypatch):
 
 @pytest.fixture(scope="module")
 def robustness():
-    # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(
-        importlib.import_module("experiments.robustness.experiment")
-    )
+    return importlib.import_module("experiments.robustness.experiment")
 
 
 def call(robustness, folder, *arguments):

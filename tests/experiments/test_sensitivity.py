@@ -27,10 +27,7 @@ def experiment(monkeypatch):
     # Compiles in a fraction of the time.
     monkeypatch.setattr(candidates, "_ATTACK", "random")
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(
-        importlib.import_module("experiments.sensitivity.experiment")
-    )
+    return importlib.import_module("experiments.sensitivity.experiment")
 
 
 def call(experiment, folder, *arguments):

@@ -212,9 +212,7 @@ def experiment(monkeypatch):
     monkeypatch.setitem(stability.PLANS, ("smoke", True), PLAN)
     monkeypatch.setattr(stability, "METHODS", {"vanilla": ()})
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    # Anew, since the common flags belong to the experiment imported last.
-    module = importlib.import_module("experiments.thickness.experiment")
-    return importlib.reload(module)
+    return importlib.import_module("experiments.thickness.experiment")
 
 
 def call(experiment, folder, *arguments):

@@ -120,9 +120,7 @@ def test_the_verdict(share, held):
 def experiment(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    # Anew, since the common flags belong to the experiment imported last.
-    module = importlib.import_module("experiments.tradeoff.experiment")
-    return importlib.reload(module)
+    return importlib.import_module("experiments.tradeoff.experiment")
 
 
 def call(experiment, folder, *arguments):

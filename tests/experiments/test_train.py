@@ -49,8 +49,7 @@ def tiny(monkeypatch):
 
 @pytest.fixture(scope="module")
 def binary():
-    # Anew, since the common flags belong to the experiment imported last.
-    return importlib.reload(importlib.import_module("experiments.train.experiment"))
+    return importlib.import_module("experiments.train.experiment")
 
 
 def call(binary, folder, *arguments):
@@ -282,9 +281,9 @@ import json, sys
 from experiments.console import cli
 from experiments.problems import presets
 changes = json.loads(sys.argv.pop(1))
-protocol.PRESETS["smoke"] = presets.PRESETS["smoke"]._replace(**changes)
+presets.PRESETS["smoke"] = presets.PRESETS["smoke"]._replace(**changes)
 from experiments.train import experiment
-cli.run(experiment.main)
+cli.run(experiment)
 """
 
 

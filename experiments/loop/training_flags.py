@@ -1,0 +1,89 @@
+"""Flags that change how the methods are trained, for experiments that train them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags as absl_flags
+
+from experiments.problems import presets
+from r2et_jax import training
+from r2et_jax.checks import check_positive
+
+NAMES = (
+    "schedule",
+    "reference",
+    "learning_rate_schedule",
+    "clip_norm",
+    "average_decay",
+    "prune",
+)
+
+
+def define_training(values: absl_flags.FlagValues) -> None:
+    """Define the flags; what is not given is the preset's choice."""
+    absl_flags.DEFINE_enum(
+        "schedule",
+        None,
+        presets.SCHEDULES,
+        "pretrain: begin with a vanilla model; scratch: with random parameters, for as "
+        "many epochs in all (default: pretrain)",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_enum(
+        "reference",
+        None,
+        presets.REFERENCES,
+        "the model whose ranking the penalties keep (default: self)",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_enum(
+        "learning_rate_schedule",
+        None,
+        training.SCHEDULES,
+        "of the learning rate (default: constant)",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_float(
+        "clip_norm",
+        None,
+        "largest norm of a gradient (default: none)",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_float(
+        "average_decay",
+        None,
+        "decay, step by step, of an average of the parameters that takes their place "
+        "(default: none)",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_bool(
+        "prune",
+        None,
+        "stop the settings of a grid that do worst on validation data, half of them "
+        "after a fifth of the epochs and half again after two fifths (default: by "
+        "preset)",
+        flag_values=values,
+    )
+
+
+def changes(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the flags change in a protocol, by the protocol's names.
+
+    Args:
+      given: `Common.given`; an experiment that has no such flags changes nothing.
+
+    Raises:
+      ValueError: for numbers out of range.
+    """
+    changed = {name: given.get(name) for name in NAMES}
+    if changed["clip_norm"] is not None:
+        check_positive("clip_norm", changed["clip_norm"])
+    decay = changed["average_decay"]
+    if decay is not None and not 0 <= decay < 1:
+        raise ValueError(f"--average_decay must lie in [0, 1), got {decay}")
+    prune = changed.pop("prune")
+    if prune is not None:
+        changed["pruning"] = presets.HALVING if prune else ()
+    return {name: value for name, value in changed.items() if value is not None}
