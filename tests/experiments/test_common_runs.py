@@ -50,6 +50,7 @@ class Flags(NamedTuple):
     seeds: tuple
     norm: str
     attacks: tuple = ("er", "none")
+    typed: tuple = ()
 
 
 def made_flags(*, k):
