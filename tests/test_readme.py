@@ -1,5 +1,6 @@
 """The README's examples run as they stand, in order."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -8,6 +9,13 @@ import numpy as np
 import pytest
 
 README = Path(__file__).resolve().parents[1] / "README.md"
+# Whatever README's table has named since the first release.
+EXPERIMENTS = (
+    "attack", "case_study", "certify", "constrained_attack", "convergence",
+    "correlation", "cost", "evidence", "explainers", "faithfulness",
+    "gradient_profile", "motivation", "reproduce", "robustness", "sensitivity",
+    "thickness", "tradeoff", "train",
+)  # fmt: skip
 
 
 @pytest.mark.standard_promotion
@@ -42,5 +50,19 @@ def test_the_modules_in_the_map_exist():
     for name in re.findall(r"`r2et_jax\.(\w+)`", text):
         path = root / "r2et_jax" / name
         assert path.is_dir() or path.with_suffix(".py").is_file(), name
-    for name in re.findall(r"python -m ((?:experiments|data_prep)\.\w+)", text):
+    for name in re.findall(r"python -m (data_prep\.\w+)", text):
         assert (root / f"{name.replace('.', '/')}.py").is_file(), name
+    for name in EXPERIMENTS:
+        assert (root / "experiments" / name / "__main__.py").is_file(), name
+
+
+@pytest.mark.parametrize("file", ["README.md", "BUILD.md", "RESULTS.md"])
+def test_the_commands_that_are_named_take_their_flags(file):
+    text = (README.parent / file).read_text("utf-8").replace("\\\n", " ")
+    commands = re.findall(r"python -m experiments\.(\w+)([^\n`#]*)", text)
+    assert commands or file == "BUILD.md"
+    for name, arguments in commands:
+        experiment = importlib.import_module(f"experiments.{name}.experiment")
+        flags = [word for word in arguments.split() if word.startswith("--")]
+        values = experiment.FLAGS.define()
+        assert values([name, *(f for f in flags if f != "--help")]) == [name]
