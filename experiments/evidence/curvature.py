@@ -68,8 +68,8 @@ def dense_errors(
         errors = {}
         for name, expected in truth.items():
             one = penalty(name, model.apply, num_steps=num_features)
-            run = jax.jit(jax.vmap(one, (None, None, 0, 0)))
-            found = np.asarray(run(params, None, x, target))
+            run = jax.jit(jax.vmap(one, (None, 0, 0)))
+            found = np.asarray(run(params, x, target))
             errors[name] = float(np.max(np.abs(found - expected) / expected))
     return errors
 
@@ -102,8 +102,8 @@ def _measured(name, num_features, hidden, num_outputs, batch):
 
     def mean(params):
         target = jax.vmap(lambda x: score.predicted_class(model.apply(params, x)))(x)
-        each = jax.vmap(one, (None, None, 0, 0))
-        return jnp.mean(each(params, None, x, target))
+        each = jax.vmap(one, (None, 0, 0))
+        return jnp.mean(each(params, x, target))
 
     value, gradient = jax.jit(jax.value_and_grad(mean))(params)
     slope = np.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient)))

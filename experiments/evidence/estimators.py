@@ -70,10 +70,10 @@ def errors(
     settled = curvature.spectral_norm(probability, num_steps=steps)
     largest = each(lambda params, x, key: settled(params, x, target, key=key), *reduced)
     ssr = curvature_penalties.spectral_curvature(apply, split=split)
-    found = each(lambda params, x, key: ssr(params, None, x, target)) / largest
+    found = each(lambda params, x, key: ssr(params, x, target)) / largest
     if split is not None:
         penalty = curvature_penalties.frobenius_curvature(apply, split=split)
-        exact = each(lambda params, x, key: penalty(params, None, x, target)) / whole
+        exact = each(lambda params, x, key: penalty(params, x, target)) / whole
         return {
             "exact_h": {"error": np.abs(exact - 1).max()},
             "ssr": {"error": np.abs(found - 1).max()},
@@ -82,7 +82,7 @@ def errors(
 
     def draws(params, x, key):
         keys = jax.random.split(key, _DRAWS)
-        return jax.lax.map(lambda k: estimate(params, None, x, target, key=k), keys)
+        return jax.lax.map(lambda k: estimate(params, x, target, key=k), keys)
 
     relative = each(draws) / whole[:, None] ** 2
     return {

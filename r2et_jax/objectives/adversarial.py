@@ -110,8 +110,8 @@ def adversarial_loss(apply: ApplyFn, attack: InnerAttack, *, k: int) -> Penalty:
     loss = score.loss(apply)
     maps = ranked_maps(apply, channels=attack.channels)
 
-    def penalty(params, reference, x, label, /):
-        ranked = maps(params, reference, x, label)[1]
+    def penalty(params, x, label, /, *, reference=None):
+        ranked = maps(params, x, label, reference=reference)[1]
         return loss(params, x + find(params, ranked, x, label), label)
 
     return penalty
@@ -128,8 +128,8 @@ def adversarial_gap(apply: ApplyFn, attack: InnerAttack, *, k: int) -> Penalty:
     explain = saliency.of_pixels(attack.channels)(score.log_odds(apply))
     maps = ranked_maps(apply, channels=attack.channels)
 
-    def penalty(params, reference, x, target, /):
-        ranked = maps(params, reference, x, target)[1]
+    def penalty(params, x, target, /, *, reference=None):
+        ranked = maps(params, x, target, reference=reference)[1]
         delta = find(params, ranked, x, target)
         mask = ranking.top_k_mask(ranked, k=k)
         weights = ranking.mean_gap_weights(mask, k=k)
@@ -154,7 +154,7 @@ def adversarial_hinge(
       margin: m > 0, in units of the mean saliency (ours).
 
     Returns:
-      `penalty(params, reference, x, target, /, *, key=None)`; see `perturbation`.
+      `penalty(params, x, target, /, *, reference=None, key=None)`; see `perturbation`.
 
     Raises:
       ValueError: if margin ≤ 0; when traced, for k out of range.
@@ -166,8 +166,8 @@ def adversarial_hinge(
     input_gradient = jax.grad(score.log_odds(apply), argnums=1)
     maps = ranked_maps(apply, channels=attack.channels)
 
-    def penalty(params, reference, x, target, /, *, key=None):
-        ranked = maps(params, reference, x, target)[1]
+    def penalty(params, x, target, /, *, reference=None, key=None):
+        ranked = maps(params, x, target, reference=reference)[1]
         delta = find(params, ranked, x, target, key=key)
         mask = ranking.top_k_mask(ranked, k=k)
         g = input_gradient(params, x + delta, target)

@@ -41,8 +41,8 @@ def certified_hinge(
       num_border: features on each side of the border, at most those there are.
 
     Returns:
-      `penalty(params, reference, x, target, /, *, progress)`, progress the share of
-      training done in [0, 1]; x of one axis.
+      `penalty(params, x, target, /, *, reference=None, progress)`, progress the share
+      of training done in [0, 1]; x of one axis.
 
     Raises:
       ValueError: for an argument out of range; when traced, for k out of range or a
@@ -59,7 +59,7 @@ def certified_hinge(
         smallest, _ = network.slopes(center, center)
         return network.weight @ (network.out * smallest) + network.skip
 
-    def penalty(params, reference, x, target, /, *, progress):
+    def penalty(params, x, target, /, *, reference=None, progress):
         del target  # |∇u| of the two classes is the same
         check_k(k, x.size)
         network = layers(params)

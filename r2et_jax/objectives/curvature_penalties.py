@@ -68,7 +68,7 @@ def frobenius_curvature(
     dense = curvature.frobenius_norm(score.probability(apply), chunk_size=chunk_size)
     inner, middle_of = _between(apply, split)
 
-    def penalty(params, reference, x, target, /):
+    def penalty(params, x, target, /, *, reference=None):
         del reference
         if not is_piecewise_linear(inner, params, x):
             return dense(params, x, target)
@@ -94,7 +94,7 @@ def squared_curvature(apply: ApplyFn, *, num_samples: int = 4) -> Penalty:
       num_samples: probes v of each example in each step.
 
     Returns:
-      `penalty(params, reference, x, target, /, *, key)`.
+      `penalty(params, x, target, /, *, reference=None, key)`.
 
     Source: Hutchinson 1990, see `curvature.frobenius_norm_squared_hutchinson`.
     """
@@ -102,7 +102,7 @@ def squared_curvature(apply: ApplyFn, *, num_samples: int = 4) -> Penalty:
         score.probability(apply), num_samples=num_samples
     )
 
-    def penalty(params, reference, x, target, /, *, key):
+    def penalty(params, x, target, /, *, reference=None, key):
         del reference
         return estimate(params, x, target, key=key)
 
@@ -129,7 +129,7 @@ def spectral_curvature(
     exact = curvature.composite_spectral_norm(inner, middle_of)
     lanczos = curvature.spectral_norm(score.probability(apply), num_steps=num_steps)
 
-    def penalty(params, reference, x, target, /):
+    def penalty(params, x, target, /, *, reference=None):
         del reference
         if is_piecewise_linear(inner, params, x):
             return exact(params, x, target)
@@ -154,7 +154,7 @@ def relative_curvature(apply: ApplyFn) -> Penalty:
     """
     log_odds = score.log_odds(apply)
 
-    def penalty(params, reference, x, target, /):
+    def penalty(params, x, target, /, *, reference=None):
         del reference
         require_smooth("relative_curvature", apply, params, x)
         gradient = jax.grad(log_odds, argnums=1)

@@ -27,7 +27,7 @@ def cross_lipschitz(apply: ApplyFn) -> Penalty:
     classifier against adversarial manipulation, 2017.
     """
 
-    def penalty(params, reference, x, target, /):
+    def penalty(params, x, target, /, *, reference=None):
         del reference, target
         rows = jax.jacrev(apply, argnums=1)(params, x)
         num_logits = rows.shape[0]
@@ -57,7 +57,7 @@ def gradient_change(apply: ApplyFn, *, step: float = 1.0) -> Penalty:
     check_positive("step", step)
     gradient = jax.grad(score.loss(apply), argnums=1)
 
-    def penalty(params, reference, x, label, /):
+    def penalty(params, x, label, /, *, reference=None):
         del reference
         g = gradient(params, x, label)
         moved = x + step * curvature.sign_direction(g)
@@ -104,7 +104,7 @@ def attribution_change(
         slopes = jax.vmap(lambda t: gradient(params, x + t * delta, label))(times)
         return jnp.sum(magnitude(delta * jnp.mean(slopes, axis=0)))
 
-    def penalty(params, reference, x, label, /):
+    def penalty(params, x, label, /, *, reference=None):
         del reference
         fixed = jax.lax.stop_gradient((params, x))
         start = epsilon * unit_l2(gradient(*fixed, label))

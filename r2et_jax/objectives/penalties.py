@@ -1,7 +1,7 @@
 """Penalties of one example that make its explanation's ranking hard to change.
 
-Every factory returns `penalty(params, reference, x, target) -> scalar`, to be
-minimised. `reference` are the parameters of the model whose ranking and signs are
+Every factory returns `penalty(params, x, target, /, *, reference=None) -> scalar`, to
+be minimised. `reference` are the parameters of the model whose ranking and signs are
 kept: the model being trained itself where it is None. Ranks and signs are constants
 for differentiation. Some draw at random, and take a keyword `key` besides; some change
 in the course of training, and take a keyword `progress`. Those that rank take
@@ -34,8 +34,9 @@ def ranked_maps(
         summed after |·|, as of an image's pixel.
 
     Returns:
-      `maps(params, reference, x, target) -> (values [m], ranked [m])`, m = n/channels:
-      values is differentiable and has the reference's signs; ranked is a constant.
+      `maps(params, x, target, /, *, reference=None) -> (values [m], ranked [m])`,
+      m = n/channels: values is differentiable and has the reference's signs; ranked is
+      a constant.
 
     Raises:
       ValueError: when traced, if channels < 1 or does not divide n.
@@ -43,7 +44,7 @@ def ranked_maps(
     # The log-odds' normalised map equals the probability's and does not saturate.
     input_gradient = jax.grad(score.log_odds(apply), argnums=1)
 
-    def maps(params, reference, x, target):
+    def maps(params, x, target, /, *, reference=None):
         g = input_gradient(params, x, target)
         if reference is None:
             values = unit_sum(over_channels(magnitude(g), channels))
@@ -64,8 +65,8 @@ def mean_gap(apply: ApplyFn, *, k: int, channels: int = 1) -> Penalty:
     """
     maps = ranked_maps(apply, channels=channels)
 
-    def penalty(params, reference, x, target, /):
-        values, ranked = maps(params, reference, x, target)
+    def penalty(params, x, target, /, *, reference=None):
+        values, ranked = maps(params, x, target, reference=reference)
         mask = ranking.top_k_mask(ranked, k=k)
         return -ranking.weighted_sum(values, ranking.mean_gap_weights(mask, k=k))
 
@@ -85,8 +86,8 @@ def exponential_gap(
     """
     maps = ranked_maps(apply, channels=channels)
 
-    def penalty(params, reference, x, target, /):
-        values, ranked = maps(params, reference, x, target)
+    def penalty(params, x, target, /, *, reference=None):
+        values, ranked = maps(params, x, target, reference=reference)
         mask = ranking.top_k_mask(ranked, k=k)
         return ranking.mean_exponential_gap(values, mask, theta=theta)
 
@@ -107,8 +108,8 @@ def smallest_pairs(
     """
     maps = ranked_maps(apply, channels=channels)
 
-    def penalty(params, reference, x, target, /):
-        values, ranked = maps(params, reference, x, target)
+    def penalty(params, x, target, /, *, reference=None):
+        values, ranked = maps(params, x, target, reference=reference)
         pairs = min(k, ranked.size - k) if k_prime is None else k_prime
         weights = ranking.smallest_pair_weights(ranked, k=k, k_prime=pairs)
         return -ranking.weighted_sum(values, weights)
@@ -125,8 +126,8 @@ def exponential_smallest(
     """
     maps = ranked_maps(apply, channels=channels)
 
-    def penalty(params, reference, x, target, /):
-        values, ranked = maps(params, reference, x, target)
+    def penalty(params, x, target, /, *, reference=None):
+        values, ranked = maps(params, x, target, reference=reference)
         return ranking.mean_exponential_smallest(
             values, ranked, k=k, k_prime=k_prime, theta=theta
         )
@@ -143,8 +144,8 @@ def anchored_pairs(
     """
     maps = ranked_maps(apply, channels=channels)
 
-    def penalty(params, reference, x, target, /):
-        values, ranked = maps(params, reference, x, target)
+    def penalty(params, x, target, /, *, reference=None):
+        values, ranked = maps(params, x, target, reference=reference)
         weights = ranking.anchored_weights(ranked, k=k, k_prime=k_prime)
         return -ranking.weighted_sum(values, weights)
 
@@ -155,7 +156,7 @@ def directional_curvature(apply: ApplyFn) -> Penalty:
     """‖Hv‖₂ of the probability along the sign of its gradient: Est-H, exact product."""
     norm = curvature.directional_norm(score.probability(apply))
 
-    def penalty(params, reference, x, target, /):
+    def penalty(params, x, target, /, *, reference=None):
         del reference
         return norm(params, x, target)
 
@@ -169,13 +170,14 @@ def directional_difference(apply: ApplyFn) -> Penalty:
       apply: the model.
 
     Returns:
-      `penalty(params, reference, x, target, /, *, tau)` with a step τ > 0, published
-      between 1e-6 and 1e-1. A tiny one misses the kinks of a piecewise-linear network,
-      and in float32 below 1e-4 most digits; a large one sees past the curvature at x.
+      `penalty(params, x, target, /, *, reference=None, tau)` with a step τ > 0,
+      published between 1e-6 and 1e-1. A tiny one misses the kinks of a piecewise-linear
+      network, and in float32 below 1e-4 most digits; a large one sees past the
+      curvature at x.
     """
     explained = score.probability(apply)
 
-    def penalty(params, reference, x, target, /, *, tau):
+    def penalty(params, x, target, /, *, reference=None, tau):
         del reference
         return curvature.directional_norm(explained, tau=tau)(params, x, target)
 

@@ -50,8 +50,8 @@ def pair_radii(
         channels.
 
     Returns:
-      `fn(params, reference, x, target, /) -> radii [k′]` in units of x; zeros where the
-      gradient is zero. x of one axis.
+      `fn(params, x, target, /, *, reference=None) -> radii [k′]` in units of x; zeros
+      where the gradient is zero. x of one axis.
 
     Raises:
       ValueError: for an unknown kind or floor ≤ 0; when traced, for k or k_prime out of
@@ -64,7 +64,7 @@ def pair_radii(
     log_odds = score.log_odds(apply)
     gradient = jax.grad(log_odds, argnums=1)
 
-    def radii(params, reference, x, target, /):
+    def radii(params, x, target, /, *, reference=None):
         def explained(params, point):
             return log_odds(params, point, target)
 
@@ -115,8 +115,8 @@ def mean_radius(
         channels=channels,
     )
 
-    def penalty(params, reference, x, target, /):
-        return -jnp.mean(radii(params, reference, x, target))
+    def penalty(params, x, target, /, *, reference=None):
+        return -jnp.mean(radii(params, x, target, reference=reference))
 
     return penalty
 
@@ -149,8 +149,10 @@ def radius_hinge(
         apply, kind="log_odds", k=k, k_prime=k_prime, floor=floor, channels=channels
     )
 
-    def penalty(params, reference, x, target, /):
+    def penalty(params, x, target, /, *, reference=None):
         require_smooth("radius_hinge", apply, params, x)
-        return jnp.mean(jax.nn.relu(margin - radii(params, reference, x, target)))
+        return jnp.mean(
+            jax.nn.relu(margin - radii(params, x, target, reference=reference))
+        )
 
     return penalty

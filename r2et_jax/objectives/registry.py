@@ -268,7 +268,9 @@ def objective(
         if attacked is None:
             each = jax.vmap(cross_entropy)(logits, y)
         else:
-            each = jax.vmap(functools.partial(attacked, params, reference))(x, y)
+            each = jax.vmap(functools.partial(attacked, params, reference=reference))(
+                x, y
+            )
         total = jnp.mean(each)
         target = predicted_class(jax.lax.stop_gradient(logits))
         for i, (part, penalty) in enumerate(zip(parts, built, strict=True)):
@@ -278,8 +280,9 @@ def objective(
                 value = part.on_params(params)
             else:
                 fixed = {"progress": progress} if part.ramped else {}
+                fixed["reference"] = reference
                 fixed |= {name: weights[terms.index(name)] for name in part.numbers}
-                each = jax.vmap(functools.partial(penalty, params, reference, **fixed))
+                each = jax.vmap(functools.partial(penalty, params, **fixed))
                 about = y if part.of_label else target
                 drawn = {}
                 if part.random:

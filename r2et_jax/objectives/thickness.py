@@ -64,7 +64,7 @@ def negative_thickness(
       channels: as in `penalties.ranked_maps`.
 
     Returns:
-      `penalty(params, reference, x, target, /, *, key)`; x of one axis. Memory is
+      `penalty(params, x, target, /, *, reference=None, key)`; x of one axis. Memory is
       O(kn) for each of the points: the gaps are between k and all features.
 
     Raises:
@@ -79,8 +79,8 @@ def negative_thickness(
     explain = saliency.of_pixels(channels)(score.log_odds(apply))
     maps = ranked_maps(apply, channels=channels)
 
-    def penalty(params, reference, x, target, /, *, key):
-        ranked = maps(params, reference, x, target)[1]
+    def penalty(params, x, target, /, *, reference=None, key):
+        ranked = maps(params, x, target, reference=reference)[1]
         check_k(k, ranked.size)
         places = ranking.ranks(ranked)
         # One-hot rows in place of a gather, whose transpose is a slow scatter.

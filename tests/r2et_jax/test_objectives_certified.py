@@ -75,7 +75,7 @@ def penalty(num_border=5, margin=0.6):
     )
     return jax.jit(
         lambda params, reference, progress: fn(
-            params, reference, jnp.asarray(X), 1, progress=progress
+            params, jnp.asarray(X), 1, reference=reference, progress=progress
         )
     )
 

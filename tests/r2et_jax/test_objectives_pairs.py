@@ -28,7 +28,7 @@ def test_a_pair_with_a_piecewise_linear_encoder_takes_the_exact_short_forms():
     def both(params):
         return jnp.stack(
             [
-                penalty(apply, split=split)((params, partner), None, x, target)
+                penalty(apply, split=split)((params, partner), x, target)
                 for penalty in (
                     curvature_penalties.frobenius_curvature,
                     curvature_penalties.spectral_curvature,

@@ -108,7 +108,7 @@ def test_examples_and_terms_draw_apart():
 
     def expected(index):
         keys = jax.random.split(jax.random.fold_in(key, index), M)
-        values = [penalty(parameters(), None, x[0], target, key=k) for k in keys]
+        values = [penalty(parameters(), x[0], target, key=k) for k in keys]
         assert len({float(value) for value in values}) == M
         return np.mean(values)
 
@@ -125,7 +125,7 @@ def test_the_estimate_is_unbiased_for_the_square():
     penalty = curvature_penalties.squared_curvature(apply, num_samples=4)
     params, x = parameters(), jnp.asarray(X[0])
     keys = jax.random.split(jax.random.key(5), 4000)
-    draws = jax.jit(jax.vmap(lambda key: penalty(params, None, x, 1, key=key)))(keys)
+    draws = jax.jit(jax.vmap(lambda key: penalty(params, x, 1, key=key)))(keys)
     dense = jax.hessian(probability, argnums=1)(params, x, 1)
     error = np.std(draws) / np.sqrt(len(draws))
     assert error < 0.02 * np.sum(np.square(dense))
@@ -136,7 +136,7 @@ def test_the_estimate_is_exact_for_one_feature():
     params = parameters(num_features=1)
     penalty = curvature_penalties.squared_curvature(apply)
     x = jnp.asarray(X[0][:1])
-    found = penalty(params, None, x, 1, key=jax.random.key(0))
+    found = penalty(params, x, 1, key=jax.random.key(0))
     expected = jax.hessian(probability, argnums=1)(params, x, 1)[0, 0] ** 2
     np.testing.assert_allclose(found, expected, rtol=1e-10)
 
@@ -180,7 +180,9 @@ def test_thickness_tends_to_that_of_the_indicator(reference):
             apply, k=K, temperature=temperature, **KEYWORDS
         )
         kept = None if reference is None else ranks
-        return fn(params, kept, jnp.asarray(X[0]), 1, key=jax.random.key(6))
+        return fn(
+            params, jnp.asarray(X[0]), 1, reference=kept, key=jax.random.key(6)
+        )
 
     np.testing.assert_allclose(penalty(1e-7), expected, atol=1e-6)
     assert abs(penalty(1.0) - expected) > 1e-3
@@ -192,7 +194,7 @@ def test_thickness_and_its_derivative_are_those_of_the_definition():
     penalty = thickness.negative_thickness(apply, k=K, temperature=0.4, **KEYWORDS)
 
     def loss(params):
-        return penalty(params, None, jnp.asarray(X[0]), 1, key=jax.random.key(6))
+        return penalty(params, jnp.asarray(X[0]), 1, key=jax.random.key(6))
 
     value, slope = jax.jit(lambda p: jax.jvp(loss, (p,), (direction,)))(params)
     reverse = jax.jit(jax.grad(loss))(params)

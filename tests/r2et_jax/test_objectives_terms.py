@@ -402,7 +402,7 @@ def test_the_ratio_does_not_see_saturation_in_float32():
     # p′ is about 1e-26 at a logit of 60; the radius is that of float64.
     params = parameters(1) | {"b2": np.full(1, 60.0)}
     radii = ratios.mean_radius(network(jnp.tanh), k=K, k_prime=KP)
-    both = jax.jit(jax.value_and_grad(lambda p, x: radii(p, None, x, 1)))
+    both = jax.jit(jax.value_and_grad(lambda p, x: radii(p, x, 1)))
     fine = both(params, jnp.asarray(X[0]))
     single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (params, X[0]))
     coarse = both(*single)
