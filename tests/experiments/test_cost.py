@@ -124,8 +124,9 @@ def test_flops_of_a_step_of_the_attack(adult_like):
     counted = costs.attack_step_flops(adult_like, attack, epsilon=1.0, batch=256)
     units = counted.flops / costs.forward_flops(adult_like, batch=256)
     assert not counted.has_loop
-    # A gradient and its tangent are 4 forward passes, less what they share.
-    assert 3 < units <= 4.5
+    # A gradient and its tangent are 4 forward passes, less what they share; the
+    # projection of both comes on top.
+    assert 3 < units <= 4.6
 
 
 def test_flops_of_a_training_step():
