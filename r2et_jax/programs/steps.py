@@ -7,6 +7,7 @@ comparison in one function, its selection in another) stands in one list.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,8 @@ class Step(NamedTuple):
       inputs: numbers of the values that it takes.
       outputs: numbers of the values that it makes.
       context: the JAX settings under which it was traced.
+      sources: where in the model's source it was traced, and the calls that it was
+        opened from, the innermost first; see `origin`.
     """
 
     primitive: Any
@@ -46,6 +49,7 @@ class Step(NamedTuple):
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     context: Any
+    sources: tuple[Any, ...] = ()
 
     @property
     def name(self) -> str:
@@ -88,7 +92,12 @@ class _Writer:
         self.constants[number] = value
         return number
 
-    def write(self, closed: ClosedJaxpr, inputs: tuple[int, ...]) -> tuple[int, ...]:
+    def write(
+        self,
+        closed: ClosedJaxpr,
+        inputs: tuple[int, ...],
+        sources: tuple[Any, ...] = (),
+    ) -> tuple[int, ...]:
         jaxpr = closed.jaxpr
         numbers = dict(zip(jaxpr.invars, inputs, strict=True))
         for var, value in zip(jaxpr.constvars, closed.consts, strict=True):
@@ -102,9 +111,10 @@ class _Writer:
         for eqn in jaxpr.eqns:
             taken = tuple(number(atom) for atom in eqn.invars)
             body = call_body(eqn.primitive.name, eqn.params)
-            step = Step(eqn.primitive, eqn.params, taken, (), eqn.ctx)
+            places = (eqn.source_info, *sources)
+            step = Step(eqn.primitive, eqn.params, taken, (), eqn.ctx, places)
             if body is not None and self.opens(step, body):
-                made = self.write(body, taken)
+                made = self.write(body, taken, places)
             else:
                 made = tuple(self.new(var.aval) for var in eqn.outvars)
                 self.steps.append(step._replace(outputs=made))
@@ -128,6 +138,23 @@ def comes_with_jax(step: Step) -> bool:
     """Whether the function that a step calls is JAX's own."""
     file = getattr(_origin(step), "func_filename", None) or ""
     return Path(jax.__file__).parent in Path(file).parents
+
+
+def origin(step: Step) -> str:
+    """The line that a step was traced from, "file:line (function)"; "" if not kept.
+
+    The innermost one outside of JAX and Flax, which is the model's own. Functions that
+    JAX keeps traced know their own lines alone; then it is that of their call.
+    """
+    for source in step.sources:
+        frames = getattr(getattr(source, "traceback", None), "frames", None)
+        for frame in frames or ():
+            if not _LIBRARIES.search(frame.file_name):
+                return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
+    return ""
+
+
+_LIBRARIES = re.compile(r"[\\/](jax|jaxlib|flax)[\\/]")
 
 
 def _origin(step: Step) -> Any:

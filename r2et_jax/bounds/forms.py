@@ -1,0 +1,258 @@
+"""Affine forms: values as affine functions of the input, of noise, and a box.
+
+    y = c + Σ_g A_gᵀ u_g ± b
+
+Group 0 of symbols is δ of the domain; every other group is noise, each of its symbols
+anywhere in [−1, 1]. Symbols are shared by all values of one program. The box b holds
+what rounding loses and what was reduced; it is each entry's own.
+
+A group's coefficients are either dense, one row for each symbol, or sparse: one symbol
+for each entry at most, as the fresh noise of an elementwise function has. Which symbol
+that is, is known when traced.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from r2et_jax.bounds.domain import Domain
+from r2et_jax.bounds.policy import Policy
+from r2et_jax.types import Array
+
+INPUT = 0
+Sparse = tuple[np.ndarray, Array]  # symbol of each entry or −1, its coefficient
+
+
+@dataclasses.dataclass
+class Form:
+    """One value of a program over the domain.
+
+    Attributes:
+      center: c [*shape].
+      dense: rows [R, *shape] of the groups of `layout`, in its order, or None.
+      layout: (group, number of symbols) of the dense groups, in growing order.
+      sparse: group -> (symbol of each entry, coefficient of each entry).
+      box: b ≥ 0.
+      size: |c| + Σ‖A_g‖ + b or more: the scale of rounding.
+      low, high: bounds of the value known otherwise, such as from intervals alone.
+    """
+
+    center: Array
+    dense: Array | None
+    layout: tuple[tuple[int, int], ...]
+    sparse: dict[int, Sparse]
+    box: Array
+    size: Array
+    low: Array
+    high: Array
+    ends: tuple[Array, Array] | None = None  # what `Space.interval` found
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.center.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.center.dtype
+
+    @property
+    def is_constant(self) -> bool:
+        return self.dense is None and not self.sparse
+
+
+class Space:
+    """The symbols of one program, and what forms in them reach."""
+
+    def __init__(self, domain: Domain, policy: Policy):
+        self.domain = domain
+        self.policy = policy
+        self.counts = {INPUT: domain.size}
+
+    def input(self) -> Form:
+        center = self.domain.center
+        index = np.arange(center.size, dtype=np.int32).reshape(center.shape)
+        low, high = (
+            end.reshape(center.shape) for end in (self.domain.low, self.domain.high)
+        )
+        ones = jnp.ones_like(center)
+        unit = jnp.finfo(center.dtype).eps
+        slack = unit * (jnp.abs(center) + jnp.maximum(jnp.abs(low), jnp.abs(high)))
+        size = jnp.abs(center) + jnp.maximum(jnp.abs(low), jnp.abs(high))
+        return Form(
+            center=center,
+            dense=None,
+            layout=(),
+            sparse={INPUT: (index, ones)},
+            box=jnp.zeros_like(center),
+            size=size,
+            low=center + low - slack,
+            high=center + high + slack,
+        )
+
+    def constant(self, value: Array) -> Form:
+        return Form(
+            value, None, (), {}, jnp.zeros_like(value), jnp.abs(value), value, value
+        )
+
+    def reach(self, form: Form) -> tuple[Array, Array]:
+        """How far the form may go below and above its centre, rounding included."""
+        down = up = form.box
+        rows = 0
+        for group, count in form.layout:
+            part = form.dense[rows : rows + count]
+            rows += count
+            if group == INPUT:
+                up = up + self.domain.support(part)
+                down = down + self.domain.support(-part)
+            else:
+                noise = jnp.sum(jnp.abs(part), axis=0)
+                down, up = down + noise, up + noise
+        for group, (index, scale) in form.sparse.items():
+            if group == INPUT:
+                low, high = (
+                    end[np.maximum(index, 0)]
+                    for end in (self.domain.low, self.domain.high)
+                )
+                low, high = (jnp.where(scale == 0, 0, end) for end in (low, high))
+                up = up + jnp.maximum(scale * low, scale * high)
+                down = down + jnp.maximum(-scale * low, -scale * high)
+            else:
+                down, up = down + jnp.abs(scale), up + jnp.abs(scale)
+        gamma = (rows + len(form.sparse) + 8) * jnp.finfo(form.dtype).eps
+        return down + gamma * jnp.abs(down), up + gamma * jnp.abs(up)
+
+    def interval(self, form: Form) -> tuple[Array, Array]:
+        """Bounds of the value [*shape]: of the form and otherwise, the better of both.
+
+        Where nothing is known, ∓∞.
+        """
+        if form.ends is None:
+            down, up = self.reach(form)
+            unit = 4 * jnp.finfo(form.dtype).eps
+            slack = unit * (jnp.abs(form.center) + jnp.maximum(down, up))
+            low, high = form.center - down - slack, form.center + up + slack
+            form.size = jnp.fmin(
+                form.size, jnp.abs(form.center) + jnp.maximum(jnp.abs(down), up) + slack
+            )
+            low, high = jnp.fmax(low, form.low), jnp.fmin(high, form.high)
+            form.ends = (
+                jnp.where(jnp.isnan(low), -jnp.inf, low),
+                jnp.where(jnp.isnan(high), jnp.inf, high),
+            )
+        return form.ends
+
+    def densified(self, form: Form, groups: Any = None) -> Form:
+        """The form with its sparse groups, or those of them, as dense rows."""
+        chosen = [g for g in form.sparse if groups is None or g in groups]
+        if not chosen:
+            return form
+        parts = dict(self.parts(form))
+        for group in chosen:
+            index, scale = form.sparse[group]
+            parts[group] = _rows(index, scale, self.counts[group])
+        kept = {g: part for g, part in form.sparse.items() if g not in chosen}
+        layout = tuple((g, self.counts[g]) for g in sorted(parts))
+        dense = jnp.concatenate([parts[g] for g, _ in layout])
+        return dataclasses.replace(form, dense=dense, layout=layout, sparse=kept)
+
+    def parts(self, form: Form):
+        """(group, its dense rows) of every dense group."""
+        start = 0
+        for group, count in form.layout:
+            yield group, form.dense[start : start + count]
+            start += count
+
+    def aligned(self, forms: list[Form]) -> tuple[tuple, list[Array]]:
+        """One layout of all the forms' dense groups, and each form's rows in it."""
+        groups = sorted({g for form in forms for g, _ in form.layout})
+        layout = tuple((g, self.counts[g]) for g in groups)
+        rows = []
+        for form in forms:
+            if form.layout == layout:
+                rows.append(form.dense)
+                continue
+            parts = dict(self.parts(form))
+            rows.append(
+                jnp.concatenate(
+                    [
+                        parts[g]
+                        if g in parts
+                        else jnp.zeros((count, *form.shape), form.dtype)
+                        for g, count in layout
+                    ]
+                )
+            )
+        return layout, rows
+
+    def noisy(self, form: Form, radius: Array) -> Form:
+        """The form ± radius by fresh symbols, one for each entry."""
+        count = math.prod(form.shape)
+        limit = self.policy.max_symbols
+        form = dataclasses.replace(
+            form,
+            size=form.size + radius,
+            low=form.low - radius,
+            high=form.high + radius,
+            ends=None,
+        )
+        # The box, too: as symbols it keeps its signs through what follows.
+        radius = (radius + form.box) * (1 + 4 * jnp.finfo(form.dtype).eps)
+        if count == 0 or limit is not None and count > limit:
+            return dataclasses.replace(form, box=radius)
+        group = len(self.counts)
+        self.counts[group] = count
+        index = np.arange(count, dtype=np.int32).reshape(form.shape)
+        sparse = {**form.sparse, group: (index, radius)}
+        box = jnp.zeros_like(form.box)
+        return self.reduced(dataclasses.replace(form, sparse=sparse, box=box))
+
+    def reduced(self, form: Form) -> Form:
+        """The form with no more noise symbols than the policy admits.
+
+        Whole groups go, the largest first and of ties the oldest, into its box.
+        """
+        limit = self.policy.max_symbols
+        groups = [g for g, _ in form.layout] + list(form.sparse)
+        noise = sorted((g for g in groups if g), key=lambda g: (-self.counts[g], g))
+        total = sum(self.counts[g] for g in noise)
+        gone = []
+        while limit is not None and total > limit:
+            gone.append(noise[len(gone)])
+            total -= self.counts[gone[-1]]
+        if not gone:
+            return form
+        box = form.box
+        parts, sparse = dict(self.parts(form)), dict(form.sparse)
+        unit = jnp.finfo(form.dtype).eps
+        for group in gone:
+            if group in sparse:
+                moved = jnp.abs(sparse.pop(group)[1])
+            else:
+                moved = jnp.sum(jnp.abs(parts.pop(group)), axis=0)
+            box = box + moved * (1 + (self.counts[group] + 4) * unit)
+        layout = tuple((g, count) for g, count in form.layout if g in parts)
+        dense = jnp.concatenate([parts[g] for g, _ in layout]) if layout else None
+        return dataclasses.replace(
+            form, dense=dense, layout=layout, sparse=sparse, box=box, ends=None
+        )
+
+    def num_symbols(self, form: Form) -> int:
+        groups = [g for g, _ in form.layout] + list(form.sparse)
+        return sum(self.counts[g] for g in groups if g != INPUT)
+
+
+def _rows(index: np.ndarray, scale: Array, count: int) -> Array:
+    """Sparse coefficients as rows [count, *shape]."""
+    flat = index.reshape(-1)
+    places = np.flatnonzero(flat >= 0)
+    rows = jnp.zeros((count, flat.size), scale.dtype)
+    picked = scale.reshape(-1)
+    if places.size < flat.size:
+        picked = picked[places]
+    rows = rows.at[flat[places], places].set(picked)
+    return rows.reshape(count, *scale.shape)

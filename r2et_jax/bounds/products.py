@@ -1,0 +1,107 @@
+"""Products of two affine forms: their first-order part, and the rest as noise.
+
+    x·y = b·x + a·y − a·b + (x − a)(y − b)
+
+a and b are the middles of the factors' intervals, r_x and r_y half their widths. The
+rest is within ±r_x·r_y. With u = λ(x − a) + (y − b)/λ, v = λ(x − a) − (y − b)/λ and
+λ² = r_y/r_x it is (u² − v²)/4: of a square [0, r²], and over an l2 ball half of r_x·r_y
+for factors that move with different coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from r2et_jax.bounds import jets
+from r2et_jax.bounds.forms import Form, Space
+from r2et_jax.bounds.linear import clipped, combination, linear_map, shifted
+from r2et_jax.types import Array
+
+
+def product(space: Space, x: Form, y: Form) -> Form:
+    """x·y entry by entry, of one shape."""
+    (a, reach_x), (b, reach_y) = (_middle(space, form) for form in (x, y))
+    low, high = _rest(space, x, y, (a, b), (reach_x, reach_y))
+    made = combination(space, [(b, x), (a, y)], -a * b)
+    ends = jets.outward(
+        jets.times(*(jnp.stack(space.interval(form)) for form in (x, y)))
+    )
+    return clipped(shifted(space, made, low, high), *ends)
+
+
+def _middle(space: Space, form: Form) -> tuple[Array, Array]:
+    """A point of the form's interval, and its distance from both ends or more.
+
+    The centre where the interval has no ends.
+    """
+    low, high = space.interval(form)
+    middle = low + (high - low) / 2
+    middle = jnp.where(jnp.isfinite(middle), middle, form.center)
+    return middle, jnp.maximum(high - middle, middle - low)
+
+
+def _rest(space: Space, x: Form, y: Form, middles, reaches) -> tuple[Array, Array]:
+    """The interval of (x − a)(y − b)."""
+    (a, b), (reach_x, reach_y) = middles, reaches
+    unit = 16 * jnp.finfo(a.dtype).eps
+    most = reach_x * reach_y * (1 + unit)
+    most = jnp.where((reach_x == 0) | (reach_y == 0), 0, most)
+    if not space.policy.quadratic:
+        return -most, most
+    scale = _balance(reach_x, reach_y)
+    squares = []
+    for sign in (1, -1):
+        # Alone: the sum is as wide as it is, and no other value's.
+        shift = -scale * a - sign * b / scale
+        mixed = combination(space, [(scale, x), (sign / scale, y)], shift)
+        low, high = space.interval(mixed)
+        squares.append(jnp.maximum(jnp.abs(low), jnp.abs(high)) ** 2 / 4 * (1 + unit))
+    return jnp.fmax(-most, -squares[1]), jnp.fmin(most, squares[0])
+
+
+def _balance(reach_x: Array, reach_y: Array) -> Array:
+    """λ = √(r_y/r_x), or 1 where that is no number to divide by."""
+    good = (reach_x > 0) & (reach_y > 0) & jnp.isfinite(reach_x) & jnp.isfinite(reach_y)
+    ratio = jnp.where(good, reach_y, 1) / jnp.where(good, reach_x, 1)
+    return jnp.clip(jnp.sqrt(ratio), 1e-6, 1e6)
+
+
+def bilinear(
+    space: Space, f: Callable[[Array, Array], Array], x: Form, y: Form, *, terms: int
+) -> Form:
+    """A function that is linear in each of two forms, such as a matrix product.
+
+    Args:
+      space: the symbols.
+      f: `f(a, b) -> array`, of which an entry sums products of their entries, each with
+        the coefficient 1.
+      x, y: the factors.
+      terms: how many products.
+    """
+    (a, reach_x), (b, reach_y) = (_middle(space, form) for form in (x, y))
+
+    def first_order(p, q):
+        return [f(p, b) + f(a, q) - f(a, b)]
+
+    def absolute(p, q):
+        sizes = jnp.abs(a), jnp.abs(b)
+        return [f(p, sizes[1]) + f(sizes[0], q) + f(*sizes)]
+
+    def ends(lows, highs):
+        nothing = jnp.full_like(f(a, b), jnp.inf)
+        return [-nothing], [nothing]
+
+    (made,) = linear_map(
+        space, first_order, [x, y], terms=3 * terms, absolute=absolute, ends=ends
+    )
+    gamma = 2 * (terms + 2) * jnp.finfo(made.dtype).eps
+    most = f(reach_x, reach_y) * (1 + gamma)
+    made = shifted(space, made, -most, most)
+    # By intervals: |x − a||b| and so on, which is no better than the affine form but
+    # where that has lost its symbols.
+    whole = f(jnp.abs(a), reach_y) + f(reach_x, jnp.abs(b)) + most
+    center = f(a, b)
+    slack = gamma * (jnp.abs(whole) + f(jnp.abs(a), jnp.abs(b)))
+    return clipped(made, center - whole - slack, center + whole + slack)
