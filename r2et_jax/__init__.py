@@ -13,6 +13,7 @@ called, see `r2et_jax._callable`.
 import importlib
 
 _SUBMODULES = (
+    "adapters",
     "attacks",
     "audit",
     "certificates",

@@ -150,14 +150,32 @@ def check_same_shape(name: str, array: Any, other_name: str, other: Any) -> None
         )
 
 
-# Whose objects are no `apply` or `params` as they are, and what to pass instead.
-_MODULES = {
-    "equinox": "params, static = equinox.partition(model, equinox.is_array) and "
-    "apply = lambda params, x: equinox.combine(params, static)(x)",
-    "flax.nnx": "graph, params = nnx.split(model) and "
-    "apply = lambda params, x: nnx.merge(graph, params)(x)",
-    "flax.linen": "apply = model.apply and params = model.init(key, x)",
+# Library -> the class that its models derive from, and the adapter that takes them.
+_LIBRARIES = {
+    "flax.linen": ("Module", "linen"),
+    "flax.nnx": ("Module", "nnx"),
+    "equinox": ("Module", "equinox"),
+    "keras": ("Layer", "keras"),
+    "torch": ("Module", "torch"),
+    "sklearn": ("BaseEstimator", "sklearn"),
 }
+
+
+def adapter_of(model: Any) -> str | None:
+    """Name of the adapter for a model object of another library, or None.
+
+    It is recognised by the classes that it derives from; no library is imported.
+    """
+    library = _library_of(model)
+    return None if library is None else _LIBRARIES[library][1]
+
+
+def _library_of(model: Any) -> str | None:
+    for cls in type(model).__mro__:
+        for library, (base, _) in _LIBRARIES.items():
+            if cls.__name__ == base and f"{cls.__module__}.".startswith(f"{library}."):
+                return library
+    return None
 
 
 def check_model(apply: Any, params: Any, x: Any) -> None:
@@ -199,21 +217,50 @@ def check_model(apply: Any, params: Any, x: Any) -> None:
 
 def check_no_module(name: str, value: Any) -> None:
     """Raise for a model object of a library whose parameters stand inside of it."""
-    for cls in type(value).__mro__:
-        for library, instead in _MODULES.items():
-            if cls.__name__ == "Module" and cls.__module__.startswith(library):
-                raise ValueError(
-                    f"{name} must not be a module, got a {type(value).__name__} of "
-                    f"{library}: pass {instead}"
-                )
+    if isinstance(value, type):
+        raise ValueError(
+            f"{name} must not be a class, got {value.__name__} itself: make an "
+            f"instance of it, {value.__name__}(...)"
+        )
+    library = _library_of(value)
+    if library is None:
+        return
+    adapter = _LIBRARIES[library][1]
+    instead = f"r2et_jax.adapters.{adapter}(model), which makes a subject of it"
+    if adapter == "linen":
+        instead = "apply = model.apply and params = model.init(key, x)"
+    raise ValueError(
+        f"{name} must not be a module, got a {type(value).__name__} of {library}: "
+        f"pass {instead}"
+    )
+
+
+def check_adapter(adapter: str, model: Any) -> None:
+    """Raise unless model is an object of the library that the adapter is for."""
+    bases = {of: (base, library) for library, (base, of) in _LIBRARIES.items()}
+    base, library = bases[adapter]
+    if isinstance(model, type):
+        check_no_module(f"the model of adapters.{adapter}", model)
+    actual = adapter_of(model)
+    if actual == adapter:
+        return
+    instead = ""
+    if actual is not None:
+        instead = f": it is for r2et_jax.adapters.{actual}"
+    elif callable(model):
+        instead = (
+            ": a function apply(params, x) is for r2et_jax.subject, one of NumPy "
+            "arrays for r2et_jax.adapters.black_box"
+        )
+    raise ValueError(
+        f"adapters.{adapter} takes a {base} of {library}, got a "
+        f"{type(model).__name__} of {type(model).__module__}{instead}"
+    )
 
 
 def is_linen(model: Any) -> bool:
     """Whether model is a Flax Linen module, which has `init` and `apply`."""
-    return any(
-        cls.__name__ == "Module" and cls.__module__.startswith("flax.linen")
-        for cls in type(model).__mro__
-    )
+    return adapter_of(model) == "linen"
 
 
 def _is_numeric(leaf: Any) -> bool:
@@ -262,9 +309,10 @@ def check_no_batch_statistics(params: Any) -> None:
     if isinstance(params, Mapping) and {"params", "batch_stats"} <= set(params):
         raise ValueError(
             "params must hold parameters alone, got Flax variables with batch_stats: "
-            "bind the statistics, apply = lambda params, x: model.apply({'params': "
-            "params, 'batch_stats': variables['batch_stats']}, x), with running "
-            "averages (such as train=False), and pass variables['params']"
+            "r2et_jax.adapters.linen(model, variables, x) makes a subject that uses "
+            "the running averages, or bind them, apply = lambda params, x: "
+            "model.apply({'params': params, 'batch_stats': variables['batch_stats']}, "
+            "x, train=False), and pass variables['params']"
         )
 
 

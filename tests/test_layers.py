@@ -33,16 +33,21 @@ FLOORS = (
 )
 # Beside the floors: these serve any of them, and only the top may build on them.
 ASIDE = frozenset({"models", "datasets", "plots"})
+# On both: models of other libraries as subjects, for the top.
+ADAPTERS = frozenset({"adapters"})
 TOP = frozenset({"audit", "saved"})
 
 MAX_LINES = 450
 COMPILING = frozenset({"execution", "attacks", "training", "audit"})
 # Imported nowhere in the library: it stands alone, and it never downloads.
 FOREIGN = frozenset(
-    {"experiments", "data_prep", "tests", "torch", "pooch", "requests", "urllib"}
+    {"experiments", "data_prep", "tests", "pooch", "requests", "urllib"}
 )
 # Heavy packages that import time must not pay for, and the modules they are for.
-LAZY = {"sklearn": {"datasets", "metrics"}}
+LAZY = {
+    "sklearn": {"datasets", "metrics", "adapters"},
+    **dict.fromkeys(("equinox", "keras", "torch", "torchax"), {"adapters"}),
+}
 ONLY_IN = {"matplotlib": {"plots"}, "absl": {"training", "audit"}}
 
 
@@ -54,7 +59,8 @@ def allowed_imports() -> dict[str, frozenset[str]]:
         allowed |= dict.fromkeys(floor, below)
         below |= floor
     allowed |= dict.fromkeys(ASIDE, GROUND | HELPERS)
-    allowed |= dict.fromkeys(TOP, below | ASIDE)
+    allowed |= dict.fromkeys(ADAPTERS, below | ASIDE)
+    allowed |= dict.fromkeys(TOP, below | ASIDE | ADAPTERS)
     return allowed
 
 
@@ -204,6 +210,8 @@ def test_files_are_short():
         ("training/step.py", "from r2et_jax.models import MLP"),
         ("training/step.py", "import r2et_jax.audit"),
         ("saved.py", "from r2et_jax import audit"),
+        ("subject.py", "from r2et_jax import adapters"),
+        ("adapters/estimator.py", "from r2et_jax import audit"),
         ("checks.py", "from r2et_jax import types"),
         ("attic.py", ""),
     ],
@@ -225,6 +233,8 @@ def test_checker_finds_planted_import(path, source):
         ("models/mlp.py", "from ..execution import map_batched"),
         ("audit.py", "from . import attacks, datasets, training"),
         ("saved.py", "from . import models, training"),
+        ("audit/whole.py", "from r2et_jax import adapters"),
+        ("adapters/estimator.py", "from r2et_jax import models, subject"),
     ],
 )
 def test_checker_admits_lower_floors_and_own_package(path, source):
@@ -246,6 +256,9 @@ def test_checker_admits_lower_floors_and_own_package(path, source):
         ("datasets/tabular.py", "from sklearn.datasets import load_digits", 1),
         ("datasets/tabular.py", "def f():\n    import sklearn.datasets", 0),
         ("saliency.py", "def f():\n    import sklearn.datasets", 1),
+        ("adapters/torch_module.py", "import torch", 1),
+        ("adapters/torch_module.py", "def f():\n    import torch", 0),
+        ("saved.py", "def f():\n    import torch", 1),
         ("plots.py", "import matplotlib.pyplot as plt", 0),
         ("metrics/auc.py", "import matplotlib", 1),
     ],

@@ -71,9 +71,9 @@ REFUSED = {
     "classes": ({"apply": lambda w, x: x > 0}, "logits, which are floats, got .*bool"),
     "no function": ({"apply": "linear"}, "apply must be a function.*'linear'"),
     "no params": ({"apply": MLP(), "params": None}, "does not take an input of shape"),
-    "nnx as params": ({"params": Tiny()}, "params must not.*flax.nnx.*nnx.split"),
-    "nnx as apply": ({"apply": Tiny(), "params": None}, "apply must not.*nnx.split"),
-    "equinox": ({"params": foreign_module()}, "Net of equinox: .*equinox.partition"),
+    "nnx as params": ({"params": Tiny()}, "params must not.*flax.nnx.*adapters.nnx"),
+    "nnx as apply": ({"apply": Tiny(), "params": None}, "apply must not.*adapters.nnx"),
+    "equinox": ({"params": foreign_module()}, "Net of equinox: .*adapters.equinox"),
     "functions": ({"params": {"act": nn.relu}}, r"pytree of arrays.*params\['act'\]"),
     "texts": ({"params": [WEIGHTS, "w"]}, r"pytree of arrays, got 'w'.*params\[1\]"),
     # what it returns

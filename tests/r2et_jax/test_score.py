@@ -280,7 +280,7 @@ def test_flax_variables_with_batch_statistics_get_told_what_to_do():
             lambda apply=apply: scores.log_odds(apply)(variables, x, 1),
             lambda apply=apply: checks.check_model(apply, variables, x),
         ):
-            with pytest.raises(ValueError, match=r"bind the statistics.*'params': par"):
+            with pytest.raises(ValueError, match=r"adapters.linen.*'params': par"):
                 refused()
     bound = lambda params, x: model.apply(  # noqa: E731, what the message says
         {"params": params, "batch_stats": variables["batch_stats"]}, x, train=False

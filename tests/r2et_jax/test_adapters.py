@@ -1,0 +1,186 @@
+"""The same network through every library: one map, one stand-in, one P@k."""
+
+import doctest
+import importlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import r2et_jax as r2
+from r2et_jax import adapters, models, programs
+from tests.r2et_jax import foreign
+
+pytestmark = pytest.mark.standard_promotion
+
+X = np.random.default_rng(0).normal(size=(12, foreign.N)).astype(np.float32)
+KINDS = sorted(foreign.NETWORKS)
+
+
+def closure(params, x, /):
+    first, bias, last, last_bias = params
+    return jax.nn.relu(x @ first + bias) @ last + last_bias
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(request):
+    own = foreign.weights()
+    given = foreign.NETWORKS[request.param](own)
+    return getattr(adapters, request.param)(*given, X), own
+
+
+def test_the_map_is_that_of_the_closure(made):
+    subject, own = made
+    expected = r2.explain(r2.subject(closure, own), X)
+    np.testing.assert_allclose(r2.explain(subject, X), expected, atol=1e-5)
+    assert subject.shape == (foreign.N,)
+
+
+@pytest.mark.parametrize("rho", [1.0, 8.0])
+def test_the_stand_in_is_that_of_the_written_surrogate(made, rho):
+    subject, own = made
+    written = models.MLP((foreign.HIDDEN,), activation="relu").surrogate(rho=rho)
+    expected = written.apply(foreign.linen(own)[1], X)
+    stand_in = subject.stand_in(rho)
+    values = jax.vmap(stand_in, (None, 0))(subject.params, X)
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
+    # A ReLU that was not found would pass where ρ is large.
+    sharp = jax.vmap(subject.apply, (None, 0))(subject.params, X)
+    assert np.abs(values - sharp).max() > 0.01
+    assert programs.has_kinks(subject.apply, subject.params, X[0])
+    assert not programs.has_kinks(stand_in, subject.params, X[0])
+
+
+def test_precision_under_attack_is_that_of_the_closure(made):
+    subject, own = made
+    attack = r2.attack("er_surrogate", k=2, num_steps=20)
+    threat, key = r2.threat_model("l2", 0.5), jax.random.key(0)
+    expected = attack(r2.subject(closure, own), X, threat, key=key).precision
+    found = attack(subject, X, threat, key=key).precision
+    assert 0.1 < expected.mean() < 0.95
+    np.testing.assert_allclose(found.mean(), expected.mean(), atol=0.01)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_one_entry_recognises_the_library(kind):
+    given = foreign.NETWORKS[kind](foreign.weights(num_outputs=3))
+    subject = adapters.subject(*given, X)
+    direct = getattr(adapters, kind)(*given, X)
+    values = [jax.vmap(s.apply, (None, 0))(s.params, X) for s in (subject, direct)]
+    expected = closure(foreign.weights(num_outputs=3), X)
+    np.testing.assert_allclose(values[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(*values)
+    if kind != "torch":  # whose programs are their module's own
+        assert subject.form == direct.form and hash(subject.form) == hash(direct.form)
+
+
+def test_the_one_entry_takes_functions_too():
+    own = foreign.weights()
+    subject = adapters.subject(closure, own, X, names=list("abcdef"))
+    assert subject.apply is closure and subject.shape == (6,)
+    assert subject.names == tuple("abcdef")
+    assert adapters.subject(closure, own).shape is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("other", KINDS)
+def test_another_librarys_model_is_told_its_adapter(kind, other):
+    model = foreign.NETWORKS[other](foreign.weights())[0]
+    if kind == other:
+        with pytest.raises(
+            ValueError, match=f"class, got {type(model).__name__} itsel"
+        ):
+            getattr(adapters, kind)(type(model), *[{}] * (kind == "linen"))
+    else:
+        with pytest.raises(ValueError, match=f"is for r2et_jax.adapters.{other}$"):
+            getattr(adapters, kind)(model, *[{}] * (kind == "linen"))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "linen"])
+def test_a_model_by_itself_is_told_its_adapter(kind):
+    model = foreign.NETWORKS[kind](foreign.weights())[0]
+    for call in (
+        lambda: r2.subject(model, None),
+        lambda: r2.subject(closure, model, shape=(6,)),
+        lambda: r2.audit(model, None, X, k=2),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"pass r2et_jax.adapters.{kind}\(model\)"
+        ):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: adapters.subject(3), "an estimator or a function, got a int"),
+        (lambda: adapters.subject(models.MLP), "class, got MLP itself"),
+        (lambda: r2.subject(models.MLP, {}), "class, got MLP itself"),
+        (lambda: adapters.subject(models.MLP()), r"\(module, variables, x\), got 0"),
+        (lambda: adapters.subject(closure), "got 0 arguments after it; one of NumPy"),
+        (lambda: adapters.subject(closure, 1, 2, 3), "got 3 arguments"),
+        (lambda: adapters.nnx(closure), "a function apply.* is for r2et_jax.subject"),
+        (lambda: adapters.torch("net"), "takes a Module of torch, got a str"),
+        (lambda: adapters.linen(models.MLP(), {"w": 1}), r"'params'.*the keys \['w'\]"),
+        (lambda: adapters.linen(models.MLP(), [1]), "what module.init ret.*got list"),
+    ],
+)
+def test_what_is_no_model_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((0, 6), np.float32), r"m ≥ 1, got shape \(0, 6\)"),
+        (np.float32(1), r"got shape \(\)"),
+        (np.ones((2, 6), int), "dtype int64: of tokens or categories"),
+        (np.full((2, 6), np.nan), "must be finite, got nan"),
+        (np.ones((2, 5), np.float32), "neither by itself .* nor in a batch of one"),
+    ],
+)
+def test_inputs_that_no_model_takes_are_named(x, message):
+    with pytest.raises(ValueError, match=message):
+        adapters.linen(*foreign.linen(foreign.weights()), x)
+
+
+def test_a_model_that_was_converted_wrongly_is_refused():
+    from r2et_jax.adapters import program
+
+    own = foreign.weights()
+    right = program.examined(closure, own, X, lambda x: closure(own, x)[:, 0])
+    assert right.shape == (6,)
+    with pytest.raises(ValueError, match="gives other outputs than the original"):
+        program.examined(closure, own, X, lambda x: 1.01 * closure(own, x))
+
+
+def test_fixed_arrays_are_known_by_their_content():
+    from r2et_jax.adapters.program import Fixed
+
+    one, same, other = (
+        Fixed({"a": jnp.arange(3.0), "key": jax.random.key(seed)}) for seed in (0, 0, 1)
+    )
+    assert one == same and hash(one) == hash(same) and one != other
+    assert one != Fixed({"b": jnp.arange(3.0), "key": jax.random.key(0)})
+
+
+def test_no_library_is_imported_before_it_is_asked_for():
+    code = (
+        "import sys, r2et_jax.adapters as a; a.subject\n"
+        "names = {'flax.nnx', 'equinox', 'keras', 'torch', 'torchax'}\n"
+        "print(names & set(sys.modules) - {'flax.nnx'})"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    assert out.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["flax_linen", "flax_nnx", "estimator", "recognised"])
+def test_docstring_examples_run(name):
+    found = doctest.testmod(importlib.import_module(f"r2et_jax.adapters.{name}"))
+    assert found.attempted > 0 and found.failed == 0
