@@ -139,7 +139,7 @@ def test_each_input_is_explained_in_its_context():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"output": "scores"}, "unknown output 'scores'; known: logits, prob"),
+        ({"output": "scores"}, "unknown output 'scores'; known: auto, logits, prob"),
         ({"explainer": "gradient"}, "factory of explanations.*'gradient'"),
         ({"smoothed": 3.0}, "smoothed must be a function, got 3.0"),
         ({"layers": 3.0}, "layers must be a function, got 3.0"),
