@@ -11,53 +11,16 @@ after the attack, which knows them.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import itertools
-import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
-
 import jax
-import numpy as np
-from scipy import stats
 
 from experiments.console import flags
+from experiments.explainers.measure import EFFORTS, measure, views
+from experiments.explainers.report import FIGURES, QUESTIONS, write_report
 from experiments.loop import parts, runs
 from experiments.measures import evaluation
-from experiments.measures.numbers import summarised, summary
 from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
-from experiments.problems.registry import View
-from experiments.report import tables
-from experiments.report.results import family
-from experiments.store import output, records
-from r2et_jax import attacks, metrics, objectives, plots, saliency
-from r2et_jax.types import SaliencyFn, ScoreFn
-
-
-class Effort(NamedTuple):
-    """How much is measured: inputs, draws of SmoothGrad, points of the integral."""
-
-    num_inputs: int
-    num_samples: int
-    num_points: int
-
-
-# By preset, of tables and of all other data.
-EFFORTS = {
-    ("smoke", True): Effort(20, 4, 4),
-    ("standard", True): Effort(200, 16, 16),
-    ("paper", True): Effort(500, 50, 100),
-    ("smoke", False): Effort(20, 4, 4),
-    ("standard", False): Effort(48, 8, 8),
-    ("paper", False): Effort(500, 50, 100),
-}
-GRADIENT, SMOOTH, INTEGRATED = "gradient", "smooth_grad", "integrated_gradients"
-NAMES = (GRADIENT, SMOOTH, INTEGRATED)
-# Standard deviation of SmoothGrad's noise, as published.
-_SIGMA = {"tabular": math.sqrt(0.5), "image": 0.1, "graph": 0.1}
+from r2et_jax import attacks, objectives
 
 
 def _define(values):
@@ -91,7 +54,9 @@ def main(values):
         attacks=attacks.SINGLE,
     )
     runs.check_single(common, ("attacks", "k", "epsilon"))
-    chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
+    chosen = [
+        parts.choose_largest(problem, common) for problem in parts.problems(common)
+    ]
     runs.run(
         common,
         chosen,
@@ -100,82 +65,25 @@ def main(values):
         write_report,
         experiment=FLAGS.experiment,
         title="P@k under attack by explainer",
-        questions=[
-            runs.Question(
-                "The order of the papers' methods by robustness is the same for all "
-                "explainers.",
-                "no two methods swap beyond their errors, and Kendall's τ of the "
-                "orders is above 0 for each pair of explainers",
-                judge,
-                "Integrated Gradients multiply by the input: an attack that moves it "
-                "much changes their ranking even where the gradient is constant, and "
-                "a feature at 0 cannot lead it, so that less is left to the methods.",
-                figure="explainers",
-            )
-        ],
-        figures={
-            "explainers": "P@k under attack of each method, a line each, over the "
-            "explainers: where lines cross, the order changes."
-        },
+        questions=QUESTIONS,
+        figures=FIGURES,
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Smooth:
-    """SmoothGrad with fixed draws, as a factory of explanations; see `saliency`."""
-
-    num_samples: int
-    sigma: float
-    base: Callable[..., SaliencyFn]
-    channels: int = 1
-
-    def __call__(self, score: ScoreFn, *, normalize: bool = True) -> SaliencyFn:
-        explain = saliency.of_pixels(self.channels, saliency.smooth_grad)(
-            score,
-            num_samples=self.num_samples,
-            sigma=self.sigma,
-            base=self.base,
-            normalize=normalize,
-        )
-        return functools.partial(explain, key=jax.random.key(0))
-
-
-@dataclasses.dataclass(frozen=True)
-class Integrated:
-    """Integrated Gradients as a factory of explanations; see `saliency`."""
-
-    num_points: int
-    channels: int = 1
-
-    def __call__(self, score: ScoreFn, *, normalize: bool = True) -> SaliencyFn:
-        return saliency.of_pixels(self.channels, saliency.integrated_gradients)(
-            score, num_points=self.num_points, normalize=normalize
-        )
-
-
-def views(view: View, effort: Effort, *, channels: int = 1) -> dict[str, View]:
-    """Name of an explainer -> the view with it; its own one is called gradient."""
-    base = view.explainer if channels == 1 else saliency.gradient
-    smooth = Smooth(effort.num_samples, _SIGMA[view.kind], base, channels)
-    explainers = (view.explainer, smooth, Integrated(effort.num_points, channels))
-    return {
-        name: dataclasses.replace(view, explainer=explainer)
-        for name, explainer in zip(NAMES, explainers, strict=True)
-    }
-
-
-def _measure_dataset(found, k, common, store):
-    effort = EFFORTS[common.preset, found.view.tabular]
-    num_test = min(effort.num_inputs, found.protocol(common.preset).num_test)
-    inputs = found.inputs("test", num_test)
+def _measure_dataset(problem, k, common, store):
+    effort = EFFORTS[common.preset, problem.view.tabular]
+    num_test = min(effort.num_inputs, problem.protocol(common.preset).num_test)
+    inputs = problem.inputs("test", num_test)
     x, partner, _ = inputs
     (name,), (epsilon,) = common.attacks, common.epsilon
-    budget = found.budget(epsilon)
+    budget = problem.budget(epsilon)
     explained = views(
-        found.view, effort, channels=x.shape[1] // found.num_features
+        problem.view, effort, channels=x.shape[1] // problem.num_features
     ).items()
-    for one in parts.models(FLAGS.experiment, found, k, common, description="explain"):
-        context = found.view.context(one.model, one.params, partner)
+    for one in parts.models(
+        FLAGS.experiment, problem, k, common, description="explain"
+    ):
+        context = problem.view.context(one.model, one.params, partner)
         for explainer, view in explained:
             cell = {**one.fields, "attack": name, "epsilon": epsilon}
             cell["explainer"] = explainer
@@ -185,216 +93,3 @@ def _measure_dataset(found, k, common, store):
                 result = run(one.params, x, budget, key=key, context=context)
                 measurements = measure(result, k=k, units=inputs.units)
                 store.append([{**cell, **record} for record in measurements])
-
-
-def measure(
-    result: attacks.AttackResult, *, k: int, units: Any = None
-) -> list[dict[str, Any]]:
-    """The records of one attack: metric, value, stderr, n; `units` as of `summary`."""
-    same = metrics.mean_topk_overlap(result.clean_map, k=k, units=units)
-    return [
-        summary("p@k", result.best.precision, units),
-        summarised("same", same),
-        summary("vanished", result.vanished == 1, units),
-    ]
-
-
-class Order(NamedTuple):
-    """How the orders of methods by P@k agree between two explainers.
-
-    Attributes:
-      tau: Kendall's τ_b of the means over runs, and p of its exact test against
-        independent orders.
-      p_value: of that test.
-      by_run: τ_b of each run's own orders, with their interval.
-      swapped: pairs (better at the first, better at the second) beyond their errors.
-    """
-
-    tau: float
-    p_value: float
-    by_run: runs.Estimate
-    swapped: tuple[tuple[str, str], ...]
-
-
-def compare(
-    first: dict[str, dict[Any, float]], second: dict[str, dict[Any, float]]
-) -> Order:
-    """Compare two explainers: method -> (seed, fold) -> P@k.
-
-    Two methods swap beyond their errors if one is better by the first explainer and
-    worse by the second, as `metrics.verdicts` says of all pairs of methods.
-    """
-    means = [
-        [runs.over_runs(values).mean for values in found.values()]
-        for found in (first, second)
-    ]
-    tau = stats.kendalltau(*means)
-    shared = set.intersection(
-        *(set(v) for found in (first, second) for v in found.values())
-    )
-    orders = {
-        cell: float(
-            stats.kendalltau(
-                *([v[cell] for v in found.values()] for found in (first, second))
-            ).statistic
-        )
-        for cell in shared
-    }
-    pairs = list(itertools.combinations(first, 2))
-    before, after = (
-        runs.verdicts(runs.difference(found[a], found[b]) for a, b in pairs)
-        for found in (first, second)
-    )
-    swapped = []
-    for (a, b), one, other in zip(pairs, before, after, strict=True):
-        if None not in (one, other) and one is not other:
-            swapped.append((a, b) if one else (b, a))
-    spread = runs.over_runs(orders)
-    return Order(float(tau.statistic), float(tau.pvalue), spread, tuple(swapped))
-
-
-def _precision(store, dataset: str, common):
-    """Explainer -> method -> (seed, fold) -> P@k."""
-    (k,) = common.k
-    here = {"dataset": dataset, "k": k, "metric": "p@k"}
-    return {
-        name: {
-            method: runs.cells(store.select(**here, method=method, explainer=name))
-            for method in common.methods
-        }
-        for name in NAMES
-    }
-
-
-def orders(store, dataset: str, common) -> dict[tuple[str, str], Order]:
-    """`compare` for every two explainers of a data set."""
-    found = _precision(store, dataset, common)
-    return {
-        pair: compare(*(found[name] for name in pair))
-        for pair in itertools.combinations(NAMES, 2)
-    }
-
-
-def judge(store, dataset: str, common) -> tuple[bool | None, str] | None:
-    """Whether the order of the papers' methods is unchanged, and what shows it."""
-    methods = [name for name in common.methods if family(name) != "ours"]
-    if len(methods) < 2:
-        return None
-    common = common._replace(methods=methods)
-    found = orders(store, dataset, common)
-    verdict = runs.together(
-        False if order.swapped else runs.above(order.by_run, 0) or None
-        for order in found.values()
-    )
-    texts = [
-        f"{_joined(pair)} τ {runs.shown(order.by_run)}{_swaps(order)}"
-        for pair, order in found.items()
-    ]
-    count = max(order.by_run.runs for order in found.values())
-    means = {
-        name: {m: runs.over_runs(v).mean for m, v in methods.items()}
-        for name, methods in _precision(store, dataset, common).items()
-    }
-    best = max(common.methods, key=means[GRADIENT].get)
-    shown = ", ".join(f"{means[name][best]:.2f}" for name in NAMES)
-    text = f"{dataset} ({len(common.methods)} methods, {count} runs): "
-    texts = ", ".join(texts)
-    return verdict, f"{text}{texts}; {best} by {', '.join(NAMES)}: {shown}"
-
-
-def _joined(pair):
-    return f"{pair[0]}–{pair[1]}"
-
-
-def _swaps(order):
-    if not order.swapped:
-        return ""
-    turned = ", ".join(f"{a} > {b} turns to <" for a, b in order.swapped)
-    return f" ({turned})"
-
-
-def write_report(
-    folder: Path, store: records.RecordStore, common, *, part: str = ""
-) -> list[Path]:
-    """Write the tables and a figure for each data set from the records alone."""
-    (k,), (epsilon,), (attack,) = common.k, common.epsilon, common.attacks
-    found = store.select(dataset=common.datasets, method=common.methods, k=k)
-    columns = [
-        tables.ColumnSpec(
-            f"{name} {title}", {"metric": metric, "explainer": name}, best=best
-        )
-        for metric, title, best in (("p@k", f"P@{k}", "max"), ("same", "same", None))
-        for name in NAMES
-    ]
-    name = f"table_{part}" if part else "table"
-    lines = [
-        line
-        for dataset in common.datasets
-        if len(common.methods) > 1
-        for line in _lines(store, dataset, common)
-    ]
-    tables.write_table(
-        folder,
-        tables.pivot(found, columns=columns),
-        notes=[*_notes(common, k, epsilon, attack), *lines],
-        name=name,
-    )
-    written = [folder / f"{name}.{kind}" for kind in ("md", "csv")]
-    for dataset in common.datasets:
-        path = folder / f"explainers_{dataset}.png"
-        here = records.select(found, dataset=dataset, metric="p@k")
-        output.save_figure(path, _figure(here, dataset, common))
-        written.append(path)
-    return written
-
-
-def _notes(common, k, epsilon, attack):
-    effort = EFFORTS[common.preset, common.kind == "tabular"]
-    return (
-        f"P@{k} of each explainer under {attack} through that explainer, "
-        f"{common.norm} budget ε = {epsilon:g}; models are chosen by the gradient's. "
-        f"SmoothGrad: {effort.num_samples} draws; integral: {effort.num_points} "
-        "points. Graphs: gradient × input, and its average.",
-        f"same: top-{k} overlap of different inputs.",
-    )
-
-
-def _lines(store, dataset, common):
-    return [
-        f"{dataset}, {_joined(pair)}: Kendall's τ of the orders of the means "
-        f"{order.tau:.2f} (p = {order.p_value:.2g}), of each run "
-        f"{runs.shown(order.by_run)}; swapped beyond errors:"
-        f"{_swaps(order) or ' none'}."
-        for pair, order in orders(store, dataset, common).items()
-    ]
-
-
-def _figure(found, dataset, common):
-    """P@k over explainers, a line for each method."""
-    (k,) = common.k
-    places = np.arange(len(NAMES))
-    series, errors = {}, []
-    for i, method in enumerate(common.methods):
-        at = [
-            runs.of_records(records.select(found, method=method, explainer=name))
-            for name in NAMES
-        ]
-        # Beside each other, so that the error bars of one place can be told apart.
-        x = places + 0.03 * (i - (len(common.methods) - 1) / 2)
-        series[method] = (x, [v.mean for v in at], None)
-        errors.append([v.stderr for v in at])
-    figure = plots.curves(
-        series,
-        ylabel=f"P@{k} under attack, standard error over runs",
-        title=f"{dataset}: where lines cross, the order of methods changes",
-        size=(7.4, 4.2),
-    )
-    (axes,) = figure.axes
-    for line, error in zip(axes.get_lines(), errors, strict=True):
-        if np.isfinite(error).all():
-            style = {"fmt": "none", "color": line.get_color(), "capsize": 2.0}
-            axes.errorbar(*line.get_data(), error, **style)
-    own = "gradient × input" if common.kind == "graph" else "gradient"
-    axes.set_xticks(places, [own, "SmoothGrad", "Integrated Gradients"])
-    axes.set_xlim(-0.2, len(NAMES) - 0.8)
-    return figure

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
 from typing import NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ import pytest
 from scipy import stats
 
 from experiments.console import cli
+from experiments.explainers import experiment, measure, report
 from experiments.loop import parts, setup
 from experiments.problems import presets, registry
 from experiments.problems import views as views_of
@@ -20,11 +20,6 @@ from r2et_jax import datasets, models, saliency, score
 
 NUM_TEST = 8
 TINY = presets.PRESETS["smoke"]._replace(num_test=NUM_TEST)
-
-
-@pytest.fixture(scope="module")
-def binary():
-    return importlib.import_module("experiments.explainers.experiment")
 
 
 def untrained(experiment, found, k, common, *, description):
@@ -39,9 +34,9 @@ def untrained(experiment, found, k, common, *, description):
             yield parts.Trained(fields, model, params, {})
 
 
-def test_a_run_records_each_explainer_and_resumes(binary, tmp_path, monkeypatch):
+def test_a_run_records_each_explainer_and_resumes(tmp_path, monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
-    monkeypatch.setitem(binary.EFFORTS, ("smoke", True), binary.Effort(20, 3, 3))
+    monkeypatch.setitem(measure.EFFORTS, ("smoke", True), measure.Effort(20, 3, 3))
     monkeypatch.setattr(parts, "models", untrained)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
@@ -50,7 +45,7 @@ def test_a_run_records_each_explainer_and_resumes(binary, tmp_path, monkeypatch)
             "--preset=smoke", "--noprogress", "--methods=vanilla,wd", "--seeds=0,3",
             f"--output_dir={tmp_path}",
         )  # fmt: skip
-        cli.call(binary, *fixed)
+        cli.call(experiment, *fixed)
 
     call()
     path = tmp_path / "records.jsonl"
@@ -68,18 +63,18 @@ def test_a_run_records_each_explainer_and_resumes(binary, tmp_path, monkeypatch)
     assert "2 methods, 2 runs" in claim.found
     table = (tmp_path / "table.md").read_text()
     assert "gradient–integrated_gradients: Kendall's τ" in table
-    monkeypatch.setattr(binary, "measure", None)  # nothing is measured again
+    monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
     call()
     assert path.read_bytes() == before
 
 
-def test_explainers_are_those_of_the_library(binary):
+def test_explainers_are_those_of_the_library():
     problem = registry.problem(datasets.load("breast_cancer"))
-    effort = binary.Effort(5, 4, 6)
-    views = binary.views(problem.view, effort)
-    assert views == binary.views(problem.view, effort)  # programs are kept by them
+    effort = measure.Effort(5, 4, 6)
+    views = measure.views(problem.view, effort)
+    assert views == measure.views(problem.view, effort)  # programs are kept by them
     assert hash(views["smooth_grad"]) == hash(
-        binary.views(problem.view, effort)["smooth_grad"]
+        measure.views(problem.view, effort)["smooth_grad"]
     )
     model = models.MLP(hidden=(4,), activation="softplus")
     x = np.asarray(problem.sample)
@@ -109,7 +104,7 @@ def test_explainers_are_those_of_the_library(binary):
         np.testing.assert_allclose(maps[name], share, rtol=1e-5)
 
 
-def test_the_channels_of_a_pixel_are_summed(binary):
+def test_the_channels_of_a_pixel_are_summed():
     own = saliency.of_pixels(3)
     view = dataclasses.replace(views_of.IMAGE, explainer=own, paired=False)
     weights = np.linspace(-1, 1, 12).astype(np.float32)
@@ -118,7 +113,7 @@ def test_the_channels_of_a_pixel_are_summed(binary):
     def linear(weights, x, target, /):
         return weights @ x
 
-    found = binary.views(view, binary.Effort(1, 2, 2), channels=3)
+    found = measure.views(view, measure.Effort(1, 2, 2), channels=3)
     assert found["gradient"].explainer is own
     wanted = {name: np.abs(weights) for name in ("gradient", "smooth_grad")}
     wanted["integrated_gradients"] = np.abs(weights * x)
@@ -128,8 +123,8 @@ def test_the_channels_of_a_pixel_are_summed(binary):
         np.testing.assert_allclose(explain(weights, x, 1), expected, rtol=1e-5)
 
 
-def test_graphs_average_gradient_times_input(binary):
-    views = binary.views(views_of.GRAPH, binary.EFFORTS["standard", False])
+def test_graphs_average_gradient_times_input():
+    views = measure.views(views_of.GRAPH, measure.EFFORTS["standard", False])
     assert views["gradient"].explainer is saliency.gradient_times_input
     smooth = views["smooth_grad"].explainer
     assert (smooth.base, smooth.sigma) == (saliency.gradient_times_input, 0.1)
@@ -147,38 +142,38 @@ def precision(means, spread=0.01):
     return {name: by_seed(mean + shifts) for name, mean in means.items()}
 
 
-def test_orders_are_compared_run_by_run(binary):
+def test_orders_are_compared_run_by_run():
     first = precision({"a": 0.2, "b": 0.5, "c": 0.8, "d": 0.9})
-    same = binary.compare(first, precision({"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}))
+    same = report.compare(first, precision({"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}))
     assert (same.tau, same.by_run.mean, same.swapped) == (1, 1, ())
     assert same.p_value == pytest.approx(2 / 24)  # two of the 4! orders
-    turned = binary.compare(first, precision({"a": 0.1, "b": 0.4, "c": 0.3, "d": 0.5}))
+    turned = report.compare(first, precision({"a": 0.1, "b": 0.4, "c": 0.3, "d": 0.5}))
     assert turned.tau == pytest.approx(4 / 6)
     assert turned.swapped == (("c", "b"),)
 
 
-def test_a_swap_within_its_errors_is_none(binary):
+def test_a_swap_within_its_errors_is_none():
     first = precision({"a": 0.2, "b": 0.5})
     noisy = {
         "a": by_seed([0.5, 0.3, 0.45, 0.2]),
         "b": by_seed([0.3, 0.4, 0.35, 0.3]),
     }
-    found = binary.compare(first, noisy)
+    found = report.compare(first, noisy)
     assert found.tau == -1 and found.swapped == ()
     assert found.by_run.low < 0 < found.by_run.high
 
 
-def test_the_claim_has_three_answers(binary, monkeypatch):
+def test_the_claim_has_three_answers(monkeypatch):
     def order(low, swapped=()):
-        spread = binary.runs.Estimate(
+        spread = experiment.runs.Estimate(
             0.5, (0.5 - low) / stats.t.ppf(0.975, 4), "seeds", 5, 5, 0
         )
-        return binary.Order(0.5, 0.1, spread, swapped)
+        return report.Order(0.5, 0.1, spread, swapped)
 
     given = {"vanilla": by_seed([0.4]), "r2et": by_seed([0.6])}
     asked = []
     monkeypatch.setattr(
-        binary, "_precision", lambda *_: dict.fromkeys(binary.NAMES, given)
+        report, "_precision", lambda *_: dict.fromkeys(measure.NAMES, given)
     )
 
     class Common(NamedTuple):
@@ -194,8 +189,8 @@ def test_the_claim_has_three_answers(binary, monkeypatch):
             asked.append(common.methods)
             return found
 
-        monkeypatch.setattr(binary, "orders", orders)
-        assert binary.judge(None, "adult", common)[0] is verdict
+        monkeypatch.setattr(report, "orders", orders)
+        assert report.judge(None, "adult", common)[0] is verdict
     # The claim is the papers': a method of ours does not break it.
     assert asked == [["vanilla", "r2et"]] * 3
-    assert binary.judge(None, "adult", Common(("vanilla", "rat"))) is None
+    assert report.judge(None, "adult", Common(("vanilla", "rat"))) is None
