@@ -1,12 +1,12 @@
 """The experiment `gradient_profile`: numbers by hand, records, report, resumption."""
 
-import importlib
 import json
 
 import numpy as np
 import pytest
 
 from experiments.console import cli
+from experiments.gradient_profile import experiment, measure, report
 from experiments.loop import runs
 from experiments.models import candidates
 from experiments.problems import presets
@@ -18,13 +18,8 @@ TINY = presets.PRESETS["smoke"]._replace(
 )
 
 
-@pytest.fixture(scope="module")
-def binary():
-    return importlib.import_module("experiments.gradient_profile.experiment")
-
-
 @pytest.fixture
-def run(binary, monkeypatch, tmp_path):
+def run(monkeypatch, tmp_path):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     # Compiles in a fraction of the time.
     monkeypatch.setattr(candidates, "_ATTACK", "random")
@@ -35,16 +30,16 @@ def run(binary, monkeypatch, tmp_path):
             "--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3",
             f"--output_dir={tmp_path}", f"--models_dir={tmp_path / 'models'}",
         )  # fmt: skip
-        cli.call(binary, *fixed, *arguments)
+        cli.call(experiment, *fixed, *arguments)
 
     return call
 
 
-def test_statistics_by_hand(binary):
+def test_statistics_by_hand():
     maps = np.array([[1.0, 6, 2, 1], [1, 1, 1, 1], [0, 4, 0, 0]])
-    shares = binary.sorted_shares(maps)
+    shares = measure.sorted_shares(maps)
     np.testing.assert_allclose(shares[0], [0.6, 0.2, 0.1, 0.1])
-    found = binary.statistics(shares, k=2)
+    found = measure.statistics(shares, k=2)
     np.testing.assert_allclose(found["top_share"], [0.8, 0.5, 1])
     np.testing.assert_array_equal(found["num_90"], [3, 4, 1])
     np.testing.assert_allclose(found["border_gap"], [1 / 6, 0, 0], atol=1e-12)
@@ -53,9 +48,9 @@ def test_statistics_by_hand(binary):
     np.testing.assert_allclose(found["gini"], gini)
 
 
-def test_maps_without_a_profile_are_counted(binary):
+def test_maps_without_a_profile_are_counted():
     maps = np.array([[3.0, 1, 0], [0, 0, 0], [np.nan, 1, 1], [1, 2, 1]])
-    found = {r["metric"]: r for r in binary.measure(maps, maps[:1], k=1)}
+    found = {r["metric"]: r for r in measure.measure(maps, maps[:1], k=1)}
     assert found["top_share"]["n"] == 2
     assert found["top_share"]["value"] == pytest.approx((0.75 + 0.5) / 2)
     assert found["num_90"]["note"] == found["gini"]["note"]
@@ -63,24 +58,24 @@ def test_maps_without_a_profile_are_counted(binary):
     np.testing.assert_allclose(found["profile"]["values"], [0.625, 0.25, 0.125])
 
 
-def test_the_reference_is_that_of_half_normal_numbers(binary):
-    maps = binary.normal_maps(np.ones((3, 500)), 500)
-    found = binary.statistics(binary.sorted_shares(maps), k=50)
+def test_the_reference_is_that_of_half_normal_numbers():
+    maps = measure.normal_maps(np.ones((3, 500)), 500)
+    found = measure.statistics(measure.sorted_shares(maps), k=50)
     assert found["gini"].mean() == pytest.approx(np.sqrt(2) - 1, abs=3e-3)
     # P(|Z| > t) where ∫_t^∞ z φ(z) dz has 90 % of its whole: t² = −2 log .9.
     assert found["num_90"].mean() / 500 == pytest.approx(0.646, abs=5e-3)
     # An input that is zero somewhere can explain nothing by a product there.
     factors = np.array([[1.0, 0, 2], [0, 1, 1]])
-    maps = binary.normal_maps(factors, 3)
+    maps = measure.normal_maps(factors, 3)
     np.testing.assert_array_equal(maps[:2] > 0, factors > 0)
     assert maps[::2, 2].mean() == pytest.approx(2 * np.sqrt(2 / np.pi), rel=0.1)
     # Three channels of a pixel are added up.
-    maps = binary.normal_maps(np.ones((1, 6)), 2)
+    maps = measure.normal_maps(np.ones((1, 6)), 2)
     assert maps.shape[1] == 2
     assert maps.mean() == pytest.approx(3 * np.sqrt(2 / np.pi), rel=0.05)
 
 
-def test_a_long_tail_is_told_from_sorted_noise(binary, tmp_path):
+def test_a_long_tail_is_told_from_sorted_noise(tmp_path):
     n, k = 20, 4
     rng = np.random.default_rng(1)
     store = records.RecordStore(tmp_path / "records.jsonl")
@@ -90,23 +85,23 @@ def test_a_long_tail_is_told_from_sorted_noise(binary, tmp_path):
             maps = np.abs(rng.normal(size=(300, n))) * factor
             cell = dict.fromkeys(records.REQUIRED)
             cell |= {"dataset": "a", "method": method, "seed": seed, "fold": 0, "k": k}
-            chance = binary.normal_maps(np.ones((1, n)), n)
-            found = binary.measure(maps, chance, k=k)
+            chance = measure.normal_maps(np.ones((1, n)), n)
+            found = measure.measure(maps, chance, k=k)
             store.append([{**cell, **r} for r in found])
     common = type(
         "Common", (), {"k": (k,), "methods": ("vanilla", "r2et"), "kind": "graph"}
     )
-    verdict, text = binary.long_tail(store, "a", common)
+    verdict, text = report.long_tail(store, "a", common)
     assert verdict is False and "of 20 features" in text
     assert "independent normal numbers × the inputs" in text
     common.methods = ("r2et",)
-    assert binary.long_tail(store, "a", common)[0] is True
-    assert binary.concentration(store, "a", common) is None
+    assert report.long_tail(store, "a", common)[0] is True
+    assert report.concentration(store, "a", common) is None
     common.methods = ("r2et", "vanilla")
-    assert binary.concentration(store, "a", common)[0] is True
+    assert report.concentration(store, "a", common)[0] is True
 
 
-def test_a_run_records_draws_and_resumes(run, binary, tmp_path, monkeypatch):
+def test_a_run_records_draws_and_resumes(run, tmp_path, monkeypatch):
     run()
     path = tmp_path / "records.jsonl"
     text = path.read_text()
@@ -124,7 +119,7 @@ def test_a_run_records_draws_and_resumes(run, binary, tmp_path, monkeypatch):
     (claim,) = shown.claims
     assert "of 30 features make up 90 %" in claim.found
     assert claim.held is not None or claim.cause == runs.UNCLEAR
-    monkeypatch.setattr(binary, "measure", None)  # nothing is measured again
+    monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
     run()
     assert path.read_text() == text
 
