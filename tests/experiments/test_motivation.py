@@ -1,6 +1,5 @@
 """The experiment `motivation`: numbers by SciPy, the example, records, resumption."""
 
-import importlib
 import json
 
 import jax
@@ -10,6 +9,7 @@ from scipy import stats
 
 from experiments.console import cli
 from experiments.loop import parts, setup
+from experiments.motivation import experiment, measure, report
 from experiments.problems import presets
 from experiments.report import exhibit
 from experiments.store import records
@@ -18,11 +18,6 @@ from r2et_jax import models
 METHODS, SEEDS = ("vanilla", "r2et"), (0, 3)
 NUM_TEST = 9
 TINY = presets.PRESETS["smoke"]._replace(num_test=NUM_TEST)
-
-
-@pytest.fixture(scope="module")
-def binary():
-    return importlib.import_module("experiments.motivation.experiment")
 
 
 def untrained(experiment, found, k, common, *, description):
@@ -40,7 +35,7 @@ def untrained(experiment, found, k, common, *, description):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, binary):
+def finished(tmp_path_factory):
     """A run, the call that repeats it, and what was perturbed."""
     folder = tmp_path_factory.mktemp("motivation")
     kept = []
@@ -50,24 +45,26 @@ def finished(tmp_path_factory, binary):
             "--preset=smoke", "--noprogress", f"--methods={','.join(METHODS)}",
             "--attacks=random,er_surrogate", "--seeds=0,3", f"--output_dir={folder}",
         )  # fmt: skip
-        cli.call(binary, *fixed, *arguments)
+        cli.call(experiment, *fixed, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(presets.PRESETS, "smoke", TINY)
         patch.setattr(parts, "models", untrained)
         patch.delenv("R2ET_DEBUG", raising=False)
-        measure = binary.measure
+        records_of = measure.measure
         patch.setattr(
-            binary, "measure", lambda moved, units: kept.append(moved) or measure(moved)
+            experiment,
+            "measure",
+            lambda moved, units: kept.append(moved) or records_of(moved),
         )
         call()
         yield folder, call, kept
 
 
-def test_distances_overlaps_and_correlations_by_numpy_and_scipy(binary, finished):
+def test_distances_overlaps_and_correlations_by_numpy_and_scipy(finished):
     *_, kept = finished
     moved = kept[0]
-    drawn = binary.NUM_DIRECTIONS
+    drawn = measure.NUM_DIRECTIONS
     assert moved.sources == ("random",) * drawn + ("er_surrogate",) * 2
     change = np.abs(moved.maps - moved.clean[:, None])
     for i, order in enumerate((1, 2, np.inf)):
@@ -88,12 +85,12 @@ def test_distances_overlaps_and_correlations_by_numpy_and_scipy(binary, finished
     assert moved.overlap[:, drawn:].mean() < moved.overlap[:, :drawn].mean()
 
 
-def test_records_count_pairs(binary, finished):
+def test_records_count_pairs(finished):
     folder, _, kept = finished
     store = records.RecordStore(folder / "records.jsonl")
     assert {r["attack"] for r in store.select()} == {"random+er_surrogate"}
     here = {"method": "vanilla", "seed": 0, "norm": "linf"}
-    random = np.arange(binary.NUM_DIRECTIONS + 2) < binary.NUM_DIRECTIONS
+    random = np.arange(measure.NUM_DIRECTIONS + 2) < measure.NUM_DIRECTIONS
     shares = {kind: [] for kind in ("all", "random", "mixed", "attacks")}
     for d, o in zip(kept[0].distance[:, 2], kept[0].overlap, strict=True):
         counts = {kind: [0, 0] for kind in shares}
@@ -134,17 +131,17 @@ def test_the_example_is_nearer_in_all_norms_and_keeps_fewer(finished):
         assert values[role].size == len(names)
 
 
-def test_no_example_where_distance_tells_all(binary):
+def test_no_example_where_distance_tells_all():
     one = np.linspace(0, 1, 4)
-    moved = binary.Moved(
+    moved = measure.Moved(
         ("mse",) * 4, np.ones((1, 3)), np.ones((1, 4, 3)),
         np.stack([one] * 3)[None], 1 - one[None], {}, None, None,
     )  # fmt: skip
-    assert binary.example(moved, ("a", "b", "c"), k=2) == []
+    assert measure.example(moved, ("a", "b", "c"), k=2) == []
 
 
 def test_figures_and_claim_are_made_from_records_and_a_second_run_adds_none(
-    binary, finished, monkeypatch
+    finished, monkeypatch
 ):
     folder, call, _ = finished
     shown = exhibit.read(folder)
@@ -155,13 +152,13 @@ def test_figures_and_claim_are_made_from_records_and_a_second_run_adds_none(
     assert "vanilla, 2 runs" in claim.found
     before = (folder / "records.jsonl").read_bytes()
     text = json.loads((folder / "exhibit.json").read_text())
-    monkeypatch.setattr(binary, "perturb", None)  # nothing is measured again
+    monkeypatch.setattr(experiment, "perturb", None)  # nothing is measured again
     call()
     assert (folder / "records.jsonl").read_bytes() == before
     assert json.loads((folder / "exhibit.json").read_text()) == text
 
 
-def test_the_claim_asks_for_clearly_discordant_pairs_in_every_norm(binary, tmp_path):
+def test_the_claim_asks_for_clearly_discordant_pairs_in_every_norm(tmp_path):
     common = type("Common", (), {"k": (8,), "methods": METHODS})
     verdicts = []
     for number, linf in enumerate((0.3, 0.02)):
@@ -177,5 +174,5 @@ def test_the_claim_asks_for_clearly_discordant_pairs_in_every_norm(binary, tmp_p
                 for norm, share in shares.items()
             ]  # fmt: skip
             store.append([*rows, {**cell, "metric": "p@k_lowest", "value": 0.2}])
-        verdicts.append(binary.judge(store, "a", common)[0])
+        verdicts.append(report.judge(store, "a", common)[0])
     assert verdicts == [True, False]

@@ -1,0 +1,195 @@
+"""Perturbed inputs of one model: distance, overlap and discordance of maps."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.loop import runs
+from experiments.measures import evaluation
+from experiments.measures.numbers import summary
+from experiments.problems.registry import Problem, View
+from r2et_jax import metrics, ranking, score, threat
+from r2et_jax.context import in_context
+from r2et_jax.execution import example_keys, map_batched
+
+NORMS = ("l1", "l2", "linf")
+_L2 = NORMS.index("l2")
+RANDOM = "random"
+# Random directions of each input.
+NUM_DIRECTIONS = 16
+_BATCH_SIZE = 128
+ROLES = ("clean", "nearer", "farther")
+# Test inputs of which single points are kept for figures.
+_DRAWN = 40
+
+
+class Moved(NamedTuple):
+    """Perturbed inputs of each of m inputs, and what became of their explanations.
+
+    Attributes:
+      sources: p names, of the attack that each perturbed input is from.
+      clean: saliency of the clean inputs [m, n].
+      maps: of the perturbed ones [m, p, n].
+      distance: between the two [m, norms, p], in the order of `NORMS`.
+      overlap: share of the clean top-k that stays [m, p]; NaN without a ranking.
+      discordance: of each kind of pairs, with entries [m, norms].
+      kendall, spearman: correlation of distance and overlap [m, norms], −1 if the
+        distance told all.
+    """
+
+    sources: tuple[str, ...]
+    clean: np.ndarray
+    maps: np.ndarray
+    distance: np.ndarray
+    overlap: np.ndarray
+    discordance: dict[str, metrics.Discordance]
+    kendall: np.ndarray
+    spearman: np.ndarray
+
+
+def perturb(problem: Problem, model: Any, params: Any, *, k: int, common) -> Moved:
+    """Perturb test inputs, all within one budget.
+
+    Of each attack that the flags name these are the best and the last input; `RANDOM`
+    stands for `NUM_DIRECTIONS` random directions.
+    """
+    view, (epsilon,) = problem.view, common.epsilon
+    named = [name for name in common.attacks if name != RANDOM]
+    x, partner, _ = problem.inputs("test", problem.protocol(common.preset).num_test)
+    budget, context = problem.budget(epsilon), view.context(model, params, partner)
+    key = jax.random.key(0)
+    perturbed = [np.zeros((len(x), 0, x.shape[1]), np.float32)]
+    for name in named:
+        run = evaluation.compiled_attack(model, name, k, view, budget=0)
+        result = run(params, x, budget, key=key, context=context)
+        # Where nothing was better than the clean input, the last one stands twice: a
+        # tie in all that is compared.
+        moved = result.best.step[:, None] > 0
+        best = np.where(moved, result.perturbed, result.details.last)
+        perturbed.append(np.stack([best, result.details.last], axis=1))
+    num_random = NUM_DIRECTIONS if RANDOM in common.attacks else 0
+    run = _compare(model, k, view, num_random)
+    out = run(params, x, np.concatenate(perturbed, axis=1), budget, key, context)
+    sources = [RANDOM] * num_random + [name for name in named for _ in range(2)]
+    return Moved(tuple(sources), *jax.tree.map(np.asarray, out))
+
+
+@functools.lru_cache
+def _compare(model: Any, k: int, view: View, num_random: int):
+    """Compiled `run(params, x [m, n], attacked [m, q, n], threat, key, context)`.
+
+    Returns the fields of `Moved` but its sources, of random directions and attacked.
+    """
+    apply = view.apply(model)
+    explain = view.explainer(score.log_odds(apply))
+
+    def compared(distance, overlap):
+        drawn = jnp.arange(overlap.size) < num_random
+        kinds = {"all": None, "random": drawn[:, None] & drawn}
+        kinds |= {"mixed": drawn[:, None] ^ drawn, "attacks": ~(drawn[:, None] | drawn)}
+        found = {
+            kind: metrics.discordance(distance, overlap, pairs=pairs)
+            for kind, pairs in kinds.items()
+        }
+        kendall = metrics.kendall(distance, overlap)
+        return found, kendall, metrics.spearman(distance, overlap)
+
+    def run(params, x, attacked, budget, key, context):
+        def one(x, attacked, key, context):
+            both = in_context(params, context)
+            target = score.predicted_class(apply(both, x))
+            clean = explain(both, x, target)
+            mask = ranking.positive_top_k_mask(clean, k=k)
+            draw = jax.vmap(lambda key: threat.sample_boundary(budget, x, key=key))
+            perturbed = jnp.concatenate(
+                [draw(jax.random.split(key, num_random)), attacked]
+            )
+            maps = jax.vmap(lambda moved: explain(both, moved, target))(perturbed)
+            overlap = jax.vmap(lambda m: ranking.top_k_overlap(mask, m, k=k))(maps)
+            change = jnp.abs(maps - clean)
+            norms = jnp.sum(change, 1), jnp.linalg.norm(change, axis=1)
+            distance = jnp.stack([*norms, jnp.max(change, 1)])
+            told = jax.vmap(compared, (0, None))(distance, overlap)
+            return clean, maps, distance, overlap, *told
+
+        size = view.batch_size or _BATCH_SIZE
+        keys = example_keys(key, len(x))
+        return map_batched(one, (x, attacked, keys, context), batch_size=size)
+
+    return jax.jit(run)
+
+
+def measure(moved: Moved, units: Any = None) -> list[dict[str, Any]]:
+    """The records of one model: metric, value, stderr, n, with `norm` and `pairs`.
+
+    `units` as of `summary`.
+    """
+    mean = functools.partial(summary, units=units)
+    found = [mean("p@k_lowest", moved.overlap.min(axis=1))]
+    for source in dict.fromkeys(moved.sources):
+        here = np.array([name == source for name in moved.sources])
+        each = moved.overlap[:, here].mean(axis=1)
+        found.append({**mean("p@k", each), "source": source})
+    rows = np.arange(len(moved.overlap))
+    for i, norm in enumerate(NORMS):
+        farthest = moved.overlap[rows, moved.distance[:, i].argmax(axis=1)]
+        cells = [
+            mean("kendall", moved.kendall[:, i]),
+            mean("spearman", moved.spearman[:, i]),
+            mean("p@k_farthest", farthest),
+        ]
+        for kind, pairs in moved.discordance.items():
+            for metric, values in pairs._asdict().items():
+                cells.append({**mean(metric, values[:, i]), "pairs": kind})
+        found += [{**cell, "norm": norm} for cell in cells]
+    return found
+
+
+def points(moved: Moved) -> list[dict[str, Any]]:
+    """l2 distance and overlap of the first inputs' perturbations, for a figure."""
+    found = []
+    for source in dict.fromkeys(moved.sources):
+        here = np.array([name == source for name in moved.sources])
+        both = {"distance": moved.distance[:, _L2], "overlap": moved.overlap}
+        for quantity, values in both.items():
+            values = values[:_DRAWN, here].ravel()
+            record = runs.listed("points", np.nanmean(values), values.size, values)
+            found.append({**record, "source": source, "quantity": quantity})
+    return found
+
+
+def example(moved: Moved, names, *, k: int) -> list[dict[str, Any]]:
+    """The most misleading pair of one input; nothing if there is none.
+
+    Of all pairs where one perturbed input is nearer than the other in all norms and
+    keeps fewer of the top-k, the one with the largest product of the difference of
+    overlaps and the relative one of l2 distances.
+    """
+    distance, overlap = moved.distance, moved.overlap
+    # [m, i, j]: the perturbed input i is nearer than j, and j keeps more.
+    nearer = (distance[..., :, None] < distance[..., None, :]).all(axis=1)
+    more = np.where(nearer, overlap[:, None, :] - overlap[:, :, None], 0)
+    if not (more > 0).any():
+        return []
+    l2 = np.maximum(distance[:, _L2], 1e-12)
+    most = np.nan_to_num(more * (1 - l2[:, :, None] / l2[:, None, :])).argmax()
+    i, near, far = np.unravel_index(most, more.shape)
+    maps = dict(zip(ROLES, (moved.clean[i], *moved.maps[i, [near, far]]), strict=True))
+    tops = [np.argsort(-values, kind="stable")[:k] for values in maps.values()]
+    shown = np.unique(np.concatenate(tops))
+    found = []
+    for (role, values), place in zip(maps.items(), (None, near, far), strict=True):
+        kept = 1.0 if place is None else overlap[i, place]
+        record = runs.listed("example", kept, 1, values[shown])
+        record |= {"role": role, "input": int(i)}
+        record["features"] = ";".join(names[feature] for feature in shown)
+        if place is not None:
+            record["source"] = moved.sources[place]
+            record |= zip(NORMS, map(float, distance[i, :, place]), strict=True)
+        found.append(record)
+    return found
