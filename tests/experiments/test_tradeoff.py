@@ -1,6 +1,5 @@
 """The trade-off experiment: fronts against brute force, resampling, and a run."""
 
-import importlib
 import itertools
 import json
 
@@ -14,7 +13,7 @@ from experiments.measures.evaluation import Evaluator
 from experiments.problems import presets
 from experiments.report import exhibit
 from experiments.store.records import BOOKKEEPING, REQUIRED, RecordStore
-from experiments.tradeoff import experiment as tradeoff
+from experiments.tradeoff import experiment, report
 
 TINY = presets.PRESETS["smoke"]._replace(
     pretrain_epochs=4, epochs=2, eval_every=1, num_valid=10, num_test=12
@@ -32,16 +31,16 @@ def test_the_front_is_what_no_point_dominates(points):
         )
         for p in points
     ]
-    found = tradeoff.on_front(np.array(points, float))
+    found = report.on_front(np.array(points, float))
     assert found.tolist() == expected and any(expected)
 
 
 def test_resampling_agrees_with_all_resamples():
     values = np.random.default_rng(2).normal(size=(5, 2, 3))
-    found = tradeoff.resampled_fronts(values, num_resamples=4000).mean(axis=0)
+    found = report.resampled_fronts(values, num_resamples=4000).mean(axis=0)
     draws = list(itertools.product(range(3), repeat=3))
     exact = np.mean(
-        [tradeoff.on_front(values[:, :, draw].mean(axis=2)) for draw in draws], axis=0
+        [report.on_front(values[:, :, draw].mean(axis=2)) for draw in draws], axis=0
     )
     assert np.sum((exact > 0.1) & (exact < 0.9)) >= 3
     np.testing.assert_allclose(found, exact, atol=0.04)
@@ -57,7 +56,7 @@ def test_points_are_told_by_tolerance_and_only_r2et_counts_as_r2et():
         "r2et_nh+logit_h": "ours",
         "logistic": "linear",
     }
-    assert {name: tradeoff.kind(name) for name in kinds} == kinds
+    assert {name: report.kind(name) for name in kinds} == kinds
 
 
 class Flags:
@@ -92,45 +91,44 @@ def synthetic(path):
 
 def test_fronts_by_hand(tmp_path):
     store = synthetic(tmp_path / "records.jsonl")
-    found = tradeoff.points(store, Flags, "d", "auc")
+    found = report.points(store, Flags, "d", "auc")
     assert found.labels == [
         "vanilla", "wd at 0.01", "wd at 0.003", "r2et at 0.01", "r2et at 0.003",
         "mc_thickness",
     ]  # fmt: skip
-    alone = tradeoff.front(found.of(*tradeoff.PUBLISHED))
+    alone = report.front(found.of(*report.PUBLISHED))
     assert alone.labels == ["wd at 0.01", "vanilla"]
     # Of two resampled seeds, r2et's P@k beats wd's if both are the first one.
     assert alone.r2et == pytest.approx(0.25, abs=0.03)
     assert alone.shares == pytest.approx([0.75, 1.0], abs=0.03)
     assert str(alone).startswith("wd at 0.01 (7")
-    assert tradeoff.front(found.of(*tradeoff.NETWORKS)).labels == ["mc_thickness"]
+    assert report.front(found.of(*report.NETWORKS)).labels == ["mc_thickness"]
     one_run = found._replace(values=found.values[:, :, :1])
-    assert tradeoff.front(one_run).r2et is None
+    assert report.front(one_run).r2et is None
 
 
 @pytest.mark.parametrize(
     ("share", "held"), [(1.0, True), (0.95, True), (0.5, None), (0.05, False)]
 )
 def test_the_verdict(share, held):
-    assert tradeoff.verdict(share) is held
-    assert tradeoff.verdict(None) is None
+    assert report.verdict(share) is held
+    assert report.verdict(None) is None
 
 
-@pytest.fixture
-def experiment(monkeypatch):
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    return importlib.import_module("experiments.tradeoff.experiment")
 
 
-def call(experiment, folder, *arguments):
+def call(folder, *arguments):
     common = ("--preset=smoke", "--noprogress", f"--methods={','.join(METHODS)}")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
     cli.call(experiment, *common, *folders, *arguments)
 
 
-def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
-    call(experiment, tmp_path, "--attacks=random", "--epsilon=.5")
+def test_a_run_records_draws_and_resumes(tmp_path, monkeypatch):
+    call(tmp_path, "--attacks=random", "--epsilon=.5")
     path = tmp_path / "records.jsonl"
     text = path.read_text()
     store = RecordStore(path)
@@ -153,7 +151,7 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
     table = (tmp_path / "table.md").read_text()
     assert "breast_cancer, P@8 and cAUC: " in table
     monkeypatch.setattr(experiment, "Evaluator", None)  # nothing is measured again
-    call(experiment, tmp_path, "--attacks=random", "--epsilon=.5")
+    call(tmp_path, "--attacks=random", "--epsilon=.5")
     assert path.read_text() == text
     assert json.loads((tmp_path / "config.json").read_text())["flags"]["k"] == [8]
     # Nor is what a run of robustness has measured, but for a cell that it lacks.
@@ -180,7 +178,7 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
         "attacked",
         lambda *args, **options: measured.append(args) or attacked(*args, **options),
     )
-    call(experiment, tmp_path / "again", *again)
+    call(tmp_path / "again", *again)
     assert len(measured) == 1
     text_again = (tmp_path / "again" / "records.jsonl").read_text()
     own = map(json.loads, text_again.splitlines())
@@ -205,9 +203,9 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
         ("--records=", "--records must name the folder of a run of robustness"),
     ],
 )
-def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+def test_a_wrong_flag_gives_one_line(flag, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        call(experiment, tmp_path / "out", flag)
+        call(tmp_path / "out", flag)
     assert stopped.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
