@@ -183,7 +183,7 @@ def bounds(
 @functools.lru_cache
 def _bounds(model, k: int, num_draws: int, num_points: int):
     bends = models.bend_range(model.activation, rho=model.rho)
-    curvature = certificates.row_curvature(model.layers, bends, k=k)
+    curvature = certificates.row_curvature(model.apply, model.layers, bends, k=k)
     explain = saliency.gradient(score.log_odds(model.apply), normalize=False)
     times = (jnp.arange(num_points) + 0.5) / num_points
 

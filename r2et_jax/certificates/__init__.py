@@ -1,6 +1,7 @@
 """Bounds on rankings that hold over a whole ball of inputs."""
 
 from r2et_jax.certificates.agreement import layers_agree as layers_agree
+from r2et_jax.certificates.agreement import layers_check as layers_check
 from r2et_jax.certificates.batch import certify as certify
 from r2et_jax.certificates.counting import Certificate as Certificate
 from r2et_jax.certificates.counting import certified_radius as certified_radius

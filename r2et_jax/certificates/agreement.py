@@ -9,6 +9,8 @@ the constant that no gradient sees.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +77,60 @@ def layers_agree(
     same = jax.vmap(lambda point: _same_gradient(gradient, params, network, point))
     reach = epsilon * unit_reach(network, norm=norm)
     return jnp.all(same(_points(x, epsilon))) & _slopes_hold(network, x, reach)
+
+
+def layers_check(
+    apply: ApplyFn, layers: Callable[[Params], OneHiddenLayer]
+) -> Callable[[Params, Array], None]:
+    """A check of `layers` for programs that know no values, such as a training's.
+
+    Whether `layers(params)` is the model does not depend on the numbers in params: they
+    are drawn at random, and `layers_agree` is asked at a random input. So it is found
+    when a program is traced, and costs nothing when it runs.
+
+    Args:
+      apply: the model, of one logit, or of two whose difference is z.
+      layers: `layers(params)`, the layers that are to be those of the model.
+
+    Returns:
+      `check(params, x)` raises ValueError for others; of one input's shape and of
+      params it looks at shapes and dtypes alone, and at each of them once.
+    """
+    agreed = set()
+
+    def check(params, x):
+        leaves, structure = jax.tree.flatten((params, x))
+        forms = [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+        if (structure, *forms) in agreed:
+            return
+        rng = np.random.default_rng(0)
+        with jax.ensure_compile_time_eval():
+            drawn, at = structure.unflatten(_draw(rng, *form) for form in forms)
+            same = layers_agree(
+                apply,
+                drawn,
+                layers(drawn),
+                at,
+                epsilon=jnp.ones((), at.dtype),
+                norm="l2",
+            )
+        if not same:
+            raise ValueError(
+                "layers must give the weights and slopes of the model itself, got some "
+                "of another gradient: for parameters and inputs drawn at random, too; "
+                "check the activation of `slopes` and `lines`, and that weight is "
+                "[n, h]"
+            )
+        agreed.add((structure, *forms))
+
+    return check
+
+
+def _draw(rng: np.random.Generator, shape: tuple[int, ...], dtype) -> Array:
+    """Numbers of a size that leaves sums over the first axis near 1; 0 of integers."""
+    is_float = jnp.issubdtype(dtype, jnp.floating)
+    drawn = rng.standard_normal(shape) / np.sqrt(shape[0]) if shape else 1.0
+    return jnp.asarray(drawn if is_float else np.zeros(shape), dtype)
 
 
 def _points(x: Array, epsilon: Array) -> Array:

@@ -21,7 +21,7 @@ _POOLING = frozenset(
 
 def check_smooth(method: str, apply: ApplyFn, params: Params, x: Any) -> None:
     """Raise for a model with kinks in its activation; pooling may have some."""
-    contents = programs.describe(apply, _shapes(params), _one(x))
+    contents = programs.describe(apply, _shapes(params), one_input(x))
     kinks = {name: n for name, n in contents.kinks.items() if name not in _POOLING}
     if kinks:
         shown = ", ".join(f"{name} at {n}" for name, n in kinks.items())
@@ -36,7 +36,7 @@ def check_smooth(method: str, apply: ApplyFn, params: Params, x: Any) -> None:
 
 def check_skip(method: str, apply: ApplyFn, params: Params, x: Any) -> None:
     """Raise for a model without a linear part beside the network."""
-    if not programs.has_linear_part(apply, _shapes(params), _one(x)):
+    if not programs.has_linear_part(apply, _shapes(params), one_input(x)):
         raise ValueError(
             f"{method} trains a model with a linear part aᵀx beside the network, with "
             "weights a of its own, which the method does not put there; got one "
@@ -44,7 +44,7 @@ def check_skip(method: str, apply: ApplyFn, params: Params, x: Any) -> None:
         )
 
 
-def _one(batch: Any) -> Any:
+def one_input(batch: Any) -> Any:
     """The shapes of one of the inputs."""
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax.attacks import SURROGATE_RHO
+from r2et_jax.certificates import layers_check
 from r2et_jax.checks import (
     check_count,
     check_in,
@@ -23,7 +24,7 @@ from r2et_jax.checks import (
     check_positive,
     check_weights,
 )
-from r2et_jax.objectives.architecture import check_skip, check_smooth
+from r2et_jax.objectives.architecture import check_skip, check_smooth, one_input
 from r2et_jax.objectives.certified import Layers
 from r2et_jax.objectives.curvature_penalties import Split
 from r2et_jax.objectives.loss import Objective
@@ -238,6 +239,11 @@ def objective(
     built = [part.build(apply, setting) if part.build else None for part in parts]
     attacked = TERMS["adv_loss"].build(apply, setting) if found.attacked else None
     architecture = _architecture(name)
+    if "certified_gap" in terms:
+        check_layers = layers_check(apply, layers)
+        architecture.append(
+            ("cert_rank", lambda _, __, params, x: check_layers(params, one_input(x)))
+        )
     is_random = any(part.random for part in parts)
 
     def check(params, x, y, weights, /):

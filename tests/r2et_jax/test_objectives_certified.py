@@ -192,3 +192,27 @@ def test_a_network_without_bounds_is_refused():
     data = jnp.asarray(X[None]), jnp.zeros(1, jnp.int32), jnp.ones(1)
     with pytest.raises(ValueError, match="at most one hidden layer"):
         jax.eval_shape(made.loss, params, *data)
+
+
+def transposed(model):
+    """The layers of a model with the weight of n = h the wrong way round."""
+    return lambda params: model.layers(params)._replace(
+        weight=model.layers(params).weight.T
+    )
+
+
+@pytest.mark.standard_promotion
+def test_layers_of_another_model_are_refused_however_it_is_compiled():
+    """Shapes alone do not tell a square weight from its transpose."""
+    square = MLP(hidden=(N,), activation="softplus")
+    sharper = square.clone(rho=7.0)
+    x, y = X[None].astype(np.float32), jnp.zeros(1, jnp.int32)
+    params = square.init(jax.random.key(0), x[0])
+    weights = jnp.ones(1, jnp.float32)
+    for layers in (transposed(square), sharper.layers):
+        made = objectives.objective("cert_rank", square.apply, k=K, layers=layers)
+        for run in (made.loss, jax.jit(made.loss), jax.jit(jax.grad(made.loss))):
+            with pytest.raises(ValueError, match=r"layers must give .* weight is \[n,"):
+                run(params, x, y, weights)
+    made = objectives.objective("cert_rank", square.apply, k=K, layers=square.layers)
+    assert np.isfinite(jax.jit(made.loss)(params, x, y, weights))

@@ -19,7 +19,7 @@ N, K, HIDDEN = 6, 2, 5
 MODEL = models.SkipMLP(hidden=(HIDDEN,), activation="softplus", rho=3.0)
 SCORE = score.logit(MODEL.apply)
 BENDS = models.bend_range("softplus", rho=3.0)
-ROWS = certificates.row_curvature(MODEL.layers, BENDS, k=K)
+ROWS = certificates.row_curvature(MODEL.apply, MODEL.layers, BENDS, k=K)
 
 
 @pytest.fixture(autouse=True)
@@ -288,3 +288,26 @@ def test_mistakes_are_named():
         ranking.thickness_bound(g, norms, k=3, epsilon=1.0)
     with pytest.raises(ValueError, match="bounded bend 'relu'"):
         models.bend_range("relu")
+
+
+@pytest.mark.standard_promotion
+def test_bounds_of_another_model_are_refused_when_traced():
+    square = models.MLP(hidden=(N,), activation="softplus", rho=3.0)
+    params = square.init(jax.random.key(0), jnp.zeros(N))
+    x = jnp.ones(N)
+
+    def rows(layers=square.layers, rho=3.0):
+        bends = models.bend_range("softplus", rho=rho)
+        run = certificates.row_curvature(square.apply, layers, bends, k=K)
+        return jax.jit(run)(params, x, 0.1)
+
+    assert np.all(np.isfinite(rows()[0]))
+    wrong = square.clone(rho=5.0).layers
+    for layers in (wrong, lambda p: square.layers(p)._replace(
+        weight=square.layers(p).weight.T
+    )):  # fmt: skip
+        with pytest.raises(ValueError, match="layers must give"):
+            rows(layers)
+    for rho in (1.0, 5.0):
+        with pytest.raises(ValueError, match="bends must give the range"):
+            rows(rho=rho)
