@@ -239,7 +239,7 @@ def _bounds_figure(found, dataset, budgets):
     series, lowest = {}, 0.0
     for label, name in _CURVES.items():
         pairs = [
-            runs.of_records(_bounds(found, name, epsilon))[:2] for epsilon in budgets
+            _over_methods(_bounds(found, name, epsilon))[:2] for epsilon in budgets
         ]
         means, errors = np.array(pairs).T
         if label in _BELOW:
@@ -257,6 +257,15 @@ def _bounds_figure(found, dataset, budgets):
     if lowest < -_LINEAR:
         figure.axes[0].set_yscale("symlog", linthresh=_LINEAR)
     return figure
+
+
+def _over_methods(found) -> runs.Estimate:
+    """The mean over runs of what the methods of a run have on average."""
+    cells: dict[tuple, list[float]] = {}
+    for record in found:
+        values = cells.setdefault((record["seed"], record["fold"]), [])
+        values.append(number(record["value"]))
+    return runs.over_runs({cell: float(np.mean(v)) for cell, v in cells.items()})
 
 
 def _numbers(found, name: str, epsilon: float) -> list[float]:

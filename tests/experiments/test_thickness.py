@@ -291,3 +291,19 @@ def test_pairs_have_a_thickness(name):
     thick = [cell for cell in cells if cell["metric"] == "thickness"]
     assert [c["distribution"] for c in thick] == ["uniform", "adversarial", "gaussian"]
     assert all(0 <= cell["value"] <= 1 and cell["n"] == 3 for cell in thick)
+
+
+def test_the_figure_of_bounds_is_of_the_mean_over_methods():
+    found = [
+        {"metric": thickness.BOUND + name, "epsilon": epsilon, "seed": seed,
+         "fold": 0, "method": method, "value": value + seed + 10 * epsilon}
+        for name in thickness.Bounds._fields
+        for epsilon in (0.1, 0.5)
+        for seed in (0, 1)
+        for method, value in (("vanilla", 1.0), ("r2et", 3.0))
+    ]  # fmt: skip
+    figure = thickness_report._bounds_figure(found, "d", (0.1, 0.5))
+    drawn = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
+    assert len(drawn) >= 5
+    for line in drawn[:5]:
+        np.testing.assert_allclose(line.get_ydata(), [3.5, 7.5])
