@@ -12,23 +12,21 @@ searched by the one selection rule.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags as absl_flags
 
 from experiments.console import flags
 from experiments.console.progress import track
 from experiments.loop import parts, runs, setup
-from experiments.measures.evaluation import PER_INPUT, STRONGEST, Evaluator
+from experiments.measures.evaluation import STRONGEST, Evaluator
 from experiments.models import trained
 from experiments.models.fitting import Fitter
 from experiments.problems import presets
-from experiments.sensitivity import report as sensitivity_report
-from experiments.sensitivity.report import BASELINE, FACTORS
+from experiments.sensitivity import report
+from experiments.sensitivity.measure import FACTORS, measure, settings
 from r2et_jax import attacks, objectives
 
-_NOT_KEPT = (PER_INPUT, "p@k_trace", "p@k_curve")
 # Not the one that chooses checkpoints.
 ATTACK = STRONGEST
 
@@ -65,66 +63,6 @@ FLAGS = flags.describe(
     define=_define,
 )
 
-# Levels that are tried beside the default.
-_SOME = {
-    "k": (2, 5, 12),
-    "k_prime": (1, 2, 6),
-    "lambda": (0.1, 0.3, 3.0, 10.0),
-    "schedule": presets.SCHEDULES,
-    "reference": presets.REFERENCES,
-}
-LEVELS: dict[str, dict[str, tuple]] = {
-    "smoke": {
-        "k": (3,),
-        "k_prime": (1,),
-        "lambda": (0.1,),
-        "schedule": presets.SCHEDULES,
-        "reference": presets.REFERENCES[:2],
-    },
-    "standard": _SOME,
-    "paper": _SOME
-    | {
-        "k": (2, 5, 10, 12),
-        "k_prime": (1, 2, 3, 5, 6, 7),
-        "lambda": (0.03, 0.1, 0.3, 3.0, 10.0, 30.0),
-    },
-}
-# Penalties on k′ pairs; on any pairs.
-_ON_PAIRS = frozenset({
-    "mm_gap", "mm_exp_gap", "anchored_gap", "radius", "radius_hinge",
-})  # fmt: skip
-_RANKED = frozenset({"gap", "exp_gap", *_ON_PAIRS})
-# The anchored form is there for its k′; else it is the one with the smallest gaps.
-_K_PRIME_ALONE = frozenset({"r2et_anchored"})
-
-
-class Setting(NamedTuple):
-    """One method at one level of one factor.
-
-    Attributes:
-      method: its name.
-      factor: one of `FACTORS`, or `BASELINE` for a method without a penalty.
-      level: of the factor, as text.
-      default: whether this is what it has where another factor is varied.
-      k: size of the top set.
-      protocol: how it is trained.
-      weight: of the penalty that is varied, or None.
-    """
-
-    method: str
-    factor: str
-    level: str
-    default: bool
-    k: int
-    protocol: presets.Protocol
-    weight: float | None = None
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        """What its records say of it."""
-        names = ("factor", "level", "default", "weight")
-        return {name: getattr(self, name) for name in names}
-
 
 def main(values):
     common = FLAGS.read(
@@ -138,16 +76,18 @@ def main(values):
     factors = FACTORS if given is None else given
     factors = flags.parse_names("factors", factors, known=FACTORS)
     common = common._replace(config={**common.config, "factors": list(factors)})
-    chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
+    chosen = [
+        parts.choose_largest(problem, common) for problem in parts.problems(common)
+    ]
     runs.run(
         common,
         chosen,
         parts.LARGEST,
         functools.partial(_measure_dataset, factors),
-        sensitivity_report.write_report,
+        report.write_report,
         experiment=FLAGS.experiment,
-        title=sensitivity_report.TITLE,
-        questions=sensitivity_report.QUESTIONS,
+        title=report.TITLE,
+        questions=report.QUESTIONS,
         figures={
             "sensitivity": "P@k under attack against one hyperparameter at a time, the "
             "vanilla model as a dashed line."
@@ -155,95 +95,22 @@ def main(values):
     )
 
 
-def settings(
-    found: parts.Problem,
-    method: str,
-    k: int,
-    preset: str,
-    factors: Sequence[str] = FACTORS,
-) -> Iterator[Setting]:
-    """What is trained of a method, factor by factor; the default is part of each.
-
-    Args:
-      found: the data.
-      method: its name.
-      k: the default size of the top set.
-      preset: of the protocol and the levels.
-      factors: some of `FACTORS`.
-    """
-    terms = objectives.method(method).terms
-    whole, levels = found.protocol(preset), LEVELS[preset]
-    short = _short(whole) if found.view.tabular else whole
-    n = found.num_features
-    if not terms:
-        yield Setting(method, BASELINE, "default", True, k, short)
-    if "k" in factors and method not in _K_PRIME_ALONE:
-        for level in sorted({k, *levels["k"]}):
-            if level < n:
-                yield Setting(method, "k", str(level), level == k, level, short)
-    if "k_prime" in factors and _ON_PAIRS.intersection(terms):
-        usual = presets.default_k_prime(k, n)
-        for level in sorted({usual, *levels["k_prime"]}):
-            if level <= min(k, n - k):
-                changed = short._replace(k_prime=level)
-                default = level == usual
-                yield Setting(method, "k_prime", str(level), default, k, changed)
-    if method in _K_PRIME_ALONE:
-        return
-    for place, term in enumerate(terms, 1):
-        factor = f"lambda_{place}"
-        if factor not in factors:
-            continue
-        middle = {t: _middle(whole, t, alone=len(terms) == 1) for t in terms}
-        for multiple in sorted({1.0, *levels["lambda"]}):
-            weight = float(f"{multiple * middle[term]:.3g}")
-            fixed = {t: (w,) for t, w in {**middle, term: weight}.items()}
-            changed = whole._replace(
-                grid={**whole.grid, **fixed}, paired={**whole.paired, **fixed}
-            )
-            level, default = f"×{multiple:g}", multiple == 1
-            yield Setting(method, factor, level, default, k, changed, weight)
-    if "schedule" in factors and terms:
-        for level in levels["schedule"]:
-            changed = short._replace(schedule=level)
-            default = level == whole.schedule
-            yield Setting(method, "schedule", level, default, k, changed)
-    if "reference" in factors and _RANKED.intersection(terms):
-        for level in levels["reference"]:
-            changed = short._replace(reference=level)
-            default = level == whole.reference
-            yield Setting(method, "reference", level, default, k, changed)
-
-
-def _short(whole: presets.Protocol) -> presets.Protocol:
-    """A third of the weights for one penalty, half of them for each of two."""
-    return whole._replace(
-        grid={t: weights[1::3] or weights for t, weights in whole.grid.items()},
-        paired={t: weights[::2] for t, weights in whole.paired.items()},
-    )
-
-
-def _middle(whole: presets.Protocol, term: str, *, alone: bool) -> float:
-    weights = (whole.grid if alone else whole.paired)[term]
-    return weights[len(weights) // 2]
-
-
-def _measure_dataset(factors, found, k, common, store):
+def _measure_dataset(factors, problem, k, common, store):
     tolerance = presets.TOLERANCES.index(presets.MAIN_TOLERANCE)
     tried = [
         setting
         for method in common.methods
-        for setting in settings(found, method, k, common.preset, factors)
+        for setting in settings(problem, method, k, common.preset, factors)
     ]
     evaluators: dict[Any, Evaluator] = {}
     for setting in track(
-        tried, description=f"{found.name} sensitivity", show=common.progress
+        tried, description=f"{problem.name} sensitivity", show=common.progress
     ):
-        cells = [_cell(found, setting, seed, common) for seed in common.seeds]
+        cells = [_cell(problem, setting, seed, common) for seed in common.seeds]
         if all(store.has(**cell) for cell in cells):
             continue
         fitted = Fitter(
-            found,
+            problem,
             seeds=common.seeds,
             protocol=setting.protocol,
             k=setting.k,
@@ -257,7 +124,7 @@ def _measure_dataset(factors, found, k, common, store):
             at = model, setting.k
             if at not in evaluators:
                 evaluators[at] = Evaluator(
-                    found,
+                    problem,
                     model,
                     k=setting.k,
                     num_test=setting.protocol.num_test,
@@ -270,11 +137,11 @@ def _measure_dataset(factors, found, k, common, store):
             store.append([*clean, *choice, *({**cell, **r} for r in attacked)])
 
 
-def _cell(found, setting, seed, common) -> dict[str, Any]:
+def _cell(problem, setting, seed, common) -> dict[str, Any]:
     fields = setup.model_fields(
         FLAGS.experiment,
-        found,
-        found.model(setting.method),
+        problem,
+        problem.model(setting.method),
         method=setting.method,
         seed=seed,
         k=setting.k,
@@ -283,12 +150,3 @@ def _cell(found, setting, seed, common) -> dict[str, Any]:
     )
     at = {"attack": common.attacks[0], "epsilon": max(common.epsilon)}
     return {**fields, **at, **setting.fields}
-
-
-def measure(
-    evaluator: Evaluator, params: Any, common
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Clean metrics, and those under the attack at the largest budget."""
-    clean = [r for r in evaluator.clean(params) if r.get("attack") != "noise"]
-    found = evaluator.attacked(params, common.attacks[0], max(common.epsilon))
-    return clean, [r for r in found if r["metric"] not in _NOT_KEPT]

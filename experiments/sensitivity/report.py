@@ -11,13 +11,11 @@ import numpy as np
 
 from experiments.loop import runs
 from experiments.report import tables
+from experiments.sensitivity.measure import BASELINE, FACTORS
 from experiments.store import output, records
 from experiments.store.records import Record, RecordStore
 from r2et_jax import plots
 
-FACTORS = ("k", "k_prime", "lambda_1", "lambda_2", "schedule", "reference")
-# In the place of a factor, of methods without a penalty.
-BASELINE = "none"
 # Differences of P@k up to this are of no account.
 MARGIN = 0.05
 # A weight should work over so many times its smallest value.

@@ -1,6 +1,5 @@
 """Hyperparameters: what is tried, how it is judged, and a run from flags to figure."""
 
-import importlib
 import json
 
 import jax
@@ -12,7 +11,7 @@ from experiments.models import candidates, fitting
 from experiments.problems import presets
 from experiments.problems.registry import problem
 from experiments.report import exhibit
-from experiments.sensitivity import report as sensitivity_report
+from experiments.sensitivity import experiment, measure, report
 from experiments.store import records
 from r2et_jax import attacks, datasets, ranking, saliency, score, threat
 
@@ -22,15 +21,14 @@ TINY = presets.PRESETS["smoke"]._replace(
 
 
 @pytest.fixture
-def experiment(monkeypatch):
+def tiny(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     # Compiles in a fraction of the time.
     monkeypatch.setattr(candidates, "_ATTACK", "random")
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    return importlib.import_module("experiments.sensitivity.experiment")
 
 
-def call(experiment, folder, *arguments):
+def call(folder, *arguments):
     common = ("--preset=smoke", "--noprogress", "--seeds=0,3", "--k=4")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
     cli.call(experiment, *common, *folders, *arguments)
@@ -47,11 +45,11 @@ def fitter(found, changed, folder):
     )
 
 
-def test_one_factor_changes_at_a_time(experiment, bundled, monkeypatch):
+def test_one_factor_changes_at_a_time(tiny, bundled, monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "standard", presets.PRESETS["standard"])
-    found = list(experiment.settings(bundled, "r2et_mm", 8, "standard"))
-    assert {setting.factor for setting in found} == set(sensitivity_report.FACTORS)
-    for factor in sensitivity_report.FACTORS:
+    found = list(measure.settings(bundled, "r2et_mm", 8, "standard"))
+    assert {setting.factor for setting in found} == set(measure.FACTORS)
+    for factor in measure.FACTORS:
         of = [setting for setting in found if setting.factor == factor]
         assert len(of) > 1 and sum(setting.default for setting in of) == 1
         assert len({setting.level for setting in of}) == len(of)
@@ -71,19 +69,19 @@ def test_one_factor_changes_at_a_time(experiment, bundled, monkeypatch):
             multiple = setting.weight / (1.0, 0.03)[position]
             assert setting.level == f"×{multiple:g}"
         if setting.default and setting.weight is None:
-            assert setting.protocol._replace(k_prime=None) == experiment._short(whole)
-    (alone,) = experiment.settings(bundled, "vanilla", 8, "standard", ["schedule"])
-    assert alone.factor == sensitivity_report.BASELINE
+            assert setting.protocol._replace(k_prime=None) == measure.short_grid(whole)
+    (alone,) = measure.settings(bundled, "vanilla", 8, "standard", ["schedule"])
+    assert alone.factor == measure.BASELINE
 
 
 @pytest.mark.parametrize("k", [1, 4, 28, 29])
-def test_every_k_prime_has_its_pairs(experiment, bundled, k):
+def test_every_k_prime_has_its_pairs(tiny, bundled, k):
     weighing = {
         "r2et_mm": ranking.smallest_pair_weights,
         "r2et_anchored": ranking.anchored_weights,
     }
     for method, weigh in weighing.items():
-        found = experiment.settings(bundled, method, k, "paper", ["k_prime"])
+        found = measure.settings(bundled, method, k, "paper", ["k_prime"])
         levels = [setting.protocol.k_prime for setting in found]
         assert len(levels) == len(set(levels)) > 0
         values = jax.random.uniform(jax.random.key(0), (30,))
@@ -143,9 +141,9 @@ def test_the_loss_takes_the_pairs_that_are_asked_for(bundled):
         )
 
 
-def test_a_run_records_draws_and_resumes(experiment, bundled, tmp_path, monkeypatch):
+def test_a_run_records_draws_and_resumes(tiny, bundled, tmp_path, monkeypatch):
     asked = ("--factors=k_prime,lambda_1", "--epsilon=.5,.25", "--attacks=random")
-    call(experiment, tmp_path, *asked)
+    call(tmp_path, *asked)
     path = tmp_path / "records.jsonl"
     text = path.read_text()
     found = [json.loads(line) for line in text.splitlines()]
@@ -162,7 +160,7 @@ def test_a_run_records_draws_and_resumes(experiment, bundled, tmp_path, monkeypa
     assert {r["epsilon"] for r in attacked} == {0.5}
 
     # The number of one cell, from the model that was saved, by another way.
-    changed = experiment._short(TINY)._replace(k_prime=1)
+    changed = measure.short_grid(TINY)._replace(k_prime=1)
     own = fitter(bundled, changed, tmp_path / "models")
     assert own._folder("r2et_mm")[0].is_dir()
     model, params = own.fit("r2et_mm").at(1, 0)
@@ -187,7 +185,7 @@ def test_a_run_records_draws_and_resumes(experiment, bundled, tmp_path, monkeypa
     assert len(shown.claims) == 2 and all(claim.found for claim in shown.claims)
     assert list(shown.figures) == ["sensitivity_breast_cancer.png"]
     monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
-    call(experiment, tmp_path, *asked)
+    call(tmp_path, *asked)
     assert path.read_text() == text
 
 
@@ -201,9 +199,9 @@ def test_a_run_records_draws_and_resumes(experiment, bundled, tmp_path, monkeypa
         ("--methods=logistic", "logistic"),
     ],
 )
-def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+def test_a_wrong_flag_gives_one_line(tiny, flag, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        call(experiment, tmp_path / "out", flag)
+        call(tmp_path / "out", flag)
     assert stopped.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
@@ -237,7 +235,7 @@ def judged(found, factor):
     place = {
         "k_prime": 0, "schedule": 1, "reference": 2, "lambda_1": 3, "k": 5,
     }[factor]  # fmt: skip
-    question = sensitivity_report.QUESTIONS[place]
+    question = report.QUESTIONS[place]
     return question.judge(Store(found), "compas", common)
 
 
@@ -274,7 +272,7 @@ def test_k_is_compared_with_vanilla_at_the_same_k():
     assert verdict is False
     assert "k = 2 -0.100" in text and "k = 8 +0.200" in text
     differences = records.select(
-        sensitivity_report.derive(found), metric="difference", method="r2et_mm"
+        report.derive(found), metric="difference", method="r2et_mm"
     )
     assert len(differences) == 6
     np.testing.assert_allclose([r["value"] for r in differences[-1:]], [-0.1])
@@ -288,10 +286,10 @@ def test_the_plateau_of_a_weight():
         return {(seed, 0): value for seed, value in enumerate(values)}
 
     wide = means(w1=-0.2, w3=-0.04, w10=0, w30=-0.01, w100=-0.5)
-    assert sensitivity_report.plateau(wide) == (3.0, 30.0, True)
+    assert report.plateau(wide) == (3.0, 30.0, True)
     narrow = means(w1=-0.2, w3=-0.06, w10=0, w30=-0.06, w100=0)
     # What lies beyond a gap does not count.
-    assert sensitivity_report.plateau(narrow) == (10.0, 10.0, False)
+    assert report.plateau(narrow) == (10.0, 10.0, False)
     unclear = means(w1=-0.04, w10=0)
     unclear[1.0] = by_seed(BASE + [-0.3, 0.2, -0.02])
-    assert sensitivity_report.plateau(unclear) == (1.0, 10.0, None)
+    assert report.plateau(unclear) == (1.0, 10.0, None)
