@@ -1,6 +1,5 @@
 """The faithfulness experiment: its numbers by loops, its verdict by hand, a run."""
 
-import importlib
 import json
 
 import jax
@@ -9,7 +8,7 @@ import pytest
 from scipy import stats
 
 from experiments.console import cli
-from experiments.faithfulness import report
+from experiments.faithfulness import experiment, measure, report
 from experiments.loop import runs
 from experiments.problems import presets
 from experiments.problems.registry import problem
@@ -24,13 +23,12 @@ METHODS = ("vanilla", "r2et_nh")
 
 
 @pytest.fixture
-def experiment(monkeypatch):
+def tiny(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    return importlib.import_module("experiments.faithfulness.experiment")
 
 
-def call(experiment, folder, *arguments):
+def call(folder, *arguments):
     common = ("--preset=smoke", "--noprogress", f"--methods={','.join(METHODS)}")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
     cli.call(experiment, *common, *folders, *arguments)
@@ -58,7 +56,7 @@ def by_loops(logit, saliency, x, replacement, sizes):
 
 
 @pytest.mark.parametrize("name", ["breast_cancer", "digits"])
-def test_measures_the_model_it_is_given(experiment, name):
+def test_measures_the_model_it_is_given(tiny, name):
     data = problem(datasets.load(name))
     model = data.model("vanilla")
     rng = np.random.default_rng(0)
@@ -67,7 +65,7 @@ def test_measures_the_model_it_is_given(experiment, name):
         lambda leaf: rng.normal(0, 0.7, leaf.shape).astype(leaf.dtype),
         model.init(jax.random.key(0), data.sample),
     )
-    measurer = experiment.Measurer(data, model, num_inputs=6)
+    measurer = measure.Measurer(data, model, num_inputs=6)
     found = {r["metric"]: r for r in measurer.records(params, "mean", "saliency")}
 
     apply = models.pair_apply(model) if data.view.paired else model.apply
@@ -90,10 +88,10 @@ def test_measures_the_model_it_is_given(experiment, name):
     assert found["comprehensiveness"]["value"] > 1e-3
 
 
-def test_sizes_are_all_of_few_features_and_steps_of_many(experiment):
+def test_sizes_are_all_of_few_features_and_steps_of_many():
     few = list(range(1, 29))
-    assert experiment.removal_sizes(28, every=True) == (few, few)
-    sizes, flips = experiment.removal_sizes(784, every=False)
+    assert measure.removal_sizes(28, every=True) == (few, few)
+    sizes, flips = measure.removal_sizes(784, every=False)
     assert sizes == [8, 39, 78, 157, 392]
     assert set(sizes) < set(flips) and flips[-1] == 784
     assert len(flips) <= 55 and np.diff([0, *flips]).max() <= 16
@@ -177,8 +175,8 @@ def test_the_verdict():
     assert report.verdict(None) is None
 
 
-def test_a_run_records_judges_and_resumes(experiment, tmp_path, monkeypatch):
-    call(experiment, tmp_path)
+def test_a_run_records_judges_and_resumes(tiny, tmp_path, monkeypatch):
+    call(tmp_path)
     path = tmp_path / "records.jsonl"
     text = path.read_text()
     store = RecordStore(path)
@@ -194,8 +192,8 @@ def test_a_run_records_judges_and_resumes(experiment, tmp_path, monkeypatch):
     assert "2 runs" in claim.found
     assert set(told.figures) == {"faithfulness_breast_cancer.png"}
     assert (tmp_path / "faithfulness_breast_cancer.png").stat().st_size > 1000
-    monkeypatch.setattr(experiment.Measurer, "records", None)  # nothing again
-    call(experiment, tmp_path)
+    monkeypatch.setattr(measure.Measurer, "records", None)  # nothing again
+    call(tmp_path)
     assert path.read_text() == text
     flags = json.loads((tmp_path / "config.json").read_text())["flags"]
     assert flags["baselines"] == ["zero", "mean", "conditional"]
@@ -210,9 +208,9 @@ def test_a_run_records_judges_and_resumes(experiment, tmp_path, monkeypatch):
         ("--k=3,4", "--k takes one entry"),
     ],
 )
-def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+def test_a_wrong_flag_gives_one_line(tiny, flag, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        call(experiment, tmp_path / "out", flag)
+        call(tmp_path / "out", flag)
     assert stopped.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
