@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.correlation.measure import EPOCH, EXACT_FEATURES, PROBES
 from experiments.loop import runs
 from experiments.measures.thickness import ADVERSARY
 from experiments.report import tables
@@ -14,10 +15,6 @@ from experiments.store import output, records
 from experiments.store.records import number
 from r2et_jax import plots
 
-EPOCH = "manipulation_epoch"
-# Features up to which the Hessian's norm is exact, and probes of the estimate above.
-EXACT_FEATURES = 64
-PROBES = 16
 # Quantity -> how it is told, and the kind that it belongs to.
 QUANTITIES = {
     "hessian": ("‖H‖ of the probability", "Hessian"),

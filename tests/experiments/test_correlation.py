@@ -1,6 +1,5 @@
 """The correlation experiment: its quantities against references, and a run."""
 
-import importlib
 import json
 
 import jax
@@ -9,7 +8,7 @@ import pytest
 from scipy import stats
 
 from experiments.console import cli
-from experiments.correlation import report as correlation_report
+from experiments.correlation import experiment, measure, report
 from experiments.measures import thickness
 from experiments.problems import presets
 from experiments.problems.registry import problem
@@ -25,25 +24,24 @@ K = 8
 
 
 @pytest.fixture
-def experiment(monkeypatch):
+def tiny(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), EFFORT)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    return importlib.import_module("experiments.correlation.experiment")
 
 
-def call(experiment, folder, *arguments):
+def call(folder, *arguments):
     common = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
     cli.call(experiment, *common, *folders, *arguments)
 
 
-def test_quantities_are_those_of_the_dense_hessian(experiment, monkeypatch):
+def test_quantities_are_those_of_the_dense_hessian(tiny, monkeypatch):
     found = problem(datasets.load("breast_cancer"))
     model = models.MLP(hidden=(6,), activation="softplus")
     params = model.init(jax.random.key(0), found.sample)
     sample = thickness.first_inputs(found, model, params, 3)
-    values = experiment._local(model, K, found.view)(params, sample)
+    values = measure._local(model, K, found.view)(params, sample)
     parts = {
         name: jax.jit(jax.vmap(jax.hessian(of(model.apply), 1), (None, 0, None)))
         for name, of in (("hessian", score.probability), ("bend", score.log_odds))
@@ -62,15 +60,15 @@ def test_quantities_are_those_of_the_dense_hessian(experiment, monkeypatch):
     mean = [ranking.pairwise_gaps(row, row, k=K).mean() for row in ranked]
     np.testing.assert_allclose(values["gap_mean"], mean, rtol=1e-4)
     # Where it is large, the norm is estimated.
-    monkeypatch.setattr(experiment, "EXACT_FEATURES", 4)
-    experiment._local.cache_clear()
-    estimated = experiment._local(model, K, found.view)(params, sample)
+    monkeypatch.setattr(measure, "EXACT_FEATURES", 4)
+    measure._local.cache_clear()
+    estimated = measure._local(model, K, found.view)(params, sample)
     np.testing.assert_allclose(estimated["hessian"], values["hessian"], rtol=0.6)
     assert not np.allclose(estimated["hessian"], values["hessian"], rtol=1e-5)
 
 
-def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
-    call(experiment, tmp_path)
+def test_a_run_records_draws_and_resumes(tiny, tmp_path, monkeypatch):
+    call(tmp_path)
     text = (tmp_path / "records.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     assert all(set(records.REQUIRED) <= set(record) for record in found)
@@ -82,7 +80,7 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
     assert censored["value"] == np.mean(~left) and len(steps) == 9
     assert np.nanmax(steps) <= 200 and np.nanmin(steps) >= 1
     quantities = {r["quantity"] for r in one if r["metric"] == "quantity"}
-    assert quantities == set(correlation_report.QUANTITIES)
+    assert quantities == set(report.QUANTITIES)
     for name in ("gap", "uniform"):
         value = {r["metric"]: r for r in one if r.get("quantity") == name}
         x = np.array(value["quantity"]["values"], float)
@@ -98,19 +96,19 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
     shown = exhibit.read(tmp_path)
     assert len(shown.claims) == 4 and len(shown.figures) == 2
-    (fewer,) = _epochs(experiment, tmp_path / "share", "--seeds=3", "--share=.7")
+    (fewer,) = _epochs(tmp_path / "share", "--seeds=3", "--share=.7")
     # Three of eight features take longer to leave than one.
     kept = np.isfinite(fewer)
     assert (fewer[kept] >= steps[kept]).all() and (fewer[kept] > steps[kept]).any()
     assert "P@k fell below 0.7" in (tmp_path / "share" / "table.md").read_text("utf-8")
     monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
-    call(experiment, tmp_path)
+    call(tmp_path)
     assert (tmp_path / "records.jsonl").read_text() == text
 
 
-def _epochs(experiment, folder, *arguments):
+def _epochs(folder, *arguments):
     """Manipulation epochs of every model of a run."""
-    call(experiment, folder, *arguments)
+    call(folder, *arguments)
     text = (folder / "records.jsonl").read_text()
     found = map(json.loads, text.splitlines())
     values = [r["values"] for r in found if r["metric"] == "manipulation_epoch"]
@@ -150,7 +148,7 @@ def judged(thick, hessian, gap, bend=0.1):
     class Common:
         methods, k = ("a", "b"), (8,)
 
-    questions = correlation_report.QUESTIONS
+    questions = report.QUESTIONS
     found = [question.judge(Store(), "d", Common) for question in questions]
     assert "without the 25% never manipulated" in found[0][1]
     assert "(manipulated: a top-k feature left)" in found[0][1]
@@ -175,9 +173,9 @@ def test_claims_follow_the_correlations():
         ("--share=0", "--share must lie in (0, 1], got 0.0"),
     ],
 )
-def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+def test_a_wrong_flag_gives_one_line(tiny, flag, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        call(experiment, tmp_path / "out", flag)
+        call(tmp_path / "out", flag)
     assert stopped.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
