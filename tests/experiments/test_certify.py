@@ -1,13 +1,12 @@
 """The certify experiment from flags to figure, and what its report counts."""
 
-import importlib
 import json
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.certify import report as certify_report
+from experiments.certify import experiment, measure, report
 from experiments.console import cli
 from experiments.problems import presets
 from experiments.report import exhibit
@@ -27,21 +26,20 @@ BUDGETS = (0.05, 0.5)
 
 
 @pytest.fixture
-def experiment(monkeypatch):
+def tiny(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    return importlib.import_module("experiments.certify.experiment")
 
 
-def call(experiment, folder, *arguments):
+def call(folder, *arguments):
     common = ("--preset=smoke", "--noprogress", "--seeds=0,3", "--epsilon=.05,.5")
     common += (f"--methods={','.join(METHODS)}",)
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
     cli.call(experiment, *common, *folders, *arguments)
 
 
-def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
-    call(experiment, tmp_path)
+def test_a_run_records_draws_and_resumes(tiny, tmp_path, monkeypatch):
+    call(tmp_path)
     path = tmp_path / "records.jsonl"
     text = path.read_text()
     found = [json.loads(line) for line in text.splitlines()]
@@ -86,30 +84,30 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
     assert "breast_cancer 0 of 240" in shown.claims[0].found and shown.claims[0].held
     assert list(shown.figures) == ["certified_breast_cancer.png"]
     monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
-    call(experiment, tmp_path)
+    call(tmp_path)
     assert path.read_text() == text
 
 
-def test_a_certificate_above_the_attack_is_counted(experiment, monkeypatch):
+def test_a_certificate_above_the_attack_is_counted(tiny, monkeypatch):
     model = models.MLP(hidden=(8,))
     x = np.random.default_rng(0).normal(size=(6, 10)).astype(np.float32)
     params = model.init(jax.random.key(1), x[0])
     one = np.ones(6)
-    monkeypatch.setattr(experiment, "certify", lambda *_: lambda *_: (one, one > 2))
-    found = experiment.measure(model, params, x, k=3, epsilon=3.0, budget=1300)
+    monkeypatch.setattr(measure, "certify", lambda *_: lambda *_: (one, one > 2))
+    found = measure.measure(model, params, x, k=3, epsilon=3.0, budget=1300)
     value = {record["metric"]: record for record in found}
     lowered = sum(share < 1 for share in value["p@k_inputs"]["values"])
     assert value["violations"]["value"] == lowered > 0
-    assert certify_report.num_violations(found) == (lowered, 6)
-    assert certify_report.num_mismatched(found) == 6
-    assert "At 6 of 6 inputs the layers are not" in certify_report._notes(found, 3)[-1]
+    assert report.num_violations(found) == (lowered, 6)
+    assert report.num_mismatched(found) == 6
+    assert "At 6 of 6 inputs the layers are not" in report._notes(found, 3)[-1]
 
 
-def test_what_is_compiled_is_the_certificate_of_each_input(experiment):
+def test_what_is_compiled_is_the_certificate_of_each_input():
     model = models.SkipMLP(hidden=(8,), activation="softplus")
     x = np.random.default_rng(0).normal(size=(19, 10)).astype(np.float32)
     params = model.init(jax.random.key(1), x[0])
-    run = experiment.certify(model, 3)
+    run = measure.certify(model, 3)
     ball = threat.threat_model("l2", 0.1)
     together, matches = map(np.asarray, run(params, x, ball))
     assert matches.shape == (19,) and matches.all()
@@ -127,9 +125,9 @@ def test_what_is_compiled_is_the_certificate_of_each_input(experiment):
         ("--methods=skp", "skp"),
     ],
 )
-def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+def test_a_wrong_flag_gives_one_line(tiny, flag, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        call(experiment, tmp_path / "out", flag)
+        call(tmp_path / "out", flag)
     assert stopped.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
