@@ -10,9 +10,11 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 LOCK := requirements.lock
+DOCS := .venv-docs/.installed
+DOCS_LOCK := requirements-docs.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow drill lint lock clean
+.PHONY: help install quickstart test test-slow drill lint docs lock clean
 
 help:
 	@echo "make quickstart   train, attack and compare on bundled data"
@@ -20,8 +22,9 @@ help:
 	@echo "make test-slow    the tests marked slow"
 	@echo "make drill        kills, damaged files, bad flags, bombs (DRILL_ARGS=--minutes=8)"
 	@echo "make lint         ruff"
+	@echo "make docs         the documentation into site/, open site/index.html"
 	@echo "make install      only set up .venv"
-	@echo "make lock         renew requirements.lock (LOCK_ARGS=--upgrade: newest versions)"
+	@echo "make lock         renew the lock files (LOCK_ARGS=--upgrade: newest versions)"
 	@echo "make clean        remove .venv, builds and caches; results and data stay"
 
 install: $(INSTALLED)
@@ -56,15 +59,27 @@ drill: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/python -m ruff check .
 
+# A warning is an error. The pages are made from the source as text: nothing of the
+# library is installed or imported.
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+
+$(DOCS): $(DOCS_LOCK)
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --require-hashes --only-binary :all: \
+	  -r $(DOCS_LOCK)
+	@touch $@
+
 # uv is used here alone, in an environment of its own. Pins that still fit are kept.
-# The lock must hold names, versions and hashes only: no slash, so no address or path.
+# The locks must hold names, versions and hashes only: no slash, so no address or path.
+COMPILE := .venv-lock/bin/uv pip compile --universal --fork-strategy fewest \
+  --generate-hashes --only-binary :all: --no-annotate --no-emit-index-url \
+  --no-emit-find-links --no-emit-build-options \
+  --custom-compile-command "make lock" --quiet
 lock: .venv-lock/.installed
-	.venv-lock/bin/uv pip compile --universal --fork-strategy fewest --extra dev \
-	  --generate-hashes --only-binary :all: --no-annotate --no-emit-index-url \
-	  --no-emit-find-links --no-emit-build-options \
-	  --custom-compile-command "make lock" $(LOCK_ARGS) \
-	  --quiet --output-file $(LOCK) pyproject.toml
-	@if grep -n / $(LOCK); then echo "$(LOCK) holds an address" >&2; exit 1; fi
+	$(COMPILE) $(LOCK_ARGS) --extra dev --output-file $(LOCK) pyproject.toml
+	$(COMPILE) $(LOCK_ARGS) --python-version 3.11 --group docs --output-file $(DOCS_LOCK)
+	@if grep -n / $(LOCK) $(DOCS_LOCK); then echo "a lock holds an address" >&2; exit 1; fi
 
 .venv-lock/.installed: Makefile
 	$(PYTHON) -m venv --clear .venv-lock
@@ -72,5 +87,5 @@ lock: .venv-lock/.installed
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-docs .venv-lock site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -56,11 +56,15 @@ def test_the_modules_in_the_map_exist():
         assert (root / "experiments" / name / "__main__.py").is_file(), name
 
 
-@pytest.mark.parametrize("file", ["README.md", "BUILD.md", "RESULTS.md"])
+@pytest.mark.parametrize(
+    "file",
+    sorted([*README.parent.glob("*.md"), *README.parent.glob("docs/*.md")]),
+    ids=lambda file: file.name,
+)
 def test_the_commands_that_are_named_take_their_flags(file):
-    text = (README.parent / file).read_text("utf-8").replace("\\\n", " ")
-    commands = re.findall(r"python -m experiments\.(\w+)([^\n`#]*)", text)
-    assert commands or file == "BUILD.md"
+    text = file.read_text("utf-8").replace("\\\n", " ")
+    commands = re.findall(r"python -m experiments\.(?!NAME)(\w+)([^\n`#]*)", text)
+    assert commands or file.stem not in ("README", "RESULTS", "experiments")
     for name, arguments in commands:
         experiment = importlib.import_module(f"experiments.{name}.experiment")
         flags = [word for word in arguments.split() if word.startswith("--")]
