@@ -209,7 +209,7 @@ def check_model(apply: Any, params: Any, x: Any) -> None:
             f"{getattr(logits, 'shape', type(logits).__name__)} for an input of shape "
             f"{x.shape}"
         )
-    if not np.issubdtype(logits.dtype, np.inexact):
+    if not jnp.issubdtype(logits.dtype, jnp.inexact):
         raise ValueError(
             f"apply must return logits, which are floats, got dtype {logits.dtype}"
         )

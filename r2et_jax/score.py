@@ -209,3 +209,61 @@ def logits_of_probabilities(apply: ApplyFn) -> ApplyFn:
         return jnp.log(p + tiny)
 
     return model
+
+
+def of_batches(apply: ApplyFn) -> ApplyFn:
+    """A model that takes batches alone, as one of single examples.
+
+    Args:
+      apply: `apply(params, x [m, ...]) -> [m, ...]`, row by row.
+
+    Returns:
+      `model(params, x) -> apply(params, x[None])[0]`; x may be a pytree of arrays.
+    """
+
+    def model(params, x, /):
+        return apply(params, jax.tree.map(lambda leaf: leaf[None], x))[0]
+
+    return model
+
+
+def one_output(
+    apply: ApplyFn, target: int | None = None, *, regression: bool = False
+) -> ApplyFn:
+    """A model with several outputs as one of the output that is explained.
+
+    Args:
+      apply: of a regression `apply(params, x) -> scalar or [C]`, else logits [C].
+      target: the output, or the class, in 0…C−1; None where a regression has only one.
+      regression: whether outputs are values, not logits.
+
+    Returns:
+      `model(params, x) -> [1]`: the value, or the log-odds of the class against all
+      others.
+
+    Raises:
+      ValueError: when traced, for a target out of range, or none where there is a
+        choice.
+    """
+
+    def model(params, x, /):
+        outputs = apply(params, x)
+        if not regression:
+            return _class_log_odds(outputs, jnp.int32(target))[None]
+        if getattr(outputs, "ndim", None) not in (0, 1):
+            shape = getattr(outputs, "shape", type(outputs).__name__)
+            raise ValueError(
+                f"a regression must return one value or values [C], got {shape}"
+            )
+        outputs = jnp.atleast_1d(outputs)
+        count = outputs.shape[0]
+        if target is None and count != 1:
+            raise ValueError(
+                f"of {count} outputs one is explained: say target=, one of "
+                f"0…{count - 1}"
+            )
+        if target is not None and not 0 <= target < count:
+            raise ValueError(f"target must be an output in 0…{count - 1}, got {target}")
+        return outputs[target or 0][None]
+
+    return model

@@ -32,7 +32,7 @@ from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
 
 __all__ = ["Subject", "explain", "subject"]
 
-OUTPUTS = ("auto", "logits", "probabilities")
+OUTPUTS = ("auto", "logits", "probabilities", "regression")
 _BATCH_SIZE = 1024
 
 
@@ -129,6 +129,8 @@ def subject(
     smoothed: Callable[[float], ApplyFn] | None = None,
     explainer: Callable[..., SaliencyFn] = saliency_lib.gradient,
     output: str = "auto",
+    target: int | None = None,
+    batched: bool = False,
     names: Sequence[str] | None = None,
     groups: Sequence[Sequence[int] | Array] = (),
     shape: tuple[int, ...] | None = None,
@@ -148,8 +150,12 @@ def subject(
       explainer: factory of the explanation, such as `saliency.gradient`.
       output: what the model and `smoothed(rho)` return for one input: "logits" [C],
         C = 1 of a binary model, or "probabilities" [C] (C = 1: of class 1), which are
-        converted. "auto" takes logits, and the audit refuses what looks like
-        probabilities.
+        converted, or "regression", one value or values [C]. "auto" takes logits, and
+        the audit refuses what looks like probabilities.
+      target: the class, or the output of a regression, that is explained at every
+        input; by default the predicted class. `apply` then returns [1]: its log-odds
+        against all others, or the value.
+      batched: whether the model and `smoothed(rho)` take batches [m, ...] alone.
       names: of the n features, in order.
       groups: one-hot groups of features, each one indices or a boolean mask [n].
       shape: of one input; with parameters the model is checked against it.
@@ -163,7 +169,8 @@ def subject(
       `Subject`.
 
     Raises:
-      ValueError: for a model that is neither, an unknown kind of output, names that
+      ValueError: for a model that is neither, an unknown kind of output, batches with
+        a context, names that
         are no different texts or as many as the shape says, groups that overlap or are
         beyond it, a shape that the model does not take.
 
@@ -197,9 +204,16 @@ def subject(
     for name, fn in (("smoothed", smoothed), ("layers", layers)):
         if fn is not None and not callable(fn):
             raise ValueError(f"{name} must be a function, got {fn!r}")
+    if target is not None:
+        check_count("target", target, minimum=0)
+    if batched and context is not None:
+        raise ValueError(
+            "a model with contexts takes one input at a time, got batched=True and a "
+            "context"
+        )
     apply = hashable(apply)
-    if output == "probabilities":
-        apply, smoothed = _as_logits(apply), _smoothed_as_logits(smoothed)
+    for convert in _conversions(output, target, batched):
+        apply, smoothed = convert(apply), _smoothed(convert, smoothed)
     shape = None if shape is None else tuple(map(int, shape))
     size = None if shape is None else int(np.prod(shape))
     form = Form(apply, smoothed, explainer)
@@ -268,14 +282,33 @@ def _explaining(form: Form, batch_size: int):
 
 
 # One object for the same model, by which compiled programs are found again.
+_one_by_one = functools.lru_cache(maxsize=256)(score.of_batches)
 _as_logits = functools.lru_cache(maxsize=256)(score.logits_of_probabilities)
 
 
 @functools.lru_cache(maxsize=256)
-def _smoothed_as_logits(smoothed):
+def _of_output(target, regression):
+    return functools.lru_cache(maxsize=256)(
+        functools.partial(score.one_output, target=target, regression=regression)
+    )
+
+
+def _conversions(output: str, target: int | None, batched: bool) -> list[Callable]:
+    """What makes the model that was given one of a single input and its logits."""
+    steps = [_one_by_one] if batched else []
+    if output == "probabilities":
+        steps.append(_as_logits)
+    if output == "regression" or target is not None:
+        target = None if target is None else int(target)
+        steps.append(_of_output(target, output == "regression"))
+    return steps
+
+
+@functools.lru_cache(maxsize=256)
+def _smoothed(convert, smoothed):
     if smoothed is None:
         return None
-    return lambda rho: score.logits_of_probabilities(smoothed(rho))
+    return lambda rho: convert(smoothed(rho))
 
 
 def _texts(what: str, given: Any, count: int | None) -> tuple[str, ...] | None:

@@ -10,28 +10,10 @@ from r2et_jax import score
 from r2et_jax.checks import check_k
 from r2et_jax.context import in_context
 from r2et_jax.execution import hashable, kept
-from r2et_jax.types import Array
+from r2et_jax.subject import Subject
 
 # Inputs that are scaled to see what a model returns far away, and the factors.
 _PROBES, _FACTORS = 16, (-10.0, 10.0, 100.0)
-
-
-def as_inputs(x: Array) -> np.ndarray:
-    """Finite floats [m, n] in a type of JAX's."""
-    x = np.asarray(x)
-    if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(f"x must be inputs [m, n] with m ≥ 1, got shape {x.shape}")
-    real = jnp.issubdtype(x.dtype, jnp.floating)
-    if not real and x.dtype.kind not in "biu":
-        raise ValueError(f"x must hold real numbers, got dtype {x.dtype}")
-    with np.errstate(over="ignore"):  # what overflows is named below
-        x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype if real else float))
-    if not np.isfinite(x).all():
-        row, column = np.argwhere(~np.isfinite(x))[0]
-        raise ValueError(
-            f"x[{row}, {column}] is {x[row, column]} in {x.dtype}, not finite"
-        )
-    return x
 
 
 def check_smoothed(smoothed, apply, params, x) -> None:
@@ -104,6 +86,12 @@ def check_output(output, apply, params, x, context) -> None:
             f"[0, 1] as probabilities do ({got}): pass output='probabilities' to have "
             "them converted, or output='logits' if they are logits"
         )
+
+
+def outputs_of(subject: Subject, x: np.ndarray) -> np.ndarray:
+    """What the model returns for rows [m, n]: [m, C]."""
+    run = _outputs(hashable(subject.apply))
+    return np.asarray(run(subject.params, x, subject.context))
 
 
 @kept

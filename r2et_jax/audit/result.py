@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import collections
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 
 from r2et_jax import metrics
+from r2et_jax.audit.asked import Asked
+from r2et_jax.audit.measures import Certified
+from r2et_jax.checks import check_in
 
 
-class Audit(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Audit:
     """How stable the explanations of a model are on m inputs.
 
     An input without a ranking is left out of every mean, and its entries are NaN: where
@@ -21,8 +25,9 @@ class Audit(NamedTuple):
       precision: lowest P@k that `strongest` reached on each input [m]; an upper bound
         of what an adversary leaves.
       precision_same_class: the same among inputs whose predicted class stayed [m].
-      perturbed: the inputs that reached `precision` [m, n].
-      maps: clean explanations [m, n].
+        NaN for a regression.
+      perturbed: the inputs that reached `precision`, in rows [m, n].
+      maps: clean explanations [m, f] of the f features, pixels or variables.
       top_k: clean top-k features [m, k], the largest first.
       kept: whether each of them has positive saliency and stayed in the top k of
         `perturbed`, boolean [m, k].
@@ -34,12 +39,25 @@ class Audit(NamedTuple):
       vanished: share of inputs at which the gradient of the ranking is exactly zero
         on all features that may move: attacks by the model's own gradient are blind
         there, and go through its smooth stand-in.
-      predicted: the class of each clean input [m].
+      predicted: the class of each clean input [m]; of a regression, and with a
+        `target`, whether the value or the log-odds of the target is positive.
       excluded: why an input is left out, texts [m], empty where it is not.
       num_positive: features with positive saliency, integers [m].
       tied: whether the k-th and the (k+1)-th value are positive and equal, so that the
         top set depends on the features' order, boolean [m].
       moved: whether the threat model moved the clean input inside, boolean [m].
+      x: the clean inputs, in rows [m, n].
+      perturbed_maps: explanations of `perturbed` [m, f].
+      outputs: logits or values of the clean inputs [m, C].
+      perturbed_outputs: those of `perturbed` [m, C].
+      epsilons: budgets [e], rising, the threat model's own among them.
+      curve: lowest P@k under each [e, m]; does not rise with the budget.
+      curve_same_class: the same with the predicted class kept [e, m].
+      distances: least distance seen at which each top feature is no longer one
+        [m, k]; ∞ where none was, NaN where it has no saliency. An upper bound.
+      certified: `Certified`, what is provable at each budget, or why nothing is.
+      nearest: median distance of the inputs to the nearest other one.
+      asked: what was asked, see `Asked`.
     """
 
     precision: np.ndarray
@@ -56,6 +74,93 @@ class Audit(NamedTuple):
     num_positive: np.ndarray
     tied: np.ndarray
     moved: np.ndarray
+    x: np.ndarray
+    perturbed_maps: np.ndarray
+    outputs: np.ndarray
+    perturbed_outputs: np.ndarray
+    epsilons: np.ndarray
+    curve: np.ndarray
+    curve_same_class: np.ndarray
+    distances: np.ndarray
+    certified: Certified
+    nearest: float
+    asked: Asked
+
+    @property
+    def counted(self) -> np.ndarray:
+        """Whether an input has a ranking and enters the means, boolean [m]."""
+        return self.excluded == ""
+
+    @property
+    def radius(self) -> np.ndarray:
+        """Least distance seen at which the top set is another one [m]."""
+        some = np.where(np.isnan(self.distances), np.inf, self.distances)
+        return np.where(self.counted, some.min(axis=1), np.nan)
+
+    @property
+    def corrected(self) -> metrics.Summary:
+        """P@k⁺, P@k above what different inputs share anyway."""
+        k = self.asked.k
+        kept = self.counted
+        distinct = metrics.distinct_inputs(self.x)
+        return metrics.corrected_precision(
+            self.precision[kept], self.maps[kept], k=k, units=distinct[kept]
+        )
+
+    def at(self, epsilon: float | None = None) -> int:
+        """The place of a budget in `epsilons`; by default the threat model's own.
+
+        Raises:
+          ValueError: for a budget that was not measured.
+        """
+        epsilon = self.asked.epsilon if epsilon is None else epsilon
+        try:
+            close = np.isclose(self.epsilons, float(epsilon), rtol=1e-6, atol=0)
+        except (TypeError, ValueError):
+            close = np.zeros(1, bool)
+        if not close.any():
+            measured = ", ".join(f"{one:g}" for one in self.epsilons)
+            raise ValueError(
+                f"P@k was measured at ε = {measured}, got {epsilon!r}: name it in "
+                "epsilons= of the audit"
+            )
+        return int(np.flatnonzero(close)[0])
+
+    def check(
+        self,
+        min_precision: float = 0.9,
+        at: float | None = None,
+        *,
+        prediction: str = "free",
+    ) -> bool:
+        """Whether the mean P@k under attack is at least a level: a gate.
+
+        Args:
+          min_precision: the level, in [0, 1].
+          at: a budget that was measured; by default the threat model's own.
+          prediction: "free", or "same_class" for attacks that keep the class.
+
+        Returns:
+          True if it is; False also where no input has a ranking.
+
+        Raises:
+          ValueError: for a level outside of [0, 1], a budget that was not measured, an
+            unknown rule.
+        """
+        check_in("prediction rule", prediction, ("free", "same_class"))
+        if (
+            isinstance(min_precision, bool | str)
+            or min_precision is None
+            or not 0 <= min_precision <= 1
+        ):
+            raise ValueError(f"min_precision must lie in [0, 1], got {min_precision!r}")
+        curve = self.curve if prediction == "free" else self.curve_same_class
+        mean = metrics.mean_and_stderr(curve[self.at(at)]).mean
+        # Means of shares of k are exact but for rounding.
+        return bool(mean >= min_precision - 1e-9)
+
+    def __repr__(self) -> str:
+        return f"<Audit of {len(self.precision)} inputs>\n{self}"
 
     def __str__(self) -> str:
         k, m = self.top_k.shape[1], len(self.precision)
@@ -68,14 +173,16 @@ class Audit(NamedTuple):
                 same = "overlap between inputs not available (only one)"
             n = f"{m} input{'s' * (m > 1)}"
             n = n if counted.all() else f"{counted.sum()} of {n}"
+            by_class = f" ({_mean(self.precision_same_class)} with the class kept)"
+            by_class = "" if self.asked.output == "regression" else by_class
             lines = [
-                f"P@{k} {_mean(self.precision)} under attack "
-                f"({_mean(self.precision_same_class)} with the class kept), "
+                f"P@{k} {_mean(self.precision)} under attack{by_class}, "
                 f"{_mean(self.noise_precision)} under noise of norm 1e-6, "
                 f"{same}; {n}"
             ]
         reasons = collections.Counter(self.excluded[~counted].tolist())
-        if len(np.unique(self.predicted[counted])) == 1 < counted.sum():
+        single = len(np.unique(self.predicted[counted])) == 1 < counted.sum()
+        if single and self.asked.output != "regression":
             # Outputs of another kind than logits may never change sign.
             lines.append(f"all are predicted as class {self.predicted[counted][0]}")
         lines += [f"left out: {n} of {m} inputs, {why}" for why, n in reasons.items()]

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax import attacks, metrics, ranking, saliency
+from r2et_jax import attacks, metrics, ranking
 from r2et_jax import subject as subject_lib
 from r2et_jax._callable import make_callable
-from r2et_jax.audit import guards
-from r2et_jax.audit.inputs import (
-    as_inputs,
-    check_explainer,
-    check_output,
-    check_smoothed,
-)
+from r2et_jax.audit import asked as asked_lib
+from r2et_jax.audit import guards, measures, regression
+from r2et_jax.audit.inputs import check_explainer, check_output
+from r2et_jax.audit.layout import as_rows, of_rows
 from r2et_jax.audit.result import Audit
-from r2et_jax.checks import check_in, check_key, check_model, is_linen
+from r2et_jax.checks import check_count, check_in, check_key, check_model
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, kept
 from r2et_jax.subject import Form, Subject
@@ -42,11 +40,19 @@ def audit(
     *given: Any,
     k: int,
     threat: ThreatModel | None = None,
+    epsilons: Sequence[float] | None = None,
+    names: Sequence[str] | None = None,
+    groups: Sequence[Sequence[int] | Array] = (),
+    classes: Sequence[str] | None = None,
+    output: str = "auto",
+    target: int | None = None,
+    batched: bool = False,
+    channel_axis: int | str | None = "auto",
     smoothed: Callable[[float], ApplyFn] | None = None,
     explainer: Callable[..., SaliencyFn] | None = None,
-    output: str = "auto",
     budget: int = attacks.DEFAULT_BUDGET,
     key: Array | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Audit:
     """Attack the top-k explanation of a model on given inputs, as hard as we know how.
 
@@ -57,22 +63,43 @@ def audit(
         `apply(params, x) -> logits [C]` for one input, followed by params and x. C = 1
         is a binary model with one logit.
       *given: (x,) after a subject, else (params, x): params, a pytree of arrays, and
-        finite inputs x [m, n], m ≥ 1; integers are taken as floats.
-      k: size of the top set, in 1…n−1.
+        finite inputs x [m, ...], m ≥ 1, of any shape: tables [m, n], images
+        [m, H, W, C], sequences of embeddings [m, T, E]; or a pytree of such arrays,
+        such as a dict of them. Integers are taken as floats, and floats of 16 bits as
+        such of 32. The threat model's box and
+        indices are those of one input laid out in a row, [n].
+      k: size of the top set, in 1…n−1 of n explained features.
       threat: what the adversary may do; the l2 ball of radius 1 by default, which
         suits standardised columns.
+      epsilons: further budgets at which P@k is measured. An input found under a
+        smaller budget counts under a larger one.
+      names: of the features, in order: of the n numbers of an input, or of what is
+        explained (its pixels, tokens or variables).
+      groups: one-hot groups of columns, each indices or a boolean mask [n], each of
+        which is explained as one variable, see `saliency.by_variable`.
+      classes: names of the classes, in order.
+      output: what the model and `smoothed(rho)` return: "logits"; "probabilities"
+        [C] (C = 1: of class 1), which are converted; or "regression", one value or
+        values [C]. "auto" takes logits, and refuses outputs that look like
+        probabilities.
+      target: the class, or the output of a regression, that is explained; by default
+        the class that is predicted.
+      batched: whether the model takes batches [m, ...] alone.
+      channel_axis: the axis of one input that the explanation sums after |·|: −1 of
+        embeddings [T, E] explains tokens. "auto" takes the last one of three, as of
+        images [H, W, C], and none of others.
       smoothed: `smoothed(rho) -> apply`, the model with smooth activations of
         sharpness ρ, for attacks to take gradients of. By default it is read from the
         model's own program, see `programs.smooth`.
-      explainer: factory of the explanation; `saliency.gradient` by default.
-      output: what the model and `smoothed(rho)` return: "logits", or "probabilities"
-        [C] (C = 1: of class 1), which are converted. "auto" takes logits, and refuses
-        outputs that look like probabilities. A subject says these three itself.
-      budget: gradient evaluations for each input.
+      explainer: factory of the explanation; `saliency.gradient` by default. A subject
+        says this, and what is above from `names` to `batched`, itself.
+      budget: gradient evaluations for each input and each of the budgets ε.
       key: of the random starts; `jax.random.key(0)` by default.
+      progress: called as `progress(done, total, what)` before each of the stages.
 
     Returns:
-      `Audit`; print it for a summary, with what was left out and why.
+      `Audit`; print it for a summary, with what was left out and why; `save(folder)`
+      writes it as a page.
 
     Raises:
       ValueError: for x of another shape or kind, a value of x that is not finite or
@@ -96,32 +123,59 @@ def audit(
             f"{len(given)} arguments after a {type(model).__name__}"
         )
     check_in("output", output, subject_lib.OUTPUTS)
-    x = as_inputs(given[-1])
+    layout, x = as_rows(given[-1], channel_axis)
+    own = {
+        "names": names,
+        "groups": groups,
+        "classes": classes,
+        "output": output,
+        "target": target,
+        "batched": batched,
+        "smoothed": smoothed,
+        "explainer": explainer,
+    }
     if examined is None:
-        examined = _subject(model, given[0], x, smoothed, explainer, output)
-    elif (smoothed, explainer) != (None, None) or output != "auto":
-        raise ValueError(
-            "a subject has its own smoothed, explainer and output: say them to "
-            f"subject(…), got {smoothed!r}, {explainer!r} and {output!r} here"
-        )
+        examined = asked_lib.subject_of_parts(model, given[0], layout, x, **own)
+    else:
+        _refuse_twice(own)
     threat = threat_model() if threat is None else threat
     check_threat(threat)
     check_inputs(threat, x)
+    budgets = asked_lib.budgets(threat, epsilons)
+    check_count("budget", budget)
     key = jax.random.key(0) if key is None else key
     check_key(key)
-    params, context = examined.params, examined.context
+    examined, names = asked_lib.explained(examined, layout, given[-1])
+    asked = asked_lib.asked(
+        examined, layout, threat, x, k=k, names=names, budget=budget, key=key
+    )
+    examined = dataclasses.replace(examined, form=of_rows(examined.form, layout))
+    _check_context(examined.context, len(x))
+    centred = examined
+    if examined.output == "regression":
+        centred = regression.centred(examined, x)
+    params, context = centred.params, centred.context
     first = in_context(params, jax.tree.map(lambda leaf: leaf[0], context))
-    check_model(examined.apply, first, x[0])
+    check_model(centred.apply, first, x[0])
     if examined.output == "auto":
         check_output("auto", examined.apply, params, x, context)
-    check_explainer(examined.form.explainer, examined.apply, first, x[0], k)
-    form = examined.form._replace(explainer=_passing_nan(examined.form.explainer))
-    attack = attacks.attack("strongest", k=k, budget=budget)
+    check_explainer(centred.form.explainer, centred.apply, first, x[0], k)
+    if examined.output == "regression" and threat.prediction != "free":
+        raise ValueError(
+            "a regression has no class that stays: its threat model must have "
+            f"prediction='free', got {threat.prediction!r}"
+        )
+    tell = _teller(progress, len(budgets))
+    form = centred.form._replace(explainer=_passing_nan(centred.form.explainer))
     attacked = Subject(params, form, context)
-    found = attack(attacked, x, threat, key=key)
+    attack = attacks.attack("strongest", k=k, budget=budget)
+    curve = measures.curve(attack, attacked, x, threat, budgets, key=key, tell=tell)
+    main = budgets.index(float(threat.epsilon))
+    found = curve.at(main)
     keys = jax.random.split(key, len(x))
+    tell("the guards")
     seen, kept, flat = _looking(form, k)(
-        (params, threat), (x, found.best_map, keys, context)
+        (params, threat), (x, found.map, keys, context)
     )
     excluded = np.select(
         [
@@ -137,41 +191,83 @@ def audit(
         "",
     )
     counted = excluded == ""
+    tell("the distances")
+    distances = measures.distances(form, params, x, curve, threat, k, context)
+    tell("what is provable")
+    certified = measures.certified(examined, layout, x, threat, budgets, seen.top_k)
+    tell("")
+
+    def of_counted(values, *, of_class=False):
+        # A regression has no class that could stay.
+        known = counted & ~(of_class & (examined.output == "regression"))
+        return np.where(known, values, np.nan)
+
     return Audit(
-        precision=np.where(counted, found.precision, np.nan),
-        precision_same_class=np.where(counted, found.best_same_class.precision, np.nan),
+        precision=of_counted(found.precision),
+        precision_same_class=of_counted(found.precision_same_class, of_class=True),
         perturbed=found.perturbed,
         maps=seen.map,
         top_k=seen.top_k,
         kept=kept & counted[:, None],
         same=_same(seen.map[counted], x[counted], k),
-        noise_precision=np.where(counted, seen.noise_precision, np.nan),
+        noise_precision=of_counted(seen.noise_precision),
         vanished=float(flat[counted].mean()) if counted.any() else np.nan,
         predicted=seen.predicted,
         excluded=excluded,
         num_positive=seen.num_positive,
         tied=counted & (seen.num_positive > k) & seen.tied,
         moved=~are_inside(threat, x).all(axis=1),
+        x=x,
+        perturbed_maps=found.map,
+        outputs=regression.as_given(centred, found.clean_outputs),
+        perturbed_outputs=regression.as_given(centred, found.outputs),
+        epsilons=np.array(budgets),
+        curve=of_counted(curve.precision),
+        curve_same_class=of_counted(curve.precision_same_class, of_class=True),
+        distances=np.where(counted[:, None], distances, np.nan),
+        certified=certified,
+        nearest=measures.nearest(x, threat.norm),
+        asked=asked,
     )
 
 
-def _subject(model, params, x, smoothed, explainer, output) -> Subject:
-    """The subject of what was given in parts, each part checked against an input."""
-    apply = model.apply if is_linen(model) else model
-    check_model(apply, params, x[0])
-    if smoothed is not None:
-        check_smoothed(smoothed, apply, params, x[0])
-    if output == "probabilities":
-        check_output(output, apply, params, x, None)
-    explainer = saliency.gradient if explainer is None else explainer
-    check_explainer(explainer, apply, params, x[0], None)
-    return subject_lib.subject(
-        apply,
-        params,
-        smoothed=smoothed,
-        explainer=explainer,
-        output=output,
-    )
+def _refuse_twice(own: dict[str, Any]) -> None:
+    """Raise where a subject's own answers are given beside it."""
+    defaults = {"groups": (), "output": "auto", "batched": False}
+    for name, value in own.items():
+        default = defaults.get(name)
+        if value is not default and not (name == "groups" and not len(value)):
+            if value != default:
+                raise ValueError(
+                    f"a subject has its own {name}: say it to subject(…), got "
+                    f"{value!r} here"
+                )
+
+
+def _check_context(context: Any, m: int) -> None:
+    for leaf in jax.tree.leaves(context):
+        if np.ndim(leaf) < 1 or len(leaf) != m:
+            raise ValueError(
+                f"a subject's context must hold one entry for each of the {m} inputs, "
+                f"got an array of shape {np.shape(leaf)}"
+            )
+
+
+def _teller(progress: Any, num_budgets: int) -> Callable[[str], None]:
+    """`tell(what)` of the stage that begins; "" is the end."""
+    if progress is not None and not callable(progress):
+        raise ValueError(
+            f"progress must be a function, progress(done, total, what), got "
+            f"{progress!r}"
+        )
+    total, done = num_budgets + 3, iter(range(num_budgets + 4))
+
+    def tell(what: str) -> None:
+        number = next(done)
+        if progress is not None:
+            progress(number, total, what or "done")
+
+    return tell
 
 
 def _same(maps: np.ndarray, x: np.ndarray, k: int) -> float:

@@ -69,10 +69,10 @@ REFUSED = {
     # the model
     "scalar": ({"apply": lambda w, x: jnp.dot(w, x)}, r"logits of shape \[C\]"),
     "classes": ({"apply": lambda w, x: x > 0}, "logits, which are floats, got .*bool"),
-    "no function": ({"apply": "linear"}, "apply must be a function.*'linear'"),
+    "no function": ({"apply": "linear"}, "model must be .*function.*'linear'"),
     "no params": ({"apply": MLP(), "params": None}, "does not take an input of shape"),
     "nnx as params": ({"params": Tiny()}, "params must not.*flax.nnx.*adapters.nnx"),
-    "nnx as apply": ({"apply": Tiny(), "params": None}, "apply must not.*adapters.nnx"),
+    "nnx as apply": ({"apply": Tiny(), "params": None}, "model must not.*adapters.nnx"),
     "equinox": ({"params": foreign_module()}, "Net of equinox: .*adapters.equinox"),
     "functions": ({"params": {"act": nn.relu}}, r"pytree of arrays.*params\['act'\]"),
     "texts": ({"params": [WEIGHTS, "w"]}, r"pytree of arrays, got 'w'.*params\[1\]"),

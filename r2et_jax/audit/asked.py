@@ -1,0 +1,283 @@
+"""What an audit was asked: the model, the names, the budgets, and what was assumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from r2et_jax import saliency, score
+from r2et_jax import subject as subject_lib
+from r2et_jax.audit.inputs import check_explainer, check_output, check_smoothed
+from r2et_jax.audit.layout import Layout, default_names
+from r2et_jax.checks import check_model, check_nonnegative, is_linen
+from r2et_jax.subject import Subject
+from r2et_jax.threat import ThreatModel
+from r2et_jax.types import Array
+
+_VERSIONS = ("r2et-jax", "jax", "numpy")
+# What may be left of a common beginning of the columns' names of one variable.
+_JOINTS = " =_:-./|["
+
+
+class Asked(NamedTuple):
+    """What was asked, and what the answer rests on.
+
+    Attributes:
+      k: size of the top set.
+      names: of the explained features [n].
+      columns: numbers of one input, n of the threat model.
+      shape: of one input, or the shapes of its arrays.
+      explained_shape: of the explanation.
+      classes: names of the classes, or None.
+      output: "logits", "probabilities" or "regression"; "auto" was taken as logits.
+      explainer: name of the explanation.
+      norm: of the threat model.
+      epsilon: its budget.
+      rules: what else it says, in words.
+      budget: gradient evaluations for each input and budget.
+      key: numbers of the random key.
+      dtype: float type of the inputs.
+      stand_in: where the attack's gradients come from.
+      versions: package -> version.
+    """
+
+    k: int
+    names: tuple[str, ...]
+    columns: int
+    shape: Any
+    explained_shape: tuple[int, ...]
+    classes: tuple[str, ...] | None
+    output: str
+    explainer: str
+    norm: str
+    epsilon: float
+    rules: tuple[str, ...]
+    budget: int
+    key: tuple[int, ...]
+    dtype: str
+    stand_in: str
+    versions: dict[str, str]
+
+
+def subject_of_parts(
+    model: Any,
+    params: Any,
+    layout: Layout,
+    x: np.ndarray,
+    *,
+    names: Any,
+    groups: Any,
+    classes: Any,
+    output: str,
+    target: int | None,
+    batched: bool,
+    smoothed: Any,
+    explainer: Any,
+) -> Subject:
+    """The subject of what was given in parts, each part checked against an input."""
+    apply = model.apply if is_linen(model) else model
+    one = layout.one(x[0])
+    examined = subject_lib.subject(
+        model,
+        params,
+        smoothed=smoothed,
+        explainer=saliency.gradient if explainer is None else explainer,
+        names=names,
+        groups=groups,
+        classes=classes,
+        output=output,
+        target=target,
+        batched=batched,
+    )
+    _check_shaped(examined.apply, params, layout, one, x[0])
+    if smoothed is not None:
+        single = score.of_batches if batched else lambda apply: apply
+        check_smoothed(lambda rho: single(smoothed(rho)), single(apply), params, one)
+    if output == "probabilities":
+        single = subject_lib.subject(apply, params, batched=batched).apply
+
+        def of_row(params, row, /):
+            return single(params, layout.one(row))
+
+        check_output(output, of_row, params, x, None)
+    if len(examined.groups) and explainer not in (None, saliency.gradient):
+        raise ValueError(
+            "groups are explained by the gradient, see saliency.by_variable, got "
+            f"groups and explainer={explainer!r}"
+        )
+    if layout.is_plain:
+        check_explainer(examined.form.explainer, examined.apply, params, x[0], None)
+    return examined
+
+
+def _check_shaped(apply, params, layout, one, row) -> None:
+    if len(layout.shapes) == 1 and layout.treedef == jax.tree.structure(0):
+        check_model(apply, params, one)
+        return
+    check_model(lambda params, row: apply(params, layout.one(row)), params, row)
+
+
+def budgets(threat: ThreatModel, epsilons: Any) -> list[float]:
+    """The budgets ε in rising order, the threat model's own among them.
+
+    Raises:
+      ValueError: for what are no budgets.
+    """
+    if epsilons is None:
+        epsilons = ()
+    if isinstance(epsilons, str) or not hasattr(epsilons, "__iter__"):
+        raise ValueError(
+            f"epsilons must be a sequence of budgets, such as (0.1, 0.5), got "
+            f"{epsilons!r}"
+        )
+    dtype = threat.epsilon.dtype
+    found = {float(threat.epsilon)}
+    for epsilon in epsilons:
+        check_nonnegative("each of epsilons", epsilon)
+        found.add(float(np.asarray(epsilon, dtype)))
+    return sorted(found)
+
+
+def explained(
+    examined: Subject, layout: Layout, x: Any
+) -> tuple[Subject, tuple[str, ...]]:
+    """The subject with groups explained as variables, and the names of what is.
+
+    Raises:
+      ValueError: for groups of inputs that are no rows or beyond their columns, and
+        names that are neither of the columns nor of what is explained.
+    """
+    given, groups = examined.names, examined.groups
+    count = math.prod(layout.explained)
+    kinds = {count, layout.size}
+    if groups:
+        if not layout.is_plain:
+            raise ValueError(
+                f"groups are of columns of inputs [m, n], got inputs of shape "
+                f"{layout.shapes}"
+            )
+        if examined.form.explainer is not saliency.gradient:
+            raise ValueError(
+                "groups are explained by the gradient, see saliency.by_variable, got "
+                f"groups and {examined.form.explainer!r}"
+            )
+        members = saliency.variables(groups, layout.size)
+        kinds.add(len(members))
+    if given is not None and len(given) not in kinds:
+        raise ValueError(
+            f"names must be as many as the features, "
+            f"{' or '.join(map(str, sorted(kinds)))}, got {len(given)}"
+        )
+    if groups:
+        if given is None or len(given) == layout.size:
+            columns = given or default_names(x, layout)
+            given = tuple(
+                _variable_name([columns[i] for i in group]) for group in members
+            )
+        explainer = saliency.by_variable(groups, layout.size)
+        form = examined.form._replace(explainer=explainer)
+        return dataclasses.replace(examined, form=form), given
+    if given is None or len(given) != count:
+        given = default_names(x, layout)
+    return examined, given
+
+
+def _variable_name(columns: Sequence[str]) -> str:
+    """ "colour" of "colour=red" and "colour=blue"; else all of them."""
+    if len(columns) == 1:
+        return columns[0]
+    length = 0
+    for letters in zip(*columns, strict=False):
+        if len(set(letters)) > 1:
+            break
+        length += 1
+    start = columns[0][:length]
+    cut = max(start.rfind(joint) for joint in _JOINTS)
+    return start[:cut].rstrip(_JOINTS) if cut > 0 else " / ".join(columns)
+
+
+def asked(
+    examined: Subject,
+    layout: Layout,
+    threat: ThreatModel,
+    x: np.ndarray,
+    *,
+    k: int,
+    names: tuple[str, ...],
+    budget: int,
+    key: Array,
+) -> Asked:
+    """What was asked, in plain values."""
+    plain = layout.treedef == jax.tree.structure(0) and len(layout.shapes) == 1
+    raw = key if key.dtype == np.uint32 else jax.random.key_data(key)
+    own = examined.form.smoothed is not None
+    return Asked(
+        k=int(k) if hasattr(k, "__index__") else k,
+        names=names,
+        columns=layout.size,
+        shape=layout.shapes[0] if plain else layout.shapes,
+        explained_shape=(len(names),) if examined.groups else layout.explained,
+        classes=examined.classes,
+        output="logits" if examined.output == "auto" else examined.output,
+        explainer=_explainer_name(examined),
+        norm=threat.norm,
+        epsilon=float(threat.epsilon),
+        rules=_rules(threat),
+        budget=int(budget),
+        key=tuple(int(word) for word in np.asarray(raw).ravel()),
+        dtype=str(x.dtype),
+        stand_in="the smooth model that was given"
+        if own
+        else "a smooth stand-in read from the model's own program, where it has kinks",
+        versions={name: _version(name) for name in _VERSIONS},
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _explainer_name(examined: Subject) -> str:
+    if examined.groups:
+        return "gradient by variable"
+    explainer = examined.form.explainer
+    explainer = getattr(explainer, "func", explainer)
+    name = getattr(explainer, "__name__", type(explainer).__name__)
+    return name.replace("_", " ")
+
+
+def _rules(threat: ThreatModel) -> tuple[str, ...]:
+    rules = []
+    for bound, word in ((threat.lower, "at least"), (threat.upper, "at most")):
+        if bound is not None:
+            values = np.unique(np.asarray(bound))
+            values = values[np.isfinite(values)]
+            if len(values) == 1 and np.ndim(bound) == 0:
+                rules.append(f"every value stays {word} {values[0]:g}")
+            elif len(values):
+                rules.append(f"values stay {word} each column's bound")
+    if threat.movable is not None:
+        frozen = int(np.sum(~np.asarray(threat.movable)))
+        rules.append(f"{frozen} of {threat.movable.size} columns may not change")
+    if threat.groups:
+        rules.append(
+            f"{len(threat.groups)} one-hot groups stay nonnegative with their sum"
+        )
+    if threat.absent == "frozen":
+        rules.append("what is zero stays zero")
+    if threat.prediction == "same_class":
+        rules.append("only inputs whose predicted class stays count")
+    if threat.prediction == "penalized":
+        rules.append("the attack pays for changing the prediction")
+    if threat.clip:
+        rules.append("inputs outside of the box are moved inside first")
+    return tuple(rules)

@@ -1,0 +1,161 @@
+"""What is measured of a subject's rows: P@k at budgets, distances, certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from r2et_jax import certificates
+from r2et_jax.audit import ways
+from r2et_jax.audit.layout import Layout
+from r2et_jax.subject import Form, Subject
+from r2et_jax.threat import ThreatModel, with_epsilon
+from r2et_jax.types import Array, Params
+
+
+class Point(NamedTuple):
+    """What an attack left of m inputs under one budget, or, stacked, under e of them.
+
+    Attributes:
+      precision: lowest P@k [m].
+      precision_same_class: the same with the predicted class kept [m].
+      perturbed: the inputs that reached `precision` [m, n].
+      perturbed_same_class: those of `precision_same_class`.
+      map: explanations of `perturbed` [m, f].
+      outputs: logits or value of `perturbed` [m, C].
+      clean_outputs: those of the clean inputs [m, C].
+    """
+
+    precision: np.ndarray
+    precision_same_class: np.ndarray
+    perturbed: np.ndarray
+    perturbed_same_class: np.ndarray
+    map: np.ndarray
+    outputs: np.ndarray
+    clean_outputs: np.ndarray
+
+    def at(self, i: int) -> Point:
+        """The i-th budget's."""
+        return Point(*(part[i] for part in self))
+
+
+def curve(
+    attack: Callable,
+    subject: Subject,
+    x: np.ndarray,
+    threat: ThreatModel,
+    budgets: Sequence[float],
+    *,
+    key: Array,
+    tell: Callable[[str], None],
+) -> Point:
+    """P@k under attack at rising budgets; what a smaller one found counts on."""
+    points: list[Point] = []
+    for epsilon in budgets:
+        tell(f"the attack at ε = {epsilon:g}")
+        found = attack(subject, x, with_epsilon(threat, epsilon), key=key)
+        now = Point(
+            found.precision,
+            found.best_same_class.precision,
+            found.perturbed,
+            found.best_same_class.perturbed,
+            found.best_map,
+            found.best_logits,
+            found.clean_logits,
+        )
+        points.append(_lower(now, points[-1]) if points else now)
+    return Point(*(np.stack(parts) for parts in zip(*points, strict=True)))
+
+
+def _lower(now: Point, before: Point) -> Point:
+    """The better of two budgets' inputs, each part by its own P@k."""
+    free = before.precision < now.precision
+    same = before.precision_same_class < now.precision_same_class
+    by_class = {"precision_same_class", "perturbed_same_class"}
+    parts = {}
+    for name, old, new in zip(Point._fields, before, now, strict=True):
+        use = same if name in by_class else free
+        use = use.reshape(-1, *[1] * (np.ndim(new) - 1))
+        parts[name] = np.where(use, old, new)
+    return Point(**parts)
+
+
+def distances(
+    form: Form,
+    params: Params,
+    x: np.ndarray,
+    curve: Point,
+    threat: ThreatModel,
+    k: int,
+    context,
+) -> np.ndarray:
+    """The least distance found at which each top feature leaves, see `ways`."""
+    ends = np.concatenate([curve.perturbed, curve.perturbed_same_class])
+    ends = np.moveaxis(ends, 0, 1)
+    return ways.first_leaving(form, params, x, ends, threat, k=k, context=context)
+
+
+class Certified(NamedTuple):
+    """What is provable at e budgets.
+
+    Attributes:
+      precision: certified P@k [e, m], or None.
+      kept: whether each top feature provably stays [e, m, k], or None.
+      why_not: why there is none, "" where there is.
+    """
+
+    precision: np.ndarray | None
+    kept: np.ndarray | None
+    why_not: str
+
+
+def certified(
+    subject: Subject,
+    layout: Layout,
+    x: np.ndarray,
+    threat: ThreatModel,
+    budgets: Sequence[float],
+    top_k: np.ndarray,
+) -> Certified:
+    """Certified P@k at each budget, or the reason why there is none.
+
+    `kept` is in the order of the features `top_k` [m, k].
+    """
+    k = top_k.shape[1]
+    if subject.layers is None or not layout.is_plain:
+        return Certified(
+            None,
+            None,
+            "nothing is proved: certificates need the weights of a network with one "
+            "hidden layer, on rows of numbers",
+        )
+    try:
+        found = [
+            certificates.certify(subject, x, with_epsilon(threat, epsilon), k=k)
+            for epsilon in budgets
+        ]
+    except ValueError as error:
+        return Certified(None, None, f"nothing is proved: {error}")
+    return Certified(
+        np.stack([one.precision for one in found]),
+        np.stack([_in_order(one, top_k) for one in found]),
+        "",
+    )
+
+
+def _in_order(found: certificates.Certificate, top_k: np.ndarray) -> np.ndarray:
+    same = found.features[:, None, :] == top_k[:, :, None]
+    return np.any(same & found.kept[:, None, :], axis=2)
+
+
+def nearest(x: np.ndarray, norm: str) -> float:
+    """Median distance of distinct inputs to the nearest other one; NaN of one alone."""
+    rows = np.unique(np.asarray(x, np.float64), axis=0)
+    if len(rows) < 2:
+        return float("nan")
+    order = 2 if norm == "l2" else np.inf
+    found, _ = cKDTree(rows).query(rows, k=2, p=order)
+    return float(np.median(found[:, 1]))
