@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -78,12 +80,13 @@ def sklearn(estimator: Any, x: Array | None = None, **options: Any) -> Subject:
         draws = np.random.default_rng(0).normal(size=(_PROBES, num_features))
         x = bend + draws / np.where(scale > 0, scale, 1)
     else:
-        x = some_inputs(x)
-        if x.shape[1:] != (num_features,):
+        if np.shape(x)[1:] != (num_features,):
             raise ValueError(
-                f"the estimator takes inputs [m, {num_features}], got shape {x.shape}"
+                f"x must be inputs [m, {num_features}], as the estimator takes, got "
+                f"shape {np.shape(x)}"
             )
-    if np.ndim(estimator.predict(x)) != 1:
+        x = some_inputs(x)
+    if np.ndim(_of_arrays(estimator.predict)(x)) != 1:
         raise ValueError(
             f"adapters.sklearn takes one label, got a {type(last).__name__} of several"
         )
@@ -91,16 +94,26 @@ def sklearn(estimator: Any, x: Array | None = None, **options: Any) -> Subject:
     original, view = estimator.predict, None
     if hasattr(estimator, "predict_proba"):
         original, view = estimator.predict_proba, score.class_probabilities
-        if getattr(last, "loss", None) == "log_loss" and weights[-1].shape[1] > 1:
-            if isinstance(module, Linear):
-                module = _one_against_rest(module)
+        if type(last).__name__ == "SGDClassifier" and weights[-1].shape[1] > 1:
+            module = _one_against_rest(module)
     elif hasattr(estimator, "decision_function"):
         original = estimator.decision_function
     if hasattr(estimator, "feature_names_in_"):
         options.setdefault("names", tuple(map(str, estimator.feature_names_in_)))
     if hasattr(last, "classes_"):
         options.setdefault("classes", tuple(map(str, last.classes_)))
-    return examined(module, params, x, original, view=view, **options)
+    return examined(module, params, x, _of_arrays(original), view=view, **options)
+
+
+def _of_arrays(predict: Callable[[Any], Any]) -> Callable[[np.ndarray], Any]:
+    """A prediction of arrays also where the estimator was fitted on named columns."""
+
+    def of_arrays(x):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*valid feature names.*")
+            return predict(x)
+
+    return of_arrays
 
 
 def _layers(last: Any) -> tuple[list[np.ndarray], list[np.ndarray], str]:

@@ -86,7 +86,7 @@ def _libraries() -> tuple[Any, Any]:
         import torchax
     except Exception as error:
         raise ValueError(
-            "adapters.torch needs torchax (pip install --pre 'r2et-jax[torch]'), whose "
+            "adapters.torch needs torchax (pip install 'r2et-jax[torch]'), whose "
             f"import with torch {torch.__version__} gives {type(error).__name__}: "
             f"{error}"
         ) from error
