@@ -86,10 +86,13 @@ def sklearn(estimator: Any, x: Array | None = None, **options: Any) -> Subject:
                 f"shape {np.shape(x)}"
             )
         x = some_inputs(x)
+    regression = not hasattr(last, "classes_")
     if np.ndim(_of_arrays(estimator.predict)(x)) != 1:
-        raise ValueError(
-            f"adapters.sklearn takes one label, got a {type(last).__name__} of several"
-        )
+        if not regression or options.get("target") is None:
+            raise ValueError(
+                f"adapters.sklearn takes one label, got a {type(last).__name__} of "
+                "several; of a regression say which, target="
+            )
     module, params = _module(weights, biases, activation)
     original, view = estimator.predict, None
     if hasattr(estimator, "predict_proba"):
@@ -100,7 +103,9 @@ def sklearn(estimator: Any, x: Array | None = None, **options: Any) -> Subject:
         original = estimator.decision_function
     if hasattr(estimator, "feature_names_in_"):
         options.setdefault("names", tuple(map(str, estimator.feature_names_in_)))
-    if hasattr(last, "classes_"):
+    if regression:
+        options.setdefault("output", "regression")
+    else:
         options.setdefault("classes", tuple(map(str, last.classes_)))
     return examined(module, params, x, _of_arrays(original), view=view, **options)
 

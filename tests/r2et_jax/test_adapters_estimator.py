@@ -97,6 +97,15 @@ def test_other_outputs_are_those_of_the_estimator(estimator, y):
     scale = np.abs(own).max()
     np.testing.assert_allclose(values, own.reshape(len(X), -1), atol=1e-4 * scale)
     assert subject.shape == (5,)
+    regression = not hasattr(estimator, "classes_")
+    assert subject.output == ("regression" if regression else "auto")
+
+
+def test_one_of_several_outputs_of_a_regression():
+    estimator = fitted(linear_model.Ridge(), X[:, :2] @ [[1, 2, 3], [0, 1, -1]])
+    subject = adapters.sklearn(estimator, target=2)
+    values = jax.vmap(subject.apply, (None, 0))(subject.params, X.astype(np.float32))
+    np.testing.assert_allclose(values[:, 0], estimator.predict(X)[:, 2], atol=1e-3)
 
 
 def test_gradients_are_in_the_units_of_x():
