@@ -18,18 +18,12 @@ attacks. k and seeds are by default the data set's own, ε the largest of its bu
 
 from __future__ import annotations
 
-import functools
-
-import numpy as np
 from absl import flags as absl_flags
 
 from experiments.console import flags
-from experiments.constrained_attack import claims as claims_constrained
+from experiments.constrained_attack import claims, report
 from experiments.constrained_attack import measure as constrained
-from experiments.constrained_attack import report as constrained_report
 from experiments.loop import parts, runs
-from experiments.measures.numbers import measured, summary
-from experiments.models import trained
 from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
 from r2et_jax import checks, datasets, objectives
@@ -101,20 +95,22 @@ def main(values):
     given = {name: _given(name, common) for name in _LISTS}
     variants = _variants(given)
     common = common._replace(config={**common.config, **given})
-    chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
+    chosen = [
+        parts.choose_largest(problem, common) for problem in parts.problems(common)
+    ]
     folder, store = parts.start(
         chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
     )
-    for found, own, k in parts.in_turn(chosen):
-        _measure_dataset(found, k, own, variants, store)
+    for problem, own, k in parts.in_turn(chosen):
+        _measure_dataset(problem, k, own, variants, store)
     runs.finish(
         folder,
         store,
         chosen,
         parts.LARGEST,
-        constrained_report.write_report,
+        report.write_report,
         title="P@k against the predictions that an attack changes",
-        questions=claims_constrained.QUESTIONS,
+        questions=claims.QUESTIONS,
         figures={
             "front": "P@k against sensitivity at the last iterate of every attack, "
             "with the front."
@@ -141,82 +137,14 @@ def _variants(given) -> list[constrained.Variant]:
     return constrained.variants(names, rates, weights)
 
 
-def _measure_dataset(found, k, common, variants, store):
-    num_test = found.protocol(common.preset).num_test
-    for one in parts.models(FLAGS.experiment, found, k, common, description="attack"):
+def _measure_dataset(problem, k, common, variants, store):
+    num_test = problem.protocol(common.preset).num_test
+    for one in parts.models(FLAGS.experiment, problem, k, common, description="attack"):
         for epsilon in common.epsilon:
             cell = {**one.fields, "attack": ATTACK, "epsilon": epsilon}
             if not store.has(**cell):
                 store.append(
-                    _cell(cell, found, one.model, one.params, num_test, variants)
+                    constrained.measure(
+                        cell, problem, one.model, one.params, num_test, variants
+                    )
                 )
-
-
-def _cell(fields, data, model, params, num_test, variants):
-    """The records of one model at one budget, for all variants."""
-    inputs = data.inputs("test", num_test)
-    x, partner, _ = inputs
-    found, base = [], None
-    if data.view.paired:
-        model, params = trained.with_classifier(data, model, params)
-    for variant in variants:
-        trajectory = constrained.run(
-            model,
-            params,
-            x,
-            variant,
-            k=fields["k"],
-            epsilon=fields["epsilon"],
-            data=data,
-            partner=partner,
-        )
-        base = trajectory if base is None else base
-        cell = {**fields, **variant._asdict()}
-        records = _measured(trajectory, base, data.view, inputs.units)
-        found += [{**cell, **record} for record in records]
-    if data.view.paired:
-        share, n = trained.class_accuracy(data, model, params)
-        record = measured(constrained_report.ACCURACY, share, None, n)
-        found.append({**fields, **variants[0]._asdict(), **record})
-    return found
-
-
-def _measured(trajectory, base, view, units):
-    """Records of one attack; the metrics' names are those of the other experiments."""
-    norm = view.norm
-    mean = functools.partial(summary, units=units)
-    rows = np.arange(len(trajectory.precision))
-    # The first iterate is the random start, no work of the attack's.
-    precision, changed = trajectory.precision[:, 1:], trajectory.changed[:, 1:]
-    filled = np.where(np.isnan(precision), np.inf, precision)
-    best = np.argmin(filled, axis=1)
-    kept = np.min(np.where(changed, 1.0, precision), axis=1)
-    found = [
-        mean("p@k_last", precision[:, -1]),
-        mean("sensitivity_last", changed[:, -1]),
-        mean("p@k", precision[rows, best]),
-        mean("sensitivity", changed[rows, best]),
-        mean("p@k_same_class", kept),
-        mean("objective_ranking", trajectory.goal),
-        mean("objective_prediction", trajectory.scaled),
-        mean("kl", trajectory.divergence[:, -1]),
-        mean("ranking_weight_last", trajectory.ranking_weight),
-        mean("difference", constrained.difference(trajectory, base, norm=norm)),
-        mean("length", constrained.lengths(trajectory.delta, norm=norm)),
-        mean("nonfinite", trajectory.num_nonfinite),
-    ]
-    if view.paired:
-        changes, divergences = trajectory.changed_parts, trajectory.divergence_parts
-        found += [
-            mean("sensitivity_pair_last", changes[:, 0]),
-            mean("sensitivity_class_last", changes[:, 1]),
-            mean("kl_class", divergences[:, 1]),
-        ]
-    for t in range(trajectory.precision.shape[1]):
-        step = {"step": t * constrained.TRACK_EVERY}
-        for metric, values in (
-            ("p@k_trace", trajectory.precision[:, t]),
-            ("sensitivity_trace", trajectory.changed[:, t]),
-        ):
-            found.append({**mean(metric, values), **step})
-    return found

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.measures.numbers import measured, summary
+from experiments.models import trained
 from experiments.problems.registry import TABULAR, Problem, View
 from r2et_jax import attacks, models, ranking, score, threat
 from r2et_jax.attacks.constrained import constrained_attack
@@ -28,6 +30,8 @@ TRACK_EVERY = 5
 # First step as a share of the budget; it falls to zero along a cosine.
 STEP_SIZE = 0.05
 RANDOM_START = 0.1
+# Metric of the fitted classifier of single inputs, before any attack.
+ACCURACY = "class_accuracy"
 
 
 class Variant(NamedTuple):
@@ -239,14 +243,6 @@ def _compiled(model, weighting: str, k: int, num_steps: int, view: View):
     return jax.jit(batch)
 
 
-def curve(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
-    """Mean P@k and sensitivity [T + 1] along the iterations."""
-    return (
-        np.nanmean(trajectory.precision, axis=0),
-        np.mean(trajectory.changed, axis=0),
-    )
-
-
 def sensitivity_at(level: float, precision: np.ndarray, changed: np.ndarray) -> float:
     """Sensitivity where P@k along the iterations first falls to a level.
 
@@ -313,3 +309,73 @@ def difference(
 def lengths(delta: np.ndarray, *, norm: str = "l2") -> np.ndarray:
     """‖δ‖ [m] of perturbations [m, n] in the norm of the budget."""
     return np.linalg.norm(delta, ord=np.inf if norm == "linf" else None, axis=1)
+
+
+def measure(fields, data, model, params, num_test, variants):
+    """The records of one model at one budget, for all variants."""
+    inputs = data.inputs("test", num_test)
+    x, partner, _ = inputs
+    found, base = [], None
+    if data.view.paired:
+        model, params = trained.with_classifier(data, model, params)
+    for variant in variants:
+        trajectory = run(
+            model,
+            params,
+            x,
+            variant,
+            k=fields["k"],
+            epsilon=fields["epsilon"],
+            data=data,
+            partner=partner,
+        )
+        base = trajectory if base is None else base
+        cell = {**fields, **variant._asdict()}
+        records = _of_trajectory(trajectory, base, data.view, inputs.units)
+        found += [{**cell, **record} for record in records]
+    if data.view.paired:
+        share, n = trained.class_accuracy(data, model, params)
+        record = measured(ACCURACY, share, None, n)
+        found.append({**fields, **variants[0]._asdict(), **record})
+    return found
+
+
+def _of_trajectory(trajectory, base, view, units):
+    """Records of one attack; the metrics' names are those of the other experiments."""
+    norm = view.norm
+    mean = functools.partial(summary, units=units)
+    rows = np.arange(len(trajectory.precision))
+    # The first iterate is the random start, no work of the attack's.
+    precision, changed = trajectory.precision[:, 1:], trajectory.changed[:, 1:]
+    filled = np.where(np.isnan(precision), np.inf, precision)
+    best = np.argmin(filled, axis=1)
+    kept = np.min(np.where(changed, 1.0, precision), axis=1)
+    found = [
+        mean("p@k_last", precision[:, -1]),
+        mean("sensitivity_last", changed[:, -1]),
+        mean("p@k", precision[rows, best]),
+        mean("sensitivity", changed[rows, best]),
+        mean("p@k_same_class", kept),
+        mean("objective_ranking", trajectory.goal),
+        mean("objective_prediction", trajectory.scaled),
+        mean("kl", trajectory.divergence[:, -1]),
+        mean("ranking_weight_last", trajectory.ranking_weight),
+        mean("difference", difference(trajectory, base, norm=norm)),
+        mean("length", lengths(trajectory.delta, norm=norm)),
+        mean("nonfinite", trajectory.num_nonfinite),
+    ]
+    if view.paired:
+        changes, divergences = trajectory.changed_parts, trajectory.divergence_parts
+        found += [
+            mean("sensitivity_pair_last", changes[:, 0]),
+            mean("sensitivity_class_last", changes[:, 1]),
+            mean("kl_class", divergences[:, 1]),
+        ]
+    for t in range(trajectory.precision.shape[1]):
+        step = {"step": t * TRACK_EVERY}
+        for metric, values in (
+            ("p@k_trace", trajectory.precision[:, t]),
+            ("sensitivity_trace", trajectory.changed[:, t]),
+        ):
+            found.append({**mean(metric, values), **step})
+    return found

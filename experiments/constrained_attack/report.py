@@ -13,8 +13,6 @@ from experiments.store.output import save_figure, write_text_atomic
 from experiments.store.records import Record, RecordStore, number
 from r2et_jax import metrics, plots
 
-# Metric of the fitted classifier of single inputs, before any attack.
-ACCURACY = "class_accuracy"
 _ROWS = ("dataset", "method", "weighting", "learning_rate", "ranking_weight")
 _NOTES = (
     "last: of the last iterate; best: of the iterate with the lowest P@k. P@k and "
@@ -275,7 +273,9 @@ def _figures(folder, group, dataset, method, k, epsilon, suffix):
         f"(unconstrained {points[constrained.UNCONSTRAINED][1]:.3f} at "
         f"{points[constrained.UNCONSTRAINED][0]:.3f})"
     )
-    accuracy = [number(r["value"]) for r in group if r["metric"] == ACCURACY]
+    accuracy = [
+        number(r["value"]) for r in group if r["metric"] == constrained.ACCURACY
+    ]
     if accuracy:
         line += f"; single test inputs classified rightly: {np.mean(accuracy):.3f}"
     return line, [front_path, curve_path]

@@ -10,10 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.constrained_attack import claims as claims_constrained
-from experiments.convergence import claims as claims_convergence
 from experiments.evidence import curvature as claims_curvature
-from experiments.evidence import estimators as claims_estimators
 from experiments.evidence import graphs as claims_graphs
 from experiments.loop import setup
 from experiments.measures.evaluation import strongest
@@ -225,59 +222,6 @@ def _constraints(common):
         )
 
 
-def _constrained_differs(common):
-    k, epsilon = common.k[0], common.epsilon[0]
-    for dataset in _loaded(common):
-        model, seeds = vanilla(common, dataset)
-        found = claims_constrained.constrained_differs(
-            model, seeds, _inputs(common, dataset), k=k, epsilon=epsilon
-        )
-        for weighting in ("gda", "hedge", "qp"):
-            numbers = found[weighting]
-            yield Finding(
-                f"{dataset.name}, {weighting}",
-                f"perturbations differ by {numbers['difference']:.2f} ε; at P@{k} "
-                f"{numbers['equal_p@k']:.2f} it changes "
-                f"{numbers['sensitivity_at_equal']:.3f} of the predictions, the "
-                f"unconstrained attack {numbers['unconstrained_at_equal']:.3f}",
-                numbers,
-                bool(numbers["holds"]),
-            )
-
-
-def _convergence(holds, text):
-    def measure(common):
-        found = claims_convergence.convergence_numbers(
-            common.datasets,
-            data_dir=common.data_dir,
-            models_dir=common.models_dir,
-            preset=common.preset,
-            seeds=common.seeds,
-            k=common.k[0],
-            progress=common.progress,
-        )
-        for name, numbers in found.items():
-            yield Finding(name, text.format(**numbers), numbers, holds(numbers))
-
-    return measure
-
-
-def _curvature_dense(common):
-    del common
-    for activation in claims_curvature.ACTIVATIONS:
-        for hidden, num_outputs in claims_curvature.SHAPES:
-            limit = claims_curvature.TOLERANCE
-            errors = claims_curvature.dense_errors(activation, hidden, num_outputs)
-            for name, error in errors.items():
-                layers = "-".join(map(str, (*hidden, num_outputs)))
-                yield Finding(
-                    f"{name}, {activation} {layers}",
-                    f"relative error {error:.1e}, at most {limit:.0e} allowed",
-                    {"value": error, "target": limit},
-                    bool(error <= limit),
-                )
-
-
 def _curvature_memory(common):
     del common
     limit = claims_curvature.MEMORY_LIMIT
@@ -291,30 +235,6 @@ def _curvature_memory(common):
             {**found, "value": peak, "target": limit, "penalty": found["value"]},
             bool(peak < limit and found["slope"] > 0),
         )
-
-
-def _curvature_estimators(common):
-    for dataset in _loaded(common):
-        found = registry.problem(dataset)
-        fitter = setup.fitter(found, found.k, common)
-        model = fitter.model("vanilla")
-        params = jax.tree.map(lambda leaf: leaf[0], fitter.pretrained("vanilla"))
-        measured = claims_estimators.errors(found, model, params)
-        for name, numbers in measured.items():
-            if "error" in numbers:
-                limit = claims_estimators.EXACT
-                text = f"relative error {numbers['error']:.1e}, {limit:.0e} allowed"
-                holds = numbers["error"] <= limit
-            elif "found" in numbers:
-                text = f"8 Lanczos steps find {numbers['found']:.3f} of |λ|max at least"
-                holds = numbers["found"] >= claims_estimators.LANCZOS
-            else:
-                text = (
-                    f"Hutchinson's 4 probes: bias {numbers['bias']:+.3f} ± "
-                    f"{numbers['stderr']:.3f}, one draw ± {numbers['spread']:.2f}"
-                )
-                holds = abs(numbers["bias"]) <= 3 * numbers["stderr"]
-            yield Finding(f"{name}, {dataset.name}", text, numbers, bool(holds))
 
 
 def _graph_forms(common):
@@ -355,47 +275,10 @@ CLAIMS: dict[str, Claim] = {
         TABULAR,
         _constraints,
     ),
-    "constrained_differs": Claim(
-        "GDA, Hedge and QP differ from the unconstrained attack, and at equal P@k "
-        "change fewer predictions",
-        TABULAR,
-        _constrained_differs,
-    ),
-    "convergence_rate": Claim(
-        "in multi-objective descent every objective falls at each accepted step, and "
-        "the smallest direction falls at least as fast as 1/√T",
-        TABULAR,
-        _convergence(
-            claims_convergence.rate_holds,
-            "{rises:.0f} rises, {violations:.0f} violations of the bound; median "
-            "exponent {exponent:.2f}, {reached:.0%} of the inputs at −.5 or less",
-        ),
-    ),
-    "larger_gap_needs_more_steps": Claim(
-        "multi-objective descent needs more steps where the initial gap is larger",
-        TABULAR,
-        _convergence(
-            claims_convergence.dependence_holds,
-            "steps {steps_narrow:.1f} on the narrower half, {steps_wide:.1f} on the "
-            "wider; Spearman {spearman_all:.2f}",
-        ),
-    ),
     "strongest_speed": Claim(
         "strongest at its default budget takes under a minute on 1,000 inputs",
         ("adult",),
         _speed,
-    ),
-    "curvature_dense": Claim(
-        "Exact-H and SSR agree with dense linear algebra to float64 precision on small "
-        "networks, kinked and smooth, with one hidden layer and two",
-        (),
-        _curvature_dense,
-    ),
-    "curvature_estimators": Claim(
-        "Exact-H and SSR of Siamese models are exact for images; for graphs "
-        "Hutchinson's estimate has no bias, and 8 Lanczos steps find .9 of |λ|max",
-        ("digits", "planted"),
-        _curvature_estimators,
     ),
     "graph_forms": Claim(
         "a batch of sparse graphs is faster by its edges (GraphsTuple), one of dense "

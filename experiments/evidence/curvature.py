@@ -1,4 +1,4 @@
-"""Are the curvature penalties exact, and how much memory do they need?"""
+"""How much memory do the curvature penalties need?"""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ from experiments.measures import costs
 from r2et_jax import models, score
 from r2et_jax.objectives import curvature_penalties
 
-# Relative error in float64 that counts as rounding.
-TOLERANCE = 1e-13
-SHAPES = (((24,), 1), ((24,), 4), ((16, 12), 1), ((16, 12), 4))
-ACTIVATIONS = ("leaky_relu", "softplus")
-
 MEMORY_LIMIT = 2 * 2**30
 WIDE = {"num_features": 3072, "hidden": (64,), "num_outputs": 10}
 
@@ -26,52 +21,6 @@ def penalty(name: str, apply: Callable, *, num_steps: int) -> Callable[..., jax.
     if name == "exact_h":
         return curvature_penalties.frobenius_curvature(apply)
     return curvature_penalties.spectral_curvature(apply, num_steps=num_steps)
-
-
-def dense_errors(
-    activation: str,
-    hidden: Sequence[int],
-    num_outputs: int,
-    *,
-    num_features: int = 12,
-    num_inputs: int = 20,
-) -> dict[str, float]:
-    """Largest relative error of each penalty against NumPy on the dense Hessian.
-
-    Random networks and inputs, all in float64; the class is the predicted one.
-
-    Returns:
-      `exact_h` against the Frobenius norm; `ssr` against the largest |eigenvalue|,
-      for a smooth network by as many Lanczos steps as there are features.
-    """
-    with jax.enable_x64(True):
-        model = models.MLP(
-            hidden=tuple(hidden), num_outputs=num_outputs, activation=activation
-        )
-        rng = np.random.default_rng(0)
-        x = jnp.asarray(rng.normal(size=(num_inputs, num_features)))
-        params = model.init(jax.random.key(0), x[0])
-        # Biases too: the kinks then lie apart from the origin.
-        params = jax.tree.map(lambda w: jnp.asarray(rng.normal(size=w.shape)), params)
-        params = jax.tree.map(lambda w: w / np.sqrt(w.shape[0]), params)
-        target = jax.vmap(lambda x: score.predicted_class(model.apply(params, x)))(x)
-        hessian = jax.jit(
-            jax.vmap(
-                jax.hessian(score.probability(model.apply), argnums=1), (None, 0, 0)
-            )
-        )
-        dense = np.asarray(hessian(params, x, target))
-        truth = {
-            "exact_h": np.linalg.norm(dense, axis=(1, 2)),
-            "ssr": np.abs(np.linalg.eigvalsh(dense)).max(axis=1),
-        }
-        errors = {}
-        for name, expected in truth.items():
-            one = penalty(name, model.apply, num_steps=num_features)
-            run = jax.jit(jax.vmap(one, (None, 0, 0)))
-            found = np.asarray(run(params, x, target))
-            errors[name] = float(np.max(np.abs(found - expected) / expected))
-    return errors
 
 
 def memory(

@@ -1,20 +1,16 @@
 """The experiment `constrained_attack`: equal P@k, the knee, records, resumption."""
 
-import importlib
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.console import cli
-from experiments.constrained_attack import claims as claims_constrained
+from experiments.constrained_attack import experiment
 from experiments.constrained_attack import measure as constrained
 from experiments.constrained_attack import report as constrained_report
 from experiments.problems import presets
 from experiments.store.records import REQUIRED, RecordStore
-from r2et_jax import models
 
 K, NUM_FEATURES = 3, 10
 NUM_INPUTS = 12
@@ -73,33 +69,8 @@ def test_variants_are_the_grid_of_each_rule():
     ]  # fmt: skip
 
 
-def test_the_claim_is_measured_on_the_same_inputs(monkeypatch):
-    variants = claims_constrained.VARIANTS[1::2]  # two of them: each one is compiled
-    monkeypatch.setattr(claims_constrained, "VARIANTS", variants)
-    model = models.MLP(hidden=(16,))
-    params = [
-        jax.tree.map(lambda leaf: 2.5 * leaf, model.init(key, jnp.zeros(NUM_FEATURES)))
-        for key in jax.random.split(jax.random.key(0))
-    ]
-    x = np.random.default_rng(0).normal(size=(30, NUM_FEATURES)).astype(np.float32)
-    found = claims_constrained.constrained_differs(model, params, x, k=K, epsilon=1.0)
-    assert set(found) == {"unconstrained", "gda", "qp"}
-    free = found.pop("unconstrained")
-    assert free["p@k_last"] < 0.8
-    for numbers in found.values():
-        assert numbers["difference"] > 0.01
-        assert 0 < numbers["differing"] <= 1
-        assert numbers["sensitivity_at_equal"] <= numbers["unconstrained_at_equal"]
-        assert numbers["equal_p@k"] >= min(free["p@k_last"], numbers["p@k_last"]) - 0.05
-
-
-@pytest.fixture(scope="module")
-def binary():
-    return importlib.import_module("experiments.constrained_attack.experiment")
-
-
 @pytest.fixture
-def run(binary, monkeypatch, tmp_path):
+def run(monkeypatch, tmp_path):
     """Run the experiment in this process on a protocol of seconds: run(*arguments)."""
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
@@ -110,7 +81,7 @@ def run(binary, monkeypatch, tmp_path):
             "--weightings=unconstrained,gda", f"--output_dir={tmp_path}",
             f"--models_dir={tmp_path / 'models'}",
         )  # fmt: skip
-        cli.call(binary, *fixed, *arguments)
+        cli.call(experiment, *fixed, *arguments)
 
     return call
 

@@ -10,7 +10,6 @@ import pytest
 from experiments.console import cli
 from experiments.evidence import claims
 from experiments.evidence import curvature as claims_curvature
-from r2et_jax.objectives import curvature_penalties
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,34 +60,6 @@ def test_a_claim_that_fails_is_said_to(monkeypatch, tmp_path):
     assert stop.value.code == 2
     kept = json.loads((tmp_path / "wrong" / "findings.json").read_text())
     assert kept["findings"][0]["holds"] is False
-
-
-@pytest.mark.parametrize(
-    ("activation", "hidden", "num_outputs"),
-    [("leaky_relu", (6, 5), 3), ("softplus", (6,), 1)],
-)
-def test_curvature_penalties_agree_with_the_dense_hessian(
-    activation, hidden, num_outputs
-):
-    errors = claims_curvature.dense_errors(
-        activation, hidden, num_outputs, num_features=5, num_inputs=4
-    )
-    assert set(errors) == {"exact_h", "ssr"}
-    assert 0 <= max(errors.values()) <= claims_curvature.TOLERANCE
-
-
-def test_a_wrong_curvature_penalty_is_found(monkeypatch):
-    """One Lanczos step is an estimate from below, and the error says so."""
-    right = curvature_penalties.spectral_curvature
-    monkeypatch.setattr(
-        curvature_penalties,
-        "spectral_curvature",
-        lambda apply, num_steps: right(apply, num_steps=1),
-    )
-    errors = claims_curvature.dense_errors(
-        "softplus", (6,), 1, num_features=5, num_inputs=4
-    )
-    assert errors["exact_h"] <= claims_curvature.TOLERANCE < 1e-3 < errors["ssr"]
 
 
 @pytest.mark.parametrize("name", ["exact_h", "ssr"])

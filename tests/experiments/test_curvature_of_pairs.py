@@ -1,4 +1,4 @@
-"""How far the curvature penalties of Siamese models are from the whole Hessian."""
+"""The curvature penalties of pairs that training uses, against the whole Hessian."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from experiments.problems import registry
 from experiments.problems.registry import PairProblem
-from r2et_jax import curvature, score
+from r2et_jax import curvature, datasets, score
 from r2et_jax.context import InContext
 from r2et_jax.objectives import curvature_penalties
 from r2et_jax.types import ApplyFn, Array
@@ -41,12 +43,7 @@ def errors(
       inputs, relative; `stderr`: of that; `spread`: the standard deviation of one draw,
       relative, median over inputs); and `ssr` (`error`, or `found`, the least share of
       |λ|_max, where it is estimated by 8 Lanczos steps).
-
-    Raises:
-      ValueError: for a table.
     """
-    if not problem.view.paired:
-        raise ValueError(f"{problem.name} holds no pairs, of which this claim is")
     (x, context), _ = problem.training(num_inputs)
     apply, split = problem.trained(model), problem.split(model)
     split = None if split is None else curvature_penalties.Split(*split)
@@ -114,3 +111,62 @@ def _of_edges(apply: ApplyFn, context: Any) -> tuple[Any, tuple[Array, Any]]:
 
     ones = jnp.ones(places.shape, graphs.dtype)
     return score.probability(of_edges), (ones, (context, places))
+
+
+def measured(name, num_inputs=2):
+    problem = registry.problem(datasets.load(name))
+    model = problem.model("vanilla")
+    params = jax.jit(model.init)(jax.random.key(0), problem.sample)
+    return errors(problem, model, params, num_inputs=num_inputs)
+
+
+@pytest.mark.parametrize("factor", [1, 1.01])
+def test_images_have_closed_forms_and_a_wrong_norm_is_seen(monkeypatch, factor):
+    right = curvature.frobenius_norm
+
+    def wrong(probability, **options):
+        return lambda *args: factor * right(probability, **options)(*args)
+
+    monkeypatch.setattr(curvature, "frobenius_norm", wrong)
+    found = measured("digits")
+    assert set(found) == {"exact_h", "ssr"}
+    expected = 1 - 1 / factor
+    assert found["exact_h"]["error"] == pytest.approx(expected, abs=1e-4)
+    assert 0 <= found["ssr"]["error"] < EXACT
+
+
+@pytest.mark.slow
+def test_closed_forms_of_more_images():
+    found = measured("digits", num_inputs=8)
+    assert 0 <= max(numbers["error"] for numbers in found.values()) <= EXACT
+
+
+@pytest.mark.slow
+def test_graphs_have_estimates_with_their_spread():
+    found = measured("planted", num_inputs=8)
+    assert set(found) == {"hutchinson_h", "ssr"}
+    numbers = found["hutchinson_h"]
+    assert abs(numbers["bias"]) <= 3 * numbers["stderr"] < 0.75
+    assert 0.1 < numbers["spread"] < 2
+    assert LANCZOS <= found["ssr"]["found"] < 1.001
+
+
+def test_absent_edges_have_no_curvature():
+    problem = registry.problem(datasets.load("planted"))
+    model = problem.model("vanilla")
+    params = jax.jit(model.init)(jax.random.key(0), problem.sample)
+    (x, (partner, graphs)), _ = problem.training(2)
+    graphs = graphs * (jnp.arange(graphs.shape[1]) % 9 == 0)
+    apply, target = problem.trained(model), jnp.ones((), jnp.int32)
+
+    def norms(probability, x, context):
+        norm = curvature.frobenius_norm(probability)
+        run = jax.jit(lambda x, context: norm((params, context), x, target))
+        return jax.vmap(run)(x, context)
+
+    context = partner, graphs
+    probability, reduced = _of_edges(apply, context)
+    assert reduced[0].shape[1] < x.shape[1] / 8
+    whole = norms(score.probability(apply), x, context)
+    assert float(whole.min()) > 0
+    np.testing.assert_allclose(norms(probability, *reduced), whole, rtol=1e-4)
