@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 from experiments.store.records import MEASURED, Record, number
 from r2et_jax import metrics
 from r2et_jax.metrics import Estimate
@@ -58,6 +61,37 @@ def difference(a: Cells, b: Cells) -> Estimate:
 def above(found: Estimate, level: float = 0.0) -> bool | None:
     """Whether one mean, judged by itself, lies above a level; see `verdicts`."""
     return metrics.verdicts([found], level)[0]
+
+
+def association(points: Mapping[tuple, tuple[float, float]]) -> dict[str, Any]:
+    """Correlations of two numbers of models, (method, *run) -> pair.
+
+    Returns:
+      `pearson`, `spearman` over all models; `by_run`: Spearman's over the methods of a
+      seed and fold, an `Estimate` over runs. NaN of fewer than 3 models, or
+      where one of both does not vary.
+    """
+    by_run: dict[tuple, list] = {}
+    for (_, *run), pair in points.items():
+        by_run.setdefault(tuple(run), []).append(pair)
+    whole = np.array(list(points.values())).reshape(-1, 2)
+    return {
+        "pearson": _related(stats.pearsonr, whole),
+        "spearman": _related(stats.spearmanr, whole),
+        "by_run": metrics.over_runs(
+            {
+                cell: _related(stats.spearmanr, np.array(pairs))
+                for cell, pairs in by_run.items()
+            }
+        ),
+    }
+
+
+def _related(measure, pairs: np.ndarray) -> float:
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
+    if len(pairs) < 3 or np.ptp(pairs, axis=0).min() == 0:
+        return math.nan
+    return float(measure(*pairs.T)[0])
 
 
 def shown(found: Estimate | None, spec: str = ".2f") -> str:

@@ -1,16 +1,13 @@
 """The convergence experiment: its numbers by hand, and a run from flags to figures."""
 
-import importlib
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from experiments.console import cli
-from experiments.convergence import claims as claims_convergence
-from experiments.evidence import claims
+from experiments.convergence import experiment
 from experiments.measures import convergence
 from experiments.problems import presets
 from experiments.report import exhibit
@@ -94,21 +91,20 @@ def test_dependence_keeps_censored_inputs_apart():
 
 
 @pytest.fixture
-def experiment(monkeypatch):
+def tiny(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.setitem(convergence.EFFORTS, "smoke", EFFORT)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    return importlib.import_module("experiments.convergence.experiment")
 
 
-def call(experiment, folder, *arguments):
+def call(folder, *arguments):
     common = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
     cli.call(experiment, *common, *folders, *arguments)
 
 
-def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
-    call(experiment, tmp_path)
+def test_a_run_records_draws_and_resumes(tiny, tmp_path, monkeypatch):
+    call(tmp_path)
     text = (tmp_path / "records.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     assert all(set(records.REQUIRED) <= set(record) for record in found)
@@ -142,7 +138,7 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
     assert len(shown.claims) == 2 and len(shown.figures) == 2
     assert "(0 violations)" in shown.claims[0].found
     monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
-    call(experiment, tmp_path)
+    call(tmp_path)
     assert (tmp_path / "records.jsonl").read_text() == text
 
 
@@ -156,42 +152,11 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
         ("--datasets=adultt", "adultt"),
     ],
 )
-def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+def test_a_wrong_flag_gives_one_line(tiny, flag, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        call(experiment, tmp_path / "out", flag)
+        call(tmp_path / "out", flag)
     assert stopped.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "out").exists()
-
-
-def test_claims_tell_slow_and_unsound_descents():
-    good = {
-        "rises": 0.0, "violations": 0.0, "reached": 0.9,
-        "steps_narrow": 3.0, "steps_wide": 9.0, "spearman_all": 0.5,
-    }  # fmt: skip
-    assert claims_convergence.rate_holds(good)
-    assert claims_convergence.dependence_holds(good)
-    for key, value in (("rises", 1.0), ("violations", 2.0), ("reached", 0.4)):
-        assert not claims_convergence.rate_holds({**good, key: value})
-    for key, value in (("steps_wide", 3.0), ("spearman_all", -0.1)):
-        assert not claims_convergence.dependence_holds({**good, key: value})
-
-
-def test_claims_measure_models(experiment, tmp_path):
-    common = SimpleNamespace(
-        datasets=("breast_cancer",),
-        data_dir=tmp_path,
-        models_dir=tmp_path / "models",
-        preset="smoke",
-        seeds=(0, 3),
-        k=(8,),
-        progress=False,
-    )
-    (finding,) = claims.CLAIMS["convergence_rate"].measure(common)
-    assert "violations" in finding.text and finding.subject == "breast_cancer"
-    numbers = finding.numbers
-    assert numbers["rises"] == numbers["violations"] == 0
-    assert 0 <= numbers["censored"] <= 1
-    assert {"exponent", "reached", "spearman_all", "steps_wide"} <= set(numbers)

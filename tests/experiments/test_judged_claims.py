@@ -11,7 +11,7 @@ from experiments.case_study import report as case_study_report
 from experiments.certify import report as certify_report
 from experiments.constrained_attack import claims as claims_constrained
 from experiments.constrained_attack import measure as constrained
-from experiments.convergence import claims as claims_convergence
+from experiments.convergence import report as convergence_report
 from experiments.cost import claims as claims_cost
 from experiments.loop import runs
 from experiments.robustness import claims as robustness_claims
@@ -204,7 +204,7 @@ def descent(method, exponent, *, rises=0.0, related=0.5, steps=(3, 5, None)):
 def test_convergence():
     def judged(place, store):
         methods = tuple(dict.fromkeys(r["method"] for r in store))
-        return judge(claims_convergence, place, store, methods=methods)
+        return judge(convergence_report, place, store, methods=methods)
 
     fast, slow = descent("vanilla", -0.8), descent("vanilla", -0.3)
     assert judged(0, fast)[0] is True
@@ -307,7 +307,7 @@ def test_cost():
 
 
 @pytest.mark.parametrize(
-    "module", [claims_constrained, claims_convergence, certify_report]
+    "module", [claims_constrained, convergence_report, certify_report]
 )
 def test_every_question_has_its_likely_cause(module):
     assert all(q.said.endswith(".") and q.cause for q in module.QUESTIONS)
