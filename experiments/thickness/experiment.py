@@ -12,18 +12,13 @@ the inputs that they have seen with that of others.
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
-
 from experiments.console import flags
 from experiments.loop import parts, runs
-from experiments.measures import evaluation, thickness
-from experiments.measures.numbers import summary
+from experiments.measures import thickness
 from experiments.problems import presets
-from experiments.thickness import report as thickness_report
-from experiments.thickness import stability
-from r2et_jax import attacks, metrics, objectives
+from experiments.thickness import report, stability
+from experiments.thickness.measure import measure
+from r2et_jax import attacks, objectives
 
 _METHODS = "vanilla,wd,sp,r2et_nh,r2et,rat"
 
@@ -59,23 +54,25 @@ def main(values):
         attacks=[name for name in attacks.SINGLE if name != thickness.ADVERSARY],
     )
     runs.check_single(common, ("k", "attacks"))
-    chosen = [parts.choose_largest(found, common) for found in parts.problems(common)]
+    chosen = [
+        parts.choose_largest(problem, common) for problem in parts.problems(common)
+    ]
     runs.run(
         common,
         chosen,
         parts.LARGEST,
         _measure_dataset,
-        thickness_report.write_report,
+        report.write_report,
         experiment=FLAGS.experiment,
         title="Thickness of the top-k set",
-        questions=thickness_report.questions(common.attacks[0]),
-        figures=thickness_report.FIGURES,
+        questions=report.questions(common.attacks[0]),
+        figures=report.FIGURES,
     )
 
 
-def _measure_dataset(found, k, common, store):
-    _measure_models(found, k, common, store)
-    stability.measure(FLAGS.experiment, found, k, common, store)
+def _measure_dataset(problem, k, common, store):
+    _measure_models(problem, k, common, store)
+    stability.measure(FLAGS.experiment, problem, k, common, store)
 
 
 def _measure_models(found, k, common, store):
@@ -98,78 +95,3 @@ def _measure_models(found, k, common, store):
                     largest=epsilon == max(common.epsilon),
                 )
                 store.append([{**cell, **record} for record in measurements])
-
-
-def measure(
-    found,
-    one: parts.Trained,
-    *,
-    k: int,
-    attack: str,
-    epsilon: float | None,
-    effort: thickness.Effort,
-    largest: bool = True,
-) -> list[dict[str, Any]]:
-    """The records of one model at one budget, or under Gaussian noise.
-
-    Args:
-      found: the data.
-      one: the model and its parameters.
-      k: size of the top set.
-      attack: which judges robustness; of no account without a budget.
-      epsilon: the budget, None for Gaussian noise.
-      effort: inputs, and how finely thickness is estimated.
-      largest: whether that is the largest budget; at others of the model itself only
-        the attack is measured, beside the bounds.
-    """
-    model, params = one.model, one.params
-    sample = thickness.first_inputs(found, model, params, effort.num_inputs)
-    estimate = _estimator(found, model, params, sample, k, epsilon, effort)
-    if epsilon is None:
-        return estimate("gaussian")
-    run = evaluation.compiled_attack(model, attack, k, found.view, budget=0)
-    ball, key = found.budget(epsilon), jax.random.key(0)
-    result = run(params, sample.x, ball, key=key, context=sample.context)
-    units = metrics.distinct_inputs(sample.x)
-    cells = [summary("p@k", result.best.precision, units)]
-    if largest:
-        cells += [*estimate("uniform"), *estimate("adversarial")]
-    if not found.view.tabular:
-        return cells
-    bounds = thickness.bounds(
-        found,
-        model,
-        params,
-        sample.x,
-        result.details.last,
-        k=k,
-        epsilon=epsilon,
-        effort=effort,
-    )
-    for name, values in bounds._asdict().items():
-        cells.append(summary(thickness.BOUND + name, values, units))
-    return cells
-
-
-def _estimator(found, model, params, sample, k, epsilon, effort):
-    """`estimate(distribution) -> records`."""
-    units = metrics.distinct_inputs(sample.x)
-
-    def estimate(distribution):
-        thick = thickness.estimate(
-            found,
-            model,
-            params,
-            sample,
-            distribution,
-            k=k,
-            epsilon=epsilon,
-            effort=effort,
-        )
-        cells = (
-            summary("thickness", thick.mean, units),
-            summary("thickness_min", thick.least, units),
-        )
-        return [{**record, "distribution": distribution} for record in cells]
-
-    return estimate

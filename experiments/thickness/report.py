@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from experiments.loop import runs
 from experiments.measures.thickness import ADVERSARY, BOUND, DISTRIBUTIONS
 from experiments.problems import presets
 from experiments.report import tables
+from experiments.report.statistics import association
 from experiments.store import output, records
 from experiments.store.records import number
-from experiments.thickness import stability
+from experiments.thickness import stability, stability_report
 from r2et_jax import plots
 
 # The distribution by which the claim is judged; the others stand beside it.
@@ -66,16 +64,16 @@ def write_report(
         rows = "dataset", "method", "epsilon"
         table = tables.pivot(bounded, rows=rows, columns=_bound_columns())
         save("bounds", table, _BOUND_NOTES)
-    learnt = stability.select_learnt(store.select(dataset=common.datasets, k=k))
+    learnt = stability_report.select_learnt(store.select(dataset=common.datasets, k=k))
     if learnt:
-        save("stability", stability.table(learnt), stability.NOTES)
+        save("stability", stability_report.table(learnt), stability_report.NOTES)
     for dataset in common.datasets:
         here = records.select(found, dataset=dataset)
         figures = {"thickness": _robustness_figure(here, dataset, common, k)}
         if records.select(bounded, dataset=dataset) and len(common.epsilon) > 1:
             figures["bounds"] = _bounds_figure(here, dataset, common.epsilon)
         if records.select(learnt, dataset=dataset):
-            figures["stability"] = stability.figure(learnt, dataset)
+            figures["stability"] = stability_report.figure(learnt, dataset)
         for name, figure in figures.items():
             path = folder / f"{name}_{dataset}.png"
             output.save_figure(path, figure)
@@ -183,37 +181,6 @@ def _model(record):
     return record["method"], record["seed"], record["fold"]
 
 
-def association(points: Mapping[tuple, tuple[float, float]]) -> dict[str, Any]:
-    """Correlations of thickness with P@k.
-
-    Returns:
-      `pearson`, `spearman` over all models; `by_run`: Spearman's over the methods of a
-      seed and fold, an `Estimate` over runs. NaN of fewer than 3 models, or
-      where one of both does not vary.
-    """
-    by_run: dict[tuple, list] = {}
-    for (_, *run), pair in points.items():
-        by_run.setdefault(tuple(run), []).append(pair)
-    whole = np.array(list(points.values())).reshape(-1, 2)
-    return {
-        "pearson": _related(stats.pearsonr, whole),
-        "spearman": _related(stats.spearmanr, whole),
-        "by_run": runs.over_runs(
-            {
-                cell: _related(stats.spearmanr, np.array(pairs))
-                for cell, pairs in by_run.items()
-            }
-        ),
-    }
-
-
-def _related(measure, pairs: np.ndarray) -> float:
-    pairs = pairs[np.isfinite(pairs).all(axis=1)]
-    if len(pairs) < 3 or np.ptp(pairs, axis=0).min() == 0:
-        return math.nan
-    return float(measure(*pairs.T)[0])
-
-
 def _robustness_figure(found, dataset, common, k):
     epsilon = max(common.epsilon)
     drawn = []
@@ -311,8 +278,8 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
         runs.Question(
             "The difference in mean thickness between learnt and other inputs falls "
             "with the number m of learnt ones as chance does, no slower than 1/√m.",
-            stability.RULE,
-            stability.judge(stability.THICKNESS),
+            stability_report.RULE,
+            stability_report.judge(stability.THICKNESS),
             "Models learnt from few inputs also differ in their curvature, which "
             "changes the constant before the rate.",
             figure="stability",
@@ -320,8 +287,8 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
         runs.Question(
             "The distribution of border gaps of learnt inputs comes as fast to that of "
             "other inputs (Kolmogorov–Smirnov distance, no slower than 1/√m).",
-            stability.RULE,
-            stability.judge(stability.MARGINS),
+            stability_report.RULE,
+            stability_report.judge(stability.MARGINS),
             "What a network fits of its sample does not fall with the chance of the "
             "sample.",
             figure="stability",

@@ -1,6 +1,5 @@
 """The thickness experiment: its estimates, its statistics, and a run from its flags."""
 
-import importlib
 import itertools
 import json
 from types import SimpleNamespace
@@ -14,10 +13,15 @@ from experiments.console import cli
 from experiments.measures import thickness
 from experiments.problems import presets
 from experiments.problems.registry import problem
-from experiments.report import exhibit
+from experiments.report import exhibit, statistics
 from experiments.store import records
-from experiments.thickness import report as thickness_report
-from experiments.thickness import stability
+from experiments.thickness import (
+    experiment,
+    measure,
+    report,
+    stability,
+    stability_report,
+)
 from r2et_jax import datasets, models, saliency, score, threat
 
 TINY = presets.PRESETS["smoke"]._replace(
@@ -130,9 +134,9 @@ def test_the_rate_is_that_of_the_power_law():
         for m in (8, 32, 128)
         for seed in (0, 1, 2)
     ]  # fmt: skip
-    found = stability.rate(learnt, "d", "x")
+    found = stability_report.rate(learnt, "d", "x")
     assert found.mean == pytest.approx(-0.6) and found.runs == 3
-    assert stability.rate(learnt[:3], "d", "x") is None
+    assert stability_report.rate(learnt[:3], "d", "x") is None
 
 
 def test_few_unseen_inputs_do_not_slow_the_rate_of_chance():
@@ -151,7 +155,7 @@ def test_few_unseen_inputs_do_not_slow_the_rate_of_chance():
                 )
             ]  # fmt: skip
     for metric in ("mean", "ks"):
-        found = stability.rate(learnt, "d", metric)
+        found = stability_report.rate(learnt, "d", metric)
         assert found.low < -0.5 < found.high, metric
 
 
@@ -175,7 +179,7 @@ def test_a_rate_that_cannot_be_told_is_no_rate(power, noise, verdict):
         for m in (8, 32, 128)
     ]  # fmt: skip
     store = SimpleNamespace(select=lambda **filters: records.select(learnt, **filters))
-    judge = stability.judge("x")
+    judge = stability_report.judge("x")
     found, text = judge(store, "d", SimpleNamespace(k=(8,), kind="tabular"))
     assert found is verdict and "5 runs" in text
     # Pairs of few graphs share their graphs: another cause.
@@ -190,7 +194,7 @@ def test_correlation_over_models_and_run_by_run():
         for i, method in enumerate("abcdef")
         for seed in range(4)
     }
-    related = thickness_report.association(points)
+    related = statistics.association(points)
     x, y = np.array(list(points.values())).T
     assert related["pearson"] == pytest.approx(stats.pearsonr(x, y)[0])
     assert related["spearman"] == pytest.approx(stats.spearmanr(x, y)[0])
@@ -201,28 +205,28 @@ def test_correlation_over_models_and_run_by_run():
     assert related["by_run"].mean == pytest.approx(np.mean(runs))
     reach = stats.t.ppf(0.975, 3) * np.std(runs, ddof=1) / 2
     assert related["by_run"].high == pytest.approx(np.mean(runs) + reach)
-    few = thickness_report.association({("a", 0, 0): (1.0, 2.0)})
+    few = statistics.association({("a", 0, 0): (1.0, 2.0)})
     assert np.isnan(few["pearson"])
 
 
 @pytest.fixture
-def experiment(monkeypatch):
+def tiny(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
     monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), EFFORT)
     monkeypatch.setitem(stability.PLANS, ("smoke", True), PLAN)
-    monkeypatch.setattr(stability, "METHODS", {"vanilla": ()})
+    for room in (stability, stability_report):
+        monkeypatch.setattr(room, "METHODS", {"vanilla": ()})
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
-    return importlib.import_module("experiments.thickness.experiment")
 
 
-def call(experiment, folder, *arguments):
+def call(folder, *arguments):
     common = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
     cli.call(experiment, *common, *folders, *arguments)
 
 
-def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
-    call(experiment, tmp_path)
+def test_a_run_records_draws_and_resumes(tiny, tmp_path, monkeypatch):
+    call(tmp_path)
     text = (tmp_path / "records.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     assert all(set(records.REQUIRED) <= set(record) for record in found)
@@ -249,7 +253,7 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
     assert shown.claims[1].held is True
     monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
     monkeypatch.setattr(stability, "differences", None)
-    call(experiment, tmp_path)
+    call(tmp_path)
     assert (tmp_path / "records.jsonl").read_text() == text
 
 
@@ -262,9 +266,9 @@ def test_a_run_records_draws_and_resumes(experiment, tmp_path, monkeypatch):
         ("--methods=logistic", "logistic"),
     ],
 )
-def test_a_wrong_flag_gives_one_line(experiment, flag, message, tmp_path, capsys):
+def test_a_wrong_flag_gives_one_line(tiny, flag, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        call(experiment, tmp_path / "out", flag)
+        call(tmp_path / "out", flag)
     assert stopped.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
@@ -282,12 +286,11 @@ def test_pairs_have_a_thickness(name):
     model = found.model("vanilla")
     params = model.init(jax.random.key(0), found.sample)
     one = SimpleNamespace(model=model, params=params)
-    module = importlib.import_module("experiments.thickness.experiment")
     effort = thickness.Effort(3, 2, 2)
     epsilon = max(found.epsilon["smoke"])
     ask = {"k": found.k, "attack": "er_surrogate", "effort": effort}
-    cells = module.measure(found, one, epsilon=epsilon, **ask)
-    cells += module.measure(found, one, epsilon=None, **ask)
+    cells = measure.measure(found, one, epsilon=epsilon, **ask)
+    cells += measure.measure(found, one, epsilon=None, **ask)
     thick = [cell for cell in cells if cell["metric"] == "thickness"]
     assert [c["distribution"] for c in thick] == ["uniform", "adversarial", "gaussian"]
     assert all(0 <= cell["value"] <= 1 and cell["n"] == 3 for cell in thick)
@@ -302,7 +305,7 @@ def test_the_figure_of_bounds_is_of_the_mean_over_methods():
         for seed in (0, 1)
         for method, value in (("vanilla", 1.0), ("r2et", 3.0))
     ]  # fmt: skip
-    figure = thickness_report._bounds_figure(found, "d", (0.1, 0.5))
+    figure = report._bounds_figure(found, "d", (0.1, 0.5))
     drawn = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
     assert len(drawn) >= 5
     for line in drawn[:5]:

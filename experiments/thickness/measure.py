@@ -1,0 +1,87 @@
+"""Thickness, bounds and P@k of one model at one budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from experiments.loop import parts
+from experiments.measures import evaluation, thickness
+from experiments.measures.numbers import summary
+from r2et_jax import metrics
+
+
+def measure(
+    found,
+    one: parts.Trained,
+    *,
+    k: int,
+    attack: str,
+    epsilon: float | None,
+    effort: thickness.Effort,
+    largest: bool = True,
+) -> list[dict[str, Any]]:
+    """The records of one model at one budget, or under Gaussian noise.
+
+    Args:
+      found: the data.
+      one: the model and its parameters.
+      k: size of the top set.
+      attack: which judges robustness; of no account without a budget.
+      epsilon: the budget, None for Gaussian noise.
+      effort: inputs, and how finely thickness is estimated.
+      largest: whether that is the largest budget; at others of the model itself only
+        the attack is measured, beside the bounds.
+    """
+    model, params = one.model, one.params
+    sample = thickness.first_inputs(found, model, params, effort.num_inputs)
+    estimate = _estimator(found, model, params, sample, k, epsilon, effort)
+    if epsilon is None:
+        return estimate("gaussian")
+    run = evaluation.compiled_attack(model, attack, k, found.view, budget=0)
+    ball, key = found.budget(epsilon), jax.random.key(0)
+    result = run(params, sample.x, ball, key=key, context=sample.context)
+    units = metrics.distinct_inputs(sample.x)
+    cells = [summary("p@k", result.best.precision, units)]
+    if largest:
+        cells += [*estimate("uniform"), *estimate("adversarial")]
+    if not found.view.tabular:
+        return cells
+    bounds = thickness.bounds(
+        found,
+        model,
+        params,
+        sample.x,
+        result.details.last,
+        k=k,
+        epsilon=epsilon,
+        effort=effort,
+    )
+    for name, values in bounds._asdict().items():
+        cells.append(summary(thickness.BOUND + name, values, units))
+    return cells
+
+
+def _estimator(found, model, params, sample, k, epsilon, effort):
+    """`estimate(distribution) -> records`."""
+    units = metrics.distinct_inputs(sample.x)
+
+    def estimate(distribution):
+        thick = thickness.estimate(
+            found,
+            model,
+            params,
+            sample,
+            distribution,
+            k=k,
+            epsilon=epsilon,
+            effort=effort,
+        )
+        cells = (
+            summary("thickness", thick.mean, units),
+            summary("thickness_min", thick.least, units),
+        )
+        return [{**record, "distribution": distribution} for record in cells]
+
+    return estimate

@@ -1,0 +1,144 @@
+"""Stability over sample sizes: table, figure, rates and verdicts from records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from experiments.loop import runs
+from experiments.report import tables
+from experiments.store.records import number, select
+from experiments.thickness.stability import MARGINS, METHODS, THICKNESS
+from r2et_jax import plots
+
+GUIDE = "√(1/m + 1/u)"
+_LABELS = {THICKNESS: "|Θ seen − unseen|", MARGINS: "KS of border gaps"}
+
+
+def table(learnt) -> tables.Table:
+    """The table of the records of samples."""
+    spec = tables.ColumnSpec
+    return tables.pivot(
+        learnt,
+        rows=("dataset", "method", "sample_size"),
+        columns=[
+            spec("|Θ seen − unseen|", {"metric": THICKNESS}, format=".4f"),
+            spec("Θ seen − unseen", {"metric": "thickness_excess"}, format="+.4f"),
+            spec("Θ unseen", {"metric": "thickness_unseen"}),
+            spec("KS of border gaps", {"metric": MARGINS}),
+        ],
+    )
+
+
+NOTES = (
+    "Models learnt from a random sample of the training inputs (sample_size) by the "
+    "same number of steps; seen: that sample; unseen: training inputs outside of it, "
+    "where the data are no table test inputs.",
+    "KS: largest difference of the distribution functions of the gap between ranks k "
+    "and k + 1, maps of unit sum.",
+)
+
+
+def figure(learnt, dataset: str):
+    """Both differences against the sample size, beside what chance alone gives."""
+    series, top = {}, 0.0
+    for metric, label in _LABELS.items():
+        for method in METHODS:
+            values = _by_size(learnt, dataset, method, metric)
+            if not values:
+                continue
+            sizes = sorted(values)
+            pairs = [runs.over_runs(values[m])[:2] for m in sizes]
+            means, errors = np.array(pairs).T
+            series[f"{label}, {method}"] = sizes, means, errors
+            top = max(top, means[0])
+    effective = _effective(learnt, dataset, THICKNESS)
+    sizes = sorted(effective)
+    both = np.array([effective[m] for m in sizes])
+    series[GUIDE] = np.array(sizes, float), 2 * top * np.sqrt(both[0] / both), None
+    return plots.curves(
+        series,
+        xlabel="inputs m that the model has learnt",
+        ylabel="difference, seen and unseen inputs",
+        title=f"{dataset}: stability of thickness and gaps",
+        xscale="log",
+        yscale="log",
+        size=(7.2, 4.0),
+    )
+
+
+def _by_size(learnt, dataset, method, metric) -> dict[int, dict[tuple, float]]:
+    """Sample size -> seed and fold -> value."""
+    found: dict[int, dict[tuple, float]] = {}
+    for record in select(learnt, dataset=dataset, method=method, metric=metric):
+        runs_of_size = found.setdefault(record["sample_size"], {})
+        runs_of_size[record["seed"], record["fold"]] = number(record["value"])
+    return found
+
+
+def _effective(learnt, dataset, metric) -> dict[int, float]:
+    """Sample size m -> m·u/(m + u), u the unseen inputs, the mean over runs.
+
+    Two means of m and u independent numbers differ by a standard deviation that falls
+    as one over the root of it, and no faster: a few unseen inputs are a floor.
+    """
+    found: dict[int, list[float]] = {}
+    for record in select(learnt, dataset=dataset, metric=metric):
+        m, unseen = record["sample_size"], record["n"]
+        found.setdefault(m, []).append(m * unseen / (m + unseen))
+    return {m: float(np.mean(values)) for m, values in found.items()}
+
+
+def rate(learnt, dataset: str, metric: str) -> runs.Estimate | None:
+    """Exponent of a power law in m·u/(m + u), by run; None of one size.
+
+    The mean over methods of the slope of the logarithms: that of a difference with
+    mean zero falls as its standard deviation does.
+    """
+    effective = _effective(learnt, dataset, metric)
+    slopes: dict[tuple, list[float]] = {}
+    for method in METHODS:
+        values = _by_size(learnt, dataset, method, metric)
+        sizes = sorted(values)
+        if len(sizes) < 2:
+            return None
+        for run in values[sizes[0]]:
+            y = [max(values[m][run], np.finfo(float).tiny) for m in sizes]
+            both = [effective[m] for m in sizes]
+            slope = np.polyfit(np.log(both), np.log(y), 1)[0]
+            slopes.setdefault(run, []).append(float(slope))
+    return runs.over_runs({run: float(np.mean(v)) for run, v in slopes.items()})
+
+
+# A claim of 1/√m cannot be shown to the last digit: a fifth is left to the fit.
+_FAST_ENOUGH = 0.4
+RULE = (
+    "exponent of m·u/(m + u), u the number of other inputs (chance alone gives −0.5): "
+    f"held below −{_FAST_ENOUGH:.1f}, did not hold above −0.5"
+)
+_FEW_GRAPHS = "Pairs of few graphs are not as many independent inputs."
+
+
+def judge(metric: str):
+    """`judge(store, dataset, common)` of a question on the rate, see `RULE`."""
+
+    def judged(store, dataset, common):
+        learnt = select_learnt(store.select(dataset=dataset, k=common.k))
+        found = rate(learnt, dataset, metric) if learnt else None
+        if found is None:
+            return None
+        text = f"{dataset}: exponent {runs.shown(found, '+.2f')}, {found.runs} runs"
+        if runs.above(found, -0.5):
+            return (
+                (False, text, _FEW_GRAPHS) if common.kind == "graph" else (False, text)
+            )
+        slow = runs.above(found, -_FAST_ENOUGH)
+        return (True if slow is False else None), text
+
+    return judged
+
+
+def select_learnt(found) -> list[dict[str, Any]]:
+    """The records of samples among all."""
+    return [record for record in found if "sample_size" in record]
