@@ -25,7 +25,7 @@ from experiments.models import trained
 from experiments.models.fitting import LOGISTIC, Fitter
 from experiments.problems import presets
 from experiments.problems.registry import Problem
-from experiments.report import tables
+from experiments.train.report import write_report
 from r2et_jax import objectives
 
 
@@ -74,10 +74,10 @@ def main(values):
         if getattr(common, name):
             raise ValueError(f"--{name} has no use here: see experiments.attack")
     weights = _weights(common)
-    chosen = [parts.choose(found, common, ("k",)) for found in _problems(common)]
+    chosen = [parts.choose(problem, common, ("k",)) for problem in _problems(common)]
     settings = {
-        found.name: found.protocol(own.preset)._replace(**weights)
-        for found, own in chosen
+        problem.name: problem.protocol(own.preset)._replace(**weights)
+        for problem, own in chosen
     }
     config = _config(common, chosen)
     folder, store = setup.open_folder(
@@ -86,11 +86,11 @@ def main(values):
         experiment=FLAGS.experiment,
     )
     saved = []
-    for found, own, k in parts.in_turn(chosen):
+    for problem, own, k in parts.in_turn(chosen):
         fitter = Fitter(
-            found,
+            problem,
             seeds=own.seeds,
-            protocol=settings[found.name],
+            protocol=settings[problem.name],
             k=k,
             models_dir=own.models_dir,
             progress=own.progress,
@@ -98,31 +98,23 @@ def main(values):
         for method in own.methods:
             saved += _train(fitter, method, own, folder, store)
     sizes = tuple(dict.fromkeys(k for _, own in chosen for k in own.k))
-    for k in sizes:
-        table = tables.pivot(
-            store.select(k=k),
-            rows=("dataset", "method", "seed", "tolerance"),
-            columns=_columns(k),
-        )
-        suffix = f"_k{k}" if len(sizes) > 1 else ""
-        tables.write_table(folder, table, name=f"table{suffix}")
-        print(tables.to_text(table), end="")
+    write_report(folder, store, sizes)
     print("\n".join(map(str, saved)))
 
 
 def _problems(common) -> list[Problem]:
     fold = common.given["fold"]
-    found = parts.problems(common, folds=(fold,))
+    problem = parts.problems(common, folds=(fold,))
     if fold:
-        kinds = {one.view.kind for one in found}
+        kinds = {one.view.kind for one in problem}
         parts.check_use("fold", str(fold), "graph", kinds, common)
-    return found
+    return problem
 
 
 def _config(common, chosen):
     """Every flag that is of account: what is for pairs does not tell tables apart."""
     config = parts.with_choices(common.config, chosen, ("k",))
-    kinds = {found.view.kind for found, _ in chosen}
+    kinds = {problem.view.kind for problem, _ in chosen}
     for name, kind in (("fold", "graph"), ("pooling", "image")):
         if kind in kinds:
             config = {**config, name: common.given[name]}
@@ -209,15 +201,3 @@ def _check_same(store, cell, sha256):
             f"{sha256[:12]}…): trained on another machine, or by other software? "
             "Choose another --output_dir"
         )
-
-
-def _columns(k):
-    spec = tables.ColumnSpec
-    return [
-        spec("AUC", {"metric": "auc"}),
-        spec("valid AUC", {"metric": "valid_auc"}),
-        spec(f"valid P@{k}", {"metric": "valid_p@k"}),
-        spec("epoch", {"metric": "epoch"}, format=".0f"),
-        spec("fallback", {"metric": "fallback"}, format=".0f"),
-        spec("s/epoch", {"metric": "train_seconds"}, format=".2g"),
-    ]

@@ -1,7 +1,6 @@
 """The binary `train` from flags to saved models, killed and restarted on the way."""
 
 import functools
-import importlib
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from experiments.console import cli
 from experiments.models import fitting
 from experiments.problems import presets
 from experiments.store import records
+from experiments.train import experiment
 from r2et_jax import datasets, metrics, models, saved, training
 
 GAPS = (0.1, 1.0, 3.0, 10.0)
@@ -47,29 +47,24 @@ def tiny(monkeypatch):
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 
-@pytest.fixture(scope="module")
-def binary():
-    return importlib.import_module("experiments.train.experiment")
-
-
-def call(binary, folder, *arguments):
+def call(folder, *arguments):
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'kept'}"
-    cli.call(binary, *ARGUMENTS, *folders, *arguments)
+    cli.call(experiment, *ARGUMENTS, *folders, *arguments)
 
 
 @pytest.fixture
-def run(binary):
+def run():
     """Run the binary in this process: run(folder, *arguments)."""
-    return functools.partial(call, binary)
+    return call
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, binary):
+def finished(tmp_path_factory):
     """The folder of an uninterrupted run, which no test may change."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(presets.PRESETS, "smoke", TINY)
         folder = tmp_path_factory.mktemp("finished")
-        call(binary, folder)
+        call(folder)
     return folder
 
 
