@@ -15,20 +15,19 @@ tolerance0.01-fold0
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags as absl_flags
 
+from experiments.attack.measure import EXPERIMENT, Subject, measure
+from experiments.attack.report import write_report
 from experiments.console import flags
-from experiments.console.progress import track
 from experiments.loop import parts, setup
 from experiments.measures.evaluation import STRONGEST, Evaluator
 from experiments.models import trained
 from experiments.problems import views
 from experiments.problems.registry import Problem, problem
-from experiments.report import tables
 from r2et_jax import attacks, checks, datasets, training
-from r2et_jax.types import Params
 
 
 def _define(values):
@@ -39,7 +38,7 @@ def _define(values):
 
 
 FLAGS = flags.describe(
-    "attack",
+    EXPERIMENT,
     defaults={
         "datasets": "",
         "attacks": f"er,er_surrogate,{STRONGEST}",
@@ -48,26 +47,6 @@ FLAGS = flags.describe(
     own=("model", "absent_edges"),
     define=_define,
 )
-
-
-class Subject(NamedTuple):
-    """A model under attack.
-
-    Attributes:
-      data: whose test inputs are attacked.
-      model: the Flax module.
-      params: its parameters.
-      k: sizes of the top set.
-      epsilon: budgets.
-      fields: what its records say of it, k aside.
-    """
-
-    data: Problem
-    model: Any
-    params: Params
-    k: tuple[int, ...]
-    epsilon: tuple[float, ...]
-    fields: dict[str, Any]
 
 
 def main(values):
@@ -88,13 +67,13 @@ def main(values):
     folder, store = setup.open_folder(
         common._replace(config=config),
         (part.found for part in chosen),
-        experiment=FLAGS.experiment,
+        experiment=EXPERIMENT,
     )
     evaluators: dict[Any, Evaluator] = {}
     for subject in subjects:
         for k in subject.k:
-            _measure(subject, k, evaluators, common, store)
-    written = _write_report(folder, store, subjects, common)
+            measure(subject, k, evaluators, common, store)
+    written = write_report(folder, store, subjects, common)
     print("\n".join(map(str, [store.path, *written])))
 
 
@@ -160,97 +139,3 @@ def _subjects(common) -> list[Subject]:
             "absent_edges", value, "graph", kinds, common._replace(datasets=names)
         )
     return subjects
-
-
-def _measure(subject, k, evaluators, common, store):
-    """All records of one model and k that are not there yet."""
-    data, model, params = subject.data, subject.model, subject.params
-    cell = data.name, data.fold, model, k
-    if cell not in evaluators:
-        settings = data.protocol(common.preset)
-        evaluators[cell] = Evaluator(
-            data,
-            model,
-            k=k,
-            num_test=settings.num_test,
-            strongest_budget=settings.strongest_budget,
-        )
-    evaluator = evaluators[cell]
-    fields = _fields(subject, k)
-    clean = {**fields, "attack": "none", "epsilon": 0.0}
-    if not store.has(**clean):
-        store.append([{**clean, **record} for record in evaluator.clean(params)])
-    cells = [(name, epsilon) for name in common.attacks for epsilon in subject.epsilon]
-    for name, epsilon in track(
-        cells,
-        description=f"{data.name} {fields['method']} attack",
-        show=common.progress,
-    ):
-        cell = {**fields, "attack": name, "epsilon": epsilon}
-        if not store.has(**cell):
-            found = evaluator.attacked(params, name, epsilon)
-            store.append([{**cell, **record} for record in found])
-
-
-def _fields(subject: Subject, k: int) -> dict[str, Any]:
-    told = dict(subject.fields)
-    own = {name: told.pop(name) for name in ("method", "seed", "tolerance", "schedule")}
-    return {
-        **setup.model_fields(FLAGS.experiment, subject.data, subject.model, k=k, **own),
-        **told,
-    }
-
-
-def _write_report(folder, store, subjects, common) -> list[Path]:
-    """Write and print a table for every k; returns the paths."""
-    sizes = sorted({k for subject in subjects for k in subject.k})
-    written = []
-    folds = any(subject.data.view.kind == "graph" for subject in subjects)
-    keys = "dataset", *["fold"] * folds, "method", "seed", "tolerance", "params"
-    for k in sizes:
-        here = [subject for subject in subjects if k in subject.k]
-        epsilon = tuple(dict.fromkeys(e for subject in here for e in subject.epsilon))
-        common = common._replace(epsilon=epsilon)
-        cells = []
-        for subject in here:
-            fields = _fields(subject, k)
-            # Two folders may hold one model.
-            if fields not in cells:
-                cells.append(fields)
-        found = [
-            {**record, "params": record["params_sha256"][:8]}
-            for fields in cells
-            for record in store.select(**fields)
-        ]
-        main = _columns(common, k)
-        table = tables.pivot(
-            found,
-            rows=keys,
-            columns=[*main, *_of_attacks("changed", "sensitivity", common)],
-        )
-        name = f"table_k{k}" if len(sizes) > 1 else "table"
-        tables.write_table(folder, table, name=name)
-        written += [folder / f"{name}.md", folder / f"{name}.csv"]
-        shown = [row[: len(main)] for row in table.cells]
-        print(tables.to_text(table._replace(columns=tuple(main), cells=shown)), end="")
-    return written
-
-
-def _columns(common, k: int) -> list[tables.ColumnSpec]:
-    spec = tables.ColumnSpec
-    return [
-        spec("AUC", {"metric": "auc", "attack": "none"}),
-        spec("same", {"metric": "same", "attack": "none"}),
-        *_of_attacks(f"P@{k}", "p@k", common),
-    ]
-
-
-def _of_attacks(heading, metric, common):
-    return [
-        tables.ColumnSpec(
-            f"{heading} {name} ε={epsilon:g}",
-            {"metric": metric, "attack": name, "epsilon": epsilon},
-        )
-        for name in common.attacks
-        for epsilon in common.epsilon
-    ]
