@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from absl import flags as absl_flags
 
-from experiments.case_study import report as case_study_report
+from experiments.case_study import report
 from experiments.case_study.measure import (
     ALL,
-    Attacked,
+    attack_inputs,
     choose,
     example_records,
     load_arrays,
@@ -28,7 +27,7 @@ from experiments.case_study.measure import (
 from experiments.console import flags
 from experiments.console.progress import track
 from experiments.loop import parts, setup, training_flags
-from experiments.measures.evaluation import STRONGEST, compiled_attack
+from experiments.measures.evaluation import STRONGEST
 from experiments.models import trained
 from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
@@ -109,26 +108,26 @@ def main(values):
             shown = ",".join(map(str, given))
             raise ValueError(f"--{name} takes one entry in a case study, got {shown}")
     chosen = [
-        parts.choose_largest(found, common)
-        for found in parts.problems(common, folds=(0,))
+        parts.choose_largest(problem, common)
+        for problem in parts.problems(common, folds=(0,))
     ]
-    for found, _ in chosen:
-        size = len(found.dataset.test.y)
+    for problem, _ in chosen:
+        size = len(problem.dataset.test.y)
         if count > size:
             raise ValueError(
-                f"--num_examples={count} is too many: {found.name} has {size} test "
+                f"--num_examples={count} is too many: {problem.name} has {size} test "
                 "inputs"
             )
     folder, store = parts.start(
         chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
     )
     studies = []
-    for found, own, k in parts.in_turn(chosen):
-        study = _study(found, own, k, tolerance)
+    for problem, own, k in parts.in_turn(chosen):
+        study = _study(problem, own, k, tolerance)
         _attack_methods(study, folder, store)
         _choose_examples(study, count, folder, store)
         studies.append(study)
-    for path in case_study_report.write_report(folder, store, studies):
+    for path in report.write_report(folder, store, studies):
         print(path)
 
 
@@ -162,7 +161,7 @@ def _attack_methods(study, folder, store):
             continue
         fitted = fitter.fit(method)
         model, params = fitted.at(0, tolerance)
-        attacked = _attack(found, model, params, cell, fitter.protocol)
+        attacked = attack_inputs(found, model, params, cell, fitter.protocol)
         save_arrays(folder, cell, attacked)
         fields = setup.model_fields(
             FLAGS.experiment,
@@ -182,35 +181,6 @@ def _attack_methods(study, folder, store):
                 *trained.choice_records(fields, choice),
             ]
         )
-
-
-def _attack(found, model, params, cell, settings) -> Attacked:
-    # The inputs and the key of the robustness experiment: its numbers are these.
-    inputs = found.inputs("test", settings.num_test)
-    run = compiled_attack(
-        model,
-        cell["attack"],
-        cell["k"],
-        found.view,
-        budget=settings.strongest_budget,
-    )
-    result = run(
-        params,
-        inputs.x,
-        found.budget(cell["epsilon"]),
-        key=jax.random.key(0),
-        context=found.view.context(model, params, inputs.partner),
-    )
-    return Attacked(
-        x=np.asarray(inputs.x),
-        y=np.asarray(inputs.y),
-        perturbed=np.asarray(result.best.perturbed),
-        precision=np.asarray(result.best.precision),
-        clean_map=np.asarray(result.clean_map),
-        best_map=np.asarray(result.best_map),
-        clean_logits=np.asarray(result.clean_logits),
-        best_logits=np.asarray(result.best_logits),
-    )
 
 
 def _choose_examples(study, count, folder, store):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.measures import numbers
-from experiments.measures.evaluation import PER_INPUT
+from experiments.measures.evaluation import PER_INPUT, compiled_attack
 from experiments.store.output import write_atomic
 from r2et_jax import metrics, ranking, score
 
@@ -77,6 +77,35 @@ class Example(NamedTuple):
     quantile: float
     eligible: int
     attacked: int
+
+
+def attack_inputs(problem, model, params, cell, settings) -> Attacked:
+    # The inputs and the key of the robustness experiment: its numbers are these.
+    inputs = problem.inputs("test", settings.num_test)
+    run = compiled_attack(
+        model,
+        cell["attack"],
+        cell["k"],
+        problem.view,
+        budget=settings.strongest_budget,
+    )
+    result = run(
+        params,
+        inputs.x,
+        problem.budget(cell["epsilon"]),
+        key=jax.random.key(0),
+        context=problem.view.context(model, params, inputs.partner),
+    )
+    return Attacked(
+        x=np.asarray(inputs.x),
+        y=np.asarray(inputs.y),
+        perturbed=np.asarray(result.best.perturbed),
+        precision=np.asarray(result.best.precision),
+        clean_map=np.asarray(result.clean_map),
+        best_map=np.asarray(result.best_map),
+        clean_logits=np.asarray(result.clean_logits),
+        best_logits=np.asarray(result.best_logits),
+    )
 
 
 def choose(correct: np.ndarray, precision: np.ndarray, count: int) -> list[Example]:

@@ -1,11 +1,11 @@
 """A case study from flags to figures: what it chooses, records and draws."""
 
-import importlib
 import json
 
 import numpy as np
 import pytest
 
+from experiments.case_study import experiment
 from experiments.case_study import measure as case_study_examples
 from experiments.case_study import report as case_study_report
 from experiments.console import cli
@@ -40,12 +40,7 @@ def tiny():
         yield
 
 
-@pytest.fixture(scope="module")
-def experiment(tiny):
-    return importlib.import_module("experiments.case_study.experiment")
-
-
-def call(experiment, folder, *arguments):
+def call(folder, *arguments):
     common = ("--preset=smoke", "--noprogress", "--seeds=3,0", "--num_examples=2")
     common += (f"--methods={','.join(reversed(METHODS))}", "--attacks=random")
     common += (f"--datasets={','.join(DATASETS)}",)
@@ -54,7 +49,7 @@ def call(experiment, folder, *arguments):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, experiment):
+def finished(tmp_path_factory, tiny):
     """The folder of a run of the three kinds of data, and the examples it drew."""
     drawn = []
     own = case_study_report.Drawn
@@ -67,7 +62,7 @@ def finished(tmp_path_factory, experiment):
     folder = tmp_path_factory.mktemp("case_study")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(case_study_report, "Drawn", Kept)
-        call(experiment, folder)
+        call(folder)
     return folder, drawn
 
 
@@ -236,23 +231,21 @@ def test_a_headline_follows_the_numbers(finished):
         one.values = kept
 
 
-def test_a_second_run_attacks_and_trains_nothing(finished, experiment, monkeypatch):
+def test_a_second_run_attacks_and_trains_nothing(finished, monkeypatch):
     folder, _ = finished
 
     def forbidden(*arguments, **keywords):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(experiment, "_attack", forbidden)
+    monkeypatch.setattr(experiment, "attack_inputs", forbidden)
     monkeypatch.setattr(experiment.setup.Fitter, "fit", forbidden)
     names = ("records.jsonl", "table.md", "captions.json", "case_study_digits_1.png")
     before = {name: (folder / name).read_bytes() for name in names}
-    call(experiment, folder)
+    call(folder)
     assert {name: (folder / name).read_bytes() for name in names} == before
 
 
-def test_a_killed_run_goes_on_where_it_stopped(
-    finished, experiment, tmp_path, monkeypatch
-):
+def test_a_killed_run_goes_on_where_it_stopped(finished, tmp_path, monkeypatch):
     folder, _ = finished
     lines = (folder / "records.jsonl").read_text().splitlines(keepends=True)
     own = [line for line in lines if json.loads(line)["dataset"] == "digits"]
@@ -262,29 +255,29 @@ def test_a_killed_run_goes_on_where_it_stopped(
         if json.loads(line)["method"] == "vanilla"
         and json.loads(line)["example"] == "all"
     ]
-    call(experiment, tmp_path, "--datasets=digits", f"--models_dir={folder / 'models'}")
+    call(tmp_path, "--datasets=digits", f"--models_dir={folder / 'models'}")
     whole = (tmp_path / "records.jsonl").read_text()
     assert whole == "".join(own)  # deterministic
     (tmp_path / "records.jsonl").write_text("".join([*first, own[len(first)][:40]]))
     attacked = []
-    attack = experiment._attack
+    attack = experiment.attack_inputs
 
     def counted(found, model, params, cell, *rest):
         attacked.append(cell["method"])
         return attack(found, model, params, cell, *rest)
 
-    monkeypatch.setattr(experiment, "_attack", counted)
-    call(experiment, tmp_path, "--datasets=digits", f"--models_dir={folder / 'models'}")
+    monkeypatch.setattr(experiment, "attack_inputs", counted)
+    call(tmp_path, "--datasets=digits", f"--models_dir={folder / 'models'}")
     assert attacked == ["wd"]
     assert (tmp_path / "records.jsonl").read_text() == whole
 
 
-def test_lost_arrays_are_named(finished, experiment, tmp_path, capsys):
+def test_lost_arrays_are_named(finished, tmp_path, capsys):
     folder, _ = finished
     for name in ("records.jsonl", "config.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(SystemExit):
-        call(experiment, tmp_path)
+        call(tmp_path)
     assert "arrays/digits_vanilla.npz belongs to the records" in capsys.readouterr().err
 
 
@@ -301,9 +294,9 @@ def test_lost_arrays_are_named(finished, experiment, tmp_path, capsys):
         ("--k=64", "k must"),
     ],
 )
-def test_wrong_flags_end_before_any_work(experiment, tmp_path, capsys, flag, message):
+def test_wrong_flags_end_before_any_work(tiny, tmp_path, capsys, flag, message):
     with pytest.raises(SystemExit):
-        call(experiment, tmp_path, flag)
+        call(tmp_path, flag)
     assert message in capsys.readouterr().err
     assert not (tmp_path / "config.json").exists()
 
