@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.cost.parts import LOOP_NOTE, TRAIN_BATCH, Setting
+from experiments.cost.measure import Setting
+from experiments.cost.parts import LOOP_NOTE, TRAIN_BATCH
 from experiments.measures import costs
 from experiments.measures import image_costs as cost_images
 from experiments.problems import presets

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.cost import floors as cost_floors
+from experiments.cost.measure import Setting
+from experiments.cost.torch_parts import measure_torch
 from experiments.measures import costs
 from experiments.problems import presets
 from r2et_jax import attacks, datasets, models, objectives, training
@@ -21,74 +20,10 @@ from r2et_jax.threat import threat_model
 
 TRAIN_BATCH = 256
 FLOP_BATCH = 2048
-TRIAL_STEPS = 20
 LOOP_NOTE = "has a loop of unknown length, counted as one pass: a lower bound"
 # Features of made-up inputs, and the methods whose steps are counted on them.
 WIDTHS = {"smoke": (32, 128), "standard": (32, 64, 128, 256, 512, 1024)}
 GROWING = ("vanilla", "r2et", "r2et_mm")
-# Inputs that an experiment attacks at a time, about.
-FEW_INPUTS = 1024
-
-
-class Sizes(NamedTuple):
-    """How much is timed: the rounds of alternation and the work in each."""
-
-    rounds: int
-    train_steps: int
-    attack_inputs: int
-    attack_blocks: int | None  # of track_every steps; None for the protocol's number
-    compare_inputs: int
-    compare_steps: int
-    compare_batches: tuple[int, ...]
-    loop_inputs: int
-    memory_inputs: int
-
-
-STANDARD = Sizes(9, 200, 4096, None, 16384, 200,
-                 (256, 512, 1024, 2048, 4096, 8192, 16384), 8, 100_000)  # fmt: skip
-SIZES = {
-    "smoke": Sizes(3, 20, 512, 2, 2048, 20, (512, 2048), 2, 4096),
-    "standard": STANDARD,
-    "paper": STANDARD._replace(rounds=25),
-}
-
-
-class Setting(NamedTuple):
-    """One data set with everything that its measurements share."""
-
-    dataset: str
-    data_dir: Path
-    methods: tuple[str, ...]
-    attacks: tuple[str, ...]
-    k: int
-    epsilon: float
-    seed: int
-    sizes: Sizes
-    preset: str = "standard"
-    model: str = "mlp"
-
-    def record(self, metric: str, value: float | None, n: int, **fields: Any) -> dict:
-        """A record of this setting; fields not given do not apply."""
-        return {
-            "experiment": "cost", "dataset": self.dataset, "model": self.model,
-            "method": "none", "schedule": "none", "seed": self.seed, "fold": None,
-            "attack": "none", "epsilon": None, "k": self.k, "against": "none",
-            "metric": metric, "value": value, "stderr": None, "n": n, **fields,
-        }  # fmt: skip
-
-    def spread(self, metric: str, values: np.ndarray, **fields: Any) -> list[dict]:
-        """Median, smallest and largest of the rounds, as three records."""
-        found = {"": np.median(values), "_min": values.min(), "_max": values.max()}
-        return [
-            self.record(metric + suffix, float(value), len(values), **fields)
-            for suffix, value in found.items()
-        ]
-
-    def subject(self, num_inputs: int) -> costs.Subject:
-        """The model under attack and some inputs."""
-        return costs.subject(
-            self.dataset, data_dir=self.data_dir, num_inputs=num_inputs, seed=self.seed
-        )
 
 
 class TrainingStep(NamedTuple):
@@ -264,107 +199,6 @@ def measure_attacks(setting: Setting) -> list[dict]:
             setting.record("flop_units", flops[name].flops / unit, 1, **fields, **note),
             *setting.spread("throughput", rates["whole"], **fields),
             *setting.spread("throughput_bare", rates["bare"], **fields),
-        ]
-    return found
-
-
-def measure_torch(setting: Setting) -> list[dict]:
-    """Throughput of ERAttack over PyTorch's, on as many inputs as experiments attack
-    and on many; both sides at their best batch size.
-    """
-    few = _compare_with_torch(setting, FEW_INPUTS, "", True)
-    many = _compare_with_torch(setting, setting.sizes.compare_inputs, "_many", False)
-    return [*few, *many]
-
-
-def _compare_with_torch(
-    setting: Setting, count: int, suffix: str, loop: bool
-) -> list[dict]:
-    import torch
-
-    from experiments.cost import torch_reference
-
-    sizes, steps = setting.sizes, setting.sizes.compare_steps
-    subject = setting.subject(count)
-    attack = costs.protocol(subject, "er", k=setting.k).attack
-    threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)
-    layers = torch_reference.layers_of(subject.params)
-    x = torch.tensor(np.asarray(subject.x))
-    options = {"k": setting.k, "epsilon": setting.epsilon}
-
-    def jax_run(build, size, num_steps):
-        run = build(attack, num_steps=num_steps, batch_size=size)
-        return lambda: run(subject.params, subject.x, threat, key=key)
-
-    def torch_run(attack, size, threads, num_steps):
-        def run():
-            torch.set_num_threads(threads)
-            for chunk in x.split(size):
-                attack(layers, chunk, num_steps=num_steps, **options)
-
-        return run
-
-    def one_by_one():
-        torch.set_num_threads(1)  # the fastest for single inputs
-        torch_reference.attack_one_by_one(
-            layers, x[: sizes.loop_inputs], num_steps=steps, **options
-        )
-
-    # Each side at its best: threads that wait for each other lose on a busy machine.
-    batches = tuple(b for b in sizes.compare_batches if b <= count) or (count,)
-    sides = batches, sorted({1, len(os.sched_getaffinity(0))})
-    size = costs.fastest(
-        {s: jax_run(attacks.compile_attack, s, TRIAL_STEPS) for s in sides[0]},
-        rounds=3,
-    )
-    forms = {
-        "torch_batched": torch_reference.attack_batched,
-        "torch_tuned": torch_reference.attack_tuned,
-    }
-    best = {
-        name: costs.fastest(
-            {
-                pair: torch_run(form, *pair, TRIAL_STEPS)
-                for pair in itertools.product(*sides)
-            },
-            rounds=3,
-            pause=0.05,
-        )
-        for name, form in forms.items()
-    }
-    runs = {
-        "jax": jax_run(attacks.compile_attack, size, steps),
-        **{name: torch_run(forms[name], *best[name], steps) for name in forms},
-        "bare": jax_run(costs.bare_attack, size, steps),
-    }
-    if loop:
-        runs["torch_one_by_one"] = one_by_one
-    seconds = costs.interleaved(runs, rounds=sizes.rounds, pause=0.05)
-    inputs = dict.fromkeys(runs, count) | {"torch_one_by_one": sizes.loop_inputs}
-    rate = {name: inputs[name] * steps / seconds[name] for name in runs}
-    notes = {
-        "jax": f"batch size {size}",
-        **{
-            name: f"batch size {batch}, {threads} threads"
-            for name, (batch, threads) in best.items()
-        },
-        "torch_one_by_one": f"{sizes.loop_inputs} inputs, 1 thread",
-    }
-    fields = {"attack": "er", "epsilon": setting.epsilon}
-    found = []
-    for other in (name for name in runs if name.startswith("torch")):
-        fields |= {
-            "against": other + suffix,
-            "inputs": count,
-            "note": f"jax {notes['jax']}; {notes[other]}",
-        }
-        found += [
-            *setting.spread("torch_throughput", rate[other], **fields),
-            *setting.spread("jax_throughput", rate["jax"], **fields),
-            *setting.spread("throughput_ratio", rate["jax"] / rate[other], **fields),
-            *setting.spread(
-                "throughput_ratio_bare", rate["bare"] / rate[other], **fields
-            ),
         ]
     return found
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from experiments.console import cli
-from experiments.cost import experiment as cost
+from experiments.cost import experiment, report
 from experiments.cost import floors as cost_floors
 from experiments.cost import image_parts as cost_image_parts
-from experiments.cost.parts import SIZES, Setting, training_floor, training_flops
+from experiments.cost.measure import SIZES, Setting
+from experiments.cost.parts import training_floor, training_flops
 from experiments.measures import costs
 from experiments.measures import image_costs as cost_images
 from experiments.report import exhibit
@@ -263,7 +264,7 @@ def _fake_records():
 
 
 def test_the_results_show_medians_ranges_and_targets(tmp_path):
-    cost.write_results(tmp_path, _fake_records(), "PyTorch was skipped.", ())
+    report.write_results(tmp_path, _fake_records(), "PyTorch was skipped.", ())
     table = (tmp_path / "table.md").read_text()
     assert "| adult | r2et | 8.50 | 5.00 | 1.70 | 2.00 (1.00 … 3.00) | – |" in table
     assert "| r2et | 10.10 | vanilla 2; g 1 |" in table
@@ -279,7 +280,7 @@ def test_the_results_show_medians_ranges_and_targets(tmp_path):
 
 
 def test_the_results_say_what_was_measured_on_images(tmp_path):
-    setting = cost.Setting(
+    setting = Setting(
         "cifar10", ".", ("r2et",), ("er",), 8, 1.0, 0, SIZES["smoke"], "smoke",
         "resnet9",
     )  # fmt: skip
@@ -296,7 +297,7 @@ def test_the_results_say_what_was_measured_on_images(tmp_path):
         setting.record("resident_growth_bytes_few", 2**21, 64, **fields),
         setting.record("result_bytes", 2**22, 512, **fields),
     ]
-    cost.write_results(tmp_path, found, "", ())
+    report.write_results(tmp_path, found, "", ())
     table = (tmp_path / "table.md").read_text()
     assert "| cifar10 | er | 3.50 | – | – | 3.00 (2.00 … 4.00) |" in table
     assert "| cifar10 | er | – | 1 | 2 | 4 | – | – |" in table
@@ -306,8 +307,8 @@ def test_the_results_say_what_was_measured_on_images(tmp_path):
     assert "grouped_convolutions of cifar10 er ≤ 0, measured 0: met." in table
     assert "a process that has compiled it" in table
     assert not (tmp_path / "cost.png").exists()
-    assert list(cost.parts_of(setting)) == list(cost_image_parts.PARTS)
-    assert "flops_ratio" in cost.parts_of(setting._replace(dataset="mnist"))
+    assert list(experiment.parts_of(setting)) == list(cost_image_parts.PARTS)
+    assert "flops_ratio" in experiment.parts_of(setting._replace(dataset="mnist"))
 
 
 @pytest.mark.parametrize(
@@ -324,7 +325,7 @@ def test_the_results_say_what_was_measured_on_images(tmp_path):
 def test_a_wrong_flag_gives_one_line(flag, message, tmp_path, capsys):
     folder = f"--output_dir={tmp_path / 'out'}"
     with pytest.raises(SystemExit) as stopped:
-        cli.call(cost, "--preset=smoke", folder, flag)
+        cli.call(experiment, "--preset=smoke", folder, flag)
     assert stopped.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
@@ -335,9 +336,9 @@ def test_a_wrong_flag_gives_one_line(flag, message, tmp_path, capsys):
 @pytest.mark.slow
 def test_a_run_resumes_without_measuring_again(tmp_path, capsys, monkeypatch):
     given = "--preset=smoke", "--noprogress", f"--output_dir={tmp_path / 'out'}"
-    cli.call(cost, *given)
+    cli.call(experiment, *given)
     before = (tmp_path / "out" / "records.jsonl").read_bytes()
-    monkeypatch.setattr(cost, "PARTS", dict.fromkeys(cost.PARTS, None))
-    cli.call(cost, *given)
+    monkeypatch.setattr(experiment, "PARTS", dict.fromkeys(experiment.PARTS, None))
+    cli.call(experiment, *given)
     assert (tmp_path / "out" / "records.jsonl").read_bytes() == before
     assert "Training step" in capsys.readouterr().out
