@@ -1,8 +1,8 @@
 """Docstrings as this project writes them, for the parser of the API pages.
 
 The parser shows the `>>>` lines of `Examples:` as code, where the section is called
-`Example:` here, and takes what stands before a colon in the first line of `Returns:` for
-a type, where all of it is text here.
+`Example:` here, and takes what stands before a colon in the first line of `Returns:`
+for a type, where all of it is text here.
 """
 
 import re
