@@ -40,7 +40,7 @@ def dense_errors(
         )
         rng = np.random.default_rng(0)
         x = jnp.asarray(rng.normal(size=(num_inputs, num_features)))
-        params = model.init(jax.random.key(0), x[0])
+        params = model.init(jax.random.key(0), jnp.zeros(num_features, jnp.float32))
         # Biases too: the kinks then lie apart from the origin.
         params = jax.tree.map(lambda w: jnp.asarray(rng.normal(size=w.shape)), params)
         params = jax.tree.map(lambda w: w / np.sqrt(w.shape[0]), params)
