@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,9 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.cost import floors as cost_floors
+from experiments.cost.curvature import measure_penalty_memory
+from experiments.cost.graphs import measure_graphs
 from experiments.cost.measure import Setting
 from experiments.cost.torch_parts import measure_torch
 from experiments.measures import costs
+from experiments.measures.evaluation import STRONGEST, strongest
 from experiments.problems import presets
 from r2et_jax import attacks, datasets, models, objectives, training
 from r2et_jax.threat import threat_model
@@ -23,6 +27,8 @@ FLOP_BATCH = 2048
 LOOP_NOTE = "has a loop of unknown length, counted as one pass: a lower bound"
 # Features of made-up inputs, and the methods whose steps are counted on them.
 WIDTHS = {"smoke": (32, 128), "standard": (32, 64, 128, 256, 512, 1024)}
+# Inputs under the strongest attack, at most.
+MANY_INPUTS = 1000
 GROWING = ("vanilla", "r2et", "r2et_mm")
 
 
@@ -243,6 +249,25 @@ def measure_memory(setting: Setting) -> list[dict]:
     return found
 
 
+def measure_strongest(setting: Setting) -> list[dict]:
+    """Seconds of `strongest` at its default budget, the first call and another one."""
+    count = min(MANY_INPUTS, setting.sizes.attack_inputs)
+    subject = setting.subject(count)
+    run = strongest(subject.model, setting.k, attacks.DEFAULT_BUDGET)
+    threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        jax.block_until_ready(run(subject.params, subject.x, threat, key=key))
+        seconds.append(time.perf_counter() - start)
+    fields = {"attack": STRONGEST, "epsilon": setting.epsilon}
+    fields["note"] = f"{count} inputs, {attacks.DEFAULT_BUDGET} evaluations of each"
+    return [
+        setting.record("strongest_seconds", seconds[0], count, **fields),
+        setting.record("strongest_seconds_compiled", seconds[1], count, **fields),
+    ]
+
+
 # Metric that tells whether a part was measured -> how to measure it.
 PARTS: dict[str, Callable[[Setting], list[dict]]] = {
     "flops_ratio": measure_training,
@@ -250,4 +275,7 @@ PARTS: dict[str, Callable[[Setting], list[dict]]] = {
     "flop_units": measure_attacks,
     "throughput_ratio": measure_torch,
     "peak_memory_bytes": measure_memory,
+    "strongest_seconds": measure_strongest,
+    "graph_form_ratio": measure_graphs,
+    "penalty_peak_bytes": measure_penalty_memory,
 }

@@ -34,6 +34,11 @@ TARGETS = (
     ("throughput_ratio", {"against": "torch_one_by_one"}, 1000.0, False),
     ("peak_memory_bytes", {"attack": "er"}, MEMORY_LIMIT, True),
     ("resident_growth_bytes", {"attack": "er"}, MEMORY_LIMIT, True),
+    ("strongest_seconds", {}, 60.0, True),
+    ("graph_form_ratio_min", {"against": "sparse"}, 1.0, False),
+    ("graph_form_ratio_max", {"against": "dense"}, 1.0, True),
+    ("graph_form_error", {}, 1e-4, True),
+    ("penalty_peak_bytes", {}, MEMORY_LIMIT, True),
 )
 # Metrics whose notes stand below the table.
 NOTED = frozenset(PARTS) | frozenset(image_parts.PARTS)
@@ -60,6 +65,18 @@ SECTIONS = {
         ("bare steps", "throughput_ratio_bare", 1, ".2f", True),
         ("PyTorch, 10³ sample-iterations/s", "torch_throughput", 1e3, ".1f", True),
         ("here", "jax_throughput", 1e3, ".1f", True),
+    )),
+    "The strongest attack, seconds": ("attack", (
+        ("first call", "strongest_seconds", 1, ".1f", False),
+        ("again", "strongest_seconds_compiled", 1, ".1f", False),
+    )),
+    "Graphs by matrices, by edges = 1": ("against", (
+        ("time", "graph_form_ratio", 1, ".2f", True),
+        ("gradients apart by", "graph_form_error", 1, ".0e", False),
+    )),
+    "Memory of curvature penalties, MiB": ("method", (
+        ("resident peak", "penalty_peak_bytes", 2**20, ".0f", False),
+        ("dense Hessians", "penalty_dense_bytes", 2**20, ".0f", False),
     )),
     "Memory, MiB": ("attack", (
         ("compiled", "peak_memory_bytes", 2**20, ".0f", False),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,8 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.evidence import curvature as claims_curvature
-from experiments.evidence import graphs as claims_graphs
 from experiments.loop import setup
 from experiments.measures.evaluation import strongest
 from experiments.models.fitting import Fitter
@@ -162,27 +159,6 @@ def _small_models(n, k, points, count):
     return found, np.array(truth)
 
 
-def _speed(common):
-    k, budget = common.k[0], threat.threat_model("l2", common.epsilon[0])
-    for dataset in _loaded(common):
-        model, seeds = vanilla(common, dataset)
-        x = dataset.test.x[:1000]
-        jax.clear_caches()
-        start = time.perf_counter()
-        run = strongest(model, k, attacks.DEFAULT_BUDGET)
-        run(seeds[0], x, budget, key=jax.random.key(0))
-        whole = time.perf_counter() - start
-        start = time.perf_counter()
-        run(seeds[0], x, budget, key=jax.random.key(0))
-        again = time.perf_counter() - start
-        yield Finding(
-            dataset.name,
-            f"{len(x)} inputs in {whole:.1f} s with compilation, {again:.1f} s without",
-            {"seconds": whole, "seconds_compiled": again},
-            bool(whole < 60),
-        )
-
-
 def _constraints(common):
     k = common.k[0]
     for dataset in _loaded(common):
@@ -222,35 +198,6 @@ def _constraints(common):
         )
 
 
-def _curvature_memory(common):
-    del common
-    limit = claims_curvature.MEMORY_LIMIT
-    for name in ("exact_h", "ssr"):
-        found = claims_curvature.memory(name, **claims_curvature.WIDE)
-        peak = found["peak_bytes"]
-        yield Finding(
-            f"{name}, {claims_curvature.WIDE['num_features']} features",
-            f"{peak / 2**20:.0f} MiB resident at most, with gradient, of "
-            f"{limit / 2**20:.0f} allowed; mean {found['value']:.3g}",
-            {**found, "value": peak, "target": limit, "penalty": found["value"]},
-            bool(peak < limit and found["slope"] > 0),
-        )
-
-
-def _graph_forms(common):
-    del common
-    for name, (num_nodes, num_edges) in claims_graphs.SHAPES.items():
-        found = claims_graphs.compare(num_nodes, num_edges)
-        yield Finding(
-            f"{name}: {num_nodes} regions, {num_edges} edges",
-            f"time by matrices over time by edges {found['ratio']:.2f} "
-            f"({found['ratio_min']:.2f} … {found['ratio_max']:.2f}); gradients apart "
-            f"by {found['error']:.0e}",
-            found,
-            claims_graphs.holds(name, found),
-        )
-
-
 CLAIMS: dict[str, Claim] = {
     "strongest_below_published": Claim(
         "strongest reaches a P@8 at least .15 below the published ERAttack at the same "
@@ -274,22 +221,5 @@ CLAIMS: dict[str, Claim] = {
         "every returned input satisfies its threat model to 1e-5 in float32",
         TABULAR,
         _constraints,
-    ),
-    "strongest_speed": Claim(
-        "strongest at its default budget takes under a minute on 1,000 inputs",
-        ("adult",),
-        _speed,
-    ),
-    "graph_forms": Claim(
-        "a batch of sparse graphs is faster by its edges (GraphsTuple), one of dense "
-        "graphs by its matrices, with equal gradients",
-        (),
-        _graph_forms,
-    ),
-    "curvature_memory": Claim(
-        "Exact-H and SSR of a smooth network of 3,072 features, with their gradients "
-        "in the weights, run in less than 2 GiB of resident memory",
-        (),
-        _curvature_memory,
     ),
 }

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.cost.measure import Setting
 from experiments.measures import costs
 from r2et_jax import models, score
 from r2et_jax.objectives import curvature_penalties
 
-MEMORY_LIMIT = 2 * 2**30
-WIDE = {"num_features": 3072, "hidden": (64,), "num_outputs": 10}
+# Features of made-up inputs.
+WIDTHS = {"smoke": 256, "standard": 3072}
 
 
 def penalty(name: str, apply: Callable, *, num_steps: int) -> Callable[..., jax.Array]:
@@ -62,3 +63,17 @@ def _measured(name, num_features, hidden, num_outputs, batch):
         "value": float(value),
         "slope": float(slope),
     }
+
+
+def measure_penalty_memory(setting: Setting) -> list[dict]:
+    """Resident memory of the curvature penalties on a wide smooth network."""
+    width = WIDTHS["smoke" if setting.preset == "smoke" else "standard"]
+    found = []
+    for name in ("exact_h", "ssr"):
+        numbers = memory(name, num_features=width, hidden=(64,), num_outputs=10)
+        fields = {"method": name, "note": f"with its gradient, n = {width}"}
+        found += [
+            setting.record("penalty_peak_bytes", numbers["peak_bytes"], 1, **fields),
+            setting.record("penalty_dense_bytes", numbers["dense_bytes"], 1, **fields),
+        ]
+    return found
