@@ -66,7 +66,7 @@ def main(values):
     config = parts.with_choices(common.config, chosen, ("epsilon",))
     folder, store = setup.open_folder(
         common._replace(config=config),
-        (part.found for part in chosen),
+        (part.problem for part in chosen),
         experiment=EXPERIMENT,
     )
     evaluators: dict[Any, Evaluator] = {}
@@ -102,8 +102,8 @@ def _subjects(common) -> list[Subject]:
         if (name, fold) not in loaded:
             checks.check_in("dataset", name, parts.known_datasets(common.data_dir))
             part = {"fold": fold} if fold else {}
-            found = datasets.load(name, data_dir=common.data_dir, **part)
-            loaded[name, fold] = problem(found, **parts.of_graphs(common))
+            dataset = datasets.load(name, data_dir=common.data_dir, **part)
+            loaded[name, fold] = problem(dataset, **parts.of_graphs(common))
         data = loaded[name, fold]
         if own:
             trained.check_data(told, data, folder=folder)

@@ -79,13 +79,13 @@ class Study(NamedTuple):
     """What is drawn of one data set.
 
     Attributes:
-      found: the data.
+      problem: the data.
       common: the flags that are meant for it.
       cell: the fields by which the records of one method are found, but the method.
       methods: their names, the one that orders the examples first.
     """
 
-    found: Problem
+    problem: Problem
     common: flags.Common
     cell: dict[str, Any]
     methods: tuple[str, ...]
@@ -131,9 +131,9 @@ def main(values):
         print(path)
 
 
-def _study(found: Problem, common, k: int, tolerance: float) -> Study:
+def _study(problem: Problem, common, k: int, tolerance: float) -> Study:
     cell = {
-        "dataset": found.name,
+        "dataset": problem.name,
         "seed": common.seeds[0],
         "attack": common.attacks[0],
         "epsilon": common.epsilon[0],
@@ -143,17 +143,17 @@ def _study(found: Problem, common, k: int, tolerance: float) -> Study:
     methods = common.methods
     if "vanilla" in methods:
         methods = ("vanilla", *(name for name in methods if name != "vanilla"))
-    return Study(found, common, cell, methods)
+    return Study(problem, common, cell, methods)
 
 
 def _attack_methods(study, folder, store):
     """Attack all test inputs under every method, and keep what was found."""
-    found, k = study.found, study.cell["k"]
-    fitter = setup.fitter(found, k, study.common)
+    problem, k = study.problem, study.cell["k"]
+    fitter = setup.fitter(problem, k, study.common)
     tolerance = presets.TOLERANCES.index(study.cell["tolerance"])
     for method in track(
         study.methods,
-        description=f"{found.name} case study",
+        description=f"{problem.name} case study",
         show=study.common.progress,
     ):
         cell = {**study.cell, "method": method}
@@ -161,11 +161,11 @@ def _attack_methods(study, folder, store):
             continue
         fitted = fitter.fit(method)
         model, params = fitted.at(0, tolerance)
-        attacked = attack_inputs(found, model, params, cell, fitter.protocol)
+        attacked = attack_inputs(problem, model, params, cell, fitter.protocol)
         save_arrays(folder, cell, attacked)
         fields = setup.model_fields(
             FLAGS.experiment,
-            found,
+            problem,
             model,
             method=method,
             seed=cell["seed"],
@@ -177,7 +177,7 @@ def _attack_methods(study, folder, store):
         choice = fitted.choices[0][tolerance]
         store.append(
             [
-                *whole_records(fields, attacked, found.dataset),
+                *whole_records(fields, attacked, problem.dataset),
                 *trained.choice_records(fields, choice),
             ]
         )
@@ -208,7 +208,7 @@ def _choose_examples(study, count, folder, store):
                 record
                 for one in examples
                 for record in example_records(
-                    shared, one, attacked, study.found.dataset
+                    shared, one, attacked, study.problem.dataset
                 )
             ]
         )

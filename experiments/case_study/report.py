@@ -29,7 +29,7 @@ _KINDS = {"image": "pixels", "graph": "edges", "tabular": "features"}
 
 def write_report(folder: Path, store: records.RecordStore, studies) -> list[Path]:
     """Write table.md, table.csv, the figures and captions.json; returns their paths."""
-    names = [study.found.name for study in studies]
+    names = [study.problem.name for study in studies]
     found = store.select(dataset=names)
     with_truth = bool(records.select(found, metric="truth_precision"))
     table = tables.pivot(
@@ -47,7 +47,7 @@ def write_report(folder: Path, store: records.RecordStore, studies) -> list[Path
         claims.append(_claim(study, store, arrays))
         for number in _numbers(study, store):
             example = Drawn(study, number, store, arrays)
-            path = folder / f"case_study_{study.found.name}_{number}.png"
+            path = folder / f"case_study_{study.problem.name}_{number}.png"
             output.save_figure(path, example.figure(), dpi=_DPI)
             captions[path.name] = example.caption()
             written.append(path)
@@ -73,7 +73,7 @@ def write_report(folder: Path, store: records.RecordStore, studies) -> list[Path
 
 def _claim(study, store: records.RecordStore, arrays) -> exhibit.Claim:
     """What is drawn, in numbers; judged by all inputs that were attacked."""
-    k, name = study.cell["k"], study.found.name
+    k, name = study.cell["k"], study.problem.name
     examples = _numbers(study, store)
     shown = []
     for method in study.methods:
@@ -134,8 +134,8 @@ class Drawn:
 
     def __init__(self, study, number: int, store: records.RecordStore, arrays):
         self.study, self.number = study, number
-        self.found = study.found
-        self.k, self.kind = study.cell["k"], study.found.view.kind
+        self.problem = study.problem
+        self.k, self.kind = study.cell["k"], study.problem.view.kind
         chosen = store.select(**study.cell, example=number)
         self.one = chosen[0]
         self.values = {
@@ -165,14 +165,14 @@ class Drawn:
         """An image [height, width(, channels)], or its map; all else is flat."""
         if self.kind != "image":
             return values
-        height, width = self.found.shape[:2]
+        height, width = self.problem.shape[:2]
         colours = values.size // (height * width)
         shape = (height, width, colours) if colours > 1 else (height, width)
         return values.reshape(shape)
 
     def figure(self) -> Figure:
         """The explanations under all methods."""
-        dataset = self.found.dataset
+        dataset = self.problem.dataset
         drawn = {self._label(method): pair for method, pair in self.pairs.items()}
         if self.kind == "image":
             return plots.marked_images(drawn, **self._compared(), title=self.headline())
@@ -195,9 +195,9 @@ class Drawn:
 
     def _compared(self) -> dict[str, Any]:
         """The partner, if there is one, as arguments of the figure."""
-        if not self.found.view.paired:
+        if not self.problem.view.paired:
             return {}
-        partner = self.found.inputs("test", self.one["attacked"]).partner
+        partner = self.problem.inputs("test", self.one["attacked"]).partner
         same = "the same class" if self.one["label"] else "another class"
         return {
             "partner": self._shaped(np.asarray(partner[self.one["input"]])),
@@ -243,10 +243,10 @@ class Drawn:
 
     def _class(self) -> str:
         label = self.one["label"]
-        if self.found.view.paired:
+        if self.problem.view.paired:
             return "same" if label else "different"
         if self.kind == "image":
-            return self.found.classes[label]
+            return self.problem.classes[label]
         return f"class {label}"
 
     def caption(self) -> str:
@@ -254,23 +254,23 @@ class Drawn:
         cell, one = self.study.cell, self.one
         sentences = [
             f"{self.headline()}.".replace("\n", ". "),
-            f"{self.found.name}, test input {one['input']}: its top {self.k} "
+            f"{self.problem.name}, test input {one['input']}: its top {self.k} "
             f"{_KINDS[self.kind]} before and after the attack {cell['attack']}, "
-            f"{self.found.view.norm} budget {cell['epsilon']:g}, under models of seed "
-            f"{cell['seed']}.",
+            f"{self.problem.view.norm} budget {cell['epsilon']:g}, under models of "
+            f"seed {cell['seed']}.",
             f"Chosen by rule: quantile {one['quantile']:g} in the order of "
             f"{self.study.methods[0]}'s P@{self.k} after the attack, of the "
             f"{one['eligible']} of {one['attacked']} test inputs that all methods "
             "classify correctly.",
         ]
-        if self.kind == "image" and not self.found.view.paired:
+        if self.kind == "image" and not self.problem.view.paired:
             sentences.append(f"The image is of the class {self._class()}.")
         elif self.kind == "image":
             label = "the same class as" if one["label"] else "another class than"
             sentences.append(
                 f"The image is of {label} its partner, which is unchanged."
             )
-        truth = getattr(self.found.dataset, "truth", None)
+        truth = getattr(self.problem.dataset, "truth", None)
         if truth is not None:
             best = min(self.k, truth.sum()) / self.k
             sentences.append(
@@ -300,7 +300,7 @@ class Drawn:
         return f"{text}."
 
     def _names(self, mask: np.ndarray) -> str:
-        columns = self.found.dataset.columns
+        columns = self.problem.dataset.columns
         names = [columns[i] for i in np.flatnonzero(mask)]
         if not 0 < len(names) <= _MOST_NAMES:
             return ""
@@ -337,8 +337,9 @@ def _rule(study, store: records.RecordStore) -> str:
     shown = ", ".join(f"{r['input']} ({r['quantile']:g})" for r in chosen)
     cell = study.cell
     return (
-        f"{study.found.name}: attack {cell['attack']}, {study.found.view.norm} budget "
-        f"{cell['epsilon']:g}, seed {cell['seed']}, tolerance {cell['tolerance']:g}. "
+        f"{study.problem.name}: attack {cell['attack']}, "
+        f"{study.problem.view.norm} budget {cell['epsilon']:g}, seed {cell['seed']}, "
+        f"tolerance {cell['tolerance']:g}. "
         f"Examples, the same for all methods: of the {chosen[0]['eligible']} of "
         f"{chosen[0]['attacked']} test inputs that all methods classify correctly, in "
         f"the order of {study.methods[0]}'s P@{cell['k']} after the attack, those at "

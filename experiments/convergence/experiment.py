@@ -50,7 +50,7 @@ def main(values):
         parts.choose(registry.problem(data), common) for data in setup.load(common)
     ]
     folder, store = setup.open_folder(
-        common, (part.found for part in chosen), experiment=FLAGS.experiment
+        common, (part.problem for part in chosen), experiment=FLAGS.experiment
     )
     for problem, own, k in parts.in_turn(chosen):
         _measure_dataset(problem, k, own, store)

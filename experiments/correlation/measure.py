@@ -24,7 +24,7 @@ PROBES = 16
 
 
 def measure(
-    found,
+    problem,
     model: Any,
     params: Any,
     *,
@@ -37,7 +37,7 @@ def measure(
     """The records of one model: quantities of every input, and their correlations.
 
     Args:
-      found: the data.
+      problem: the data.
       model: the Flax module.
       params: its parameters.
       k: size of the top set.
@@ -46,17 +46,17 @@ def measure(
       effort: inputs, and how finely thickness is estimated.
       share: P@k below which an input counts as manipulated.
     """
-    sample = thickness.first_inputs(found, model, params, effort.num_inputs)
-    run, num_steps = _attack(model, attack, k, found.view)
-    ball, key = found.budget(epsilon), jax.random.key(0)
+    sample = thickness.first_inputs(problem, model, params, effort.num_inputs)
+    run, num_steps = _attack(model, attack, k, problem.view)
+    ball, key = problem.budget(epsilon), jax.random.key(0)
     result = run(params, sample.x, ball, key=key, context=sample.context)
     trace = result.details.precision
     steps = np.asarray(attacks.manipulation_epoch(trace, share=share))
-    local = _local(model, k, found.view)(params, sample)
+    local = _local(model, k, problem.view)(params, sample)
     values = {name: np.asarray(value) for name, value in local.items()}
     for distribution in thickness.DISTRIBUTIONS:
         thick = thickness.estimate(
-            found,
+            problem,
             model,
             params,
             sample,
@@ -77,13 +77,13 @@ def measure(
     for quantity, value in values.items():
         related = dependence(value, steps, num_steps=num_steps)
         m = len(steps)
-        found_here = [
+        cells_here = [
             _each("quantity", value, units),
             measured("pearson", related.pearson, None, related.n),
             measured("spearman", related.spearman, None, related.n),
             measured("spearman_all", related.spearman_all, None, m),
         ]
-        cells += [{**record, "quantity": quantity} for record in found_here]
+        cells += [{**record, "quantity": quantity} for record in cells_here]
     return cells
 
 

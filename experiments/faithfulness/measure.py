@@ -29,25 +29,25 @@ class Measurer:
     """Measures models of one architecture on the test inputs of one data set.
 
     Args:
-      found: the data.
+      problem: the data.
       model: the Flax module.
       num_inputs: test inputs, at most.
     """
 
-    def __init__(self, found: Problem, model: Any, *, num_inputs: int):
-        self.view, self.model = found.view, model
-        inputs = found.inputs("test", num_inputs)
+    def __init__(self, problem: Problem, model: Any, *, num_inputs: int):
+        self.view, self.model = problem.view, model
+        inputs = problem.inputs("test", num_inputs)
         self.x, self.partner, _ = inputs
         self.units = inputs.units
-        self.num_features = found.num_features
-        train = found.train_inputs()
+        self.num_features = problem.num_features
+        train = problem.train_inputs()
         self._mean = train.mean(axis=0)
         order = np.random.default_rng(0).permutation(len(train))
         self._references = jnp.asarray(train[order[:_MAX_REFERENCES]])
-        sizes, flip_sizes = removal_sizes(self.num_features, every=found.view.tabular)
+        sizes, flip_sizes = removal_sizes(self.num_features, every=problem.view.tabular)
         num_draws = min(NUM_DRAWS, len(self._references))
-        apply = found.view.apply(model)
-        explain = found.view.explainer(score.log_odds(apply))
+        apply = problem.view.apply(model)
+        explain = problem.view.explainer(score.log_odds(apply))
 
         def explained(params, x, context):
             params = in_context(params, context)

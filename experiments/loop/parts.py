@@ -16,8 +16,8 @@ from experiments.console import flags
 from experiments.console.flags import Common
 from experiments.console.progress import track
 from experiments.loop import setup, training_flags
-from experiments.problems import presets
-from experiments.problems.registry import POOLINGS, Problem, problem
+from experiments.problems import presets, registry
+from experiments.problems.registry import POOLINGS, Problem
 from experiments.store.output import write_text_atomic
 from experiments.store.records import RecordStore
 from r2et_jax import checks, datasets, threat
@@ -36,7 +36,7 @@ LARGEST = ("k", "epsilon", "seeds")
 class Part(NamedTuple):
     """A data set, or one fold of it, and the flags that are meant for it."""
 
-    found: Problem
+    problem: Problem
     own: Common
 
 
@@ -147,8 +147,8 @@ def problems(
     loaded = setup.load(common, folds=folds)
     options = {"pooling": pooling or POOLINGS[0], "norm": norm, **of_graphs(common)}
     changes = training_flags.changes(common.given)
-    found = [problem(one, changes=changes, **options) for one in loaded]
-    kinds = {one.view.kind for one in found}
+    made = [registry.problem(one, changes=changes, **options) for one in loaded]
+    kinds = {one.view.kind for one in made}
     if pooling is not None:
         check_use("pooling", pooling, "image", kinds, common)
     if norm is not None:
@@ -157,7 +157,7 @@ def problems(
         check_use("folds", ",".join(given), "graph", kinds, common)
     for value in of_graphs(common).values():
         check_use("absent_edges", value, "graph", kinds, common)
-    return found
+    return made
 
 
 def check_use(
@@ -188,18 +188,18 @@ def start(
     config = with_choices(common.config, chosen, own)
     return setup.open_folder(
         common._replace(config=config),
-        (part.found for part in chosen),
+        (part.problem for part in chosen),
         experiment=experiment,
     )
 
 
 def choose(
-    found: Problem, common: Common, names: Sequence[str] = (), **own: Any
+    problem: Problem, common: Common, names: Sequence[str] = (), **own: Any
 ) -> Part:
     """The part of a run that one data set is.
 
     Args:
-      found: the data.
+      problem: the data.
       common: the flags of the run.
       names: list flags of which images and graphs have their own choice where the
         flag is not given: methods, k, epsilon, seeds.
@@ -208,25 +208,25 @@ def choose(
     Raises:
       ValueError: k out of range, or a method that does not train such networks.
     """
-    if not found.view.tabular:
+    if not problem.view.tabular:
         preset = common.preset
         theirs = {
-            "methods": found.methods(preset, common.methods),
-            "k": (found.k,),
-            "epsilon": found.epsilon[preset],
-            "seeds": found.seeds(preset, common.seeds),
+            "methods": problem.methods(preset, common.methods),
+            "k": (problem.k,),
+            "epsilon": problem.epsilon[preset],
+            "seeds": problem.seeds(preset, common.seeds),
         }
         own = {name: theirs[name] for name in names} | own
     free = {n: value for n, value in own.items() if common.given.get(n) is None}
-    view = {name: getattr(found.view, name) for name in _OF_VIEW}
+    view = {name: getattr(problem.view, name) for name in _OF_VIEW}
     common = common._replace(**free, **view)
-    if not found.view.tabular:
-        common = common._replace(datasets=(found.name,))
+    if not problem.view.tabular:
+        common = common._replace(datasets=(problem.name,))
         for method in common.methods:
-            found.check_method(method)
+            problem.check_method(method)
     for k in common.k:
-        checks.check_k(k, found.num_features)
-    return Part(found, common)
+        checks.check_k(k, problem.num_features)
+    return Part(problem, common)
 
 
 def without_unset(config: dict[str, Any]) -> dict[str, Any]:
@@ -241,21 +241,21 @@ def with_choices(
     """A run's configuration with the named flags of data sets of images or graphs."""
     config = without_unset(config)
     chosen = {
-        found.name: {name: list(getattr(own, name)) for name in names}
-        for found, own in parts
-        if not found.view.tabular
+        problem.name: {name: list(getattr(own, name)) for name in names}
+        for problem, own in parts
+        if not problem.view.tabular
     }
     return {**config, "by_dataset": chosen} if chosen else config
 
 
 def choose_largest(
-    found: Problem, common: Common, names: Sequence[str] = ("k", "seeds")
+    problem: Problem, common: Common, names: Sequence[str] = ("k", "seeds")
 ) -> Part:
     """The part of a run at one ε: images and graphs have their own, and `names`."""
     own = {}
-    if not found.view.tabular:
-        own["epsilon"] = (max(found.epsilon[common.preset]),)
-    return choose(found, common, names, **own)
+    if not problem.view.tabular:
+        own["epsilon"] = (max(problem.epsilon[common.preset]),)
+    return choose(problem, common, names, **own)
 
 
 def in_turn(parts: Iterable[Part]) -> Iterator[tuple[Problem, Common, int]]:
@@ -264,9 +264,9 @@ def in_turn(parts: Iterable[Part]) -> Iterator[tuple[Problem, Common, int]]:
     The compiled programs of one are gone before the next, but folds share theirs.
     """
     together: dict[tuple[str, int], list[tuple[Problem, Common, int]]] = {}
-    for found, own in parts:
+    for problem, own in parts:
         for k in own.k:
-            together.setdefault((found.name, k), []).append((found, own, k))
+            together.setdefault((problem.name, k), []).append((problem, own, k))
     for number, cells in enumerate(together.values()):
         if number:
             setup.free_programs()
@@ -275,7 +275,7 @@ def in_turn(parts: Iterable[Part]) -> Iterator[tuple[Problem, Common, int]]:
 
 def models(
     experiment: str,
-    found: Problem,
+    problem: Problem,
     k: int,
     common: Common,
     *,
@@ -287,7 +287,7 @@ def models(
 
     Args:
       experiment: its name, for records.
-      found: the data.
+      problem: the data.
       k: size of the top set.
       common: the flags that are meant for this data set.
       description: of what is done with the models, for the progress display.
@@ -295,7 +295,7 @@ def models(
       by_seed: seed by seed, so that what was measured before a kill compares all
         methods; by default method by method, each trained when its turn comes.
     """
-    fitter = setup.fitter(found, k, common)
+    fitter = setup.fitter(problem, k, common)
     one_by_one = [(method,) for method in common.methods]
     for methods in [common.methods] if by_seed else one_by_one:
         fitted = {method: fitter.fit(method) for method in methods}
@@ -305,14 +305,14 @@ def models(
             for method in methods
             for tolerance in tolerances
         ]
-        name = found.name if by_seed else f"{found.name} {methods[0]}"
+        name = problem.name if by_seed else f"{problem.name} {methods[0]}"
         shown = track(cells, description=f"{name} {description}", show=common.progress)
         for s, method, tolerance in shown:
             t = presets.TOLERANCES.index(tolerance)
             model, params = fitted[method].at(s, t)
             fields = setup.model_fields(
                 experiment,
-                found,
+                problem,
                 model,
                 method=method,
                 seed=common.seeds[s],
@@ -344,11 +344,11 @@ def write_reports(
       Paths of what was written, and the flags of each group of data sets.
     """
     groups: dict[Any, Common] = {}
-    for found, own in parts:
+    for problem, own in parts:
         same = own.kind, own.norm, *(getattr(own, name) for name in names)
         group = groups.setdefault(same, own._replace(datasets=()))
-        if found.name not in group.datasets:
-            groups[same] = group._replace(datasets=(*group.datasets, found.name))
+        if problem.name not in group.datasets:
+            groups[same] = group._replace(datasets=(*group.datasets, problem.name))
     several = len(groups) > 1
     written, text = [], []
     for own in groups.values():

@@ -20,7 +20,7 @@ from experiments.measures.evaluation import PER_INPUT, STRONGEST, Evaluator
 from experiments.models import trained
 from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
-from experiments.robustness import claims as robustness_claims
+from experiments.robustness import claims
 from experiments.robustness.report import summary, write_report
 from r2et_jax import attacks, datasets, objectives
 
@@ -89,25 +89,25 @@ def main(values):
     reduced = _reference_methods(common)
     reduced = reduced if tables else ()
     if reduced:
-        found = (name + datasets.REFERENCE_SUFFIX for name in asked)
-        more = tuple(n for n in found if n in datasets.names() and n not in asked)
+        names = (name + datasets.REFERENCE_SUFFIX for name in asked)
+        more = tuple(n for n in names if n in datasets.names() and n not in asked)
         common = common._replace(datasets=(*asked, *more))
     config = {**common.config, "reference_methods": list(reduced)}
     common = common._replace(config=config)
     norm = common.given["norm"]
     chosen = []
-    for found in parts.problems(common, norm=norm):
-        own = {} if found.view.tabular else {"k": (found.most_k,)}
-        chosen.append(parts.choose(found, common, _OWN, **own))
+    for problem in parts.problems(common, norm=norm):
+        own = {} if problem.view.tabular else {"k": (problem.most_k,)}
+        chosen.append(parts.choose(problem, common, _OWN, **own))
     folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
-    for found, own, k in parts.in_turn(chosen):
-        methods = own.methods if found.name in asked else reduced
-        _measure_dataset(found, k, own._replace(methods=methods), store)
+    for problem, own, k in parts.in_turn(chosen):
+        methods = own.methods if problem.name in asked else reduced
+        _measure_dataset(problem, k, own._replace(methods=methods), store)
     written, groups = parts.write_reports(folder, store, chosen, _OWN, write_report)
     for own in groups:
         for k in own.k:
             print(summary(store, own, k))
-    exhibited = robustness_claims.write_exhibit(folder, store, groups, written)
+    exhibited = claims.write_exhibit(folder, store, groups, written)
     print("\n".join(map(str, [folder / "records.jsonl", *written, exhibited])))
 
 
@@ -129,12 +129,12 @@ def _reference_methods(common) -> tuple[str, ...]:
     return tuple(name for name in _MAIN.split(",") if name in common.methods)
 
 
-def _measure_dataset(found, k, common, store):
-    settings = found.protocol(common.preset)
+def _measure_dataset(problem, k, common, store):
+    settings = problem.protocol(common.preset)
     evaluators = {}
     for one in parts.models(
         FLAGS.experiment,
-        found,
+        problem,
         k,
         common,
         description="attack",
@@ -142,7 +142,7 @@ def _measure_dataset(found, k, common, store):
     ):
         if one.model not in evaluators:
             evaluators[one.model] = Evaluator(
-                found,
+                problem,
                 one.model,
                 k=k,
                 num_test=settings.num_test,
@@ -156,8 +156,8 @@ def _measure_model(one, evaluator, common, store, everywhere):
     fields, params = one.fields, one.params
     clean = {**fields, "attack": "none", "epsilon": 0.0}
     if not store.has(**clean):
-        found = [{**clean, **record} for record in evaluator.clean(params)]
-        store.append([*found, *trained.choice_records(clean, one.choice)])
+        measured = [{**clean, **record} for record in evaluator.clean(params)]
+        store.append([*measured, *trained.choice_records(clean, one.choice)])
     for name in common.attacks:
         largest = [max(common.epsilon)]
         main = fields["tolerance"] == presets.MAIN_TOLERANCE
@@ -165,8 +165,8 @@ def _measure_model(one, evaluator, common, store, everywhere):
         for epsilon in common.epsilon if whole else largest:
             cell = {**fields, "attack": name, "epsilon": epsilon}
             if not store.has(**cell):
-                found = evaluator.attacked(params, name, epsilon)
+                measured = evaluator.attacked(params, name, epsilon)
                 if name not in _COMPARED or epsilon != max(common.epsilon):
-                    found = [r for r in found if r["metric"] != PER_INPUT]
+                    measured = [r for r in measured if r["metric"] != PER_INPUT]
                 told = {**cell, "norm": common.norm}
-                store.append([{**told, **record} for record in found])
+                store.append([{**told, **record} for record in measured])

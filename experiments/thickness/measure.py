@@ -13,7 +13,7 @@ from r2et_jax import metrics
 
 
 def measure(
-    found,
+    problem,
     one: parts.Trained,
     *,
     k: int,
@@ -25,7 +25,7 @@ def measure(
     """The records of one model at one budget, or under Gaussian noise.
 
     Args:
-      found: the data.
+      problem: the data.
       one: the model and its parameters.
       k: size of the top set.
       attack: which judges robustness; of no account without a budget.
@@ -35,21 +35,21 @@ def measure(
         the attack is measured, beside the bounds.
     """
     model, params = one.model, one.params
-    sample = thickness.first_inputs(found, model, params, effort.num_inputs)
-    estimate = _estimator(found, model, params, sample, k, epsilon, effort)
+    sample = thickness.first_inputs(problem, model, params, effort.num_inputs)
+    estimate = _estimator(problem, model, params, sample, k, epsilon, effort)
     if epsilon is None:
         return estimate("gaussian")
-    run = evaluation.compiled_attack(model, attack, k, found.view, budget=0)
-    ball, key = found.budget(epsilon), jax.random.key(0)
+    run = evaluation.compiled_attack(model, attack, k, problem.view, budget=0)
+    ball, key = problem.budget(epsilon), jax.random.key(0)
     result = run(params, sample.x, ball, key=key, context=sample.context)
     units = metrics.distinct_inputs(sample.x)
     cells = [summary("p@k", result.best.precision, units)]
     if largest:
         cells += [*estimate("uniform"), *estimate("adversarial")]
-    if not found.view.tabular:
+    if not problem.view.tabular:
         return cells
     bounds = thickness.bounds(
-        found,
+        problem,
         model,
         params,
         sample.x,
@@ -63,13 +63,13 @@ def measure(
     return cells
 
 
-def _estimator(found, model, params, sample, k, epsilon, effort):
+def _estimator(problem, model, params, sample, k, epsilon, effort):
     """`estimate(distribution) -> records`."""
     units = metrics.distinct_inputs(sample.x)
 
     def estimate(distribution):
         thick = thickness.estimate(
-            found,
+            problem,
             model,
             params,
             sample,

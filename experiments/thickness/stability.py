@@ -59,10 +59,10 @@ THICKNESS, MARGINS = "thickness_difference", "margin_distance"
 METHODS = {"vanilla": (), "r2et_nh": (3.0,)}
 
 
-def sample_sizes(found: Problem, plan: Plan) -> tuple[int, ...]:
+def sample_sizes(problem: Problem, plan: Plan) -> tuple[int, ...]:
     """The sizes that are there; of tables they leave three quarters unseen."""
-    least = 4 if found.view.tabular else 1
-    return tuple(m for m in plan.sizes if least * m <= len(found.dataset.train.y))
+    least = 4 if problem.view.tabular else 1
+    return tuple(m for m in plan.sizes if least * m <= len(problem.dataset.train.y))
 
 
 class Difference(NamedTuple):
@@ -83,7 +83,7 @@ class Difference(NamedTuple):
 
 
 def differences(
-    found: Problem,
+    problem: Problem,
     method: str,
     size: int,
     *,
@@ -98,7 +98,7 @@ def differences(
     other within a split: there, and of all that is no table, they are test inputs.
 
     Args:
-      found: the data.
+      problem: the data.
       method: of `METHODS`.
       size: m, one of `sample_sizes`.
       seed: of the sample, the initialisation and the shuffling.
@@ -106,29 +106,29 @@ def differences(
       epsilon: radius of the ball of thickness.
       plan: how much is trained and measured.
     """
-    whole = found.inputs("train")
+    whole = problem.inputs("train")
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(whole.y))
     inside = order[:size]
     # Copies up to the largest size: one compiled program for all sizes.
-    rows = np.resize(inside, max(sample_sizes(found, plan)))
-    model, params = _learn(found, method, rows, seed=seed, k=k, plan=plan)
+    rows = np.resize(inside, max(sample_sizes(problem, plan)))
+    model, params = _learn(problem, method, rows, seed=seed, k=k, plan=plan)
     # The sample once more in copies: each has draws of its own.
     seen = _take((whole.x, whole.partner), rows)
-    if found.view.tabular:
+    if problem.view.tabular:
         rest = order[size : size + plan.num_unseen]
         unseen = _take((whole.x, whole.partner), rest)
     else:
-        test = found.inputs("test")
+        test = problem.inputs("test")
         rest = rng.permutation(len(test.y))[: plan.num_unseen]
         unseen = _take((test.x, test.partner), rest)
     x, partner = jax.tree.map(lambda *both: jnp.concatenate(both), seen, unseen)
-    sample = thickness.Sample(x, found.view.context(model, params, partner))
+    sample = thickness.Sample(x, problem.view.context(model, params, partner))
     thick = thickness.estimate(
-        found, model, params, sample, "uniform",
+        problem, model, params, sample, "uniform",
         k=k, epsilon=epsilon, effort=plan.effort,
     ).mean  # fmt: skip
-    margins = np.asarray(border_gaps(model, k, found.view)(params, sample))
+    margins = np.asarray(border_gaps(model, k, problem.view)(params, sample))
     count = len(rows)
     return Difference(
         float(thick[:count].mean() - thick[count:].mean()),
@@ -145,39 +145,39 @@ def _take(tree, rows):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), tree)
 
 
-def _learn(found, method, rows, *, seed, k, plan):
+def _learn(problem, method, rows, *, seed, k, plan):
     """The model of a method and its parameters after training on some inputs."""
-    model = found.model(method)
-    x, y = _take(found.training(), rows)
+    model = problem.model(method)
+    x, y = _take(problem.training(), rows)
     epochs = plan.num_steps // (len(rows) // min(plan.batch_size, len(rows)))
     epochs = max(1, epochs)
     # What follows an epoch, as in all training, follows each one where there is any.
-    rounds = 1 if found.view.tabular else epochs
+    rounds = 1 if problem.view.tabular else epochs
     init, shuffle = jax.random.split(jax.random.key(seed))
-    start = jax.tree.map(lambda leaf: leaf[None], model.init(init, found.sample))
-    objective = _objective(found, method, model, k)
+    start = jax.tree.map(lambda leaf: leaf[None], model.init(init, problem.sample))
+    objective = _objective(problem, method, model, k)
     run, optimizer = _trainer(objective, epochs // rounds, epochs, plan)
     # The sample alone: embeddings of graphs are centred by those that were learnt.
-    inputs = found.train_inputs(np.unique(rows))
+    inputs = problem.train_inputs(np.unique(rows))
     states = training.grid_states(
-        found.settle(model, start, inputs),
+        problem.settle(model, start, inputs),
         optimizer,
         keys=shuffle[None],
         num_weights=1,
     )
     scale = 1.0
-    if not found.view.tabular:
-        scale = found.num_features / pair_presets.TABULAR_FEATURES
+    if not problem.view.tabular:
+        scale = problem.num_features / pair_presets.TABULAR_FEATURES
     weights = scale * jnp.asarray([METHODS[method]], jnp.float32)
     for _ in range(rounds):
         states = run(states, weights, x, y)
-        states = states._replace(params=found.settle(model, states.params, inputs))
+        states = states._replace(params=problem.settle(model, states.params, inputs))
     return model, jax.tree.map(lambda leaf: leaf[0, 0], states.params)
 
 
 @functools.lru_cache(maxsize=4)
-def _objective(found, method, model, k):
-    return found.objective(method, model, k=k)
+def _objective(problem, method, model, k):
+    return problem.objective(method, model, k=k)
 
 
 # By the objective, which folds share.
@@ -212,21 +212,21 @@ def border_gaps(model: Any, k: int, view: View):
     return jax.jit(run)
 
 
-def measure(experiment: str, found: Problem, k: int, common, store) -> None:
+def measure(experiment: str, problem: Problem, k: int, common, store) -> None:
     """Append the records of all samples of a data set that are not there yet."""
-    plan, epsilon = PLANS[common.preset, found.view.tabular], max(common.epsilon)
+    plan, epsilon = PLANS[common.preset, problem.view.tabular], max(common.epsilon)
     cells = [
         (method, size, seed)
         for method in METHODS
-        for size in sample_sizes(found, plan)
+        for size in sample_sizes(problem, plan)
         for seed in common.seeds
     ]
-    shown = track(cells, description=f"{found.name} samples", show=common.progress)
+    shown = track(cells, description=f"{problem.name} samples", show=common.progress)
     for method, size, seed in shown:
         fields = setup.model_fields(
             experiment,
-            found,
-            found.model(method),
+            problem,
+            problem.model(method),
             method=method,
             seed=seed,
             k=k,
@@ -237,7 +237,7 @@ def measure(experiment: str, found: Problem, k: int, common, store) -> None:
         if store.has(**cell):
             continue
         difference = differences(
-            found, method, size, seed=seed, k=k, epsilon=epsilon, plan=plan
+            problem, method, size, seed=seed, k=k, epsilon=epsilon, plan=plan
         )
         values = {
             THICKNESS: abs(difference.thickness),

@@ -82,7 +82,7 @@ def main(values):
         parts.choose_largest(problem, common, names)
         for problem in parts.problems(common)
     ]
-    known = Known(common.given["records"], common, (part.found for part in chosen))
+    known = Known(common.given["records"], common, (part.problem for part in chosen))
     folder, store = parts.start(
         chosen, common, experiment=FLAGS.experiment, own=_LARGEST
     )

@@ -82,7 +82,7 @@ def main(values):
     config = _config(common, chosen)
     folder, store = setup.open_folder(
         common._replace(config=config),
-        (part.found for part in chosen),
+        (part.problem for part in chosen),
         experiment=FLAGS.experiment,
     )
     saved = []
@@ -151,7 +151,7 @@ def _train(fitter, method, common, folder, store):
     """Train one method and save its models; returns their folders."""
     data = fitter.problem
     fitted = fitter.fit(method)
-    found = []
+    folders = []
     for s, seed in enumerate(common.seeds):
         for t, tolerance in enumerate(presets.TOLERANCES):
             model, params = fitted.at(s, t)
@@ -179,8 +179,8 @@ def _train(fitter, method, common, folder, store):
             name = f"{data.name}-{method}-seed{seed}-tolerance{tolerance}"
             name += f"-fold{data.fold}" if data.view.kind == "graph" else ""
             name += f"-k{fitter.k}" if len(common.k) > 1 else ""
-            found.append(folder / "models" / name)
-            sha256 = trained.write(found[-1], model, params, description)
+            folders.append(folder / "models" / name)
+            sha256 = trained.write(folders[-1], model, params, description)
             if store.has(**cell):
                 _check_same(store, cell, sha256)
                 continue
@@ -188,7 +188,7 @@ def _train(fitter, method, common, folder, store):
             record = {"metric": "auc", "value": auc, "stderr": None}
             record["n"] = len(data.dataset.test.y)
             store.append([{**cell, **record}, *trained.choice_records(cell, choice)])
-    return found
+    return folders
 
 
 def _check_same(store, cell, sha256):

@@ -189,7 +189,7 @@ def test_marks_are_the_top_sets_and_captions_state_the_rule(finished):
     pictures = sorted(path.name for path in folder.glob("*.png"))
     assert pictures == sorted(captions) and len(pictures) == 6 == len(drawn)
     for one in drawn:
-        name, i = one.found.name, one.one["input"]
+        name, i = one.problem.name, one.one["input"]
         assert list(one.pairs) == ["vanilla", "wd"]  # vanilla first, in any order
         caption = captions[f"case_study_{name}_{one.number}.png"]
         assert f"test input {i}:" in caption and "Chosen by rule: quantile" in caption

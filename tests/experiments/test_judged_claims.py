@@ -328,7 +328,7 @@ def test_a_difference_is_visible_beyond_its_error(ours, spread, held):
     ]  # fmt: skip
     study = SimpleNamespace(
         cell={"k": 8, "seed": 0, "attack": "er_surrogate"},
-        found=SimpleNamespace(name="d"),
+        problem=SimpleNamespace(name="d"),
         methods=tuple(means),
     )
     # Four different inputs, each of them twice: eight rows are no eight inputs.
