@@ -27,8 +27,8 @@ FLOP_BATCH = 2048
 LOOP_NOTE = "has a loop of unknown length, counted as one pass: a lower bound"
 # Features of made-up inputs, and the methods whose steps are counted on them.
 WIDTHS = {"smoke": (32, 128), "standard": (32, 64, 128, 256, 512, 1024)}
-# Inputs under the strongest attack, at most.
-MANY_INPUTS = 1000
+# Inputs under the strongest attack.
+STRONGEST_INPUTS = {"smoke": 64, "standard": 1000}
 GROWING = ("vanilla", "r2et", "r2et_mm")
 
 
@@ -251,7 +251,7 @@ def measure_memory(setting: Setting) -> list[dict]:
 
 def measure_strongest(setting: Setting) -> list[dict]:
     """Seconds of `strongest` at its default budget, the first call and another one."""
-    count = min(MANY_INPUTS, setting.sizes.attack_inputs)
+    count = STRONGEST_INPUTS["smoke" if setting.preset == "smoke" else "standard"]
     subject = setting.subject(count)
     run = strongest(subject.model, setting.k, attacks.DEFAULT_BUDGET)
     threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)
