@@ -59,8 +59,9 @@ class Affine:
     def interval(self) -> tuple[Array, Array]:
         """Lower and upper bounds of the entries, both [*shape]."""
         noise = self.box + jnp.sum(jnp.abs(self.noise), axis=0)
-        down = self.domain.support(-self.linear) + noise
-        up = self.domain.support(self.linear) + noise
+        down = up = self.domain.support(self.linear) + noise
+        if not self.domain.is_even:
+            down = self.domain.support(-self.linear) + noise
         info = jnp.finfo(self.center.dtype)
         count = self.noise.shape[0] + self.linear.shape[0] + 8
         gamma = 2 * count * info.eps

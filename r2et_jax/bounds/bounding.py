@@ -86,6 +86,8 @@ def _finished(space: Space, forms: list[Form]) -> list[Affine]:
 
         noise = [rows(group) for group in groups]
         nothing = jnp.zeros((0, *form.shape), form.dtype)
+        if [g for g, _ in form.layout] == [INPUT, *groups]:
+            noise = [form.dense[space.domain.size :]]
         made.append(
             Affine(
                 center=form.center,

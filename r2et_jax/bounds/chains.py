@@ -234,14 +234,20 @@ class Chains:
                     if self.is_known(n):
                         made[n] = as_jet(values[n], root.ends.ndim)
                     else:
-                        step = self.makers[n]
-                        taken = [at(m) for m in step.inputs]
-                        made[n] = ELEMENTWISE[step.name](taken, step.params)
+                        made[n] = self._made(self.makers[n], at, root.ends.ndim)
                 return made[place]
 
             return at(number)
 
         return evaluate
+
+    def _made(self, step: Step, at, ndim: int) -> Jet | Truth:
+        """The step's result of its arguments' jets, which `at` gives."""
+        if step.name in {"eq", "ne"}:
+            first, second = (self.same[n] for n in step.inputs)
+            if first == second:  # the question whether it is NaN
+                return as_jet(np.full((), step.name == "eq"), ndim)
+        return ELEMENTWISE[step.name]([at(m) for m in step.inputs], step.params)
 
     def knots(self, number: int, values: dict[int, Any]) -> list[Array]:
         """Points of the root at which the chain's steps switch, as far as affine."""

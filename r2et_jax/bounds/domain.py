@@ -20,7 +20,7 @@ _MULTIPLIER_STEPS = 12
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["center", "epsilon", "low", "high", "normals", "cuts"],
-    meta_fields=["norm"],
+    meta_fields=["norm", "is_even"],
 )
 @dataclasses.dataclass(frozen=True)
 class Domain:
@@ -35,6 +35,7 @@ class Domain:
       normals: unit normals v of slabs a ≤ vᵀδ ≤ b, [s, n], or None.
       cuts: (a, b) [s, 2], or None.
       norm: "l2", "box" or "l2 in box".
+      is_even: whether the set holds −δ with every δ, as a ball does.
     """
 
     center: Array
@@ -44,6 +45,7 @@ class Domain:
     normals: Array | None
     cuts: Array | None
     norm: str
+    is_even: bool = False
 
     @property
     def size(self) -> int:
@@ -184,7 +186,7 @@ def ball(
         reach = jnp.where(movable.reshape(-1), reach, 0)
     name = "l2" if norm == "l2" else "box"
     kept = epsilon if norm == "l2" else None
-    return Domain(center, kept, -reach, reach, None, None, name)
+    return Domain(center, kept, -reach, reach, None, None, name, is_even=True)
 
 
 def box(lower: Array, upper: Array, *, center: Array | None = None) -> Domain:
@@ -250,7 +252,7 @@ def of_threat(threat: ThreatModel, x: Array) -> Domain:
         room = edge - center + unit * (jnp.abs(edge) + jnp.abs(center))
         high = jnp.minimum(high, jnp.maximum(room, 0))
     name = "l2 in box" if whole.norm == "l2" else "box"
-    return dataclasses.replace(whole, low=low, high=high, norm=name)
+    return dataclasses.replace(whole, low=low, high=high, norm=name, is_even=False)
 
 
 def with_slabs(domain: Domain, normals: Array, low: Array, high: Array) -> Domain:
@@ -289,7 +291,8 @@ def with_slabs(domain: Domain, normals: Array, low: Array, high: Array) -> Domai
     cuts = jnp.stack([low / safe, high / safe], axis=-1)
     # A slab that no coordinate moves across cuts nothing off.
     cuts = jnp.where(length[:, None] > 0, cuts, jnp.array([-1, 1], dtype) * jnp.inf)
-    return dataclasses.replace(domain, normals=moving / safe[:, None], cuts=cuts)
+    normals = moving / safe[:, None]
+    return dataclasses.replace(domain, normals=normals, cuts=cuts, is_even=False)
 
 
 def _checked_center(value: Array) -> Array:

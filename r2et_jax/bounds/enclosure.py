@@ -74,12 +74,13 @@ def enclose(
     radius = lax.max(right - middle, middle - left)
     corners = m * jnp.stack([left, right])[:, None]
     swing = radius * lax.max(jnp.abs(slope_low - m), jnp.abs(slope_high - m))
+    usable = swing < jnp.inf
     if made.sure is not True:
-        sure = jets.spread(made.sure, (1, *starts.shape))[0, :count]
-        swing = jnp.where(sure, swing, jnp.inf)
+        usable &= jets.spread(made.sure, (1, *starts.shape))[0, :count]
+    swing = jnp.where(usable, swing, jnp.inf)
     moved = at[:, None] - m * middle
-    e_low = jnp.fmax(least - jnp.maximum(*corners), moved[0] - swing)
-    e_high = jnp.fmin(most - jnp.minimum(*corners), moved[1] + swing)
+    e_low = lax.max(least - lax.max(*corners), moved[0] - swing)
+    e_high = lax.min(most - lax.min(*corners), moved[1] + swing)
     e_low, e_high, m = jnp.min(e_low, axis=1), jnp.max(e_high, axis=1), m[:, 0]
 
     unit = ULPS * jnp.finfo(low.dtype).eps

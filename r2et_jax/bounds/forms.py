@@ -40,6 +40,7 @@ class Form:
       box: b ≥ 0.
       size: |c| + Σ‖A_g‖ + b or more: the scale of rounding.
       low, high: bounds of the value known otherwise, such as from intervals alone.
+      exact: whether nothing was rounded yet: then b is 0.
     """
 
     center: Array
@@ -50,6 +51,7 @@ class Form:
     size: Array
     low: Array
     high: Array
+    exact: bool = False
     ends: tuple[Array, Array] | None = None  # what `Space.interval` found
 
     @property
@@ -92,26 +94,25 @@ class Space:
             size=size,
             low=center + low - slack,
             high=center + high + slack,
+            exact=True,
         )
 
     def constant(self, value: Array) -> Form:
-        return Form(
-            value, None, (), {}, jnp.zeros_like(value), jnp.abs(value), value, value
-        )
+        zero, size = jnp.zeros_like(value), jnp.abs(value)
+        return Form(value, None, (), {}, zero, size, value, value, exact=True)
 
     def reach(self, form: Form) -> tuple[Array, Array]:
         """How far the form may go below and above its centre, rounding included."""
         down = up = form.box
-        rows = 0
-        for group, count in form.layout:
-            part = form.dense[rows : rows + count]
-            rows += count
-            if group == INPUT:
-                up = up + self.domain.support(part)
-                down = down + self.domain.support(-part)
-            else:
-                noise = jnp.sum(jnp.abs(part), axis=0)
-                down, up = down + noise, up + noise
+        noise, rows = form.dense, sum(count for _, count in form.layout)
+        if form.layout and form.layout[0][0] == INPUT:
+            part, noise = form.dense[: self.domain.size], form.dense[self.domain.size :]
+            up = up + self.domain.support(part)
+            # Of a set that is its own mirror image it is the same.
+            down = up if self.domain.is_even else down + self.domain.support(-part)
+        if noise is not None:
+            reach = jnp.sum(jnp.abs(noise), axis=0)
+            down, up = down + reach, up + reach
         for group, (index, scale) in form.sparse.items():
             if group == INPUT:
                 low, high = (
@@ -198,6 +199,7 @@ class Space:
             size=form.size + radius,
             low=form.low - radius,
             high=form.high + radius,
+            exact=False,
             ends=None,
         )
         # The box, too: as symbols it keeps its signs through what follows.

@@ -67,6 +67,7 @@ def linear_map(
         points = tuple(form.center for form in forms)
         dense = jax.vmap(lambda *t: jax.jvp(lambda *p: f(*p), points, t)[1])(*rows)
     made = []
+    exact = not terms and all(form.exact for form in forms)
     for n, center in enumerate(centers):
         box, size, low, high = boxes[n], sizes[n], lows[n], highs[n]
         if terms:
@@ -75,7 +76,7 @@ def linear_map(
             slack = gamma * size + 2 * info.tiny
             box, low, high = box * (1 + gamma) + slack, low - slack, high + slack
         sparse = {g: parts[n] for g, parts in kept.items() if parts[n] is not None}
-        form = Form(center, dense[n], layout, sparse, box, size, low, high)
+        form = Form(center, dense[n], layout, sparse, box, size, low, high, exact)
         made.append(space.reduced(form) if len(forms) > 1 else form)
     return made
 
@@ -191,11 +192,20 @@ def _scaled(factor: Array, end: Array) -> Array:
 
 def shifted(space: Space, form: Form, low: Array, high: Array) -> Form:
     """form + something in [low, high]: the middle, and fresh noise."""
-    middle, radius = low + (high - low) / 2, (high - low) / 2
+    middle = low + (high - low) * 0.5
     unit = jnp.finfo(form.dtype).eps
-    radius = jnp.maximum(radius, 0) * (1 + 4 * unit) + unit * jnp.abs(middle)
-    one = jnp.ones((), form.dtype)
-    return space.noisy(combination(space, [(one, form)], middle), radius)
+    center = form.center + middle
+    # Of the middle, of the sum and of the half width.
+    rounding = unit * (jnp.abs(center) + 2 * jnp.abs(middle))
+    moved = dataclasses.replace(
+        form,
+        center=center,
+        size=form.size + jnp.abs(middle),
+        low=form.low + middle - rounding,
+        high=form.high + middle + rounding,
+    )
+    radius = jnp.maximum(high - middle, middle - low) * (1 + 2 * unit)
+    return space.noisy(moved, jnp.maximum(radius, 0) + rounding)
 
 
 def clipped(form: Form, low: Array, high: Array) -> Form:

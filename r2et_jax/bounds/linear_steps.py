@@ -27,7 +27,6 @@ STRUCTURAL = frozenset(
         "copy",
         "dynamic_slice",
         "dynamic_update_slice",
-        "expand_dims",
         "gather",
         "pad",
         "reshape",

@@ -10,12 +10,13 @@ for factors that move with different coordinates.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax.numpy as jnp
 
 from r2et_jax.bounds import jets
-from r2et_jax.bounds.forms import Form, Space
+from r2et_jax.bounds.forms import INPUT, Form, Space
 from r2et_jax.bounds.linear import clipped, combination, linear_map, shifted
 from r2et_jax.types import Array
 
@@ -51,14 +52,70 @@ def _rest(space: Space, x: Form, y: Form, middles, reaches) -> tuple[Array, Arra
     if not space.policy.quadratic:
         return -most, most
     scale = _balance(reach_x, reach_y)
-    squares = []
-    for sign in (1, -1):
-        # Alone: the sum is as wide as it is, and no other value's.
-        shift = -scale * a - sign * b / scale
-        mixed = combination(space, [(scale, x), (sign / scale, y)], shift)
-        low, high = space.interval(mixed)
-        squares.append(jnp.maximum(jnp.abs(low), jnp.abs(high)) ** 2 / 4 * (1 + unit))
+    reaches = mixed_reach(space, (scale, x), (1 / scale, y))
+    shift_x, shift_y = scale * (x.center - a), (y.center - b) / scale
+    squares = [
+        (jnp.abs(shift) + reach) ** 2 / 4 * (1 + 8 * unit)
+        for shift, reach in zip(
+            (shift_x + shift_y, shift_x - shift_y), reaches, strict=True
+        )
+    ]
     return jnp.fmax(-most, -squares[1]), jnp.fmin(most, squares[0])
+
+
+def mixed_reach(
+    space: Space, first: tuple[Array, Form], second: tuple[Array, Form]
+) -> tuple[Array, Array]:
+    """How far λx + μy and λx − μy may go from their centres, rounding included."""
+    (one, x), (other, y) = first, second
+    box = one * x.box + other * y.box
+    sums = [box, box]
+    shared, x, y = _shared(space, x, y)
+    for p, q in shared:
+        parts = one * p, other * q
+        sums = [
+            total + jnp.abs(parts[0] + sign * parts[1])
+            for total, sign in zip(sums, (1, -1), strict=True)
+        ]
+    layout, rows = space.aligned([x, y])
+    count = len(shared) + sum(size for _, size in layout)
+    if layout:
+        scaled = one * rows[0], other * rows[1]
+        for n, mixed in enumerate((scaled[0] + scaled[1], scaled[0] - scaled[1])):
+            noise = mixed
+            if layout[0][0] == INPUT:
+                size = space.domain.size
+                part, noise = mixed[:size], mixed[size:]
+                reach = space.domain.support(part)
+                if not space.domain.is_even:
+                    reach = jnp.maximum(reach, space.domain.support(-part))
+                sums[n] = sums[n] + reach
+            sums[n] = sums[n] + jnp.sum(jnp.abs(noise), axis=0)
+    gamma = (count + 16) * jnp.finfo(x.dtype).eps
+    # Where the two cancel, what they lost is of the size of each.
+    slack = gamma * (one * x.size + other * y.size)
+    return tuple(total + gamma * jnp.abs(total) + slack for total in sums)
+
+
+def _shared(space: Space, x: Form, y: Form):
+    """Sparse noise of both forms, entry by entry, and the forms without it, dense."""
+    shared = []
+    left = [dict(x.sparse), dict(y.sparse)]
+    dense = {g for form in (x, y) for g, _ in form.layout} | {INPUT}
+    for group in sorted({*x.sparse, *y.sparse} - dense):
+        parts = [sparse.get(group) for sparse in left]
+        known = [part for part in parts if part is not None]
+        if len(known) == 2 and (known[0][0] != known[1][0]).any():
+            continue
+        zero = jnp.zeros_like(x.center)
+        shared.append([zero if part is None else part[1] for part in parts])
+        for sparse in left:
+            sparse.pop(group, None)
+    forms = [
+        space.densified(dataclasses.replace(form, sparse=sparse))
+        for form, sparse in zip((x, y), left, strict=True)
+    ]
+    return shared, *forms
 
 
 def _balance(reach_x: Array, reach_y: Array) -> Array:

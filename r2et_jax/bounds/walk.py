@@ -20,7 +20,7 @@ from r2et_jax.programs.flow import equal_values, reaching
 from r2et_jax.programs.ranges import ranges_of
 from r2et_jax.programs.steps import Program, Step, bind, open_bodies, origin, program_of
 
-_REPEATING = frozenset({"broadcast_in_dim", "expand_dims", "reshape"})
+_REPEATING = frozenset({"broadcast_in_dim", "reshape"})
 
 
 def refused(step: Step, why: str) -> ValueError:
@@ -72,7 +72,7 @@ class _Walk:
         else:
             made = self.compute(step, [self.force(n) for n in step.inputs])
         for number, value in zip(step.outputs, made, strict=True):
-            if isinstance(value, Form) and value.is_constant and _is_exact(value):
+            if isinstance(value, Form) and value.is_constant and value.exact:
                 value = value.center
             self.values[number] = value
             if _is_array(value):
@@ -231,12 +231,6 @@ class _Walk:
 
 def _is_array(value: Any) -> bool:
     return not isinstance(value, Form | Truth | int) or isinstance(value, bool)
-
-
-def _is_exact(form: Form) -> bool:
-    """Whether a form without symbols is a known array, not one up to a box."""
-    box = form.box
-    return not isinstance(box, jax.core.Tracer) and not np.any(np.asarray(box))
 
 
 def _lines_up(maker: Step, path: list[Step], axes, shape, program: Program) -> bool:

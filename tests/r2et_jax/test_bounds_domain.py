@@ -1,0 +1,109 @@
+"""Domains: the support function against the largest value of many points."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r2et_jax.bounds import ball, bound, box, of_threat, with_slabs
+from r2et_jax.threat import threat_model
+from tests.bounds_sampling import points
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+X = np.array([0.2, 0.5, 0.9])
+COEFFICIENTS = np.random.default_rng(0).standard_normal((3, 40))
+NORMAL = np.array([[1.0, 2.0, -1.0]])
+
+
+SETS = {
+    "l2": lambda: ball(X, 0.5),
+    "linf": lambda: ball(X, 0.5, norm="linf"),
+    "frozen": lambda: ball(X, 0.5, movable=np.array([True, False, True])),
+    "box": lambda: box(X - 0.1, X + 0.3),
+    "l2 in box": lambda: of_threat(threat_model("l2", 0.5, lower=0, upper=1), X),
+    "linf in box": lambda: of_threat(threat_model("linf", 0.3, lower=0, upper=1), X),
+    "frozen l2 in box": lambda: of_threat(
+        threat_model("l2", 0.5, lower=0, upper=1, frozen=[1], num_features=3), X
+    ),
+    "slab": lambda: with_slabs(ball(X, 0.5), NORMAL, np.array([0.1]), np.array([0.3])),
+    "slab beyond": lambda: with_slabs(
+        ball(X, 0.5), NORMAL, np.array([-9.0]), np.array([9.0])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(SETS))
+def test_support_is_that_of_the_set(name):
+    domain = SETS[name]()
+    delta = points(domain, count=90000) - np.asarray(domain.center)
+    largest = (delta @ COEFFICIENTS).max(axis=0)
+    support = np.asarray(domain.support(jnp.asarray(COEFFICIENTS)))
+    assert np.all(largest <= support + 1e-12)
+    scale = np.abs(COEFFICIENTS).sum(axis=0)
+    # Random points come near the largest one in three dimensions.
+    assert np.all(support - largest <= 0.03 * scale)
+
+
+def test_support_of_a_slab_is_the_closed_form():
+    domain = with_slabs(ball(X, 0.5), NORMAL, np.array([0.1]), np.array([0.3]))
+    unit = NORMAL[0] / np.linalg.norm(NORMAL)
+    low, high = (end / np.linalg.norm(NORMAL) for end in (0.1, 0.3))
+    a = COEFFICIENTS[:, 0]
+    along, across = a @ unit, np.linalg.norm(a - (a @ unit) * unit)
+    place = np.linspace(low, high, 200001)
+    best = (along * place + across * np.sqrt(0.25 - place**2)).max()
+    support = domain.support(jnp.asarray(a))
+    np.testing.assert_allclose(support, best, rtol=1e-9)
+
+
+def test_a_ball_in_a_box_is_no_wider_than_either():
+    cut = SETS["l2 in box"]()
+    a = jnp.asarray(COEFFICIENTS)
+    alone = ball(X, 0.5).support(a), box(0 * X, 0 * X + 1, center=X).support(a)
+    assert np.all(cut.support(a) <= np.minimum(*alone) + 1e-9)
+    assert np.mean(np.asarray(cut.support(a)) / np.minimum(*alone)) < 0.99
+
+
+def test_what_a_threat_model_freezes_has_no_part():
+    threat = threat_model("l2", 0.5, absent="frozen")
+    domain = of_threat(threat, jnp.array([0.0, 1.0, 2.0]))
+    assert float(domain.support(jnp.array([5.0, 0.0, 0.0]))) == 0
+    made = jax.jit(lambda d: bound(lambda x: x * 2, d).interval())(domain)
+    assert made[0][0] == made[1][0] == 0 or abs(made[1][0] - made[0][0]) < 1e-300
+
+
+def test_slabs_together_hold_what_the_whole_ball_holds():
+    # The best of both halves is at most that of the whole.
+    halves = [
+        with_slabs(ball(X, 0.5), NORMAL, np.array([low]), np.array([high]))
+        for low, high in ((-9.0, 0.0), (0.0, 9.0))
+    ]
+    a = jnp.asarray(COEFFICIENTS)
+    both = np.maximum(*(np.asarray(half.support(a)) for half in halves))
+    np.testing.assert_allclose(both, ball(X, 0.5).support(a), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: ball(np.arange(3), 0.1), "float array, got int64"),
+        (lambda: ball(X, -0.1), "epsilon.*-0.1"),
+        (lambda: ball(X, 0.1, norm="l1"), "l1"),
+        (lambda: ball(X, 0.1, movable=np.ones(3)), r"boolean mask of shape \(3,\)"),
+        (lambda: box(X, X[:2]), r"\(3,\) and \(2,\)"),
+        (lambda: box(X, X - 1), "lower must not exceed upper"),
+        (
+            lambda: with_slabs(ball(X, 0.1), NORMAL[:, :2], np.zeros(1), np.ones(1)),
+            r"normals \[s, 3\]",
+        ),
+    ],
+)
+def test_sets_that_are_none_are_refused(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
