@@ -214,6 +214,11 @@ def subject(
     apply = hashable(apply)
     for convert in _conversions(output, target, batched):
         apply, smoothed = convert(apply), _smoothed(convert, smoothed)
+    classes = _texts("classes", classes, None)
+    if target is not None and output != "regression":
+        known = classes is not None and target < len(classes)
+        name = classes[target] if known else f"class {target}"
+        classes = f"not {name}", name
     shape = None if shape is None else tuple(map(int, shape))
     size = None if shape is None else int(np.prod(shape))
     form = Form(apply, smoothed, explainer)
@@ -225,7 +230,7 @@ def subject(
         groups=_groups(groups, size),
         shape=shape,
         output=output,
-        classes=_texts("classes", classes, None),
+        classes=classes,
         layers=layers,
     )
     if shape is not None and params is not None:

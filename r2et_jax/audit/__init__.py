@@ -3,7 +3,8 @@
 `r2et_jax.audit(model, params, x, k=8)` calls the function `audit` of this package.
 """
 
+from r2et_jax.audit.comparison import compare
 from r2et_jax.audit.result import Audit
 from r2et_jax.audit.whole import audit
 
-__all__ = ["Audit", "audit"]
+__all__ = ["Audit", "audit", "compare"]

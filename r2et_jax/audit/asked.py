@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from r2et_jax import saliency, score
+from r2et_jax import adapters, saliency, score
 from r2et_jax import subject as subject_lib
 from r2et_jax.audit.inputs import check_explainer, check_output, check_smoothed
 from r2et_jax.audit.layout import Layout, default_names
@@ -114,6 +114,17 @@ def subject_of_parts(
     if layout.is_plain:
         check_explainer(examined.form.explainer, examined.apply, params, x[0], None)
     return examined
+
+
+def adapted(model: Any, x: Any, **own: Any) -> Subject:
+    """The subject of a model of another library; what is not given is the adapter's."""
+    nothing = {"groups": (), "batched": False, "output": "auto"}
+    options = {
+        name: value
+        for name, value in own.items()
+        if value is not None and not (name in nothing and value == nothing[name])
+    }
+    return adapters.subject(model, x, **options)
 
 
 def _check_shaped(apply, params, layout, one, row) -> None:

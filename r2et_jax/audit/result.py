@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
+from pathlib import Path
 
 import numpy as np
 
 from r2et_jax import metrics
+from r2et_jax.audit import page, words, writing
 from r2et_jax.audit.asked import Asked
 from r2et_jax.audit.measures import Certified
 from r2et_jax.checks import check_in
@@ -159,6 +162,19 @@ class Audit:
         # Means of shares of k are exact but for rounding.
         return bool(mean >= min_precision - 1e-9)
 
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        title: str = "Audit of explanations",
+        figures: bool | None = None,
+    ) -> list[Path]:
+        """Write a page, the numbers and pictures to a folder, see `writing.save`."""
+        return writing.save(self, folder, title=title, figures=figures)
+
+    def _repr_html_(self) -> str:
+        return page.notebook(self)
+
     def __repr__(self) -> str:
         return f"<Audit of {len(self.precision)} inputs>\n{self}"
 
@@ -195,6 +211,8 @@ class Audit:
             (int(self.moved.sum()), "were outside of the box and were moved inside"),
         ):
             lines += [f"{n} of {m} inputs {what}"] * bool(n)
+        if counted.any():
+            lines += [words.table(self), *words.verdict(self)]
         return "\n".join(lines)
 
 

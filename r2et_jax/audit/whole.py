@@ -19,7 +19,14 @@ from r2et_jax.audit import guards, measures, regression
 from r2et_jax.audit.inputs import check_explainer, check_output
 from r2et_jax.audit.layout import as_rows, of_rows
 from r2et_jax.audit.result import Audit
-from r2et_jax.checks import check_count, check_in, check_key, check_model
+from r2et_jax.checks import (
+    adapter_of,
+    check_count,
+    check_in,
+    check_key,
+    check_model,
+    check_no_module,
+)
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, kept
 from r2et_jax.subject import Form, Subject
@@ -59,10 +66,10 @@ def audit(
     It compiles once in a process for each model and shape of the inputs.
 
     Args:
-      model: a `Subject`, followed by x; or a Flax Linen module or
-        `apply(params, x) -> logits [C]` for one input, followed by params and x. C = 1
-        is a binary model with one logit.
-      *given: (x,) after a subject, else (params, x): params, a pytree of arrays, and
+      model: a `Subject` or a model of another library that `r2et_jax.adapters` knows,
+        followed by x; or a Flax Linen module or `apply(params, x) -> logits [C]` for
+        one input, followed by params and x. C = 1 is a binary model with one logit.
+      *given: (x,), or (params, x): params, a pytree of arrays, and
         finite inputs x [m, ...], m ≥ 1, of any shape: tables [m, n], images
         [m, H, W, C], sequences of embeddings [m, T, E]; or a pytree of such arrays,
         such as a dict of them. Integers are taken as floats, and floats of 16 bits as
@@ -117,7 +124,12 @@ def audit(
       (4, 2)
     """
     examined = model if isinstance(model, Subject) else None
-    if len(given) != (2 if examined is None else 1):
+    # Models of other libraries hold their parameters.
+    adapted = examined is None and adapter_of(model) not in (None, "linen")
+    if len(given) != (2 if examined is None and not adapted else 1):
+        if adapted:
+            check_no_module("params", given[0] if given else None)
+            check_no_module("model", model)
         raise ValueError(
             "audit takes audit(subject, x, k=…) or audit(model, params, x, k=…), got "
             f"{len(given)} arguments after a {type(model).__name__}"
@@ -134,7 +146,9 @@ def audit(
         "smoothed": smoothed,
         "explainer": explainer,
     }
-    if examined is None:
+    if adapted:
+        examined = asked_lib.adapted(model, given[0], **own)
+    elif examined is None:
         examined = asked_lib.subject_of_parts(model, given[0], layout, x, **own)
     else:
         _refuse_twice(own)

@@ -1,0 +1,238 @@
+"""The audit as a command: exit status 0 passed, 1 failed, 2 wrong use."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+
+from r2et_jax import adapters, saliency, saved
+from r2et_jax.attacks import DEFAULT_BUDGET
+from r2et_jax.audit.tables import Table, read
+from r2et_jax.audit.whole import audit
+from r2et_jax.checks import adapter_of
+from r2et_jax.subject import OUTPUTS, Subject, subject
+from r2et_jax.threat import NORMS, threat_model
+
+PASSED, FAILED, WRONG = 0, 1, 2
+_EXPLAINERS = ("gradient", "gradient_times_input", "integrated_gradients")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",") if part.strip()]
+
+
+def _words(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="r2et-audit",
+        description="How far the top features that a model shows can be trusted.",
+        epilog="Exit status: 0 passed (or no level asked for), 1 failed, 2 wrong use.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="import.path:object, or a folder of saved.save. "
+        "The object is a subject, (model, params), or a function of no arguments that "
+        "returns one of them")  # fmt: skip
+    add("--data", required=True, help="file.csv with a header, or file.npz with x")
+    add("--k", type=int, required=True, help="size of the top set")
+    add("--drop", type=_words, default=[], metavar="COLUMN,…", help="columns of the "
+        "CSV that are no inputs")  # fmt: skip
+    add("--rows", type=int, default=100, help="inputs taken, from the first one")
+    add("--norm", choices=NORMS, default="l2")
+    add("--epsilon", type=float, default=1.0, help="budget of the change")
+    add("--epsilons", type=_numbers, metavar="ε,…", help="further budgets; a tenth, a "
+        "quarter and a half of --epsilon by default")  # fmt: skip
+    add("--lower", type=float, help="least value of any column")
+    add("--upper", type=float, help="largest value of any column")
+    add("--frozen", type=_words, default=[], metavar="COLUMN,…", help="columns that "
+        "may not change")  # fmt: skip
+    add("--output", choices=OUTPUTS, default="auto", help="what the model returns")
+    add("--target", type=int, help="class or output that is explained")
+    add("--batched", action="store_true", help="the model takes batches alone")
+    add("--classes", type=_words, metavar="NAME,…", help="names of the classes")
+    add("--explainer", choices=_EXPLAINERS, default="gradient")
+    add("--budget", type=int, default=DEFAULT_BUDGET, help="evaluations an input")
+    add("--seed", type=int, default=0)
+    add("--min_precision", type=float, help="level of mean P@k, in [0, 1]")
+    add("--at", type=float, help="budget at which it is asked; --epsilon by default")
+    add("--output_dir", type=Path, help="folder for the page, the numbers, pictures")
+    add("--title", default="Audit of explanations")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+      arguments: of the command; those of the process by default.
+
+    Returns:
+      The exit status.
+    """
+    try:
+        return _run(_parser().parse_args(arguments))
+    except (ValueError, ImportError, OSError) as error:
+        first = " ".join(str(error).split())
+        print(f"r2et-audit: {first}", file=sys.stderr)
+        return WRONG
+
+
+def _run(asked: argparse.Namespace) -> int:
+    table = read(asked.data, drop=asked.drop)
+    if asked.rows < 1:
+        raise ValueError(f"--rows must be at least 1, got {asked.rows}")
+    if asked.at is not None and asked.min_precision is None:
+        raise ValueError(
+            f"--at belongs to --min_precision, got --at={asked.at:g} alone"
+        )
+    level = asked.min_precision
+    if level is not None and not 0 <= level <= 1:
+        raise ValueError(f"--min_precision must lie in [0, 1], got {level:g}")
+    x = table.x[: asked.rows]
+    # A model of float32 would see other numbers in float64.
+    x = x.astype(np.float32) if x.dtype == np.float64 else x
+    shares = (0.1, 0.25, 0.5)
+    epsilons = [share * asked.epsilon for share in shares]
+    epsilons = epsilons if asked.epsilons is None else list(asked.epsilons)
+    if asked.at is not None:
+        epsilons.append(asked.at)
+    threat = threat_model(
+        asked.norm,
+        asked.epsilon,
+        lower=asked.lower,
+        upper=asked.upper,
+        frozen=_columns(asked.frozen, table),
+        num_features=int(np.prod(x.shape[1:])),
+    )
+    report = audit(
+        _subject(asked, table),
+        x,
+        k=asked.k,
+        threat=threat,
+        epsilons=epsilons,
+        budget=asked.budget,
+        key=jax.random.key(asked.seed),
+        progress=_progress(),
+    )
+    print(report)
+    if len(table.x) > len(x):
+        print(f"the first {len(x)} of {len(table.x)} rows; --rows takes more")
+    if asked.output_dir is not None:
+        written = report.save(asked.output_dir, title=asked.title)
+        print(f"wrote {written[0]}")
+    if level is None:
+        return PASSED
+    passed = report.check(level, asked.at)
+    at = asked.epsilon if asked.at is None else asked.at
+    word = "passed" if passed else "FAILED"
+    print(f"{word}: mean P@{asked.k} of at least {level:g} at ε = {at:g}")
+    return PASSED if passed else FAILED
+
+
+def _columns(names: Sequence[str], table: Table) -> list[int]:
+    known = table.names or ()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f"--frozen: there is no column {unknown[0]!r}; columns: {', '.join(known)}"
+        )
+    return [known.index(name) for name in names]
+
+
+def _subject(asked: argparse.Namespace, table: Table) -> Subject:
+    """The subject that --model names, with the names of the table's columns."""
+    made = _model(asked.model)
+    options = {
+        "output": asked.output,
+        "target": asked.target,
+        "classes": asked.classes,
+        "explainer": getattr(saliency, asked.explainer),
+        "batched": asked.batched or None,
+    }
+    if isinstance(made, Subject):
+        defaults = {"output": "auto", "explainer": saliency.gradient}
+        for name, value in options.items():
+            if value != defaults.get(name):
+                raise ValueError(
+                    f"--{name} belongs to a model; the subject {asked.model} says it "
+                    "itself"
+                )
+        return made
+    parts = made if isinstance(made, tuple) else (made,)
+    parts = parts[:2]  # of saved.Saved, whose description is no part of the model
+    options = {name: value for name, value in options.items() if value is not None}
+    if table.names is not None:
+        options["names"] = table.names
+    if asked.explainer == "gradient" and table.groups:
+        options["groups"] = table.groups
+    kind = adapter_of(parts[0])
+    if kind in (None, "linen") and len(parts) == 2:
+        return subject(*parts, **options)
+    if kind in (None, "linen"):
+        raise ValueError(
+            f"--model={asked.model} must name a subject, (model, params), a model that "
+            f"has its parameters inside, or a function that returns one; got a "
+            f"{type(made).__name__}"
+        )
+    return adapters.subject(*parts, table.x[:8].astype(np.float32), **options)
+
+
+def _model(text: str) -> Any:
+    if Path(text).is_dir():
+        return saved.load(text)
+    path, colon, name = text.partition(":")
+    if not colon or not path or not name:
+        raise ValueError(
+            f"--model must be import.path:object or a folder, got {text!r}"
+        )
+    # As `python -m`: what stands in the folder that the command is called in.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(path)
+    except ImportError as error:
+        raise ValueError(f"--model={text}: cannot import {path!r} ({error})") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"--model={text}: {path!r} has no {name!r}")
+        found = getattr(found, part)
+    if inspect.isfunction(found):
+        needed = [
+            one
+            for one in inspect.signature(found).parameters.values()
+            if one.default is one.empty
+            and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        ]
+        if not needed:
+            return found()
+    return found
+
+
+def _progress() -> Any:
+    """Stages on stderr, each with the time since the beginning."""
+    start = time.monotonic()
+
+    def tell(done: int, total: int, what: str) -> None:
+        passed = time.monotonic() - start
+        line = f"[{done}/{total}] {passed:4.0f} s  {what}"
+        print(line, file=sys.stderr, flush=True)
+
+    return tell

@@ -1,0 +1,398 @@
+"""An audit as one page of HTML that needs nothing else, and explains itself."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from r2et_jax.audit import drawing, words
+from r2et_jax.audit.results import after_top, before_top, results
+
+if TYPE_CHECKING:
+    from r2et_jax.audit.result import Audit
+
+# Inputs that are drawn, features in their table, and bars of one input.
+_WORST, _FEATURES, _BARS = 10, 40, 24
+_LEAST_IMAGE = 6
+
+_STYLE = """
+:root{color-scheme:light}
+*{box-sizing:border-box}
+body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;margin:0}
+main{max-width:960px;margin:0 auto;padding:24px 16px 64px}
+h1{font-size:1.7em;line-height:1.2;margin:.2em 0}
+h2{font-size:1.25em;margin:2em 0 .4em;border-bottom:1px solid #ddd}
+h3{font-size:1em;margin:0 0 .4em;overflow-wrap:anywhere}
+p,li{max-width:46em}
+.verdict{background:#f3f6fa;border-left:4px solid #0072B2;padding:.6em 1em;margin:0}
+.verdict p{margin:.4em 0}
+.note{color:#555;font-size:.9em}
+.scroll{overflow-x:auto}
+table{border-collapse:collapse;font-size:.9em;min-width:100%}
+th,td{text-align:right;padding:.25em .7em;border-bottom:1px solid #e5e5e5;
+vertical-align:top}
+td{white-space:nowrap}
+th:first-child,td:first-child,td.text,th.text{text-align:left;white-space:normal}
+td:first-child{overflow-wrap:anywhere;min-width:7em}
+td.text{min-width:14em}
+th{font-weight:600;border-bottom:2px solid #bbb;vertical-align:bottom}
+tr.warns td{background:#fff4e5}
+svg{width:100%;min-width:480px;max-width:640px;height:auto;display:block;
+font:13px system-ui,sans-serif}
+.inputs{display:grid;gap:16px;
+grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))}
+.card{border:1px solid #ddd;border-radius:6px;padding:12px;min-width:0}
+.bar{display:grid;grid-template-columns:minmax(0,12.5em) 1fr;gap:0 .6em;
+align-items:center;font-size:.85em;margin:.2em 0}
+.bar span{overflow-wrap:anywhere;line-height:1.2}
+.bar i{display:block;height:7px;min-width:1px}
+.bar i+i{margin-top:2px;background:#fff!important;border:1.5px solid}
+.stays{color:#0072B2}.leaves{color:#B34700}.enters{color:#007A59}
+.stays i{background:#0072B2}.leaves i{background:#D55E00}.enters i{background:#009E73}
+.images{display:flex;flex-wrap:wrap;gap:12px}
+figure{margin:0}figcaption{font-size:.85em;color:#555}
+.images img{width:192px;max-width:100%;image-rendering:pixelated;
+border:1px solid #ccc}
+pre{background:#f5f5f5;padding:.8em;overflow-x:auto;font-size:.85em}
+"""
+
+
+def page(audit: Audit, *, title: str = "Audit of explanations") -> str:
+    """The page, the same bytes for the same audit.
+
+    Args:
+      audit: what is told.
+      title: headline.
+
+    Returns:
+      A document of HTML without any address outside of itself.
+    """
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{_text(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<body><main>\n<h1>{_text(title)}</h1>\n{body(audit)}\n</main></body></html>\n"
+    )
+
+
+def notebook(audit: Audit) -> str:
+    """The page inside of a notebook: its style reaches nothing else there."""
+    return (
+        f'<iframe srcdoc="{_text(page(audit))}" sandbox="" '
+        'style="width:100%;height:640px;border:1px solid #ddd"></iframe>'
+    )
+
+
+def body(audit: Audit) -> str:
+    """The parts of the page in their order."""
+    told = results(audit)
+    return "\n".join(
+        [
+            _section("What was asked", _asked(audit)),
+            _section("The verdict", _verdict(told)),
+            _section(
+                "How much stays on top, against the size of a change",
+                _curve(audit, told),
+            ),
+            _section("The features", _features(audit, told)),
+            _section("The inputs, the worst first", _inputs(audit, told)),
+            _section("Guards", _guards(told)),
+            _section("Assumptions and limits", _list(told["limits"])),
+            _section("How to repeat this", _repeat(audit)),
+        ]
+    )
+
+
+def _text(value: Any) -> str:
+    return (
+        html.escape(str(value))
+        .replace(" %", "\u00a0%")
+        .replace("ε = ", "ε\u00a0=\u00a0")
+    )
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{_text(title)}</h2>\n{content}\n</section>"
+
+
+def _paragraph(text: str, kind: str = "") -> str:
+    return f"<p{f' class={kind}' if kind else ''}>{_text(text)}</p>"
+
+
+def _list(items: Iterable[str]) -> str:
+    return f"<ul>{''.join(f'<li>{_text(item)}</li>' for item in items)}</ul>"
+
+
+def _table(heads: list[str], rows: Iterable[tuple[str, list[str]]], texts=()) -> str:
+    """A table; `texts` are the columns of running text."""
+
+    def cells(tag, values):
+        return "".join(
+            f"<{tag}{' class=text' if i in texts else ''}>{value}</{tag}>"
+            for i, value in enumerate(values)
+        )
+
+    lines = "".join(
+        f"<tr{f' class={kind}' if kind else ''}>{cells('td', values)}</tr>"
+        for kind, values in rows
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{cells("th", heads)}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _asked(audit: Audit) -> str:
+    k = audit.asked.k
+    return _paragraph(words.question(audit)) + _paragraph(
+        f"The answer is P@{k} (“precision at {k}”): the share of an input's top {k} "
+        f"features that are still among its top {k} after the worst change that was "
+        "found. 1 means that all of them stay, whatever the adversary does; 0 means "
+        "that none is left, although the input looks nearly the same and often gets "
+        "the same prediction.",
+        "note",
+    )
+
+
+def _verdict(told: dict[str, Any]) -> str:
+    sentences = "".join(_paragraph(sentence) for sentence in told["verdict"])
+    return f'<div class="verdict">{sentences}</div>'
+
+
+def _number(value: float | None) -> str:
+    return words.number(np.nan if value is None else value)
+
+
+def _percent(value: float | None) -> str:
+    return words.percent(np.nan if value is None else value)
+
+
+def _short(value: float | None, nothing: str = "–") -> str:
+    return nothing if value is None else f"{value:.3g}"
+
+
+def _curve(audit: Audit, told: dict[str, Any]) -> str:
+    k, rows = audit.asked.k, told["curve"]
+
+    def column(name):
+        return [np.nan if row[name] is None else row[name] for row in rows]
+
+    drawn = drawing.curve(
+        column("epsilon"),
+        column("precision"),
+        column("stderr"),
+        column("certified"),
+        label=f"P@{k}",
+    )
+    proved = not told["not_certified"]
+    by_class = audit.asked.output != "regression"
+    heads = ["ε", f"P@{k} under attack", "± standard error"]
+    heads += ["with the class kept"] * by_class + ["inputs that lose a top feature"]
+    heads += ["provably stays"] * proved
+    lines = []
+    for row in rows:
+        line = [f"{row['epsilon']:g}", _number(row["precision"])]
+        line.append(_number(row["stderr"]))
+        line += [_number(row["same_class"])] * by_class + [
+            _text(_percent(row["reordered"]))
+        ]
+        line += [_number(row["certified"])] * proved
+        lines.append(("", line))
+    grey = (
+        "Blue is what the attack left, green (dashed) what no attack can go below; the "
+        "truth lies in the grey band between."
+        if proved
+        else "Blue is what the attack left: an upper bound. No lower bound is given, "
+        "see the limits below."
+    )
+    drawn = f'<div class="scroll">{drawn}</div>'
+    return drawn + _paragraph(grey, "note") + _table(heads, lines)
+
+
+def _features(audit: Audit, told: dict[str, Any]) -> str:
+    k = audit.asked.k
+    shown = [one for one in told["features"] if one["in_top"]][:_FEATURES]
+    if not shown:
+        return _paragraph("No feature is in a top set.")
+    lines = [
+        (
+            "",
+            [
+                _text(one["name"]),
+                _text(_percent(one["in_top"])),
+                _text(_percent(one["leaves"])),
+                _short(one["distance"], "not found"),
+                _text(_percent(one["saliency"])),
+            ],
+        )
+        for one in shown
+    ]
+    more = sum(bool(one["in_top"]) for one in told["features"]) - len(shown)
+    note = (
+        f"Of the inputs in which a feature is among the top {k}: in how many the "
+        f"attack took it out at ε = {audit.asked.epsilon:g}, and the change that was "
+        "enough in the middle one of them (“not found”: in most of them none was)."
+    )
+    note += f" {more} more features are in features.csv." if more > 0 else ""
+    heads = [
+        "feature",
+        f"in the top {k} of",
+        "taken out in",
+        "by a change of",
+        "mean weight",
+    ]
+    return _table(heads, lines) + _paragraph(note, "note")
+
+
+def _inputs(audit: Audit, told: dict[str, Any]) -> str:
+    order = words.worst_first(audit)[:_WORST]
+    if not len(order):
+        return _paragraph("No input has a ranking.")
+    k, counted = audit.asked.k, int(audit.counted.sum())
+    as_images = _image_shape(audit) is not None
+    key = (
+        f"The {len(order)} of {counted} inputs that keep the least of their top {k}. "
+        "Input 0 is the first one. "
+    )
+    key += (
+        "Marked pixels are the top ones: blue stays, orange leaves, green enters."
+        if as_images
+        else "Filled bars are the features' weights before the change, hollow bars "
+        "after it: blue stays on top, orange leaves, green enters."
+    )
+    cards = "".join(_card(audit, told["inputs"][i], as_images) for i in order)
+    return _paragraph(key, "note") + f'<div class="inputs">{cards}</div>'
+
+
+def _card(audit: Audit, one: dict[str, Any], as_images: bool) -> str:
+    k, i = audit.asked.k, one["input"]
+    first = _short(one["radius"], "none found")
+    proved = one["certified"]
+    head = f"Input {i}, {one['predicted']}: P@{k} = {_number(one['precision'])}"
+    note = f"first change of the top {k} at a distance of {first}"
+    if proved is not None:
+        note += f"; {_percent(proved)} of it provably stays at "
+        note += f"ε = {audit.asked.epsilon:g}"
+    drawn = _images(audit, i) if as_images else _bars(one)
+    return (
+        f'<div class="card"><h3>{_text(head)}</h3>{_paragraph(note, "note")}'
+        f"{drawn}</div>"
+    )
+
+
+def _bars(one: dict[str, Any]) -> str:
+    lines = [
+        ("stays" if top["stays"] else "leaves", top)
+        for top in one["top"]
+        if top["before"]
+    ]
+    lines += [("enters", entered) for entered in one["entered"]]
+    # What moves is shown first where there is no room for all.
+    if len(lines) > _BARS:
+        order = sorted(range(len(lines)), key=lambda i: (lines[i][0] == "stays", i))
+        shown = sorted(order[:_BARS])
+        more = f"{len(lines) - _BARS} more are in features.csv."
+        lines = [lines[i] for i in shown]
+    else:
+        more = ""
+    values = [v or 0.0 for _, line in lines for v in (line["before"], line["after"])]
+    most = max([*values, np.finfo(float).tiny])
+    signs = {"stays": "", "leaves": "−\u00a0", "enters": "+\u00a0"}
+
+    def bar(kind, line):
+        before, after = (100 * (line[when] or 0) / most for when in ("before", "after"))
+        return (
+            f'<div class="bar {kind}"><span>{signs[kind]}{_text(line["name"])}</span>'
+            f'<div><i style="width:{before:.1f}%"></i><i style="width:{after:.1f}%">'
+            "</i></div></div>"
+        )
+
+    bars = "".join(bar(kind, line) for kind, line in lines)
+    return bars + (_paragraph(more, "note") if more else "")
+
+
+def _image_shape(audit: Audit) -> tuple[int, ...] | None:
+    """The shape of the inputs as images, or None where they are none."""
+    shape, explained = audit.asked.shape, audit.asked.explained_shape
+    flat = isinstance(shape, tuple) and all(isinstance(one, int) for one in shape)
+    if not flat or len(explained) != 2 or min(explained) < _LEAST_IMAGE:
+        return None
+    if shape == explained or (len(shape) == 3 and shape[:2] == explained):
+        return shape
+    if len(shape) == 3 and shape[1:] == explained:  # channels first
+        return shape
+    return None
+
+
+def _images(audit: Audit, i: int) -> str:
+    shape, explained = _image_shape(audit), audit.asked.explained_shape
+    before, after = (
+        top(audit, i).reshape(explained) for top in (before_top, after_top)
+    )
+    pictures = []
+    for row, top, moved, colour, name in (
+        (audit.x[i], before, before & ~after, drawing.ORANGE, "before"),
+        (audit.perturbed[i], after, after & ~before, drawing.GREEN, "after"),
+    ):
+        image = np.asarray(row, np.float64).reshape(shape)
+        if len(shape) == 3 and shape[:2] != explained:
+            image = np.moveaxis(image, 0, -1)
+        marks = [(top & ~moved, drawing.BLUE), (moved, colour)]
+        for overlay, what in ((marks, f"{name} the change"), ([], f"{name}, unmarked")):
+            address = drawing.png(drawing.overlaid(image, overlay))
+            pictures.append(
+                f'<figure><img src="{address}" alt="{what}">'
+                f"<figcaption>{what}</figcaption></figure>"
+            )
+    return f'<div class="images">{"".join(pictures)}</div>'
+
+
+def _guards(told: dict[str, Any]) -> str:
+    lines = [
+        (
+            "warns" if guard["warns"] else "",
+            [
+                _text(guard["name"]),
+                _text(guard["value"]),
+                ("⚠ " if guard["warns"] else "") + _text(guard["meaning"]),
+            ],
+        )
+        for guard in told["guards"]
+    ]
+    note = "What shows that a ranking was had too cheaply, or is none; ⚠ is a warning."
+    return _paragraph(note, "note") + _table(["", "value", "meaning"], lines, {2})
+
+
+def _repeat(audit: Audit) -> str:
+    asked = audit.asked
+    epsilons = ", ".join(f"{epsilon:g}" for epsilon in audit.epsilons)
+    rules = "  # and its other rules, see above" if asked.rules else ""
+    code = "\n".join(
+        [
+            "import jax, r2et_jax as r2",
+            f"threat = r2.threat_model({asked.norm!r}, {asked.epsilon:g}){rules}",
+            "report = r2.audit(",
+            f"    subject, x, k={asked.k}, threat=threat, epsilons=({epsilons},),",
+            f"    budget={asked.budget}, key={_key(asked.key)},",
+            ")",
+            'report.save("audit")',
+        ]
+    )
+    note = (
+        "With the same subject (model and parameters), inputs, versions and kind of "
+        "processor it gives the same bytes. results.json holds every number of this "
+        "page, features.csv one line for each input and feature."
+    )
+    return f"<pre>{_text(code)}</pre>{_paragraph(note, 'note')}"
+
+
+def _key(words_of_key: tuple[int, ...]) -> str:
+    if len(words_of_key) == 2 and not words_of_key[0]:
+        return f"jax.random.key({words_of_key[1]})"
+    return (
+        f"jax.random.wrap_key_data(jax.numpy.array({list(words_of_key)}, "
+        "dtype=jax.numpy.uint32))"
+    )

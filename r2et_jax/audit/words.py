@@ -1,0 +1,336 @@
+"""What an audit found, in words: the rule of each verdict stands beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from r2et_jax import metrics
+
+if TYPE_CHECKING:
+    from r2et_jax.audit.result import Audit
+
+# P@k from which an explanation is called stable, and below which unstable.
+STABLE, UNSTABLE = 0.9, 0.6
+# Overlap of different inputs above which stability says little.
+ALIKE = 0.9
+_NORMS = {
+    "l2": "Euclidean length (l2) of the change",
+    "linf": "largest change of any single value (l∞)",
+}
+
+
+class Row(NamedTuple):
+    """P@k under one budget; means over the inputs that have a ranking.
+
+    Attributes:
+      epsilon: the budget.
+      precision: mean P@k under attack.
+      stderr: its standard error over inputs.
+      same_class: mean with the predicted class kept; NaN of a regression.
+      certified: mean certified P@k; NaN where nothing is proved.
+      reordered: share of inputs that lost at least one top feature.
+    """
+
+    epsilon: float
+    precision: float
+    stderr: float
+    same_class: float
+    certified: float
+    reordered: float
+
+
+class Guard(NamedTuple):
+    """One guard: what it is called, its value, what it says, whether it warns."""
+
+    name: str
+    value: str
+    meaning: str
+    warns: bool
+
+
+def rows(audit: Audit) -> list[Row]:
+    """The table of P@k against the budgets."""
+    counted = audit.counted
+    found = []
+    for i, epsilon in enumerate(audit.epsilons):
+        mean = metrics.mean_and_stderr(audit.curve[i])
+        proved = np.nan
+        if audit.certified.precision is not None and counted.any():
+            proved = float(np.mean(audit.certified.precision[i][counted]))
+        found.append(
+            Row(
+                epsilon=float(epsilon),
+                precision=float(mean.mean),
+                stderr=float(mean.stderr),
+                same_class=float(
+                    metrics.mean_and_stderr(audit.curve_same_class[i]).mean
+                ),
+                certified=proved,
+                reordered=_share(audit.curve[i][counted] < 1),
+            )
+        )
+    return found
+
+
+def number(value: float) -> str:
+    """Three digits behind the point, or "–" where there is no number."""
+    return f"{value:.3f}" if np.isfinite(value) else "–"
+
+
+def percent(value: float) -> str:
+    """A share in per cent; never 0 or 100 of what is neither."""
+    if not np.isfinite(value):
+        return "–"
+    if 0 < value < 0.01:
+        return "less than 1 %"
+    if 0.99 < value < 1:
+        return "more than 99 %"
+    return f"{100 * value:.0f} %"
+
+
+def question(audit: Audit) -> str:
+    """What was asked, in one paragraph."""
+    asked = audit.asked
+    rules = f" Besides: {'; '.join(asked.rules)}." if asked.rules else ""
+    return (
+        f"A model was shown {len(audit.precision)} inputs of {asked.columns} numbers "
+        f"each. For every input an explanation ({asked.explainer}) says how much each "
+        f"of {len(asked.names)} features matters, and a person reads the top "
+        f"{asked.k}. An adversary may change the input a little. How much of the top "
+        f"{asked.k} is left? A change may be at most ε = {asked.epsilon:g}, the "
+        f"{_NORMS[asked.norm]}, in the units of the inputs.{rules}"
+    )
+
+
+def verdict(audit: Audit) -> list[str]:
+    """Three sentences: how much stays, how small a change is enough, what is proved."""
+    k, epsilon = audit.asked.k, audit.asked.epsilon
+    counted = audit.counted
+    if not counted.any():
+        return [
+            "No input has a ranking, so that nothing can be said of the top features.",
+            "Every explanation is zero, or it or the output is not a finite number.",
+            "Look at the model's output and gradient before anything else.",
+        ]
+    row = rows(audit)[audit.at()]
+    kind = "partly stable"
+    if row.precision >= STABLE:
+        kind = "stable"
+    elif row.precision < UNSTABLE:
+        kind = "unstable"
+    first = (
+        f"On average {100 * row.precision:.1f} % of the top {k} features stay on top "
+        f"when an adversary may change an input by ε = {epsilon:g}: the explanations "
+        f"are {kind} against such changes (stable from {percent(STABLE)}, unstable "
+        f"below {percent(UNSTABLE)})."
+    )
+    return [first, _smallest(audit), _worth(audit, row)]
+
+
+def _smallest(audit: Audit) -> str:
+    k, epsilon = audit.asked.k, audit.asked.epsilon
+    radius = audit.radius[audit.counted]
+    reach = max(epsilon, float(audit.epsilons[-1]))
+    if not np.isfinite(radius).any():
+        return (
+            f"No change of up to ε = {reach:g} was found that takes a feature out of "
+            f"the top {k} of any input."
+        )
+    half = float(np.median(radius))
+    typical = (
+        f"half of them by one of at most {half:.2g}"
+        if np.isfinite(half)
+        else f"the smallest was {radius.min():.2g}, and less than half of them changed"
+    )
+    if not np.isfinite(audit.nearest):
+        return (
+            f"The top {k} of {percent(_share(np.isfinite(radius)))} of the inputs was "
+            f"changed within ε = {reach:g}, {typical}."
+        )
+    near = audit.nearest / 10
+    return (
+        f"The top {k} of {percent(_share(radius <= near))} of the inputs can be "
+        "changed by less than a tenth of the distance to the nearest other input "
+        f"({audit.nearest:.3g} in the middle); {typical}."
+    )
+
+
+def _worth(audit: Audit, row: Row) -> str:
+    proved = (
+        f"It is proved that no such change leaves fewer than {percent(row.certified)} "
+        "on average"
+        if np.isfinite(row.certified)
+        else "Nothing is proved: a stronger attack may find more"
+    )
+    if np.isnan(audit.same):
+        return f"{proved}."
+    alike = f"different inputs share {percent(audit.same)} of their top features anyway"
+    if audit.same >= ALIKE:
+        return f"{proved}; {alike}, so that staying on top says little here."
+    return f"{proved}; {alike}, which is what a fixed ranking would keep."
+
+
+def prediction_change(audit: Audit) -> np.ndarray:
+    """How far the attack that left the least moved the prediction [m].
+
+    Total variation between the class probabilities, in [0, 1]; of a regression the
+    absolute change of the value.
+    """
+    clean, after = (
+        np.asarray(one, np.float64) for one in (audit.outputs, audit.perturbed_outputs)
+    )
+    if audit.asked.output == "regression":
+        return np.abs(after - clean).sum(axis=1)
+    return 0.5 * np.abs(_probabilities(after) - _probabilities(clean)).sum(axis=1)
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    if logits.shape[1] == 1:
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def guards(audit: Audit) -> list[Guard]:
+    """What shows that a ranking was had too cheaply, or is none."""
+    k, counted, m = audit.asked.k, audit.counted, len(audit.precision)
+    some = counted.any()
+    plus = float(audit.corrected.mean) if some else np.nan
+    noise = float(metrics.mean_and_stderr(audit.noise_precision).mean)
+    moved = prediction_change(audit)[counted]
+    fewer = int(np.sum(counted & (audit.num_positive < k)))
+    ties, outside = int(audit.tied.sum()), int(audit.moved.sum())
+    silent = int(np.sum(~counted))
+    share = audit.asked.epsilon / audit.nearest if audit.nearest else np.nan
+    unit = "" if audit.asked.output == "regression" else ", as a shift of probability"
+    return [
+        Guard(
+            "overlap of different inputs",
+            number(audit.same),
+            f"share of the top {k} that two different inputs have in common; near 1 "
+            "the explanation is the same for all, and cannot but be stable",
+            audit.same >= ALIKE,
+        ),
+        Guard(
+            f"P@{k}⁺",
+            number(plus),
+            "P@k above what different inputs share anyway: (P@k − overlap)/(1 − "
+            "overlap); 1 is perfect, 0 no better than one ranking for all",
+            plus < UNSTABLE,
+        ),
+        Guard(
+            "P@k under noise of length 1e-6",
+            number(noise),
+            "below 1 inputs sit on a kink or a tie, where the explanation is arbitrary",
+            noise < 1,
+        ),
+        Guard(
+            "inputs without a gradient of the ranking",
+            percent(audit.vanished),
+            "where the model's own gradient hides the ranking; the attack goes through "
+            "a smooth stand-in there",
+            audit.vanished > 0.5,
+        ),
+        Guard(
+            "the prediction moved by",
+            number(float(np.mean(moved)) if some else np.nan),
+            f"how far the attack moved the output{unit}, on average",
+            False,
+        ),
+        Guard(
+            "ε over the distance to the nearest other input",
+            number(share),
+            "near 1 or above, a changed input may as well be another one",
+            share >= 1,
+        ),
+        Guard(
+            "inputs left out",
+            f"{silent} of {m}",
+            "without a ranking: an output or an explanation that is zero or not finite",
+            silent > 0,
+        ),
+        Guard(
+            f"inputs with fewer than {k} features",
+            f"{fewer} of {m}",
+            "features without any weight do not count as top features",
+            fewer > 0,
+        ),
+        Guard(
+            f"inputs tied between ranks {k} and {k + 1}",
+            f"{ties} of {m}",
+            "the order of the columns decides there what is on top",
+            ties > 0,
+        ),
+        Guard(
+            "inputs moved into the box",
+            f"{outside} of {m}",
+            "inputs that lay outside of the bounds of the threat model",
+            outside > 0,
+        ),
+    ]
+
+
+def limits(audit: Audit) -> list[str]:
+    """What was assumed, and what the answer does not say."""
+    asked = audit.asked
+    kinds = {
+        "logits": "The model's outputs are taken as logits, before any softmax.",
+        "probabilities": "The model's outputs are taken as class probabilities.",
+        "regression": "The model's output is taken as a value, and explained itself.",
+    }
+    proved = audit.certified.why_not
+    return [
+        kinds[asked.output],
+        "P@k under attack is an upper bound: the lowest that an ensemble of attacks "
+        f"found with {asked.budget:,} evaluations for each input and budget. A "
+        "stronger attack may find less.",
+        "Certified P@k is a lower bound that no attack of this kind can go below."
+        if not proved
+        else f"No lower bound is given: {proved.removeprefix('nothing is proved: ')}.",
+        f"The attack takes its gradients from {asked.stand_in}.",
+        "Distances are of changes that were found: the smallest one may be smaller.",
+        "± is one standard error over the inputs, of this one trained model; another "
+        "training run would give another model.",
+        "The answer is about these inputs and this kind of change alone.",
+        f"Numbers are {asked.dtype}; versions: "
+        + ", ".join(f"{name} {version}" for name, version in asked.versions.items())
+        + f"; random key {list(asked.key)}.",
+    ]
+
+
+def table(audit: Audit) -> str:
+    """The table of P@k in plain text, a line for each budget."""
+    k = audit.asked.k
+    lines = []
+    for row in rows(audit):
+        line = f"  ε = {row.epsilon:g}: {number(row.precision)}"
+        if np.isfinite(row.stderr):
+            line += f" ± {row.stderr:.3f}"
+        line += f" of the top {k} stay; {percent(row.reordered)} of the inputs lose one"
+        if np.isfinite(row.certified):
+            line += f"; provably {row.certified:.3f} stay"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def class_name(audit: Audit, i: int) -> str:
+    """What the class of an input is called, "" for a regression."""
+    asked, predicted = audit.asked, int(audit.predicted[i])
+    if asked.output == "regression":
+        return f"value {float(audit.outputs[i].sum()):.4g}"
+    names = asked.classes
+    if names is not None and len(names) == max(2, audit.outputs.shape[1]):
+        return names[predicted]
+    return f"class {predicted}"
+
+
+def worst_first(audit: Audit) -> np.ndarray:
+    """The inputs with a ranking, the least stable first."""
+    order = np.lexsort((audit.radius, audit.precision))
+    return order[audit.counted[order]]
+
+
+def _share(flags: np.ndarray) -> float:
+    return float(np.mean(flags)) if len(flags) else float("nan")

@@ -1,0 +1,160 @@
+"""An audit in a folder: the page, the numbers, and pictures where they can be drawn."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from r2et_jax.audit import words
+from r2et_jax.audit.page import page
+from r2et_jax.audit.results import after_top, before_top, results
+from r2et_jax.files import replacing
+
+if TYPE_CHECKING:
+    from r2et_jax.audit.result import Audit
+
+# Names of features in a figure, and inputs that are drawn.
+_FEATURES, _DRAWN, _DOTS = 20, 4, 150
+_HEADS = (
+    "input", "feature", "value", "before", "after", "rank", "in_top", "stays",
+    "leaves_at", "proved_up_to",
+)  # fmt: skip
+
+
+def save(
+    audit: Audit,
+    folder: str | os.PathLike[str],
+    *,
+    title: str = "Audit of explanations",
+    figures: bool | None = None,
+) -> list[Path]:
+    """Write an audit; each file appears whole or not at all.
+
+    Args:
+      audit: what is written.
+      folder: where to; made if it is not there, files of the same names are replaced.
+      title: of the page.
+      figures: whether PNGs are drawn, for which Matplotlib is needed; by default where
+        it is installed.
+
+    Returns:
+      The files: index.html, results.json, features.csv, and the PNGs.
+
+    Raises:
+      ValueError: for a title that is no text, a folder that is a file, figures without
+        Matplotlib.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"folder must be a folder, got the file {folder}")
+    if not isinstance(title, str):
+        raise ValueError(f"title must be a text, got {title!r}")
+    can_draw = importlib.util.find_spec("matplotlib") is not None
+    if figures and not can_draw:
+        raise ValueError(
+            "figures=True needs Matplotlib, the extra r2et-jax[plots], got an "
+            "environment without it"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = json.dumps(results(audit), indent=1, ensure_ascii=False, allow_nan=False)
+    texts = {
+        "index.html": page(audit, title=title),
+        "results.json": f"{numbers}\n",
+        "features.csv": _csv(audit),
+    }
+    written = []
+    for name, text in texts.items():
+        with replacing(folder / name) as path:
+            path.write_bytes(text.encode("utf-8"))
+        written.append(folder / name)
+    if can_draw if figures is None else figures:
+        for name, figure in _figures(audit):
+            with replacing(folder / name) as path:
+                figure.savefig(path, format="png", dpi=_DOTS)
+            written.append(folder / name)
+    return written
+
+
+def _csv(audit: Audit) -> str:
+    """A line for each input and feature; empty where there is no number."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_HEADS)
+    names = audit.asked.names
+    # A value belongs to a feature where each number is explained by itself.
+    valued = audit.x.shape[1] == len(names)
+    for i in range(len(audit.precision)):
+        before, after = before_top(audit, i), after_top(audit, i)
+        place = {int(feature): rank for rank, feature in enumerate(audit.top_k[i])}
+        for j, name in enumerate(names):
+            rank = place.get(j) if before[j] else None
+            leaves = proved = None
+            if rank is not None:
+                leaves = audit.distances[i, rank]
+                if audit.certified.kept is not None:
+                    stays = audit.epsilons[audit.certified.kept[:, i, rank]]
+                    proved = stays.max() if len(stays) else 0.0
+            writer.writerow(
+                [
+                    i,
+                    name,
+                    _cell(audit.x[i, j]) if valued else "",
+                    _cell(audit.maps[i, j]),
+                    _cell(audit.perturbed_maps[i, j]),
+                    "" if rank is None else rank + 1,
+                    int(before[j]),
+                    int(before[j] & after[j]),
+                    _cell(leaves),
+                    _cell(proved),
+                ]
+            )
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None or not np.isfinite(value) else f"{float(value):.7g}"
+
+
+def _figures(audit: Audit) -> Iterator[tuple[str, Any]]:
+    from r2et_jax import plots  # Matplotlib is an extra
+
+    k, rows = audit.asked.k, words.rows(audit)
+    epsilons = [row.epsilon for row in rows]
+    precision, stderr = (
+        [getattr(row, n) for row in rows] for n in ("precision", "stderr")
+    )
+    lines = {"under attack": (epsilons, precision, np.nan_to_num(stderr))}
+    if not audit.certified.why_not:
+        lines["provably"] = (epsilons, [row.certified for row in rows], None)
+    yield (
+        "curve.png",
+        plots.curves(
+            lines, xlabel="budget ε", ylabel=f"P@{k}", title=f"P@{k} against ε"
+        ),
+    )
+    names = audit.asked.names
+    order = words.worst_first(audit)[:_DRAWN]
+    if not len(order) or len(names) > 10 * _FEATURES:
+        return
+    pairs = {
+        f"input {i}, P@{k} = {words.number(audit.precision[i])}": tuple(
+            plots.Explained(maps[i], top(audit, i))
+            for maps, top in (
+                (audit.maps, before_top),
+                (audit.perturbed_maps, after_top),
+            )
+        )
+        for i in order
+    }
+    yield (
+        "worst.png",
+        plots.explained_bars(pairs, names, title=f"The top {k} before and after"),
+    )
