@@ -249,7 +249,7 @@ def one_output(
     def model(params, x, /):
         outputs = apply(params, x)
         if not regression:
-            return _class_log_odds(outputs, jnp.int32(target))[None]
+            return _class_log_odds(outputs, target)[None]
         if getattr(outputs, "ndim", None) not in (0, 1):
             shape = getattr(outputs, "shape", type(outputs).__name__)
             raise ValueError(

@@ -44,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="r2et-audit",
         description="How far the top features that a model shows can be trusted.",
-        epilog="Exit status: 0 passed (or no level asked for), 1 failed, 2 wrong use.",
+        epilog="Exit status: 0 passed, 1 failed (also where no input has a ranking), 2 "
+        "wrong use.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -139,7 +140,7 @@ def _run(asked: argparse.Namespace) -> int:
         written = report.save(asked.output_dir, title=asked.title)
         print(f"wrote {written[0]}")
     if level is None:
-        return PASSED
+        return PASSED if report.counted.any() else FAILED
     passed = report.check(level, asked.at)
     at = asked.epsilon if asked.at is None else asked.at
     word = "passed" if passed else "FAILED"

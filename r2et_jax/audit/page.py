@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Inputs that are drawn, features in their table, and bars of one input.
 _WORST, _FEATURES, _BARS = 10, 40, 24
+# Pixels have no names, and are seen in their places.
+_PIXELS = 10
 _LEAST_IMAGE = 6
 
 _STYLE = """
@@ -36,11 +38,11 @@ th,td{text-align:right;padding:.25em .7em;border-bottom:1px solid #e5e5e5;
 vertical-align:top}
 td{white-space:nowrap}
 th:first-child,td:first-child,td.text,th.text{text-align:left;white-space:normal}
-td:first-child{overflow-wrap:anywhere;min-width:7em}
+td:first-child{overflow-wrap:anywhere;min-width:9em}
 td.text{min-width:14em}
 th{font-weight:600;border-bottom:2px solid #bbb;vertical-align:bottom}
 tr.warns td{background:#fff4e5}
-svg{width:100%;min-width:480px;max-width:640px;height:auto;display:block;
+svg{width:100%;max-width:640px;height:auto;display:block;
 font:13px system-ui,sans-serif}
 .inputs{display:grid;gap:16px;
 grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))}
@@ -56,6 +58,7 @@ align-items:center;font-size:.85em;margin:.2em 0}
 figure{margin:0}figcaption{font-size:.85em;color:#555}
 .images img{width:192px;max-width:100%;image-rendering:pixelated;
 border:1px solid #ccc}
+@media(max-width:560px){svg{font-size:19px}th,td{padding:.25em .4em}}
 pre{background:#f5f5f5;padding:.8em;overflow-x:auto;font-size:.85em}
 """
 
@@ -208,13 +211,13 @@ def _curve(audit: Audit, told: dict[str, Any]) -> str:
         else "Blue is what the attack left: an upper bound. No lower bound is given, "
         "see the limits below."
     )
-    drawn = f'<div class="scroll">{drawn}</div>'
     return drawn + _paragraph(grey, "note") + _table(heads, lines)
 
 
 def _features(audit: Audit, told: dict[str, Any]) -> str:
     k = audit.asked.k
-    shown = [one for one in told["features"] if one["in_top"]][:_FEATURES]
+    most = _FEATURES if _image_shape(audit) is None else _PIXELS
+    shown = [one for one in told["features"] if one["in_top"]][:most]
     if not shown:
         return _paragraph("No feature is in a top set.")
     lines = [

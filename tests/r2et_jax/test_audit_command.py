@@ -1,0 +1,185 @@
+"""The audit as a command: what it reads, refuses, and its exit status."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from r2et_jax import datasets, models, saved
+from r2et_jax.audit.command import main
+from r2et_jax.audit.tables import read
+
+# Optax's schedules mix dtypes.
+pytestmark = pytest.mark.standard_promotion
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MODULE = """
+import jax.numpy as jnp
+def apply(w, x):
+    return (w @ x)[None]
+pair = apply, jnp.array([3.0, 2.0, 1.0])
+def made():
+    return pair
+alone = 3
+"""
+ROWS = ["a,b,c,label", "1,2,3,0", "0.5,-1,2,1", "2,0,1,1"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "somebodys.py").write_text(MODULE)
+    (tmp_path / "data.csv").write_text("\n".join(ROWS) + "\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("somebodys", None)
+
+
+BASE = {
+    "model": "somebodys:pair",
+    "data": "data.csv",
+    "k": "1",
+    "drop": "label",
+    "budget": "1000",
+    "epsilons": "",
+}
+
+
+def flags(**changed):
+    asked = {**BASE, **changed}
+    return [f"--{name}={value}" for name, value in asked.items() if value is not None]
+
+
+def test_a_linear_model_passes_and_leaves_a_page(folder, capsys):
+    status = main(
+        flags(min_precision=1, output_dir="out", model="somebodys:made", title="Mine")
+    )
+    out, err = capsys.readouterr()
+    assert status == 0
+    assert out.startswith("P@1 1.000 under attack") and "passed: mean P@1" in out
+    assert "[0/4]" in err and "the attack at ε = 1" in err and "[4/4]" in err
+    assert "Mine" in (folder / "out" / "index.html").read_text("utf-8")
+    assert "a,b,c" not in out
+
+
+def test_nothing_to_measure_is_no_pass(folder, capsys):
+    text = MODULE.replace("(w @ x)[None]", "0 * (w @ x)[None]")
+    (folder / "zeros.py").write_text(text)
+    assert main(flags(model="zeros:pair")) == 1
+    assert "no input has a ranking" in capsys.readouterr().out
+
+
+def test_a_saved_model_fails_and_its_data_are_an_npz(folder, capsys):
+    model = models.MLP(hidden=(8,))
+    x = np.asarray(jax.random.normal(jax.random.key(0), (6, 4)))
+    saved.save(folder / "kept", model, model.init(jax.random.key(1), x[0]))
+    np.savez("data.npz", x=x, names=np.array(["p", "q", "r", "s"]))
+    asked = {"model": "kept", "data": "data.npz", "drop": None, "epsilon": 3}
+    status = main(flags(**asked, k=2, min_precision=1, at=1.5))
+    out, _ = capsys.readouterr()
+    assert status == 1 and "FAILED: mean P@2 of at least 1 at ε = 1.5" in out
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"k": "three"}, "argument --k: invalid int value: 'three'"),
+        ({"k": 3}, "k must lie in 1…n−1 = 1…2"),
+        ({"k": None}, "required: --k"),
+        ({"model": "somebodys"}, "import.path:object or a folder, got 'somebodys'"),
+        ({"model": "nobodys:pair"}, "cannot import 'nobodys'"),
+        ({"model": "somebodys:absent"}, "'somebodys' has no 'absent'"),
+        ({"model": "somebodys:alone"}, "must name a subject.*got a int"),
+        ({"model": "somebodys:apply"}, "must name a subject.*got a function"),
+        ({"data": "absent.csv"}, "data must be a file, got 'absent.csv'"),
+        ({"data": "somebodys.py"}, "must be a .csv or .npz file"),
+        ({"drop": "lable"}, "no column 'lable' to drop; its columns: a, b, c, label"),
+        ({"epsilon": -1}, "epsilon must be nonnegative and finite, got -1.0"),
+        ({"epsilons": "1,x"}, "--epsilons: invalid _numbers value: '1,x'"),
+        ({"norm": "l1"}, "argument --norm: invalid choice: 'l1'"),
+        ({"frozen": "z"}, "--frozen: there is no column 'z'; columns: a, b, c"),
+        ({"rows": 0}, "--rows must be at least 1, got 0"),
+        ({"min_precision": 2}, r"--min_precision must lie in \[0, 1\], got 2"),
+        ({"at": 0.5}, "--at belongs to --min_precision"),
+        ({"target": 5}, "target must be a class index in 0…1, got 5"),
+        ({"output": "scores"}, "invalid choice: 'scores'"),
+        ({"lower": 5}, "outside of what the threat model allows"),
+        ({"classes": "no,no"}, "classes must differ, got 'no' twice"),
+        ({"colour": "red"}, "unrecognized arguments: --colour=red"),
+    ],
+)
+def test_wrong_use_is_one_line_that_names_it(folder, capsys, changed, message):
+    assert main(flags(**changed)) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = [one for one in err.splitlines() if one.startswith("r2et-audit: ")]
+    assert re.search(message, line), line
+    assert err.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("1,,3,0", "row 2, column 'b' is missing"),
+        ("1,NA,3,0", r"row 2, column 'b' is missing \('NA'\)"),
+        ("1,red,3,0", "row 2, column 'b' must be a number, got 'red'"),
+        ("1,inf,3,0", "row 2, column 'b' must be finite, got 'inf'"),
+        ("1,2,3", "row 2 has 3 values, expected 4"),
+    ],
+)
+def test_a_bad_value_is_named_by_row_and_column(folder, row, message):
+    (folder / "bad.csv").write_text("\n".join([*ROWS[:2], row]) + "\n")
+    with pytest.raises(ValueError, match=message):
+        read("bad.csv", drop=["label"])
+    # What is dropped is not read.
+    (folder / "good.csv").write_text("a,b\n1,red\n")
+    np.testing.assert_array_equal(read("good.csv", drop=["b"]).x, [[1]])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a header and at least one row"),
+        ("a,b\n", "expected a header and at least one row"),
+        ("a,a\n1,2\n", "the column 'a' is there twice"),
+        ("1,2\n3,4\n", "expected a header, got numbers"),
+    ],
+)
+def test_a_bad_csv_is_named(folder, text, message):
+    (folder / "bad.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read("bad.csv")
+
+
+def test_arrays_bring_their_names(tmp_path):
+    found = datasets.breast_cancer()
+    path = tmp_path / "mine.npz"
+    np.savez(path, x=found.test.x, names=np.array(found.columns))
+    table = read(path)
+    np.testing.assert_array_equal(table.x, found.test.x)
+    assert table.names == tuple(found.columns) and table.groups == ()
+    np.savez(path, y=found.test.x)
+    with pytest.raises(ValueError, match="array 'x' is missing"):
+        read(path)
+
+
+def test_the_exit_status_is_the_commands(folder):
+    def status(*arguments):
+        run = subprocess.run(
+            [sys.executable, "-m", "r2et_jax.audit", *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            cwd=folder,
+        )
+        return run.returncode, run.stdout, run.stderr
+
+    code, out, err = status(*flags(k=7))
+    assert code == 2 and out == "" and "k must lie in" in err.splitlines()[-1]
+    code, out, _ = status(*flags(min_precision=1))
+    assert code == 0 and "passed" in out

@@ -1,0 +1,78 @@
+"""Audits side by side: paired by input, and corrected over all pairs."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from r2et_jax import metrics, threat
+from r2et_jax.audit import audit, compare
+
+# Optax's schedules mix dtypes.
+pytestmark = pytest.mark.standard_promotion
+
+X = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+
+
+def curved(w, x):
+    return (w @ (0.5 * x**2))[None]
+
+
+def linear(w, x):
+    return (w @ x)[None]
+
+
+def ask(apply, x=X, k=2, **options):
+    weights = jnp.array([1.0, 1.1, 0.9, 1.2])
+    budget = threat.threat_model("l2", 0.3)
+    return audit(apply, weights, x, k=k, threat=budget, budget=1000, **options)
+
+
+@pytest.fixture(scope="module")
+def audits():
+    a, b = ask(curved), ask(linear)
+    return {"curved": a, "linear": b, "again": a}
+
+
+def test_differences_are_paired_and_corrected(audits):
+    found = compare(audits)
+    pairs = [(one.first, one.second) for one in found.differences]
+    assert pairs == [("curved", "linear"), ("curved", "again"), ("linear", "again")]
+    expected = stats.ttest_rel(audits["curved"].precision, audits["linear"].precision)
+    first, same, _ = found.differences
+    assert first.estimate.mean == pytest.approx(audits["curved"].precision.mean() - 1)
+    interval = expected.confidence_interval(0.95)
+    assert (first.estimate.low, first.estimate.high) == pytest.approx(interval)
+    plain = [expected.pvalue, 1.0, expected.pvalue]
+    assert [one.p_value for one in found.differences] == pytest.approx(
+        metrics.holm(plain)
+    )
+    assert first.more_stable == "linear" and same.more_stable == ""
+    text = str(found)
+    assert "linear is the more stable one" in text and "chance may explain" in text
+
+
+def test_the_table_holds_the_means(audits):
+    found = compare(audits)
+    name, mean, stderr, same, _ = found.rows()[0]
+    values = audits["curved"].precision
+    assert name == "curved" and mean == pytest.approx(values.mean())
+    assert stderr == pytest.approx(values.std(ddof=1) / 4)
+    assert same == audits["curved"].same
+    shown = compare({"<b>": audits["curved"], "b": audits["linear"]})._repr_html_()
+    assert "&lt;b&gt;" in shown and "<b>" not in shown
+    assert f"<td>{mean:.3f}</td>" in shown
+
+
+def test_what_cannot_be_compared_is_named(audits):
+    base = audits["curved"]
+    for others, message in (
+        ({}, "at least two"),
+        ({"x": ask(linear, x=X[::-1].copy())}, "of the same inputs"),
+        ({"x": ask(linear, k=1)}, "same k, got 2 in 'curved' and 1 in 'x'"),
+        ({"x": 3}, r"audits\['x'\] must be an Audit, got 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare({"curved": base, **others})
+    with pytest.raises(ValueError, match="measured at ε = 0.3, got 0.1"):
+        compare(audits, at=0.1)
