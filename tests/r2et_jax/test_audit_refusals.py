@@ -12,6 +12,7 @@ from flax import nnx
 from r2et_jax import saliency, threat
 from r2et_jax.audit import audit
 from r2et_jax.models import MLP
+from r2et_jax.subject import subject
 
 WEIGHTS = jnp.array([4.0, 3.0, -2.0, 1.0])
 X = np.asarray(jax.random.normal(jax.random.key(0), (6, 4)))
@@ -59,6 +60,54 @@ REFUSED = {
     "objects": ({"x": np.full((2, 4), None)}, "real numbers, got dtype object"),
     "complex": ({"x": X + 1j}, "real numbers, got dtype complex"),
     "features": ({"x": X[:, :3]}, r"does not take an input of shape \(3,\)"),
+    "lengths": (
+        {"x": {"a": X, "b": X[:2]}},
+        r"the same number of inputs, got \[2, 6\]",
+    ),
+    "nan in a dict": (
+        {"x": {"a": X, "b": wide(X, (1, 0), np.nan)}},
+        r"x\['b'\]\[1, 0\] is nan",
+    ),
+    "no arrays": ({"x": {}}, "x must hold at least one array, got {}"),
+    "ragged": ({"x": [[1.0, 2.0], [3.0]]}, r"x must be an array \[m, ...\]"),
+    "channels of rows": ({"channel_axis": -1}, "channel_axis must be an axis.*got -1"),
+    "channels beyond": (
+        {"x": X.reshape(6, 2, 2), "channel_axis": 2, "apply": lambda w, x: w[:1]},
+        r"an axis of one input of shape \(2, 2\), got 2",
+    ),
+    "image of rows": ({"x": X.reshape(6, 1, 2, 2)}, r"input of shape \(1, 2, 2\)"),
+    # names, groups, outputs
+    "names": ({"names": ["a", "b"]}, "as many as the features, 4, got 2"),
+    "names twice": ({"names": ["a", "b", "a", "c"]}, "names must differ, got 'a'"),
+    "groups": ({"groups": [(2, 9)]}, r"different columns in 0…3, got \(\(2, 9\),\)"),
+    "groups of others": (
+        {"groups": [(0, 1)], "explainer": saliency.gradient_times_input},
+        "groups are explained by the gradient",
+    ),
+    "target": ({"target": 2}, "target must be a class index in 0…1, got 2"),
+    "target half": (
+        {"target": 0.5},
+        "target must be an integer of at least 0, got 0.5",
+    ),
+    "several values": (
+        {"apply": lambda w, x: w * x, "output": "regression"},
+        "of 4 outputs one is explained: say target=, one of 0…3",
+    ),
+    "value beyond": (
+        {"apply": lambda w, x: w * x, "output": "regression", "target": 4},
+        "target must be an output in 0…3, got 4",
+    ),
+    "class of a value": (
+        {
+            "output": "regression",
+            "threat": threat.threat_model(prediction="same_class"),
+        },
+        "a regression has no class that stays.*got 'same_class'",
+    ),
+    "batches": ({"batched": True}, r"does not take an input of shape \(4,\)"),
+    "budgets": ({"epsilons": 0.5}, r"epsilons must be a sequence.*got 0.5"),
+    "a budget": ({"epsilons": (0.5, -1)}, "each of epsilons must be nonnegative.*-1"),
+    "progress": ({"progress": "bar"}, "progress must be a function.*got 'bar'"),
     # k, key, budget
     "k of n": ({"k": 4}, "k must lie in 1…n−1 = 1…3"),
     "k half": ({"k": 2.5}, "k must be an integer, got 2.5"),
@@ -138,6 +187,15 @@ def test_bad_input_is_named(change, message):
     apply, params, x = (arguments.pop(name) for name in ("apply", "params", "x"))
     with pytest.raises(ValueError, match=message):
         audit(apply, params, x, **arguments)
+
+
+def test_what_a_subject_says_is_not_said_twice():
+    examined = subject(linear, WEIGHTS)
+    for name, value in (("target", 1), ("names", "abcd"), ("groups", [(0, 1)])):
+        with pytest.raises(ValueError, match=f"a subject has its own {name}"):
+            audit(examined, X, k=2, **{name: value})
+    with pytest.raises(ValueError, match="one entry for each of the 6 inputs"):
+        audit(subject(linear, WEIGHTS, context=np.zeros(3)), X, k=2)
 
 
 def test_what_is_taken_as_it_is_meant():
