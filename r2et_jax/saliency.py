@@ -101,7 +101,18 @@ def gradient(
 def gradient_times_input(
     score: ScoreFn, *, normalize: bool = True, channel_axis: int | None = None
 ) -> SaliencyFn:
-    """Gradient × input: I = |∇ₓ s ⊙ x|. Arguments and result as in `gradient`.
+    """Gradient × input: I = |∇ₓ s ⊙ x|.
+
+    Args:
+      score, normalize, channel_axis: as in `gradient`.
+
+    Returns:
+      `saliency(params, x, target) -> [n]`.
+
+    Example:
+      >>> explain = gradient_times_input(lambda params, x, target: jnp.sum(params * x))
+      >>> print(explain(jnp.array([1.0, -2.0]), jnp.array([2.0, 3.0]), 0))
+      [0.25 0.75]
 
     Source: Shrikumar et al. 2016; used for brain graphs in R2ET (arXiv 2212.14106).
     """
@@ -145,6 +156,11 @@ def smooth_grad(
 
     Raises:
       ValueError: if num_samples < 1, sigma ≤ 0 or chunk_size < 1.
+
+    Example:
+      >>> explain = smooth_grad(lambda params, x, target: jnp.sum(params * x))
+      >>> print(explain(jnp.array([1.0, -3.0]), jnp.ones(2), 0, key=jax.random.key(0)))
+      [0.25 0.75]
 
     Source: Smilkov et al. 2017, with |·| inside the mean.
     """
@@ -192,6 +208,11 @@ def integrated_gradients(
 
     Raises:
       ValueError: if num_points < 1 or chunk_size < 1.
+
+    Example:
+      >>> explain = integrated_gradients(lambda params, x, target: jnp.sum(x**2))
+      >>> print(explain(None, jnp.array([1.0, 3.0]), 0))
+      [0.1 0.9]
 
     Source: Sundararajan et al. 2017, equation 3.
     """

@@ -49,6 +49,16 @@ def save(
       ValueError: for a model that cannot be described, parameters with NaN or
         infinities, a description of another architecture, or a folder whose
         description.json is damaged.
+
+    Example:
+      >>> import tempfile, jax, numpy as np
+      >>> from r2et_jax.models import MLP
+      >>> model = MLP(hidden=(4,))
+      >>> params = model.init(jax.random.key(0), np.zeros(3))
+      >>> folder = tempfile.mkdtemp()
+      >>> save(folder, model, params, {"method": "vanilla"})
+      >>> load(folder).description["method"]
+      'vanilla'
     """
     architecture = registry.describe(model)
     told = (description or {}).get(_ARCHITECTURE, architecture)
@@ -61,6 +71,12 @@ def save(
 
 def load(folder: str | os.PathLike[str]) -> Saved:
     """Read what `save` wrote.
+
+    Args:
+      folder: where `save` wrote.
+
+    Returns:
+      `Saved`.
 
     Raises:
       FileNotFoundError: if the folder holds no saved model.

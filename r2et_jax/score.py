@@ -118,7 +118,22 @@ def log_odds(apply: ApplyFn) -> ScoreFn:
 
 
 def probability(apply: ApplyFn) -> ScoreFn:
-    """p_c = softmax(z)_c = σ(u_c), the published choice. See `log_odds`."""
+    """p_c = softmax(z)_c = σ(u_c), the published choice. See `log_odds`.
+
+    Args:
+      apply: `apply(params, x) -> z [C]`.
+
+    Returns:
+      `score(params, x, target) -> scalar`.
+
+    Raises:
+      ValueError: when traced, if the model does not return one axis of logits.
+
+    Example:
+      >>> apply = lambda params, x: params * x
+      >>> print(f"{probability(apply)(1.0, jnp.array([2.0, 0.0]), 0):.3f}")
+      0.881
+    """
 
     def score(params, x, target, /):
         return sigmoid(_class_log_odds(_logits(apply, params, x), target))
@@ -127,7 +142,22 @@ def probability(apply: ApplyFn) -> ScoreFn:
 
 
 def log_probability(apply: ApplyFn) -> ScoreFn:
-    """log p_c = −log(1 + exp(−u_c)). See `log_odds`."""
+    """log p_c = −log(1 + exp(−u_c)). See `log_odds`.
+
+    Args:
+      apply: `apply(params, x) -> z [C]`.
+
+    Returns:
+      `score(params, x, target) -> scalar`.
+
+    Raises:
+      ValueError: when traced, if the model does not return one axis of logits.
+
+    Example:
+      >>> apply = lambda params, x: params * x
+      >>> print(f"{log_probability(apply)(1.0, jnp.array([2.0, 0.0]), 0):.3f}")
+      -0.127
+    """
 
     def score(params, x, target, /):
         return -softplus(-_class_log_odds(_logits(apply, params, x), target))
@@ -136,7 +166,22 @@ def log_probability(apply: ApplyFn) -> ScoreFn:
 
 
 def logit(apply: ApplyFn) -> ScoreFn:
-    """z_c; for a model with one logit z: z for class 1, −z for class 0."""
+    """z_c; for a model with one logit z: z for class 1, −z for class 0.
+
+    Args:
+      apply: `apply(params, x) -> z [C]`.
+
+    Returns:
+      `score(params, x, target) -> scalar`.
+
+    Raises:
+      ValueError: when traced, if the model does not return one axis of logits.
+
+    Example:
+      >>> apply = lambda params, x: params * x
+      >>> print(f"{logit(apply)(1.0, jnp.array([2.0, 0.0]), 0):.3f}")
+      2.000
+    """
 
     def score(params, x, target, /):
         logits = _logits(apply, params, x)
@@ -152,7 +197,22 @@ def logit(apply: ApplyFn) -> ScoreFn:
 
 
 def loss(apply: ApplyFn) -> ScoreFn:
-    """Cross-entropy −log p_c with the target as the label. See `log_odds`."""
+    """Cross-entropy −log p_c with the target as the label. See `log_odds`.
+
+    Args:
+      apply: `apply(params, x) -> z [C]`.
+
+    Returns:
+      `score(params, x, target) -> scalar`.
+
+    Raises:
+      ValueError: when traced, if the model does not return one axis of logits.
+
+    Example:
+      >>> apply = lambda params, x: params * x
+      >>> print(f"{loss(apply)(1.0, jnp.array([2.0, 0.0]), 0):.3f}")
+      0.127
+    """
 
     def score(params, x, target, /):
         return softplus(-_class_log_odds(_logits(apply, params, x), target))
@@ -164,6 +224,16 @@ def predicted_class(logits: Array) -> Array:
     """Index of the class with the largest logit; ties go to the lower index.
 
     A single logit z predicts class 1 where z > 0.
+
+    Args:
+      logits: [..., C], C ≥ 1.
+
+    Returns:
+      Classes, integers [...].
+
+    Example:
+      >>> print(predicted_class(jnp.array([[0.5], [-2.0]])))
+      [1 0]
     """
     if logits.shape[-1] == 1:
         return (logits[..., 0] > 0).astype(jnp.int32)
@@ -171,7 +241,18 @@ def predicted_class(logits: Array) -> Array:
 
 
 def class_probabilities(logits: Array) -> Array:
-    """softmax over the last axis; a single logit z gives [σ(−z), σ(z)]."""
+    """softmax over the last axis; a single logit z gives [σ(−z), σ(z)].
+
+    Args:
+      logits: [..., C], C ≥ 1.
+
+    Returns:
+      Probabilities [..., max(C, 2)].
+
+    Example:
+      >>> print(class_probabilities(jnp.array([0.0])))
+      [0.5 0.5]
+    """
     if logits.shape[-1] == 1:
         return jnp.concatenate([sigmoid(-logits), sigmoid(logits)], axis=-1)
     return jax.nn.softmax(logits, axis=-1)
@@ -193,6 +274,9 @@ def logits_of_probabilities(apply: ApplyFn) -> ApplyFn:
 
     Returns:
       `model(params, x) -> z [C]`.
+
+    Raises:
+      ValueError: when traced, if the model does not return one axis of probabilities.
 
     Example:
       >>> model = logits_of_probabilities(lambda w, x: jnp.array([0.5]))

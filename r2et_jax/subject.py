@@ -262,6 +262,12 @@ def explain(
 
     Raises:
       ValueError: for an empty batch, or another number of targets.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> examined = subject(lambda params, x: (params * x**2).sum()[None], jnp.ones(3))
+      >>> print(explain(examined, jnp.array([[1.0, 2.0, 1.0]])))
+      [[0.25 0.5  0.25]]
     """
     check_count("batch_size", batch_size)
     if target is not None:

@@ -38,6 +38,11 @@ def equinox(
     Raises:
       ValueError: for another model or a class, or an input that the module does not
         take to [C].
+
+    Example:
+      >>> import r2et_jax as r2
+      >>> examined = r2.adapters.equinox(module, x)  # doctest: +SKIP
+      >>> maps = r2.explain(examined, x)  # doctest: +SKIP
     """
     check_adapter("equinox", module)
     import equinox as library

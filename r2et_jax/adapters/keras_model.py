@@ -32,6 +32,11 @@ def keras(model: Any, x: Array | None = None, **options: Any) -> Subject:
     Raises:
       ValueError: for another model or a class, another backend, a model without weights
         yet, or an input that the model does not take to [C].
+
+    Example:
+      >>> import r2et_jax as r2
+      >>> examined = r2.adapters.keras(model, x)  # doctest: +SKIP
+      >>> maps = r2.explain(examined, x)  # doctest: +SKIP
     """
     check_adapter("keras", model)
     import keras as library

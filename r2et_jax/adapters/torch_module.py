@@ -45,6 +45,11 @@ def torch(
       ValueError: for another model or a class, torchax that is not installed or does
         not fit, an input that the module does not take to [C], and outputs other than
         PyTorch's.
+
+    Example:
+      >>> import r2et_jax as r2
+      >>> examined = r2.adapters.torch(module, x)  # doctest: +SKIP
+      >>> print(r2.audit(examined, x, k=8))  # doctest: +SKIP
     """
     check_adapter("torch", module)
     torch, torchax = _libraries()

@@ -137,6 +137,22 @@ def gradient_attack(
       ValueError: for k, random_start or segment_points out of range, or an optimizer
         that is no step rule.
 
+    Example:
+      >>> import jax
+      >>> from r2et_jax import attacks, saliency, score
+      >>> from r2et_jax.threat import threat_model
+      >>> apply = lambda params, x: jnp.sum(params * x**2)[None]
+      >>> explain = saliency.gradient(score.log_odds(apply))
+      >>> params, x = jnp.arange(1.0, 5.0), jnp.ones((2, 4))
+      >>> rule = attacks.optimizers.steepest(0.1)
+      >>> goal = attacks.goals.mean_gap()
+      >>> attack = gradient_attack(apply, explain, goal, k=2, optimizer=rule)
+
+      >>> run = attacks.compile_attack(attack, num_steps=20)
+      >>> result = run(params, x, threat_model("l2", 0.5), key=jax.random.key(0))
+      >>> print(result.best.precision)
+      [0.5 0.5]
+
     Source: R2ET (arXiv 2212.14106), ERAttack; Ghorbani et al. 2019.
     """
     if not isinstance(random_start, jax.Array):
@@ -247,6 +263,20 @@ def random_search(
 
     Returns:
       `Attack`, without objective or gradient.
+
+    Example:
+      >>> import jax
+      >>> from r2et_jax import attacks, saliency, score
+      >>> from r2et_jax.threat import threat_model
+      >>> apply = lambda params, x: jnp.sum(params * x**2)[None]
+      >>> explain = saliency.gradient(score.log_odds(apply))
+      >>> params, x = jnp.arange(1.0, 5.0), jnp.ones((2, 4))
+      >>> attack = random_search(apply, explain, k=2)
+
+      >>> run = attacks.compile_attack(attack, num_steps=20)
+      >>> result = run(params, x, threat_model("l2", 0.5), key=jax.random.key(0))
+      >>> print(result.best.precision)
+      [1. 1.]
 
     Source: Carlini et al. 2019, "On evaluating adversarial robustness".
     """

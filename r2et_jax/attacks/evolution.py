@@ -109,6 +109,20 @@ def evolution(
     Raises:
       ValueError: for a population below 2.
 
+    Example:
+      >>> import jax
+      >>> from r2et_jax import attacks, saliency, score
+      >>> from r2et_jax.threat import threat_model
+      >>> apply = lambda params, x: jnp.sum(params * x**2)[None]
+      >>> explain = saliency.gradient(score.log_odds(apply))
+      >>> params, x = jnp.arange(1.0, 5.0), jnp.ones((2, 4))
+      >>> attack = evolution(apply, explain, k=2, population=8)
+
+      >>> run = attacks.compile_attack(attack, num_steps=20)
+      >>> result = run(params, x, threat_model("l2", 0.5), key=jax.random.key(0))
+      >>> print(result.best.precision)
+      [0.5 0.5]
+
     Source: ours; differential evolution of Storn & Price 1997 without its differences.
     """
     check_count("population", population)

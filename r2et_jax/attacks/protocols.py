@@ -108,6 +108,16 @@ def protocol(
 
     Raises:
       ValueError: for an unknown attack, with the known ones, or num_steps < 1.
+
+    Example:
+      >>> import jax
+      >>> from r2et_jax.models import MLP
+      >>> from r2et_jax.subject import subject
+      >>> model = MLP()
+      >>> examined = subject(model, model.init(jax.random.key(0), jax.numpy.ones(4)))
+      >>> published = protocol("er", examined, k=2)
+      >>> print(published.num_steps, published.track_every)
+      1000 10
     """
     if num_steps is not None:
         check_count("num_steps", num_steps)

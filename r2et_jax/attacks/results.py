@@ -132,6 +132,11 @@ def manipulation_epoch(
 
     Raises:
       ValueError: for a share outside of (0, 1] or track_every < 1.
+
+    Example:
+      >>> precision = jnp.array([[1.0, 1.0, 0.5], [1.0, 1.0, 1.0]])
+      >>> print(manipulation_epoch(precision, track_every=10))
+      [30  0]
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1], got {share!r}")

@@ -205,10 +205,22 @@ def compile_attack(
       compilation. The context is that of `attack_batch`, such as the partners [m, n]
       of a model of pairs.
 
+    Raises:
+      ValueError: for counts below 1; when called, for inputs that the threat model does
+        not fit, or k out of range.
+
     Example:
-      >>> run = compile_attack(attack, num_steps=200)  # doctest: +SKIP
-      >>> result = run(params, x, threat, key=key)  # doctest: +SKIP
-      >>> float(result.best.precision.mean())  # doctest: +SKIP
+      >>> import jax
+      >>> from r2et_jax import attacks, saliency, score
+      >>> from r2et_jax.threat import threat_model
+      >>> apply = lambda params, x: jnp.sum(params * x**2)[None]
+      >>> explain = saliency.gradient(score.log_odds(apply))
+      >>> params, x = jnp.arange(1.0, 5.0), jnp.ones((2, 4))
+      >>> attack = attacks.random_search(apply, explain, k=2)
+      >>> run = compile_attack(attack, num_steps=20)
+      >>> result = run(params, x, threat_model("l2", 0.5), key=jax.random.key(0))
+      >>> print(result.best.precision)
+      [1. 1.]
     """
     _check_counts(num_steps, track_every)
     one = _one_input(attack, num_steps=num_steps, track_every=track_every)

@@ -171,6 +171,16 @@ def certified_radius(
 
     Raises:
       ValueError: for an argument out of range.
+
+    Example:
+      >>> from r2et_jax.models import MLP
+      >>> from r2et_jax.threat import threat_model
+      >>> model = MLP(activation="softplus")
+      >>> params = model.init(jax.random.key(0), jnp.ones(4))
+      >>> certify = ranking_certificate(model.apply, model.layers, k=2)
+      >>> radius = certified_radius(certify, largest=1.0)
+      >>> bool(radius(params, jnp.ones(4), threat_model("l2")) > 0)
+      True
     """
     check_positive("largest", largest)
     check_positive("level", level)

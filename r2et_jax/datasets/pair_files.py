@@ -34,6 +34,14 @@ def save_pairs_npz(path: str | Path, table: PairTable, *, scale: int = 1) -> Non
 
     Raises:
       ValueError: an unsound fold, or inputs that scale would change.
+
+    Example:
+      >>> import tempfile
+      >>> from r2et_jax.datasets import planted
+      >>> path = Path(tempfile.mkdtemp()) / "own.npz"
+      >>> save_pairs_npz(path, planted())
+      >>> load_pairs_npz(path).kind
+      'graph'
     """
     path = Path(path)
     for fold in range(max(table.num_folds, 1)):
@@ -127,6 +135,9 @@ def load_pairs_npz(path: str | Path, *, fold: int = 0) -> PairDataset:
       FileNotFoundError: no such file.
       ValueError: not such a file, another format version, no such fold, or unsound
         content (see `validate`).
+
+    Example:
+      >>> data = load_pairs_npz("data/hiv.npz", fold=1)  # doctest: +SKIP
     """
     return load_table(path).fold(fold)
 

@@ -47,6 +47,10 @@ def names(kind: str = "tabular") -> tuple[str, ...]:
 
     Raises:
       ValueError: an unknown kind.
+
+    Example:
+      >>> names("images")
+      ('cifar10',)
     """
     check_in("kind", kind, _NAMES)
     return _NAMES[kind]

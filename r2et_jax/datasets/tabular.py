@@ -46,6 +46,11 @@ def load_npz(path: str | Path) -> Dataset:
       FileNotFoundError: no such file.
       ValueError: not a prepared file, another format version, or unsound content
         (see `validate`).
+
+    Example:
+      >>> data = load_npz("data/adult.npz")  # doctest: +SKIP
+      >>> data.train.x.shape[1]  # doctest: +SKIP
+      28
     """
     path = Path(path)
     arrays = read_arrays(path, _KEYS)

@@ -202,6 +202,8 @@ def sensitivity(
       >>> result = sensitivity(jnp.array([[1.0], [2.0]]), jnp.array([[-1.0], [1.0]]))
       >>> print(result.mean, result.num_nonfinite)
       0.5 0
+
+    Source: R2ET (arXiv 2212.14106), of constrained attacks.
     """
     if not isinstance(clean_logits, tuple):
         clean_logits, perturbed_logits = (clean_logits,), (perturbed_logits,)
@@ -237,7 +239,7 @@ def prediction_shift(
     Args:
       clean_logits: [m, C], or [m, R, C] for R classifications of one input, of which
         the mean is taken.
-      perturbed_logits: logits of the same shape at the perturbed inputs.
+      perturbed_logits: as `clean_logits` [m, C] or [m, R, C], at the perturbed inputs.
       units: the input of each row [m], see `mean_and_stderr`.
 
     Returns:

@@ -63,7 +63,8 @@ def null_share(
       tolerance: a principal direction is null if the standard deviation of the data
         along it is at most this share of the largest one. The default lies above the
         rounding of float32 data and below any real feature.
-      directions: what `data_directions` found in `train_x`, for many models to share.
+      directions: what `data_directions` found in `train_x` [d, n], for many models to
+        share.
       units: the input of each gradient [m], see `mean_and_stderr`.
 
     Returns:

@@ -80,6 +80,9 @@ def estimate(values: Sequence[float], *, over: str = "seeds") -> Estimate:
       values: of the runs.
       over: what they are, "seeds", "folds" or "inputs".
 
+    Returns:
+      `Estimate`; nan where a run has no finite value.
+
     Example:
       >>> found = estimate([0.25, 0.5, 0.75])
       >>> print(f"{found.mean} ± {found.stderr:.3f}, at least {found.low:.2f}")
@@ -124,6 +127,9 @@ def over_runs(cells: Cells, *, single: Summary | None = None) -> Estimate:
       single: where there is one cell alone, its mean over inputs, whose error is shown
         in place of one over runs.
 
+    Returns:
+      `Estimate`.
+
     Example:
       >>> found = over_runs({(0, 0): 0.5, (0, 1): 1.0, (0, 2): 0.75})
       >>> print(found.mean, found.over, found.runs)
@@ -158,6 +164,13 @@ def verdicts(found: Iterable[Estimate], level: float = 0.0) -> list[bool | None]
 
     With `over_runs` of `differences` it is the rule for "A is better than B".
 
+    Args:
+      found: the means, judged together.
+      level: what each has to be above.
+
+    Returns:
+      True, False or None for each, in the same order.
+
     Example:
       >>> better = over_runs(differences({(s, 0): 0.9 + s / 99 for s in range(5)},
       ...                                {(s, 0): 0.5 for s in range(5)}))
@@ -177,6 +190,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's corrected p-values: max over those up to mine of (m − rank) p, at most 1.
 
     nan stays nan and is not counted.
+
+    Args:
+      p_values: of the tests that are judged together.
+
+    Returns:
+      The corrected ones, in the same order.
 
     Example:
       >>> print(holm([0.01, 0.04, 0.03]))

@@ -130,7 +130,11 @@ class SkipMLP(MLP):
 
 
 class Linear(nn.Module):
-    """Logistic regression: n → C logits."""
+    """Logistic regression: n → C logits.
+
+    Attributes:
+      num_outputs: C; 1 for two classes.
+    """
 
     num_outputs: int = 1
 

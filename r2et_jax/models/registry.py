@@ -33,6 +33,12 @@ def describe(module: nn.Module) -> Description:
 
     A module among the attributes becomes a description of its own.
 
+    Args:
+      module: of a class in `MODELS`.
+
+    Returns:
+      Its description: JSON, with the name of the class under "class".
+
     Raises:
       ValueError: for a class outside `MODELS`, and for an attribute that is no number,
         text, module or sequence of them.
@@ -55,6 +61,12 @@ def build(description: Description) -> nn.Module:
     """The module that a description was made of.
 
     An attribute that it leaves out has its default.
+
+    Args:
+      description: as `describe` gives it.
+
+    Returns:
+      The Flax module.
 
     Raises:
       ValueError: for a description without a class, an unknown class or attribute, or

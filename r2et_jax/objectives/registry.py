@@ -128,8 +128,18 @@ DESCRIPTIONS = {
 def method(name: str) -> Method:
     """The method of that name, or the sum of several joined by `+`.
 
+    Args:
+      name: a name of `NAMES`, or several joined by `+`.
+
+    Returns:
+      `Method`: the penalties of all parts, and what they ask of the model.
+
     Raises:
       ValueError: for an unknown name, with the known ones, or a repeated penalty.
+
+    Example:
+      >>> method("wd+r2et_nh").terms
+      ('l2', 'gap')
     """
     parts = name.split("+")
     for part in parts:

@@ -77,6 +77,14 @@ def smooth(apply: ApplyFn, *, rho: float | Array) -> ApplyFn:
 def has_kinks(apply: ApplyFn, params: Params, x: Array) -> bool:
     """Whether the model has kinks in its input that `smooth` replaces; runs nothing.
 
+    Args:
+      apply: `apply(params, x)` of one input.
+      params: its parameters.
+      x: an input [n], of which only shape and dtype count.
+
+    Returns:
+      True or False.
+
     Example:
       >>> has_kinks(lambda params, x: jnp.abs(x), None, jnp.ones(2))
       True
@@ -153,6 +161,14 @@ def crossing(apply: ApplyFn) -> Callable[[Params, Array, Array], tuple[Array, Ar
 
 def describe(apply: ApplyFn, params: Params, x: Array) -> Contents:
     """What kinks the model's program holds; nothing is computed.
+
+    Args:
+      apply: `apply(params, x)` of one input.
+      params: its parameters.
+      x: an input [n], of which only shape and dtype count.
+
+    Returns:
+      `Contents`.
 
     Example:
       >>> describe(lambda params, x: jnp.sort(jnp.abs(x)), None, jnp.ones(2))

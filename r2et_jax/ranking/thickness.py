@@ -113,6 +113,14 @@ def pair_thickness(
     Returns:
       `fn(params, x [n], target, draws [D, n], /) -> Θ [k, n − k]`: rows are the top-k
       set, columns the rest, each in descending order of the saliency at x.
+
+    Example:
+      >>> from r2et_jax import saliency
+      >>> explain = saliency.gradient(lambda params, x, target: jnp.sum(x**2))
+      >>> pairs = pair_thickness(explain, k=1)
+      >>> draws = jnp.array([[2.0, 1.0], [-2.0, 1.0]])
+      >>> pairs(None, jnp.array([2.0, 1.0]), 0, draws).shape
+      (1, 1)
     """
     along = _along(saliency, k, num_points)
 

@@ -159,7 +159,10 @@ def thickness_bound(
 
     for every D inside the ball, since on every segment the pair keeps its order up to
     that share of the way. Its mean over the pairs bounds the top-k thickness, and its
-    least entry the least Θ_ij. Arguments as in `gap_bounds`.
+    least entry the least Θ_ij.
+
+    Args:
+      gradient, norms, k, epsilon: as in `gap_bounds`.
 
     Returns:
       Bounds [k, n−k] in [0, 1].

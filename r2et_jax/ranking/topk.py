@@ -143,7 +143,22 @@ def descending_order(values: Array) -> Array:
 
 
 def top_k_indices(values: Array, *, k: int) -> Array:
-    """Indices of the top-k features [k], the largest first. See `top_k_mask`."""
+    """Indices of the top-k features, the largest first.
+
+    Args:
+      values: saliency map [n].
+      k: size of the set, in 1…n−1.
+
+    Returns:
+      Indices [k]; of equal values the lower index comes first.
+
+    Raises:
+      ValueError: if k is outside 1…n−1 or values has other than one axis.
+
+    Example:
+      >>> print(top_k_indices(jnp.array([0.1, 0.5, 0.4]), k=2))
+      [1 2]
+    """
     check_ndim("values", values, 1)
     check_k(k, values.shape[0])
     return leading(values, k)[1]

@@ -209,7 +209,22 @@ def check_threat(threat: ThreatModel) -> None:
 
 
 def with_epsilon(threat: ThreatModel, epsilon: float) -> ThreatModel:
-    """The same threat model at another budget."""
+    """The same threat model at another budget.
+
+    Args:
+      threat: the threat model.
+      epsilon: its new budget ≥ 0, in units of x.
+
+    Returns:
+      `ThreatModel`.
+
+    Raises:
+      ValueError: for a negative budget.
+
+    Example:
+      >>> print(with_epsilon(threat_model("l2", 1.0), 0.5).epsilon)
+      0.5
+    """
     check_nonnegative("epsilon", epsilon)
     dtype = threat.epsilon.dtype
     return dataclasses.replace(threat, epsilon=jnp.asarray(epsilon, dtype))

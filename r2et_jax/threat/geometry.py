@@ -30,7 +30,22 @@ def movable_features(threat: ThreatModel, clean: Array) -> Array | None:
 
 
 def distance(threat: ThreatModel, clean: Array, perturbed: Array) -> Array:
-    """‖x′ − x‖ in the norm of the threat model (scalar)."""
+    """‖x′ − x‖ in the norm of the threat model.
+
+    Args:
+      threat: the threat model.
+      clean: x [n].
+      perturbed: x′ [n].
+
+    Returns:
+      Scalar.
+
+    Example:
+      >>> from r2et_jax.threat import threat_model
+      >>> threat, x = threat_model("l2", 1.0), jnp.zeros(2)
+      >>> print(distance(threat, x, jnp.array([3.0, 4.0])))
+      5.0
+    """
     delta = perturbed - clean
     if threat.norm == "linf":
         return jnp.max(jnp.abs(delta))
@@ -62,6 +77,12 @@ def project(threat: ThreatModel, clean: Array, perturbed: Array) -> Array:
     Raises:
       ValueError: for a threat model of another n, or a clean input, not traced, that is
         outside.
+
+    Example:
+      >>> from r2et_jax.threat import threat_model
+      >>> threat, x = threat_model("l2", 1.0), jnp.zeros(2)
+      >>> print(project(threat, x, jnp.array([3.0, 4.0])))
+      [0.6 0.8]
     """
     known = jax.tree.leaves((threat, clean))
     if not any(isinstance(array, jax.core.Tracer) for array in known):
@@ -259,6 +280,21 @@ def contains(
 
     The admissible set is that of `project`: around a clean input that violates the
     box or a simplex it is empty, or with `clip` the ball is that of the moved point.
+
+    Args:
+      threat: the threat model.
+      clean: x [n].
+      perturbed: x′ [n].
+      tolerance: on every constraint, in units of x.
+
+    Returns:
+      Boolean scalar.
+
+    Example:
+      >>> from r2et_jax.threat import threat_model
+      >>> threat, x = threat_model("l2", 1.0), jnp.zeros(2)
+      >>> print(contains(threat, x, jnp.array([0.0, 1.1])))
+      False
     """
     admissible = _is_admissible(threat, clean)
     threat = _at(threat, clean)
@@ -355,6 +391,21 @@ def sample(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
     """A random admissible input: uniform in the ball, then projected.
 
     The ball is that of the movable features.
+
+    Args:
+      threat: the threat model.
+      clean: x [n].
+      key: random key.
+
+    Returns:
+      x′ [n]; NaN where `project` gives it.
+
+    Example:
+      >>> from r2et_jax.threat import threat_model
+      >>> threat, x = threat_model("l2", 1.0), jnp.zeros(2)
+      >>> found = sample(threat, x, key=jax.random.key(0))
+      >>> print(contains(threat, x, found))
+      True
     """
     threat = _at(threat, clean)
     if threat.norm == "linf":
@@ -373,6 +424,21 @@ def sample_boundary(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
     """A random admissible input on the ball's boundary, then projected.
 
     The ball is that of the movable features. For l∞ it is one of its corners.
+
+    Args:
+      threat: the threat model.
+      clean: x [n].
+      key: random key.
+
+    Returns:
+      x′ [n]; NaN where `project` gives it.
+
+    Example:
+      >>> from r2et_jax.threat import threat_model
+      >>> threat, x = threat_model("l2", 1.0), jnp.zeros(2)
+      >>> found = sample_boundary(threat, x, key=jax.random.key(0))
+      >>> print(contains(threat, x, found))
+      True
     """
     threat = _at(threat, clean)
     if threat.norm == "linf":

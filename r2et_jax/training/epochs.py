@@ -66,8 +66,19 @@ def init_state(
       reference_params: the parameters of the fixed reference; `params` by default.
       average: whether the parameters are averaged too, see `train_epochs`.
 
+    Returns:
+      `TrainState`.
+
     Raises:
       ValueError: for an unknown reference.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from r2et_jax import training
+      >>> optimizer = training.adam(0.1)
+      >>> state = init_state(jnp.zeros(2), optimizer, key=jax.random.key(0))
+      >>> print(state.epoch)
+      0
     """
     check_in("reference", reference, REFERENCES)
     kept = None if reference == "self" else params
@@ -114,6 +125,17 @@ def train_step(
         optimiser that leaves it out, and for a batch that is empty or has x and y of
         different lengths; when called outside of any transformation, for NaN and
         infinities in x and y. The objective's own checks come on top.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from r2et_jax import objectives, training
+      >>> objective = objectives.objective("wd", lambda w, x: (w * x).sum()[None], k=1)
+      >>> optimizer = training.adam(0.1)
+      >>> x, y = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1])
+      >>> state = training.init_state(jnp.zeros(2), optimizer, key=jax.random.key(0))
+      >>> step = train_step(objective, optimizer)
+      >>> print(step(state, x, y, jnp.array([0.0])).params.round(3))
+      [-0.1  0.1]
     """
     check_objective(objective)
     updater = optax.with_extra_args_support(optimizer)
@@ -205,6 +227,17 @@ def train_epochs(
         called outside of any transformation, for NaN and infinities in x and y, and for
         labels and weights out of range. Traced ones are not known: they show in
         `num_nonfinite`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from r2et_jax import objectives, training
+      >>> objective = objectives.objective("wd", lambda w, x: (w * x).sum()[None], k=1)
+      >>> optimizer = training.adam(0.1)
+      >>> x, y = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1])
+      >>> state = training.init_state(jnp.zeros(2), optimizer, key=jax.random.key(0))
+      >>> epochs = train_epochs(objective, optimizer, num_epochs=3, batch_size=2)
+      >>> print(epochs(state, jnp.array([0.0]), x, y).epoch)
+      3
     """
     check_count("num_epochs", num_epochs)
     check_count("batch_size", batch_size)

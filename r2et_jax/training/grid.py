@@ -54,6 +54,20 @@ def compile_grid(
 
     Raises:
       ValueError: for max_models < 1, and as `train_epochs` does.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from r2et_jax import objectives, training
+      >>> objective = objectives.objective("wd", lambda w, x: (w * x).sum()[None], k=1)
+      >>> optimizer = training.adam(0.1)
+      >>> x, y = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0, 1])
+      >>> keys = jax.random.split(jax.random.key(0), 3)  # seeds
+      >>> states = training.grid_states(
+      ...     jnp.zeros((3, 2)), optimizer, keys=keys, num_weights=2
+      ... )
+      >>> run = compile_grid(objective, optimizer, num_epochs=1, batch_size=2)
+      >>> run(states, jnp.array([[0.0], [0.1]]), x, y).params.shape
+      (3, 2, 2)
     """
     if max_models is not None:
         check_count("max_models", max_models)
@@ -165,6 +179,18 @@ def grid_states(
 
     Returns:
       `TrainState` with axes [S, W, ...]; key and epoch have the axis of seeds alone.
+
+    Raises:
+      ValueError: for num_weights < 1, and as `init_state` does.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from r2et_jax import training
+      >>> optimizer = training.adam(0.1)
+      >>> keys = jax.random.split(jax.random.key(0), 3)  # seeds
+      >>> states = grid_states(jnp.zeros((3, 2)), optimizer, keys=keys, num_weights=4)
+      >>> states.params.shape
+      (3, 4, 2)
     """
     check_count("num_weights", num_weights)
 

@@ -100,6 +100,12 @@ def search(
       and P@k, the number of admissible candidates, of settings tried and of settings
       trained to the end, and whether none was admissible (`fallback`: the parameters
       are then the first ones and not to be used).
+
+    Example:
+      >>> chosen, choices = search(  # doctest: +SKIP
+      ...     plan, states, x, y, candidates=candidates, reference_auc=auc,
+      ...     checkpoints=checkpoints, track=tqdm,
+      ... )
     """
     num_settings = len(plan.weights)
     shape = len(reference_auc), 1 + plan.num_blocks * num_settings

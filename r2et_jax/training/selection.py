@@ -64,6 +64,11 @@ def select(
     Returns:
       `Choice`; without an admissible candidate its index is None, and the caller
       falls back to the vanilla model.
+
+    Example:
+      >>> auc, precision = np.array([0.9, 0.8, 0.895]), np.array([0.5, 0.9, 0.6])
+      >>> select(auc, precision, reference_auc=0.9, tolerance=0.01).index
+      2
     """
     auc, precision = np.asarray(auc, float), np.asarray(precision, float)
     mask = admissible(auc, reference_auc=reference_auc, tolerance=tolerance)
