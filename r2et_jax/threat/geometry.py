@@ -33,9 +33,7 @@ def distance(threat: ThreatModel, clean: Array, perturbed: Array) -> Array:
     """‖x′ − x‖ in the norm of the threat model.
 
     Args:
-      threat: the threat model.
-      clean: x [n].
-      perturbed: x′ [n].
+      threat, clean, perturbed: the threat model, x [n] and x′ [n].
 
     Returns:
       Scalar.
@@ -282,9 +280,7 @@ def contains(
     box or a simplex it is empty, or with `clip` the ball is that of the moved point.
 
     Args:
-      threat: the threat model.
-      clean: x [n].
-      perturbed: x′ [n].
+      threat, clean, perturbed: the threat model, x [n] and x′ [n].
       tolerance: on every constraint, in units of x.
 
     Returns:
@@ -393,9 +389,7 @@ def sample(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
     The ball is that of the movable features.
 
     Args:
-      threat: the threat model.
-      clean: x [n].
-      key: random key.
+      threat, clean, key: the threat model, x [n], a random key.
 
     Returns:
       x′ [n]; NaN where `project` gives it.
@@ -426,9 +420,7 @@ def sample_boundary(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
     The ball is that of the movable features. For l∞ it is one of its corners.
 
     Args:
-      threat: the threat model.
-      clean: x [n].
-      key: random key.
+      threat, clean, key: the threat model, x [n], a random key.
 
     Returns:
       x′ [n]; NaN where `project` gives it.
