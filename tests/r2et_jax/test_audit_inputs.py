@@ -231,3 +231,16 @@ def test_progress_is_told():
     assert [done for done, _, _ in told] == [0, 1, 2, 3, 4]
     assert {total for _, total, _ in told} == {4}
     assert told[0][2] == "the attack at ε = 0.3" and told[-1][2] == "done"
+
+
+def test_a_model_of_another_library_needs_no_params():
+    from sklearn.linear_model import LogisticRegression
+
+    y = np.array([0, 1, 0, 1])
+    model = LogisticRegression().fit(X, y)
+    report = audit(model, X, k=1, budget=1000, names=["a", "b"])
+    weights = np.abs(model.coef_[0])
+    np.testing.assert_allclose(report.maps, [weights / weights.sum()] * 4, rtol=1e-5)
+    assert report.asked.names == ("a", "b") and report.asked.classes == ("0", "1")
+    np.testing.assert_array_equal(report.predicted, model.predict(X))
+    np.testing.assert_array_equal(report.precision, 1)
