@@ -16,6 +16,7 @@ _SUBMODULES = (
     "adapters",
     "attacks",
     "audit",
+    "bounds",
     "certificates",
     "curvature",
     "datasets",

@@ -13,12 +13,14 @@ from r2et_jax.certificates.intervals import gradient_bounds as gradient_bounds
 from r2et_jax.certificates.intervals import preactivations as preactivations
 from r2et_jax.certificates.intervals import slope_bounds as slope_bounds
 from r2et_jax.certificates.intervals import unit_reach as unit_reach
+from r2et_jax.certificates.programs import program_certificate as program_certificate
 from r2et_jax.certificates.row_curvature import row_curvature as row_curvature
 
 __all__ = [
     "Certificate",
     "certified_radius",
     "certify",
+    "program_certificate",
     "ranking_certificate",
     "row_curvature",
 ]

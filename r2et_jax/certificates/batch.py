@@ -8,11 +8,13 @@ import jax
 import numpy as np
 
 from r2et_jax import saliency
+from r2et_jax.bounds import Policy
 from r2et_jax.certificates.counting import (
     DEFAULT_SLABS,
     Certificate,
     ranking_certificate,
 )
+from r2et_jax.certificates.programs import program_certificate
 from r2et_jax.checks import check_count
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, hashable, kept
@@ -30,6 +32,7 @@ def certify(
     *,
     k: int,
     num_slabs: int = DEFAULT_SLABS,
+    policy: Policy | None = None,
     batch_size: int = _BATCH_SIZE,
 ) -> Certificate:
     """What of the top-k sets no attack of the threat model can take away.
@@ -37,12 +40,15 @@ def certify(
     It compiles once for each form of a subject and shape of a batch.
 
     Args:
-      subject: a network with one hidden layer and one logit, explained by its gradient,
-        whose `layers` give the weights: a `models.MLP`, say.
+      subject: any model whose explanation's program has bounds, see
+        `program_certificate`. One with one hidden layer and one logit, explained by its
+        gradient, whose `layers` give the weights, such as a `models.MLP`, has tighter
+        ones by `ranking_certificate`.
       x: inputs [m, n].
       threat: the threat model.
       k: size of the top set, in 1…n−1.
-      num_slabs: as in `ranking_certificate`.
+      num_slabs: as in `ranking_certificate`; of no account for other models.
+      policy: as in `program_certificate`; given, the layers are left aside.
       batch_size: inputs at a time; bounds the memory.
 
     Returns:
@@ -50,9 +56,9 @@ def certify(
       P@k.
 
     Raises:
-      ValueError: for a subject without layers, with another explanation, or whose
-        layers are not the model's at any input; for inputs that the threat model does
-        not fit, numbers out of range.
+      ValueError: for a subject whose layers are not the model's at any input, or whose
+        program has no bounds, by the primitive and the line of the model; for inputs
+        that the threat model does not fit, numbers out of range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -64,25 +70,16 @@ def certify(
       >>> certify(examined, x, threat_model("l2", 1e-4), k=2).precision.tolist()
       [1.0, 1.0]
 
-    Source: ours; see `ranking_certificate`.
+    Source: ours; see `ranking_certificate` and `program_certificate`.
     """
     check_threat(threat)
     check_inputs(threat, x)
     check_count("batch_size", batch_size)
-    if subject.layers is None:
-        raise ValueError(
-            "certificates need the weights of a network with one hidden layer: give "
-            "subject(…) a module that has them, such as models.MLP, or layers=, got "
-            "layers=None"
-        )
-    if subject.form.explainer is not saliency.gradient:
-        raise ValueError(
-            "certificates are about the explanation saliency.gradient, got "
-            f"{subject.form.explainer!r}"
-        )
-    run = _certifying(
-        subject.form, hashable(subject.layers), k, num_slabs, batch_size
-    )
+    layers = subject.layers
+    if policy is not None or subject.form.explainer is not saliency.gradient:
+        layers = None
+    layers = None if layers is None else hashable(layers)
+    run = _certifying(subject.form, layers, policy, k, num_slabs, batch_size)
     found = run((subject.params, threat), (x, subject.context))
     if not np.any(found.matches):
         raise ValueError(
@@ -93,8 +90,13 @@ def certify(
 
 
 @kept
-def _certifying(form: Form, layers: Callable, k, num_slabs, batch_size):
-    one = ranking_certificate(form.apply, layers, k=k, num_slabs=num_slabs)
+def _certifying(form: Form, layers: Callable | None, policy, k, num_slabs, batch_size):
+    if layers is None:
+        one = program_certificate(
+            form.apply, k=k, explainer=form.explainer, policy=policy
+        )
+    else:
+        one = ranking_certificate(form.apply, layers, k=k, num_slabs=num_slabs)
 
     def chunk(shared, batched):
         params, threat = shared
