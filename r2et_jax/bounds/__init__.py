@@ -9,3 +9,14 @@ from r2et_jax.bounds.domain import of_threat as of_threat
 from r2et_jax.bounds.domain import with_slabs as with_slabs
 from r2et_jax.bounds.policy import SLOPES as SLOPES
 from r2et_jax.bounds.policy import Policy as Policy
+
+__all__ = [
+    "Affine",
+    "Domain",
+    "Policy",
+    "ball",
+    "bound",
+    "box",
+    "of_threat",
+    "with_slabs",
+]

@@ -154,7 +154,7 @@ def ball(
     """The ball ‖δ‖ ≤ ε around an input, over the coordinates that may move.
 
     Args:
-      center: x, a float array of any shape, n entries.
+      center: x [*shape], a float array, n entries.
       epsilon: ε ≥ 0, in units of x; may be traced.
       norm: "l2" or "linf".
       movable: boolean, of the shape of x; the others stay. None for all.
@@ -193,8 +193,11 @@ def box(lower: Array, upper: Array, *, center: Array | None = None) -> Domain:
     """The box lower ≤ x′ ≤ upper.
 
     Args:
-      lower, upper: float arrays of one shape, n entries.
-      center: the input that bounds are expanded around; the middle by default.
+      lower, upper: float arrays of one shape [*shape], n entries.
+      center: the input [*shape] that bounds are expanded around; the middle by default.
+
+    Returns:
+      `Domain`.
 
     Raises:
       ValueError: for arrays of different shapes, or lower > upper where that is known.
@@ -231,8 +234,17 @@ def of_threat(threat: ThreatModel, x: Array) -> Domain:
       threat: the threat model.
       x: clean input [n].
 
+    Returns:
+      `Domain` around x, or around x moved inside where the threat model clips.
+
     Raises:
       ValueError: as `threat.project` does.
+
+    Example:
+      >>> from r2et_jax.threat import threat_model
+      >>> around = of_threat(threat_model("linf", 0.5), jnp.zeros(2))
+      >>> around.support(jnp.array([1.0, -2.0]))
+      Array(1.5, dtype=float32)
     """
     center = project(threat, x, x)
     whole = ball(

@@ -7,6 +7,7 @@ that all features share, so that the difference of two is bounded as one express
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -51,7 +52,8 @@ def program_certificate(
       always true, as the program is the model's own.
 
     Raises:
-      ValueError: when traced, for k out of range, and for what has no bounds, by the
+      ValueError: for an explainer that draws and has no key; when traced, for k out of
+        range, and for what has no bounds, by the
         name of the primitive and the line of the model.
 
     Example:
@@ -129,4 +131,12 @@ def _signed(
         return lambda params, x, target: gradient(params, x, target) * x
     if explainer is saliency_lib.integrated_gradients:
         return explainer(score, signed=True)
-    return explainer(score, normalize=False)
+    explain = explainer(score, normalize=False)
+    key = inspect.signature(explain).parameters.get("key")
+    if key is not None and key.default is inspect.Parameter.empty:
+        raise ValueError(
+            "a certificate is about one map, this explainer draws one for each key: "
+            "give a factory that fixes it, such as lambda score, **options: "
+            "functools.partial(explainer(score, **options), key=key)"
+        )
+    return explain
