@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import cKDTree
 
-from r2et_jax import certificates
+from r2et_jax import certificates, saliency
 from r2et_jax.audit import ways
 from r2et_jax.audit.layout import Layout
 from r2et_jax.subject import Form, Subject
@@ -125,12 +125,13 @@ def certified(
     `kept` is in the order of the features `top_k` [m, k].
     """
     k = top_k.shape[1]
-    if subject.layers is None or not layout.is_plain:
+    by_gradient = subject.form.explainer is saliency.gradient
+    if subject.layers is None or not (layout.is_plain and by_gradient):
         return Certified(
             None,
             None,
-            "nothing is proved: certificates need the weights of a network with one "
-            "hidden layer, on rows of numbers",
+            "nothing is proved: an audit proves what the gradient of a network with one "
+            "hidden layer shows, on rows of numbers; `certify` bounds other models",
         )
     try:
         found = [
