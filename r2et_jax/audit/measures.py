@@ -130,8 +130,8 @@ def certified(
         return Certified(
             None,
             None,
-            "nothing is proved: an audit proves what the gradient of a network with one "
-            "hidden layer shows, on rows of numbers; `certify` bounds other models",
+            "nothing is proved: an audit proves what the gradient of a network with "
+            "one hidden layer shows, on rows of numbers; `certify` bounds other models",
         )
     try:
         found = [
