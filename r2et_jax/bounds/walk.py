@@ -82,15 +82,17 @@ class _Walk:
 
     def compute(self, step: Step, taken: list[Any]) -> list[Any]:
         """What a step makes that is no part of a chain."""
-        for value, aval in zip(
-            (*taken, *step.outputs),
-            [self.program.types[n] for n in (*step.inputs, *step.outputs)],
-            strict=True,
-        ):
-            moves = not _is_array(value)
-            if moves and not jnp.issubdtype(aval.dtype, jnp.floating):
-                if aval.dtype != bool:
-                    raise refused(step, f"of {aval.dtype} values that change")
+        numbers = [
+            n
+            for n, value in zip(step.inputs, taken, strict=True)
+            if not _is_array(value)
+        ]
+        # What a body makes may be known: it is looked at inside.
+        made = () if step.name in {"cond", "scan"} else step.outputs
+        for number in (*numbers, *made):
+            dtype = self.program.types[number].dtype
+            if not jnp.issubdtype(dtype, jnp.floating) and dtype != bool:
+                raise refused(step, f"of {dtype} values that change with the input")
         if step.name == "eq":
             location = self.location(step)
             if location is not None:
@@ -219,7 +221,7 @@ class _Walk:
             run(self.space, program_of(body, lambda *_: True), operands)
             for body in bodies
         ]
-        index = jnp.clip(which.astype(jnp.int32), 0, len(bodies) - 1)
+        index = jnp.clip(jnp.asarray(which, jnp.int32), 0, len(bodies) - 1)
         results = []
         for column in zip(*made, strict=True):
             chosen = column[0]
@@ -230,7 +232,7 @@ class _Walk:
 
 
 def _is_array(value: Any) -> bool:
-    return not isinstance(value, Form | Truth | int) or isinstance(value, bool)
+    return not isinstance(value, Form | Truth)
 
 
 def _lines_up(maker: Step, path: list[Step], axes, shape, program: Program) -> bool:
