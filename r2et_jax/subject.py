@@ -44,18 +44,29 @@ class Form(NamedTuple):
       smoothed: `smoothed(rho) -> apply` of the smooth stand-in, or None to read it from
         the model's own program.
       explainer: factory of the explanation, called with a score and `normalize=`.
+      differentiable: whether the model has gradients; a black box has none, and is
+        searched at random.
     """
 
     apply: ApplyFn
     smoothed: Callable[[float], ApplyFn] | None = None
     explainer: Callable[..., SaliencyFn] = saliency_lib.gradient
+    differentiable: bool = True
 
     def stand_in(self, rho: Array | float) -> ApplyFn:
         """The smooth function of sharpness ρ that gradients go through.
 
         A stand-in that is the model itself hides nothing of its kinks: it is read from
         the program, too.
+
+        Raises:
+          ValueError: for a black box, which has no gradients.
         """
+        if not self.differentiable:
+            raise ValueError(
+                "a black box has no gradients and no smooth stand-in: attack it by "
+                "'random' or 'strongest', which searches at random"
+            )
         if self.smoothed is not None:
             made = self.smoothed(rho)
             # Not `is`: each look at `module.apply` makes another bound method.
@@ -137,6 +148,7 @@ def subject(
     classes: Sequence[str] | None = None,
     layers: Callable[[Params], Any] | None = None,
     context: Any = None,
+    differentiable: bool = True,
 ) -> Subject:
     """The model under examination, which attacks, certificates and the audit take.
 
@@ -164,6 +176,8 @@ def subject(
         logit, for certificates; a module that has them, as `models.MLP`, brings them.
       context: what belongs to each input beside it, a pytree of arrays [m, ...], such
         as the partners of a model of pairs.
+      differentiable: False of a black box, whose explainer takes no gradients, such as
+        `saliency.occlusion`; see `adapters.black_box`.
 
     Returns:
       `Subject`.
@@ -221,7 +235,7 @@ def subject(
         classes = f"not {name}", name
     shape = None if shape is None else tuple(map(int, shape))
     size = None if shape is None else int(np.prod(shape))
-    form = Form(apply, smoothed, explainer)
+    form = Form(apply, smoothed, explainer, differentiable)
     made = Subject(
         params,
         form,

@@ -109,7 +109,8 @@ def default_ensemble(
         the evolution and the random draws are in proportion.
 
     Returns:
-      Members, those that draw nothing first.
+      Members, those that draw nothing first; of a black box random draws and evolution
+      alone.
 
     Raises:
       ValueError: for a budget below 1, or k out of range (when traced).
@@ -118,6 +119,13 @@ def default_ensemble(
     form = subject.form if isinstance(subject, Subject) else subject
     apply, judged = form.apply, form.saliency()
 
+    def evolve(keep_class):
+        return evolution(
+            apply, judged, k=k, population=_POPULATION, keep_class=keep_class > 0
+        )
+
+    if not form.differentiable:
+        return _by_evaluations(evolve, apply, judged, k, budget)
     decay = optax.cosine_decay_schedule(1.0, _STEPS)
 
     def drawn(rho, temperature, precision, gap, target, share, step_size):
@@ -139,11 +147,6 @@ def default_ensemble(
             random_start=share,
         )
 
-    def evolve(keep_class):
-        return evolution(
-            apply, judged, k=k, population=_POPULATION, keep_class=keep_class > 0
-        )
-
     members = []
     for name in ("er", "er_surrogate"):
         named = protocol(name, form, k=k, num_steps=num_steps, rho=rho)
@@ -157,13 +160,21 @@ def default_ensemble(
         Member(name, drawn, settings, _STEPS, 3, restarts, False, start)
         for name, (start, settings) in _RUNS.items()
     ]
-    members += [
+    members += _evolutions(evolve, restarts)
+    draw = functools.partial(random_search, apply, judged, k=k)
+    members.append(Member("random", draw, (), _STEPS * restarts, 1, 1, True))
+    return tuple(members)
+
+
+def _evolutions(evolve, restarts: int) -> list[Member]:
+    generations = _GENERATIONS * restarts
+    return [
         Member(
             f"evolution_{start}",
             evolve,
             (float(start == "same_class"),),
-            _GENERATIONS * restarts,
-            _GENERATIONS * restarts,
+            generations,
+            generations,
             1,
             False,
             start,
@@ -171,9 +182,15 @@ def default_ensemble(
         )
         for start in STARTS
     ]
+
+
+def _by_evaluations(evolve, apply, judged, k: int, budget: int) -> tuple[Member, ...]:
+    """The members that take no gradients, of which every round draws afresh."""
+    cost = _STEPS + len(STARTS) * _GENERATIONS * _POPULATION
+    restarts = min(max(budget // cost, 1), _RESTARTS)
     draw = functools.partial(random_search, apply, judged, k=k)
-    members.append(Member("random", draw, (), _STEPS * restarts, 1, 1, True))
-    return tuple(members)
+    random = Member("random", draw, (), _STEPS * restarts, 1, 1, False)
+    return (random, *_evolutions(evolve, restarts))
 
 
 def round_cost(members: Sequence[Member]) -> int:

@@ -107,7 +107,8 @@ def protocol(
       `Protocol`.
 
     Raises:
-      ValueError: for an unknown attack, with the known ones, or num_steps < 1.
+      ValueError: for an unknown attack, with the known ones, num_steps < 1, or an
+        attack by gradients on a black box.
 
     Example:
       >>> import jax
@@ -123,4 +124,9 @@ def protocol(
         check_count("num_steps", num_steps)
     check_in("attack", name, SINGLE)
     form = subject.form if isinstance(subject, Subject) else subject
+    if name != "random" and not form.differentiable:
+        raise ValueError(
+            f"the attack {name!r} takes gradients, which a black box has not: attack "
+            "it by 'random' or 'strongest', which then searches at random"
+        )
     return _ATTACKS[name](form, rho, k, num_steps)

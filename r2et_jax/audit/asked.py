@@ -16,7 +16,7 @@ from r2et_jax import subject as subject_lib
 from r2et_jax.audit.inputs import check_explainer, check_output, check_smoothed
 from r2et_jax.audit.layout import Layout, default_names
 from r2et_jax.checks import check_model, check_nonnegative, is_linen
-from r2et_jax.subject import Subject
+from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel
 from r2et_jax.types import Array
 
@@ -43,6 +43,7 @@ class Asked(NamedTuple):
       budget: gradient evaluations for each input and budget.
       key: numbers of the random key.
       dtype: float type of the inputs.
+      differentiable: whether the model has gradients; a black box has none.
       stand_in: where the attack's gradients come from.
       versions: package -> version.
     """
@@ -61,6 +62,7 @@ class Asked(NamedTuple):
     budget: int
     key: tuple[int, ...]
     dtype: str
+    differentiable: bool
     stand_in: str
     versions: dict[str, str]
 
@@ -227,7 +229,6 @@ def asked(
     """What was asked, in plain values."""
     plain = layout.treedef == jax.tree.structure(0) and len(layout.shapes) == 1
     raw = key if key.dtype == np.uint32 else jax.random.key_data(key)
-    own = examined.form.smoothed is not None
     return Asked(
         k=int(k) if hasattr(k, "__index__") else k,
         names=names,
@@ -243,11 +244,21 @@ def asked(
         budget=int(budget),
         key=tuple(int(word) for word in np.asarray(raw).ravel()),
         dtype=str(x.dtype),
-        stand_in="the smooth model that was given"
-        if own
-        else "a smooth stand-in read from the model's own program, where it has kinks",
+        differentiable=examined.form.differentiable,
+        stand_in=_stand_in(examined.form),
         versions={name: _version(name) for name in _VERSIONS},
     )
+
+
+def _stand_in(form: Form) -> str:
+    if not form.differentiable:
+        return (
+            "none: a black box is searched at random and by evolution alone, so that "
+            "an attack by gradients could find more"
+        )
+    if form.smoothed is not None:
+        return "the smooth model that was given"
+    return "a smooth stand-in read from the model's own program, where it has kinks"
 
 
 def _version(name: str) -> str:

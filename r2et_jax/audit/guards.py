@@ -28,7 +28,8 @@ class Look(NamedTuple):
       score: its log-odds; not finite where the output is not.
       predicted: the class that is explained.
       map: the explanation [n].
-      gradient: of the log-odds, signed and not normalised, of x's shape.
+      gradient: of the log-odds, signed and not normalised, of x's shape; NaN of a
+        black box.
       top_k: the top-k features [k], the largest first.
       noise_precision: P@k under random noise of norm `NOISE`; below 1 the input sits on
         a kink or a tie.
@@ -58,6 +59,10 @@ def look(form: Form, *, k: int) -> Callable[..., Look]:
     """
     log_odds, explain = score.log_odds(form.apply), form.saliency()
     raw = jax.grad(log_odds, argnums=1)
+    if not form.differentiable:
+
+        def raw(params, x, target, /):
+            return jnp.full_like(x, jnp.nan)
 
     def run(params, x, /, *, key):
         target = score.predicted_class(form.apply(params, x))
@@ -83,7 +88,8 @@ def look(form: Form, *, k: int) -> Callable[..., Look]:
 def has_vanished(form: Form, *, k: int) -> Callable[..., Array]:
     """Whether the gradient of the ranking is exactly zero on all that may move.
 
-    Attacks by the model's own gradient are blind at such an input.
+    Attacks by the model's own gradient are blind at such an input. A black box has
+    none.
 
     Args:
       form: the model, see `Subject.form`.
@@ -93,6 +99,8 @@ def has_vanished(form: Form, *, k: int) -> Callable[..., Array]:
       `run(params, x, threat, /) -> boolean` of one input; not compiled.
     """
     explain = form.saliency()
+    if not form.differentiable:
+        return lambda params, x, threat, /: jnp.array(True)
 
     def run(params, x, threat, /):
         target = score.predicted_class(form.apply(params, x))

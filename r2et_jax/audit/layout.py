@@ -149,10 +149,10 @@ def of_rows(form: Form, layout: Layout) -> Form:
     if layout.is_plain:
         return form
     smoothed = form.smoothed
-    return Form(
-        _apply_of_rows(hashable(form.apply), layout),
-        None if smoothed is None else _smoothed_of_rows(smoothed, layout),
-        _explainer_of_rows(form.explainer, layout),
+    return form._replace(
+        apply=_apply_of_rows(hashable(form.apply), layout),
+        smoothed=None if smoothed is None else _smoothed_of_rows(smoothed, layout),
+        explainer=_explainer_of_rows(form.explainer, layout),
     )
 
 

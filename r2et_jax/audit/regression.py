@@ -16,7 +16,7 @@ import numpy as np
 from r2et_jax.audit.inputs import outputs_of
 from r2et_jax.context import InContext, in_context
 from r2et_jax.execution import hashable
-from r2et_jax.subject import Form, Subject
+from r2et_jax.subject import Subject
 
 
 class Centred(NamedTuple):
@@ -36,10 +36,9 @@ def centred(examined: Subject, x: np.ndarray) -> Subject:
     scale = scale if scale > 0 else np.ones((), x.dtype)
     form = examined.form
     smoothed = form.smoothed
-    form = Form(
-        _centred(hashable(form.apply)),
-        None if smoothed is None else _smoothed(smoothed),
-        form.explainer,
+    form = form._replace(
+        apply=_centred(hashable(form.apply)),
+        smoothed=None if smoothed is None else _smoothed(smoothed),
     )
     params = Centred(
         examined.params, np.asarray(shift, x.dtype), np.asarray(scale, x.dtype)

@@ -211,6 +211,8 @@ class Audit:
             (int(self.moved.sum()), "were outside of the box and were moved inside"),
         ):
             lines += [f"{n} of {m} inputs {what}"] * bool(n)
+        if not self.asked.differentiable:
+            lines.append(f"gradients: {self.asked.stand_in}")
         if counted.any():
             lines += [words.table(self), *words.verdict(self)]
         return "\n".join(lines)

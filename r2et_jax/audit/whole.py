@@ -225,7 +225,9 @@ def audit(
         kept=kept & counted[:, None],
         same=_same(seen.map[counted], x[counted], k),
         noise_precision=of_counted(seen.noise_precision),
-        vanished=float(flat[counted].mean()) if counted.any() else np.nan,
+        vanished=float(flat[counted].mean())
+        if counted.any() and form.differentiable
+        else np.nan,
         predicted=seen.predicted,
         excluded=excluded,
         num_positive=seen.num_positive,
