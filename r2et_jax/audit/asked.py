@@ -253,8 +253,8 @@ def asked(
 def _stand_in(form: Form) -> str:
     if not form.differentiable:
         return (
-            "none: a black box is searched at random and by evolution alone, so that "
-            "an attack by gradients could find more"
+            "nothing, as a black box has none: it is searched at random and by "
+            "evolution alone, and gradients might find more"
         )
     if form.smoothed is not None:
         return "the smooth model that was given"

@@ -212,7 +212,7 @@ class Audit:
         ):
             lines += [f"{n} of {m} inputs {what}"] * bool(n)
         if not self.asked.differentiable:
-            lines.append(f"gradients: {self.asked.stand_in}")
+            lines.append(f"gradients are from {self.asked.stand_in}")
         if counted.any():
             lines += [words.table(self), *words.verdict(self)]
         return "\n".join(lines)
