@@ -91,7 +91,8 @@ class _Walk:
         made = () if step.name in {"cond", "scan"} else step.outputs
         for number in (*numbers, *made):
             dtype = self.program.types[number].dtype
-            if not jnp.issubdtype(dtype, jnp.floating) and dtype != bool:
+            kinds = jnp.floating, jnp.bool_
+            if not any(jnp.issubdtype(dtype, kind) for kind in kinds):
                 raise refused(step, f"of {dtype} values that change with the input")
         if step.name == "eq":
             location = self.location(step)
