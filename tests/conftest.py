@@ -24,6 +24,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
+from r2et_jax import execution  # noqa: E402
+
 TESTS = Path(__file__).resolve().parent
 CHECKOUT = TESTS.parent
 
@@ -35,6 +37,15 @@ settings.register_profile(
 )
 settings.register_profile("explore", max_examples=500, **_COMPILED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """A process may have 65,530 memory maps, and each compiled program takes some."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.is_file() and maps.read_bytes().count(b"\n") > 20_000:
+        execution.free_programs()
 
 
 @pytest.fixture(autouse=True)
