@@ -57,7 +57,8 @@ def certify(
 
     Raises:
       ValueError: for a subject whose layers are not the model's at any input, or whose
-        program has no bounds, by the primitive and the line of the model; for inputs
+        program has no bounds, by the primitive and the line of the model; for a black
+        box; for inputs
         that the threat model does not fit, numbers out of range.
 
     Example:
@@ -75,6 +76,11 @@ def certify(
     check_threat(threat)
     check_inputs(threat, x)
     check_count("batch_size", batch_size)
+    if not subject.form.differentiable:
+        raise ValueError(
+            "a black box has no program whose explanation could be bounded: nothing of "
+            "it can be certified this way"
+        )
     layers = subject.layers
     if policy is not None or subject.form.explainer is not saliency.gradient:
         layers = None

@@ -112,7 +112,7 @@ def test_what_asks_for_gradients_is_told():
     ):
         with pytest.raises(ValueError, match="a black box has no gradients"):
             ask()
-    with pytest.raises(ValueError, match="weights of a network with one hidden layer"):
+    with pytest.raises(ValueError, match="a black box has no program"):
         r2.certify(examined, X, THREAT, k=K)
 
 

@@ -143,6 +143,7 @@ def test_a_list_of_budgets_gives_a_list_of_results(vanilla):
     assert each[0].precision.mean() > each[1].precision.mean()
 
 
+@pytest.mark.standard_promotion
 def test_the_strongest_is_in_the_registry(vanilla):
     params, x = vanilla
     examined, key = subject(MODEL, params), jax.random.key(0)
