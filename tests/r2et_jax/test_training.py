@@ -167,7 +167,7 @@ def test_the_penalty_widens_the_gaps_and_the_loss_falls():
 
     def measure(params):
         cross_entropy = objectives.objective("vanilla", MODEL.apply, k=2).loss
-        gaps = jax.vmap(gap, (None, None, 0, None))(params, None, x, 1)
+        gaps = jax.vmap(gap, (None, 0, None))(params, x, 1)
         return cross_entropy(params, x, y, jnp.zeros(0)), -jnp.mean(gaps)
 
     both = jax.jit(jax.vmap(jax.vmap(measure)))
