@@ -22,16 +22,16 @@ from absl import flags as absl_flags
 from experiments.attack.measure import EXPERIMENT, Subject, measure
 from experiments.attack.report import write_report
 from experiments.console import flags
-from experiments.loop import parts, setup
-from experiments.measures.evaluation import STRONGEST, Evaluator
+from experiments.loop import asked, parts, setup
+from experiments.measures.evaluation import Evaluator
 from experiments.models import trained
-from experiments.problems import views
+from experiments.problems import presets, views
 from experiments.problems.registry import Problem, problem
 from r2et_jax import attacks, checks, datasets, training
 
 
 def _define(values):
-    parts.define_absent_edges(values)
+    asked.define_absent_edges(values)
     absl_flags.DEFINE_list(
         "model", None, "folders of saved models, comma-separated", flag_values=values
     )
@@ -39,22 +39,14 @@ def _define(values):
 
 FLAGS = flags.describe(
     EXPERIMENT,
-    defaults={
-        "datasets": "",
-        "attacks": f"er,er_surrogate,{STRONGEST}",
-        "epsilon": "1",
-    },
+    defaults=presets.FLAGS[EXPERIMENT],
     own=("model", "absent_edges"),
     define=_define,
 )
 
 
 def main(values):
-    common = FLAGS.read(
-        values,
-        datasets=parts.known_datasets(values["data_dir"].value),
-        attacks=attacks.NAMES,
-    )
+    common = asked.read(FLAGS, values, methods=None, attacks=attacks.NAMES)
     for name in ("methods", "seeds"):
         if getattr(common, name):
             raise ValueError(f"--{name} has no use here: --model names the models")
@@ -100,7 +92,7 @@ def _subjects(common) -> list[Subject]:
         own = name == told.get("dataset")
         fold = told.get("fold", 0) if own else 0
         if (name, fold) not in loaded:
-            checks.check_in("dataset", name, parts.known_datasets(common.data_dir))
+            checks.check_in("dataset", name, asked.known_datasets(common.data_dir))
             part = {"fold": fold} if fold else {}
             dataset = datasets.load(name, data_dir=common.data_dir, **part)
             loaded[name, fold] = problem(dataset, **parts.of_graphs(common))

@@ -26,14 +26,12 @@ from experiments.case_study.measure import (
 )
 from experiments.console import flags
 from experiments.console.progress import track
-from experiments.loop import parts, setup, training_flags
-from experiments.measures.evaluation import STRONGEST
+from experiments.loop import asked, parts, setup, training_flags
 from experiments.models import trained
-from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
 from experiments.problems.registry import Problem
 from experiments.store.records import MEASURED
-from r2et_jax import attacks, checks, objectives
+from r2et_jax import attacks, checks
 
 
 def _define(values):
@@ -52,24 +50,12 @@ def _define(values):
         f"{', '.join(map(str, presets.TOLERANCES))}",
         flag_values=values,
     )
-    parts.define_of_pairs(values, folds=False)
+    asked.define_of_pairs(values, folds=False)
 
 
 FLAGS = flags.describe(
     "case_study",
-    defaults={
-        "datasets": {
-            "smoke": "digits,planted",
-            "standard": "mnist,hiv,planted",
-            "paper": "mnist,hiv,planted",
-        },
-        "methods": "vanilla,wd,sp,r2et",
-        "attacks": STRONGEST,
-        "k": str(presets.TABULAR_K),
-        "epsilon": "1",
-        # As of the robustness experiment: a model's seeds were trained together.
-        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
-    },
+    defaults=presets.FLAGS["case_study"],
     own=(*training_flags.NAMES, "num_examples", "tolerance", "pooling", "absent_edges"),
     define=_define,
 )
@@ -92,25 +78,18 @@ class Study(NamedTuple):
 
 
 def main(values):
-    common = FLAGS.read(
+    common = asked.read(
+        FLAGS,
         values,
-        datasets=parts.known_datasets(values["data_dir"].value),
-        methods=(*objectives.NAMES, LOGISTIC),
+        methods=asked.WITH_LOGISTIC,
         attacks=attacks.NAMES,
+        single=("attacks", "k", "epsilon"),
     )
     count = common.given["num_examples"]
     checks.check_count("num_examples", count)
     tolerance = common.given["tolerance"]
     checks.check_in("tolerance", tolerance, presets.TOLERANCES)
-    for name in ("attacks", "k", "epsilon"):
-        given = getattr(common, name)
-        if len(given) > 1:
-            shown = ",".join(map(str, given))
-            raise ValueError(f"--{name} takes one entry in a case study, got {shown}")
-    chosen = [
-        parts.choose_largest(problem, common)
-        for problem in parts.problems(common, folds=(0,))
-    ]
+    chosen = parts.chosen(common, parts.LARGEST, folds=(0,))
     for problem, _ in chosen:
         size = len(problem.dataset.test.y)
         if count > size:

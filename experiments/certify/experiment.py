@@ -21,22 +21,7 @@ from r2et_jax import datasets, objectives
 
 FLAGS = flags.describe(
     "certify",
-    defaults={
-        "datasets": {
-            "smoke": "breast_cancer",
-            "standard": "adult,bank,compas",
-            "paper": "adult,bank,compas",
-        },
-        "methods": {
-            "smoke": "vanilla,skip+cert_rank",
-            "standard": "vanilla,sp,wd,cert_rank,skip+cert_rank",
-            "paper": "logistic,vanilla,sp,wd,r2et,r2et_nh,cert_rank,skip+cert_rank",
-        },
-        "attacks": STRONGEST,
-        "k": str(presets.TABULAR_K),
-        "epsilon": ".1,.25,.5,1",
-        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
-    },
+    defaults=presets.FLAGS["certify"],
 )
 
 

@@ -18,22 +18,22 @@ attacks. k and seeds are by default the data set's own, ε the largest of its bu
 
 from __future__ import annotations
 
+import functools
+
 from absl import flags as absl_flags
 
 from experiments.console import flags
 from experiments.constrained_attack import claims, report
 from experiments.constrained_attack import measure as constrained
-from experiments.loop import parts, runs
-from experiments.models.fitting import LOGISTIC
+from experiments.loop import asked, parts, runs
 from experiments.problems import presets
-from r2et_jax import checks, datasets, objectives
+from r2et_jax import checks, datasets
 from r2et_jax.attacks.constrained import WEIGHTINGS
 
 ATTACK = "constrained"
 
 
 def _define(values):
-    parts.define_of_pairs(values)
     for name, (meaning, default) in _LISTS.items():
         shown = default if isinstance(default, str) else "by preset"
         absl_flags.DEFINE_list(
@@ -44,23 +44,7 @@ def _define(values):
         )
 
 
-FLAGS = flags.describe(
-    "constrained_attack",
-    defaults={
-        "datasets": {
-            "smoke": "breast_cancer",
-            "standard": "adult,bank,compas",
-            "paper": "adult,bank,compas",
-        },
-        "methods": "vanilla",
-        "attacks": ATTACK,
-        "k": str(presets.TABULAR_K),
-        "epsilon": "1",
-        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
-    },
-    own=parts.OF_PAIRS,
-    define=_define,
-)
+FLAGS = asked.describe("constrained_attack", define=_define)
 _LISTS = {
     "weightings": (
         "rules for the weights of the objectives",
@@ -68,46 +52,30 @@ _LISTS = {
     ),
     "learning_rates": (
         "learning rates of the weights, for gda and hedge",
-        {"smoke": ".1,1", "standard": ".01,.1,1", "paper": ".003,.01,.03,.1,.3,1"},
+        presets.LEARNING_RATES,
     ),
     "ranking_weights": (
         "weights of the ranking objective, for fixed weights",
-        {
-            "smoke": ".5,.9",
-            "standard": ".1,.3,.5,.7,.9",
-            "paper": ".05,.1,.3,.5,.7,.9,.95",
-        },
+        presets.RANKING_WEIGHTS,
     ),
 }
 
 
 def main(values):
-    common = FLAGS.read(
+    common = asked.read(
+        FLAGS,
         values,
-        datasets=[
-            name
-            for name in parts.known_datasets(values["data_dir"].value)
-            if name not in datasets.names("images")
-        ],
-        methods=(*objectives.NAMES, LOGISTIC),
+        methods=asked.WITH_LOGISTIC,
         attacks=(ATTACK,),
+        without=datasets.names("images"),
     )
     given = {name: _given(name, common) for name in _LISTS}
     variants = _variants(given)
     common = common._replace(config={**common.config, **given})
-    chosen = [
-        parts.choose_largest(problem, common) for problem in parts.problems(common)
-    ]
-    folder, store = parts.start(
-        chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
-    )
-    for problem, own, k in parts.in_turn(chosen):
-        _measure_dataset(problem, k, own, variants, store)
-    runs.finish(
-        folder,
-        store,
-        chosen,
-        parts.LARGEST,
+    runs.run(
+        FLAGS.experiment,
+        common,
+        functools.partial(_measure_dataset, variants),
         report.write_report,
         title="P@k against the predictions that an attack changes",
         questions=claims.QUESTIONS,
@@ -137,7 +105,7 @@ def _variants(given) -> list[constrained.Variant]:
     return constrained.variants(names, rates, weights)
 
 
-def _measure_dataset(problem, k, common, variants, store):
+def _measure_dataset(variants, problem, k, common, store):
     num_test = problem.protocol(common.preset).num_test
     for one in parts.models(FLAGS.experiment, problem, k, common, description="attack"):
         for epsilon in common.epsilon:

@@ -19,21 +19,7 @@ from r2et_jax import datasets, objectives
 
 FLAGS = flags.describe(
     "convergence",
-    defaults={
-        "datasets": {
-            "smoke": "breast_cancer",
-            "standard": "adult,bank,compas",
-            "paper": "adult,bank,compas",
-        },
-        "methods": {
-            "smoke": "vanilla,r2et_nh",
-            "standard": "vanilla,r2et_nh,r2et,wd",
-            "paper": "vanilla,r2et_nh,r2et,wd",
-        },
-        "attacks": convergence.ATTACK,
-        "k": str(presets.TABULAR_K),
-        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
-    },
+    defaults=presets.FLAGS["convergence"],
 )
 
 

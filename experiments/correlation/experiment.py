@@ -14,19 +14,16 @@ from __future__ import annotations
 
 from absl import flags as absl_flags
 
-from experiments.console import flags
 from experiments.correlation import report
 from experiments.correlation.measure import measure
-from experiments.loop import parts, runs
+from experiments.loop import asked, parts, runs
 from experiments.measures import thickness
-from experiments.problems import presets
-from r2et_jax import attacks, objectives
+from r2et_jax import attacks
 
 _SHARE = 0.8
 
 
 def _define(values):
-    parts.define_of_pairs(values)
     absl_flags.DEFINE_float(
         "share",
         None,
@@ -37,46 +34,24 @@ def _define(values):
     )
 
 
-FLAGS = flags.describe(
-    "correlation",
-    defaults={
-        "datasets": runs.DATASETS,
-        "methods": {
-            "smoke": "vanilla,r2et_nh",
-            "standard": "vanilla,wd,sp,r2et_nh,r2et",
-            "paper": "vanilla,wd,sp,r2et_nh,r2et",
-        },
-        "attacks": thickness.ATTACK,
-        "k": str(presets.TABULAR_K),
-        "epsilon": "1",
-        "seeds": runs.SEEDS,
-    },
-    own=(*parts.OF_PAIRS, "share"),
-    define=_define,
-)
+FLAGS = asked.describe("correlation", own=("share",), define=_define)
 
 
 def main(values):
-    common = FLAGS.read(
+    common = asked.read(
+        FLAGS,
         values,
-        datasets=parts.known_datasets(values["data_dir"].value),
-        methods=objectives.NAMES,
         attacks=[name for name in attacks.SINGLE if name != thickness.ADVERSARY],
+        single=("k", "attacks", "epsilon"),
     )
-    runs.check_single(common, ("k", "attacks", "epsilon"))
     share = common.given["share"]
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"--share must lie in (0, 1], got {share}")
-    chosen = [
-        parts.choose_largest(problem, common) for problem in parts.problems(common)
-    ]
     runs.run(
+        FLAGS.experiment,
         common,
-        chosen,
-        parts.LARGEST,
         _measure_dataset,
         report.write_report,
-        experiment=FLAGS.experiment,
         title="What tells an input's resistance: curvature, gap or thickness",
         questions=report.QUESTIONS,
         figures=report.FIGURES,

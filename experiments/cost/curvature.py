@@ -10,11 +10,9 @@ import numpy as np
 
 from experiments.cost.measure import Setting
 from experiments.measures import costs
+from experiments.problems import presets
 from r2et_jax import models, score
 from r2et_jax.objectives import curvature_penalties
-
-# Features of made-up inputs.
-WIDTHS = {"smoke": 256, "standard": 3072}
 
 
 def penalty(name: str, apply: Callable, *, num_steps: int) -> Callable[..., jax.Array]:
@@ -67,7 +65,7 @@ def _measured(name, num_features, hidden, num_outputs, batch):
 
 def measure_penalty_memory(setting: Setting) -> list[dict]:
     """Resident memory of the curvature penalties on a wide smooth network."""
-    width = WIDTHS["smoke" if setting.preset == "smoke" else "standard"]
+    width = presets.MEMORY_WIDTHS[setting.preset]
     found = []
     for name in ("exact_h", "ssr"):
         numbers = memory(name, num_features=width, hidden=(64,), num_outputs=10)

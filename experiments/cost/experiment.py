@@ -18,6 +18,7 @@ from experiments.cost.measure import SIZES, Setting
 from experiments.cost.parts import PARTS
 from experiments.cost.report import write_results
 from experiments.measures import image_costs as cost_images
+from experiments.problems import presets
 from experiments.problems.registry import problem
 from experiments.store import output, records
 from r2et_jax import attacks, checks, datasets, objectives
@@ -25,26 +26,7 @@ from r2et_jax import attacks, checks, datasets, objectives
 EXPERIMENT = "cost"
 FLAGS = flags.describe(
     EXPERIMENT,
-    defaults={
-        "datasets": {
-            "smoke": "breast_cancer",
-            "standard": "adult",
-            "paper": "adult,bank,compas,breast_cancer",
-        },
-        "methods": {
-            "smoke": "vanilla,r2et,r2et_nh",
-            "standard": ",".join(objectives.NAMES),
-            "paper": ",".join(objectives.NAMES),
-        },
-        "attacks": {
-            "smoke": "er,random",
-            "standard": "er,er_segment,er_surrogate,mse,random",
-            "paper": "er,er_segment,er_surrogate,mse,random",
-        },
-        "k": "8",
-        "epsilon": "1.0",
-        "seeds": "0",
-    },
+    defaults=presets.FLAGS[EXPERIMENT],
 )
 
 

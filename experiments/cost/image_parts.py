@@ -16,7 +16,7 @@ from experiments.cost.measure import Setting
 from experiments.cost.parts import LOOP_NOTE, TRAIN_BATCH
 from experiments.measures import costs
 from experiments.measures import image_costs as cost_images
-from experiments.problems import presets
+from experiments.problems import presets, protocols
 from r2et_jax import attacks, models, objectives, training
 from r2et_jax.threat import threat_model
 
@@ -45,14 +45,9 @@ class Work(NamedTuple):
     memory_batches: int = 2
 
 
-_STANDARD = {"mnist": Work(256, 50, 9), "cifar10": Work(16, 10, 5)}
 WORK = {
-    "smoke": {
-        "mnist": Work(32, 10, 3, train_steps=1),
-        "cifar10": Work(2, 10, 2),
-    },
-    "standard": _STANDARD,
-    "paper": {name: work._replace(rounds=25) for name, work in _STANDARD.items()},
+    preset: {name: Work(*values) for name, values in work.items()}
+    for preset, work in presets.WORK.items()
 }
 MORE_INPUTS = 8
 
@@ -83,7 +78,7 @@ def training_flops_and_step(
         name,
         models.pair_apply(model),
         k=k,
-        k_prime=presets.default_k_prime(k, x[0].shape[1]),
+        k_prime=protocols.default_k_prime(k, x[0].shape[1]),
         surrogate=models.pair_apply(smooth),
     )
     optimizer = training.adam(1e-3)

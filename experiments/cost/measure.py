@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.measures import costs
+from experiments.problems import presets
 
 
 class Sizes(NamedTuple):
@@ -24,13 +25,7 @@ class Sizes(NamedTuple):
     memory_inputs: int
 
 
-STANDARD = Sizes(9, 200, 4096, None, 16384, 200,
-                 (256, 512, 1024, 2048, 4096, 8192, 16384), 8, 100_000)  # fmt: skip
-SIZES = {
-    "smoke": Sizes(3, 20, 512, 2, 2048, 20, (512, 2048), 2, 4096),
-    "standard": STANDARD,
-    "paper": STANDARD._replace(rounds=25),
-}
+SIZES = {preset: Sizes(*values) for preset, values in presets.SIZES.items()}
 
 
 class Setting(NamedTuple):

@@ -18,17 +18,14 @@ from experiments.cost.measure import Setting
 from experiments.cost.torch_parts import measure_torch
 from experiments.measures import costs
 from experiments.measures.evaluation import STRONGEST, strongest
-from experiments.problems import presets
+from experiments.problems import presets, protocols
 from r2et_jax import attacks, datasets, models, objectives, training
 from r2et_jax.threat import threat_model
 
 TRAIN_BATCH = 256
 FLOP_BATCH = 2048
 LOOP_NOTE = "has a loop of unknown length, counted as one pass: a lower bound"
-# Features of made-up inputs, and the methods whose steps are counted on them.
-WIDTHS = {"smoke": (32, 128), "standard": (32, 64, 128, 256, 512, 1024)}
-# Inputs under the strongest attack.
-STRONGEST_INPUTS = {"smoke": 64, "standard": 1000}
+# Methods whose steps are counted on made-up inputs.
 GROWING = ("vanilla", "r2et", "r2et_mm")
 
 
@@ -56,7 +53,7 @@ def training_step(name: str, num_features: int, *, k: int, seed: int) -> Trainin
     module = models.SkipMLP if method.skip else models.MLP
     model = module(activation="softplus" if method.smooth else "leaky_relu")
     params = model.init(jax.random.key(seed), jnp.zeros(num_features))
-    k_prime = presets.default_k_prime(k, num_features)
+    k_prime = protocols.default_k_prime(k, num_features)
     objective = objectives.objective(
         name,
         model.apply,
@@ -146,7 +143,7 @@ def measure_growth(setting: Setting) -> list[dict]:
     """How the FLOPs of one training step grow with the features: exponent of a power
     law in n, on inputs of random numbers.
     """
-    widths = WIDTHS["smoke" if setting.preset == "smoke" else "standard"]
+    widths = presets.STEP_WIDTHS[setting.preset]
     rng = np.random.default_rng(setting.seed)
     y = jnp.asarray(rng.integers(0, 2, TRAIN_BATCH))
     found = []
@@ -251,7 +248,7 @@ def measure_memory(setting: Setting) -> list[dict]:
 
 def measure_strongest(setting: Setting) -> list[dict]:
     """Seconds of `strongest` at its default budget, the first call and another one."""
-    count = STRONGEST_INPUTS["smoke" if setting.preset == "smoke" else "standard"]
+    count = presets.STRONGEST_INPUTS[setting.preset]
     subject = setting.subject(count)
     run = strongest(subject.model, setting.k, attacks.DEFAULT_BUDGET)
     threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.loop import setup
 from experiments.measures.evaluation import strongest
 from experiments.models.fitting import Fitter
-from experiments.problems import presets, registry
+from experiments.problems import protocols, registry
 from r2et_jax import attacks, datasets, models, saliency, score, threat
 
 TABULAR = ("adult", "bank", "compas")
@@ -42,7 +42,7 @@ def vanilla(common, dataset) -> tuple[Any, list[Any]]:
     fitter = Fitter(
         dataset,
         seeds=common.seeds,
-        protocol=presets.PRESETS[common.preset],
+        protocol=protocols.PRESETS[common.preset],
         k=common.k[0],
         models_dir=common.models_dir,
         progress=common.progress,
@@ -61,7 +61,7 @@ def _loaded(common):
 
 
 def _inputs(common, dataset) -> np.ndarray:
-    return dataset.test.x[: presets.PRESETS[common.preset].num_test]
+    return dataset.test.x[: protocols.PRESETS[common.preset].num_test]
 
 
 def _strongest_below_published(common):

@@ -16,6 +16,7 @@ from absl import flags as absl_flags
 
 from experiments.console import flags
 from experiments.evidence import claims
+from experiments.problems import presets
 from experiments.store import output, records
 from r2et_jax import checks, datasets
 
@@ -31,7 +32,7 @@ def _define(values):
 
 FLAGS = flags.describe(
     "evidence",
-    defaults={"datasets": "", "k": "8", "epsilon": "1", "seeds": "0,1,2,3,4"},
+    defaults=presets.FLAGS["evidence"],
     define=_define,
 )
 

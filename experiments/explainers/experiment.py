@@ -13,57 +13,28 @@ from __future__ import annotations
 
 import jax
 
-from experiments.console import flags
 from experiments.explainers.measure import EFFORTS, measure, views
 from experiments.explainers.report import FIGURES, QUESTIONS, write_report
-from experiments.loop import parts, runs
+from experiments.loop import asked, parts, runs
 from experiments.measures import evaluation
-from experiments.models.fitting import LOGISTIC
-from experiments.problems import presets
-from r2et_jax import attacks, objectives
+from r2et_jax import attacks
 
-
-def _define(values):
-    parts.define_of_pairs(values)
-
-
-FLAGS = flags.describe(
-    "explainers",
-    defaults={
-        "datasets": runs.DATASETS,
-        "methods": {
-            "smoke": "vanilla,wd,r2et_nh,r2et",
-            "standard": "vanilla,wd,sp,r2et_nh,r2et,rat",
-            "paper": "vanilla,wd,sp,r2et_nh,r2et,rat",
-        },
-        "attacks": "er_surrogate",
-        "k": str(presets.TABULAR_K),
-        "epsilon": "1",
-        "seeds": runs.SEEDS,
-    },
-    own=parts.OF_PAIRS,
-    define=_define,
-)
+FLAGS = asked.describe("explainers")
 
 
 def main(values):
-    common = FLAGS.read(
+    common = asked.read(
+        FLAGS,
         values,
-        datasets=parts.known_datasets(values["data_dir"].value),
-        methods=(*objectives.NAMES, LOGISTIC),
+        methods=asked.WITH_LOGISTIC,
         attacks=attacks.SINGLE,
+        single=("attacks", "k", "epsilon"),
     )
-    runs.check_single(common, ("attacks", "k", "epsilon"))
-    chosen = [
-        parts.choose_largest(problem, common) for problem in parts.problems(common)
-    ]
     runs.run(
+        FLAGS.experiment,
         common,
-        chosen,
-        parts.LARGEST,
         _measure_dataset,
         write_report,
-        experiment=FLAGS.experiment,
         title="P@k under attack by explainer",
         questions=QUESTIONS,
         figures=FIGURES,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.measures.numbers import summarised, summary
+from experiments.problems import presets
 from experiments.problems.registry import View
 from r2et_jax import attacks, metrics, saliency
 from r2et_jax.types import SaliencyFn, ScoreFn
@@ -25,14 +26,7 @@ class Effort(NamedTuple):
 
 
 # By preset, of tables and of all other data.
-EFFORTS = {
-    ("smoke", True): Effort(20, 4, 4),
-    ("standard", True): Effort(200, 16, 16),
-    ("paper", True): Effort(500, 50, 100),
-    ("smoke", False): Effort(20, 4, 4),
-    ("standard", False): Effort(48, 8, 8),
-    ("paper", False): Effort(500, 50, 100),
-}
+EFFORTS = {at: Effort(*values) for at, values in presets.EXPLAINERS.items()}
 GRADIENT, SMOOTH, INTEGRATED = "gradient", "smooth_grad", "integrated_gradients"
 NAMES = (GRADIENT, SMOOTH, INTEGRATED)
 # Standard deviation of SmoothGrad's noise, as published.

@@ -24,16 +24,12 @@ from absl import flags as absl_flags
 from experiments.console import flags
 from experiments.faithfulness import report
 from experiments.faithfulness.measure import Measurer
-from experiments.loop import parts, runs
-from experiments.models.fitting import LOGISTIC
+from experiments.loop import asked, parts
 from experiments.problems import presets
-from r2et_jax import objectives
 
 BASELINES = ("zero", "mean", "conditional")
 RANKINGS = ("saliency", "random")
-NUM_INPUTS = {"smoke": 50, "standard": 500, "paper": 1000}
 _OWN = ("k", "seeds")
-_METHODS = "vanilla,wd,sp,r2et_nh,r2et,r2et_mm,rat"
 
 
 def _define(values):
@@ -43,43 +39,20 @@ def _define(values):
         f"what stands for removed features: {', '.join(BASELINES)}",
         flag_values=values,
     )
-    parts.define_of_pairs(values)
 
 
-FLAGS = flags.describe(
-    "faithfulness",
-    defaults={
-        "datasets": {
-            "smoke": "breast_cancer",
-            "standard": "adult,bank,compas",
-            "paper": "adult,bank,compas",
-        },
-        "methods": {
-            "smoke": "vanilla,wd,r2et_nh,r2et",
-            "standard": _METHODS,
-            "paper": _METHODS,
-        },
-        "k": str(presets.TABULAR_K),
-        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
-    },
-    own=(*parts.OF_PAIRS, "baselines"),
-    define=_define,
-)
+FLAGS = asked.describe("faithfulness", own=("baselines",), define=_define)
 
 
 def main(values):
-    common = FLAGS.read(
-        values,
-        datasets=parts.known_datasets(values["data_dir"].value),
-        methods=(*objectives.NAMES, LOGISTIC),
-    )
+    common = asked.read(FLAGS, values, methods=asked.WITH_LOGISTIC)
     for name in ("attacks", "epsilon"):
         if getattr(common, name):
             raise ValueError(f"--{name} has no use here: nothing is attacked")
     given = common.given["baselines"]
     baselines = flags.parse_names("baselines", given, known=BASELINES)
-    runs.check_single(common, ("k",))
-    chosen = [parts.choose(problem, common, _OWN) for problem in parts.problems(common)]
+    asked.check_single(common, ("k",))
+    chosen = parts.chosen(common, _OWN)
     folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
     for problem, own, k in parts.in_turn(chosen):
         _measure_dataset(problem, k, own, baselines, store)
@@ -93,7 +66,9 @@ def main(values):
 
 
 def _measure_dataset(problem, k, common, baselines, store):
-    limit = min(NUM_INPUTS[common.preset], problem.protocol(common.preset).num_test)
+    limit = min(
+        presets.FAITHFULNESS[common.preset], problem.protocol(common.preset).num_test
+    )
     measurers: dict[Any, Measurer] = {}
     for one in parts.models(FLAGS.experiment, problem, k, common, description="remove"):
         if one.model not in measurers:

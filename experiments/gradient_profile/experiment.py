@@ -12,59 +12,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.console import flags
 from experiments.gradient_profile.measure import explain, measure, normal_maps
 from experiments.gradient_profile.report import FIGURES, QUESTIONS, write_report
-from experiments.loop import parts, runs
-from experiments.problems import presets
-from r2et_jax import objectives
+from experiments.loop import asked, parts, runs
 
 _OWN = ("k", "seeds")
 
 
-def _define(values):
-    parts.define_of_pairs(values)
-
-
-FLAGS = flags.describe(
-    "gradient_profile",
-    defaults={
-        "datasets": runs.DATASETS,
-        "methods": {
-            "smoke": "vanilla,wd,r2et_nh,r2et",
-            "standard": "vanilla,wd,sp,r2et_nh,r2et,rat",
-            "paper": "vanilla,wd,sp,r2et_nh,r2et,rat",
-        },
-        "attacks": "none",
-        "k": str(presets.TABULAR_K),
-        "seeds": runs.SEEDS,
-    },
-    own=parts.OF_PAIRS,
-    define=_define,
-)
+FLAGS = asked.describe("gradient_profile")
 
 
 def main(values):
-    common = FLAGS.read(
-        values,
-        datasets=parts.known_datasets(values["data_dir"].value),
-        methods=objectives.NAMES,
-        attacks=("none",),
-    )
+    common = asked.read(FLAGS, values, attacks=("none",))
     if common.epsilon:
         raise ValueError("--epsilon has no use here: inputs are not attacked")
-    runs.check_single(common, ("k",))
-    chosen = [parts.choose(problem, common, _OWN) for problem in parts.problems(common)]
+    asked.check_single(common, ("k",))
     runs.run(
+        FLAGS.experiment,
         common,
-        chosen,
-        _OWN,
         _measure_dataset,
         write_report,
-        experiment=FLAGS.experiment,
         title="Sorted gradient magnitudes",
         questions=QUESTIONS,
         figures=FIGURES,
+        own=_OWN,
     )
 
 

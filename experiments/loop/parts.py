@@ -10,26 +10,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import flags as absl_flags
-
 from experiments.console import flags
 from experiments.console.flags import Common
 from experiments.console.progress import track
-from experiments.loop import setup, training_flags
+from experiments.loop import asked, setup, training_flags
 from experiments.problems import presets, registry
 from experiments.problems.registry import POOLINGS, Problem
 from experiments.store.output import write_text_atomic
 from experiments.store.records import RecordStore
-from r2et_jax import checks, datasets, threat
+from r2et_jax import checks
 from r2et_jax.types import Params
 
 # What the reports say of a data set's attacks.
 _OF_VIEW = ("kind", "norm", "num_steps")
-# Flags of no account for tables.
-OF_PAIRS = ("folds", "pooling", "absent_edges")
-# Flags of no account for all data but images.
-OF_IMAGES = ("norm",)
-# Flags of which `choose_largest` has images and graphs choose.
+# Flags of which most experiments have images and graphs choose, see `chosen`.
 LARGEST = ("k", "epsilon", "seeds")
 
 
@@ -54,61 +48,6 @@ class Trained(NamedTuple):
     model: Any
     params: Params
     choice: dict[str, Any]
-
-
-def known_datasets(data_dir: str | Path) -> tuple[str, ...]:
-    """Names of the tables, pairs and single images, and what else --data_dir holds."""
-    further = datasets.prepared(data_dir)
-    return (*datasets.known(), *further)
-
-
-def define_of_pairs(values: absl_flags.FlagValues, *, folds: bool = True) -> None:
-    """Define --pooling, --absent_edges and --folds, which `problems` reads.
-
-    Args:
-      values: where.
-      folds: whether --folds is one of them.
-    """
-    absl_flags.DEFINE_enum(
-        "pooling",
-        None,
-        POOLINGS,
-        "of the convolutional network for images (default: max)",
-        flag_values=values,
-    )
-    define_absent_edges(values)
-    if folds:
-        absl_flags.DEFINE_list(
-            "folds",
-            None,
-            "parts of the cross-validation of graphs that are the test part (default: "
-            "smoke 0; standard, paper 0,1,2,3,4)",
-            flag_values=values,
-        )
-
-
-def define_absent_edges(values: absl_flags.FlagValues) -> None:
-    """Define --absent_edges, which `of_graphs` reads."""
-    absl_flags.DEFINE_enum(
-        "absent_edges",
-        None,
-        threat.ABSENT_RULES,
-        "of graphs under attack: free to appear, or frozen at zero (default: frozen "
-        "where the graphs are sparse)",
-        flag_values=values,
-    )
-
-
-def define_norm(values: absl_flags.FlagValues) -> None:
-    """Define --norm, for `problems`."""
-    absl_flags.DEFINE_enum(
-        "norm",
-        None,
-        threat.NORMS,
-        "of the attacks on images; their models are chosen in l2 in any case (default: "
-        "l2)",
-        flag_values=values,
-    )
 
 
 def of_graphs(common: Common) -> dict[str, str]:
@@ -139,7 +78,7 @@ def problems(
         given = common.given.get("folds")
         names = given
         if names is None:
-            names = ["0"] if common.preset == "smoke" else list("01234")
+            names = presets.FOLDS[common.preset].split(",")
         if not names:
             raise ValueError("--folds must name at least one, got an empty list")
         folds = flags.parse_ints("folds", names, minimum=0, maximum=flags.LARGEST_COUNT)
@@ -231,7 +170,7 @@ def choose(
 
 def without_unset(config: dict[str, Any]) -> dict[str, Any]:
     """Without the flags of pairs and images that were not given."""
-    optional = (*OF_PAIRS, *OF_IMAGES)
+    optional = (*asked.OF_PAIRS, *asked.OF_IMAGES)
     return {n: v for n, v in config.items() if n not in optional or v is not None}
 
 
@@ -248,14 +187,22 @@ def with_choices(
     return {**config, "by_dataset": chosen} if chosen else config
 
 
-def choose_largest(
-    problem: Problem, common: Common, names: Sequence[str] = ("k", "seeds")
-) -> Part:
-    """The part of a run at one ε: images and graphs have their own, and `names`."""
-    own = {}
-    if not problem.view.tabular:
-        own["epsilon"] = (max(problem.epsilon[common.preset]),)
-    return choose(problem, common, names, **own)
+def chosen(
+    common: Common, names: Sequence[str], *, folds: tuple[int, ...] | None = None
+) -> list[Part]:
+    """The parts of a run at one ε, of its own budgets the largest.
+
+    Args:
+      common, names: as of `choose`.
+      folds: as of `problems`.
+    """
+    found = []
+    for problem in problems(common, folds=folds):
+        own = {}
+        if "epsilon" in names and not problem.view.tabular:
+            own["epsilon"] = (max(problem.epsilon[common.preset]),)
+        found.append(choose(problem, common, names, **own))
+    return found
 
 
 def in_turn(parts: Iterable[Part]) -> Iterator[tuple[Problem, Common, int]]:

@@ -24,13 +24,6 @@ from r2et_jax.metrics import Estimate as Estimate
 from r2et_jax.metrics import over_runs as over_runs
 from r2et_jax.metrics import verdicts as verdicts
 
-# What the experiments look at where no data set or seed is named: as robustness.
-DATASETS = {
-    "smoke": "breast_cancer",
-    "standard": "adult,bank,compas",
-    "paper": "adult,bank,compas",
-}
-SEEDS = {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"}
 # Kinds of tables that an exhibit shows, by the beginning of their files' names.
 _TABLES = ("table", "bounds", "stability")
 # Cause of a verdict of None.
@@ -54,15 +47,6 @@ def listed(metric: str, value: float, n: int, values: Iterable) -> dict[str, Any
     """The fields of a number with a list behind it, to four digits, for figures."""
     short = [float(f"{v:.4g}") if math.isfinite(v) else None for v in values]
     return {**measured(metric, value, None, n), "values": short}
-
-
-def check_single(common: Common, names: Sequence[str]) -> None:
-    """Raise ValueError if a list flag has several entries."""
-    for name in names:
-        given = getattr(common, name)
-        if len(given) > 1:
-            listed = ",".join(map(str, given))
-            raise ValueError(f"--{name} takes one entry here, got {listed}")
 
 
 def main_method(methods: Sequence[str]) -> str:
@@ -95,28 +79,28 @@ class Question(NamedTuple):
 
 
 def run(
+    experiment: str,
     common: Common,
-    chosen: Sequence[parts.Part],
-    own: Sequence[str],
     measure: Callable[..., None],
     write: Callable[..., list[Path]],
     *,
-    experiment: str,
     title: str,
     questions: Sequence[Question],
     figures: Mapping[str, str],
+    own: Sequence[str] = parts.LARGEST,
 ) -> None:
     """Measure every part of a run with every k, then `finish` it.
 
     Args:
-      common, chosen, own: flags and parts of the run, as of `parts.start`.
-      measure: `measure(found, k, common, store)`, with the flags for that data set.
-      write, title, questions, figures: as of `finish`.
       experiment: its name.
+      common: the flags of the run.
+      measure: `measure(problem, k, common, store)`, with the flags for that data set.
+      write, title, questions, figures, own: as of `finish`.
     """
+    chosen = parts.chosen(common, own)
     folder, store = parts.start(chosen, common, experiment=experiment, own=own)
-    for found, flags, k in parts.in_turn(chosen):
-        measure(found, k, flags, store)
+    for problem, flags, k in parts.in_turn(chosen):
+        measure(problem, k, flags, store)
     finish(
         folder,
         store,

@@ -42,11 +42,7 @@ class Effort(NamedTuple):
     flip_steps: int
 
 
-EFFORTS = {
-    "smoke": Effort(16, 100, 100),
-    "standard": Effort(32, 400, 300),
-    "paper": Effort(100, 2000, 1000),
-}
+EFFORTS = {at: Effort(*values) for at, values in presets.CONVERGENCE.items()}
 
 
 class Rate(NamedTuple):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.measures import evaluation
+from experiments.problems import presets
 from experiments.problems.registry import Problem
 from r2et_jax import certificates, metrics, models, ranking, saliency, score, threat
 from r2et_jax.checks import check_in
@@ -47,14 +48,7 @@ class Effort(NamedTuple):
 
 
 # By preset, of tables and of all other data.
-EFFORTS = {
-    ("smoke", True): Effort(24, 8, 5),
-    ("standard", True): Effort(200, 32, 10),
-    ("paper", True): Effort(500, 64, 20),
-    ("smoke", False): Effort(12, 4, 4),
-    ("standard", False): Effort(48, 16, 5),
-    ("paper", False): Effort(500, 64, 20),
-}
+EFFORTS = {at: Effort(*values) for at, values in presets.THICKNESS.items()}
 
 
 class Sample(NamedTuple):

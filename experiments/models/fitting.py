@@ -20,7 +20,7 @@ import numpy as np
 from experiments.console.progress import say, track
 from experiments.models import kept, search
 from experiments.models.candidates import Candidates
-from experiments.problems import presets as protocols
+from experiments.problems import presets, protocols
 from experiments.problems.registry import LOGISTIC, Problem, problem
 from r2et_jax import datasets, metrics, objectives, training
 from r2et_jax.types import Params
@@ -163,7 +163,7 @@ class Fitter:
                 if name not in _NOT_TRAINING and (name, value) != ("num_train", None)
             },
             "grid": grid,
-            "tolerances": protocols.TOLERANCES,
+            "tolerances": presets.TOLERANCES,
             "surrogate_rho": self.problem.view.rho,
             **self.problem.config(name.removeprefix(_PRETRAINED)),
         }
@@ -205,7 +205,7 @@ class Fitter:
                 }
             }
         }
-        shape = (len(self.seeds), len(protocols.TOLERANCES))
+        shape = (len(self.seeds), len(presets.TOLERANCES))
         params = jax.tree.map(
             lambda leaf: np.broadcast_to(leaf, shape + leaf.shape), one
         )
@@ -354,7 +354,7 @@ class Fitter:
             epochs // block,
             block,
             protocol.pruning,
-            protocols.TOLERANCES,
+            presets.TOLERANCES,
             with_start=protocol.schedule == "pretrain",
         )
         return plan, states

@@ -11,55 +11,21 @@ discordant pair.
 
 from __future__ import annotations
 
-from experiments.console import flags
-from experiments.loop import parts, runs
-from experiments.motivation.measure import RANDOM, example, measure, perturb, points
+from experiments.loop import asked, parts, runs
+from experiments.motivation.measure import example, measure, perturb, points
 from experiments.motivation.report import FIGURES, QUESTIONS, write_report
-from experiments.problems import presets
-from r2et_jax import attacks, objectives
+from r2et_jax import attacks
 
-
-def _define(values):
-    parts.define_of_pairs(values)
-
-
-FLAGS = flags.describe(
-    "motivation",
-    defaults={
-        "datasets": runs.DATASETS,
-        "methods": {
-            "smoke": "vanilla,r2et",
-            "standard": "vanilla,wd,sp,r2et_nh,r2et",
-            "paper": "vanilla,wd,sp,r2et_nh,r2et",
-        },
-        "attacks": f"{RANDOM},er_surrogate,mse",
-        "k": str(presets.TABULAR_K),
-        "epsilon": "1",
-        "seeds": runs.SEEDS,
-    },
-    own=parts.OF_PAIRS,
-    define=_define,
-)
+FLAGS = asked.describe("motivation")
 
 
 def main(values):
-    common = FLAGS.read(
-        values,
-        datasets=parts.known_datasets(values["data_dir"].value),
-        methods=objectives.NAMES,
-        attacks=attacks.SINGLE,
-    )
-    runs.check_single(common, ("k", "epsilon"))
-    chosen = [
-        parts.choose_largest(problem, common) for problem in parts.problems(common)
-    ]
+    common = asked.read(FLAGS, values, attacks=attacks.SINGLE, single=("k", "epsilon"))
     runs.run(
+        FLAGS.experiment,
         common,
-        chosen,
-        parts.LARGEST,
         _measure_dataset,
         write_report,
-        experiment=FLAGS.experiment,
         title="Distance of explanations against overlap of their top features",
         questions=QUESTIONS,
         figures=FIGURES,

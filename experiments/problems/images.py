@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.problems import presets as protocols
+from experiments.problems import presets, protocols
 from experiments.problems.pairs import POOLINGS
 from experiments.problems.tabular import StructuredProblem
 from experiments.problems.views import View
@@ -64,7 +64,7 @@ class ImageProblem(StructuredProblem):
             chunk=256,
         )
         self._set_views(view, norm, small=self.small)
-        self.k = protocols.TABULAR_K if self.small else _MOST_FEATURES
+        self.k = presets.TABULAR_K if self.small else _MOST_FEATURES
         self.most_k = self.k
         self.radius = self.selection_epsilon
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.problems import presets as protocols
+from experiments.problems import presets, protocols
 from experiments.problems.tabular import StructuredProblem
 from experiments.problems.views import GRAPH, IMAGE, Inputs, View
 from r2et_jax import datasets, models, objectives, threat
@@ -81,7 +81,7 @@ class PairProblem(StructuredProblem):
 
     def _default_k(self) -> int:
         if self.small:
-            return protocols.TABULAR_K
+            return presets.TABULAR_K
         if not self._is_graph:
             return _MOST_FEATURES
         if self.truth is not None:

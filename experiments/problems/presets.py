@@ -1,66 +1,12 @@
-"""The protocol of training, selection and evaluation, for each preset."""
+"""Every number of the presets smoke, standard and paper, in one place.
+
+What each experiment looks at where no flag says otherwise, how models are trained, and
+how much is measured.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
-from typing import NamedTuple
-
 from r2et_jax import objectives
-
-
-class Protocol(NamedTuple):
-    """How much is trained and measured.
-
-    Attributes:
-      pretrain_epochs: epochs of the vanilla model.
-      epochs: further epochs with a method's penalty, from the vanilla parameters.
-      eval_every: epochs between two checkpoints that may be chosen.
-      batch_size: examples in a batch of training.
-      learning_rate: Adam's, for both parts.
-      grid: penalty -> weights that are tried, for methods with one penalty.
-      paired: the same for methods with several, which try all combinations.
-      num_valid: validation inputs under the selection attack, at most.
-      num_test: test inputs under attack, at most.
-      strongest_budget: gradient evaluations of `strongest` for each input.
-      everywhere: attacks that run at every budget ε, the others at the largest alone;
-        None for all.
-      pruning: pairs (share of the epochs, share of a grid's settings that go on), the
-        same for every method; empty trains all settings to the end.
-      schedule: `pretrain` begins with vanilla parameters; `scratch` with random ones,
-        and trains for as many epochs in all.
-      reference: the model whose ranking the penalties keep: `self`, `previous_epoch`
-        or `vanilla`.
-      learning_rate_schedule: `constant` or `cosine`.
-      clip_norm: largest norm of a gradient, or None.
-      average_decay: decay of the average of the parameters, step by step, or None.
-      max_models: models of a seed that train at once, or None for the library's choice.
-      num_train: training examples that are used, the first ones, or None for all.
-      k_prime: pairs of the forms that take the smallest gaps, or None for
-        `default_k_prime`.
-    """
-
-    pretrain_epochs: int
-    epochs: int
-    eval_every: int
-    batch_size: int
-    learning_rate: float
-    grid: Mapping[str, tuple[float, ...]]
-    paired: Mapping[str, tuple[float, ...]]
-    num_valid: int
-    num_test: int
-    strongest_budget: int
-    everywhere: tuple[str, ...] | None
-    pruning: tuple[tuple[float, float], ...] = ()
-    schedule: str = "pretrain"
-    reference: str = "self"
-    learning_rate_schedule: str = "constant"
-    clip_norm: float | None = None
-    average_decay: float | None = None
-    max_models: int | None = None
-    num_train: int | None = None
-    k_prime: int | None = None
-
 
 # Sums of methods that stand in the full table.
 SUMS = ("wd+r2et_nh", "r2et_nh+logit_h", "skip+cert_rank")
@@ -77,9 +23,126 @@ SURROGATE_RHO = 3.0
 # Features in the top set of tabular data, as published.
 TABULAR_K = 8
 
+# The flags of each experiment where they are not given, as they would be typed. Images
+# and graphs have k, budgets and seeds of their own, in some experiments also methods.
+_EVERY = ",".join(["logistic", *objectives.NAMES, *SUMS])
+_SHORT = "vanilla,wd,r2et_nh,r2et"
+_BUDGETS = ".1,.25,.5,1"
+
+
+def _two(smoke: str, others: str) -> dict[str, str]:
+    return {"smoke": smoke, "standard": others, "paper": others}
+
+
+def _three(smoke: str, standard: str, paper: str) -> dict[str, str]:
+    return {"smoke": smoke, "standard": standard, "paper": paper}
+
+
+def _flags(methods, attacks="", epsilon="", **others):
+    usual = {
+        "datasets": _two("breast_cancer", "adult,bank,compas"),
+        "k": str(TABULAR_K),
+        "seeds": _two("0,1", "0,1,2,3,4"),
+    }
+    return {
+        **usual,
+        "methods": methods,
+        "attacks": attacks,
+        "epsilon": epsilon,
+        **others,
+    }
+
+
+# Where an attack judges, it is not the one that chooses checkpoints.
+FLAGS = {
+    "motivation": _flags(
+        _two("vanilla,r2et", "vanilla,wd,sp,r2et_nh,r2et"),
+        "random,er_surrogate,mse",
+        "1",
+    ),
+    "robustness": _flags(
+        _two(f"logistic,{_SHORT}", _EVERY),
+        _three(
+            "er,er_surrogate,mse,random,strongest",
+            "er,er_surrogate,mse,random,strongest",
+            "er,er_segment,er_surrogate,mse,random,strongest",
+        ),
+        _two("0.5,1", _BUDGETS),
+    ),
+    "tradeoff": _flags(_two(f"logistic,{_SHORT}", _EVERY), "strongest", "1"),
+    "thickness": _flags(
+        _two(_SHORT, "vanilla,wd,sp,r2et_nh,r2et,rat"),
+        "er_surrogate",
+        _two(".5,1", _BUDGETS),
+    ),
+    "correlation": _flags(
+        _two("vanilla,r2et_nh", "vanilla,wd,sp,r2et_nh,r2et"), "er_surrogate", "1"
+    ),
+    "constrained_attack": _flags("vanilla", "constrained", "1"),
+    "sensitivity": _flags(
+        _two("vanilla,r2et_mm", "vanilla,r2et,r2et_mm,r2et_anchored"),
+        "strongest",
+        "1",
+        datasets=_three("breast_cancer", "compas", "adult,bank,compas"),
+    ),
+    "gradient_profile": _flags(_two(_SHORT, "vanilla,wd,sp,r2et_nh,r2et,rat"), "none"),
+    "explainers": _flags(
+        _two(_SHORT, "vanilla,wd,sp,r2et_nh,r2et,rat"), "er_surrogate", "1"
+    ),
+    "faithfulness": _flags(_two(_SHORT, "vanilla,wd,sp,r2et_nh,r2et,r2et_mm,rat")),
+    "case_study": _flags(
+        "vanilla,wd,sp,r2et",
+        "strongest",
+        "1",
+        datasets=_two("digits,planted", "mnist,hiv,planted"),
+    ),
+    "convergence": _flags(
+        _two("vanilla,r2et_nh", "vanilla,r2et_nh,r2et,wd"), "multiobjective"
+    ),
+    "certify": _flags(
+        _three(
+            "vanilla,skip+cert_rank",
+            "vanilla,sp,wd,cert_rank,skip+cert_rank",
+            "logistic,vanilla,sp,wd,r2et,r2et_nh,cert_rank,skip+cert_rank",
+        ),
+        "strongest",
+        _BUDGETS,
+    ),
+    "cost": _flags(
+        _two("vanilla,r2et,r2et_nh", ",".join(objectives.NAMES)),
+        _two("er,random", "er,er_segment,er_surrogate,mse,random"),
+        "1.0",
+        datasets=_three("breast_cancer", "adult", "adult,bank,compas,breast_cancer"),
+        seeds="0",
+    ),
+    "train": _flags("r2et", datasets=_two("breast_cancer", "adult"), seeds="0"),
+    # The models say of what they are.
+    "attack": {"attacks": "er,er_surrogate,strongest", "epsilon": "1"},
+    # Each claim names its data sets.
+    "evidence": {"k": "8", "epsilon": "1", "seeds": "0,1,2,3,4"},
+    "reproduce": {
+        "datasets": _three(
+            "breast_cancer",
+            "adult,bank,compas",
+            "adult,bank,compas,mnist,hiv,adhd,planted",
+        )
+    },
+}
+
+# Further flags. Folds of graphs; robustness: methods that are measured with one level
+# of each category dropped as well; constrained_attack: learning rates, weights of the
+# ranking.
+FOLDS = _two("0", "0,1,2,3,4")
+REFERENCE_METHODS = _two(
+    "", "logistic,vanilla,wd,sp,exact_h,r2et_nh,r2et,r2et_mm,skip+cert_rank"
+)
+LEARNING_RATES = _three(".1,1", ".01,.1,1", ".003,.01,.03,.1,.3,1")
+RANKING_WEIGHTS = _three(".5,.9", ".1,.3,.5,.7,.9", ".05,.1,.3,.5,.7,.9,.95")
+
+# How models of tables are trained and measured: fields of `protocols.Protocol`.
 # Every tuned method tries twelve settings: equal effort. Methods with two penalties
-# take every combination of _PAIRED: four of a ranking term, three of any other.
-_GRID = {
+# take every combination of PAIRED: four of a ranking term, three of any other.
+GRID = {
     "l2": (3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 7e-3, 1e-2, 1.5e-2, 2e-2, 3e-2, 4.5e-2, 6e-2),
     "gap": (0.1, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0),
     "exp_gap": (0.01, 0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0, 2.0, 3.0, 6.0, 10.0),
@@ -93,21 +156,21 @@ _GRID = {
     "certified_gap": (0.01, 0.02, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6, 1, 2),
     "thickness": (0.03, 0.06, 0.1, 0.2, 0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 6.0, 10.0),
 }
-_GRID |= {
-    "curvature_fd": _GRID["curvature"],
-    "frobenius": _GRID["curvature"],
-    "spectral": _GRID["curvature"],
-    "logit_curvature": _GRID["curvature"],
-    "cross_lipschitz": _GRID["curvature"],
-    "gradient_change": _GRID["adv_loss"],
-    "ig_change": _GRID["adv_loss"],
-    "adv_gap": _GRID["gap"],
-    "anchored_gap": _GRID["mm_gap"],
-    "mm_gap_k": _GRID["mm_gap"],
-    "mm_exp_gap": _GRID["exp_gap"],
-    "radius_hinge": _GRID["adv_loss"],
+GRID |= {
+    "curvature_fd": GRID["curvature"],
+    "frobenius": GRID["curvature"],
+    "spectral": GRID["curvature"],
+    "logit_curvature": GRID["curvature"],
+    "cross_lipschitz": GRID["curvature"],
+    "gradient_change": GRID["adv_loss"],
+    "ig_change": GRID["adv_loss"],
+    "adv_gap": GRID["gap"],
+    "anchored_gap": GRID["mm_gap"],
+    "mm_gap_k": GRID["mm_gap"],
+    "mm_exp_gap": GRID["exp_gap"],
+    "radius_hinge": GRID["adv_loss"],
 }
-_PAIRED = {
+PAIRED = {
     "l2": (1e-3, 3e-3, 1e-2),
     "gap": (1.0, 2.0, 3.0, 6.0),
     "exp_gap": (0.1, 0.3, 0.6, 1.0),
@@ -123,75 +186,191 @@ _PAIRED = {
     # No weight, but the step of est_h_fd: a tiny one misses every kink.
     "tau": (1e-1, 1e-2, 1e-4, 1e-6),
 }
-_PAIRED |= {
-    "curvature_fd": _PAIRED["curvature"],
-    "frobenius": _PAIRED["curvature"],
-    "spectral": _PAIRED["curvature"],
-    "logit_curvature": _PAIRED["curvature"],
-    "cross_lipschitz": _PAIRED["curvature"],
-    "gradient_change": _PAIRED["adv_loss"],
-    "ig_change": _PAIRED["adv_loss"],
-    "adv_gap": _PAIRED["gap"],
-    "anchored_gap": _PAIRED["mm_gap"],
-    "mm_gap_k": _PAIRED["mm_gap"],
-    "mm_exp_gap": _PAIRED["exp_gap"],
+PAIRED |= {
+    "curvature_fd": PAIRED["curvature"],
+    "frobenius": PAIRED["curvature"],
+    "spectral": PAIRED["curvature"],
+    "logit_curvature": PAIRED["curvature"],
+    "cross_lipschitz": PAIRED["curvature"],
+    "gradient_change": PAIRED["adv_loss"],
+    "ig_change": PAIRED["adv_loss"],
+    "adv_gap": PAIRED["gap"],
+    "anchored_gap": PAIRED["mm_gap"],
+    "mm_gap_k": PAIRED["mm_gap"],
+    "mm_exp_gap": PAIRED["exp_gap"],
     "radius_hinge": (0.1, 0.3, 1.0, 3.0),
 }
 
-PRESETS = {
-    "smoke": Protocol(
-        pretrain_epochs=20,
-        epochs=20,
-        eval_every=10,
-        batch_size=64,
-        learning_rate=1e-2,
-        grid={name: weights[5:6] for name, weights in _GRID.items()},
-        paired={name: weights[1:2] for name, weights in _PAIRED.items()},
-        num_valid=50,
-        num_test=50,
-        strongest_budget=4200,
-        everywhere=("er_surrogate",),
-    ),
-    "standard": Protocol(
-        pretrain_epochs=40,
-        epochs=40,
-        eval_every=4,
-        batch_size=256,
-        learning_rate=1e-3,
-        grid=_GRID,
-        paired=_PAIRED,
-        num_valid=500,
-        num_test=500,
-        strongest_budget=12_000,
-        everywhere=("er_surrogate",),
-        pruning=HALVING,
-    ),
-    "paper": Protocol(
-        pretrain_epochs=300,
-        epochs=300,
-        eval_every=20,
-        batch_size=256,
-        learning_rate=1e-3,
-        grid=_GRID,
-        paired=_PAIRED,
-        num_valid=500,
-        num_test=1000,
-        strongest_budget=16_000,
-        everywhere=None,
-    ),
+_TABLES = {
+    "batch_size": 256, "learning_rate": 1e-3, "grid": GRID, "paired": PAIRED,
+    "num_valid": 500,
+}  # fmt: skip
+PROTOCOLS = {
+    "smoke": _TABLES | {
+        "pretrain_epochs": 20, "epochs": 20, "eval_every": 10, "batch_size": 64,
+        "learning_rate": 1e-2, "num_valid": 50, "num_test": 50,
+        "grid": {name: weights[5:6] for name, weights in GRID.items()},
+        "paired": {name: weights[1:2] for name, weights in PAIRED.items()},
+        "strongest_budget": 4200, "everywhere": ("er_surrogate",),
+    },
+    "standard": _TABLES | {
+        "pretrain_epochs": 40, "epochs": 40, "eval_every": 4, "num_test": 500,
+        "strongest_budget": 12_000, "everywhere": ("er_surrogate",),
+        "pruning": HALVING,
+    },
+    "paper": _TABLES | {
+        "pretrain_epochs": 300, "epochs": 300, "eval_every": 20, "num_test": 1000,
+        "strongest_budget": 16_000, "everywhere": None,
+    },
+}  # fmt: skip
+
+# The same of images and graphs: see `protocols.methods` and `protocols.protocol`.
+# Methods where none is named; closed forms for small tables are left out.
+STRUCTURED_METHODS = (
+    "vanilla", "wd", "sp", "est_h", "exact_h", "ssr", "at", "rat", "logit_h", "r2et_nh",
+    "r2et", "r2et_mm_nh", "r2et_mm", "r2et_nh+logit_h",
+)  # fmt: skip
+# Neither a graph's normalisation nor that of a ResNet-9's channels is piecewise linear:
+# the Frobenius norm is estimated there.
+ESTIMATED = {"exact_h": "hutchinson_h"}
+STRUCTURED_SMOKE = ("vanilla", "wd", "r2et_nh", "r2et")
+
+# Four weights on images, and two beside another penalty: curvature in units of pixels.
+_OF_CURVATURE = (0.03, 0.3, 3.0, 30.0), (0.3, 3.0)
+IMAGE_WEIGHTS = {
+    "l2": ((0.1, 0.3, 1.0, 3.0), (0.1, 0.4)),
+    "curvature": _OF_CURVATURE,
+    "curvature_fd": _OF_CURVATURE,
+    "frobenius": _OF_CURVATURE,
+    "spectral": _OF_CURVATURE,
+    "logit_curvature": ((0.03, 0.1, 0.3, 1.0), (0.1, 0.3)),
+    # A sum over the features.
+    "adv_hinge": ((1e-4, 5e-4, 2e-3, 1e-2), (5e-4, 5e-3)),
 }
 
+# What differs from the tabular preset.
+CHANGES = {
+    ("smoke", "image"): {
+        "pretrain_epochs": 10, "epochs": 10, "eval_every": 5, "learning_rate": 3e-3,
+        "num_valid": 40, "num_test": 40, "strongest_budget": 1800,
+    },
+    ("standard", "image"): {
+        "pretrain_epochs": 20, "epochs": 8, "eval_every": 4, "batch_size": 64,
+        "num_train": 4000, "num_valid": 100, "num_test": 100,
+        "strongest_budget": 3500,
+    },
+    ("paper", "image"): {
+        "pretrain_epochs": 100, "epochs": 100, "eval_every": 10, "batch_size": 64,
+        "num_test": 500,
+    },
+    # Two settings at a time: second derivatives of a ResNet-9 fill an accelerator.
+    ("smoke", "single"): {
+        "pretrain_epochs": 2, "epochs": 2, "eval_every": 1, "batch_size": 32,
+        "learning_rate": 1e-3, "num_train": 256, "num_valid": 8, "num_test": 8,
+        "strongest_budget": 1100, "max_models": 2,
+    },
+    ("standard", "single"): {
+        "pretrain_epochs": 20, "epochs": 8, "eval_every": 4, "batch_size": 128,
+        "num_train": 10_000, "num_valid": 100, "num_test": 100,
+        "strongest_budget": 3500, "max_models": 2,
+    },
+    ("paper", "single"): {
+        "pretrain_epochs": 100, "epochs": 100, "eval_every": 10, "batch_size": 128,
+        "num_test": 500, "max_models": 2,
+    },
+    # One setting at a time: dense graphs have nothing to share, and the settings of the
+    # one seed go to all cores.
+    ("smoke", "graph"): {
+        "pretrain_epochs": 6, "epochs": 4, "eval_every": 2, "learning_rate": 5e-3,
+        "num_valid": 16, "num_test": 16, "strongest_budget": 1800, "max_models": 1,
+    },
+    ("standard", "graph"): {
+        "pretrain_epochs": 20, "epochs": 10, "eval_every": 2, "batch_size": 64,
+        "learning_rate": 3e-3, "num_valid": 48, "num_test": 48,
+        "strongest_budget": 3500, "max_models": 1,
+    },
+    ("paper", "graph"): {
+        "pretrain_epochs": 10, "epochs": 10, "eval_every": 2, "batch_size": 32,
+        "num_test": 500, "max_models": 1,
+    },
+}  # fmt: skip
 
-def default_k_prime(k: int, num_features: int) -> int:
-    """Pairs of R2ET-mm: half of k, since k′ = k is all pairs where n = 2k (compas).
+# Budgets of the attacks, the largest two in smoke: l2 of images, of those smaller than
+# the published models take, and l∞ of images and graphs.
+BUDGETS = {
+    "l2": (0.05, 0.1, 0.25),
+    "small": (0.05, 0.1, 0.2),
+    "linf": (0.005, 0.01, 0.02),
+}
 
-    At most n − k, the features outside the top set.
-    """
-    return max(1, min(k // 2, num_features - k))
-
-
-def weight_grid(method: str, protocol: Protocol) -> list[tuple[float, ...]]:
-    """All combinations of penalty weights of a method; one empty one without any."""
-    terms = objectives.method(method).terms
-    grid = protocol.grid if len(terms) == 1 else protocol.paired
-    return list(itertools.product(*(grid[term] for term in terms)))
+# How much is measured, by preset, of tables (True) and of all other data (False).
+# thickness, correlation: test inputs, draws of each distribution, points on a segment.
+THICKNESS = {
+    ("smoke", True): (24, 8, 5),
+    ("standard", True): (200, 32, 10),
+    ("paper", True): (500, 64, 20),
+    ("smoke", False): (12, 4, 4),
+    ("standard", False): (48, 16, 5),
+    ("paper", False): (500, 64, 20),
+}
+# thickness, models learnt from samples: their sizes, steps, batch, learning rate,
+# unseen inputs, draws, points.
+STABILITY = {
+    ("smoke", True): ((16, 64), 100, 16, 1e-2, 64, 4, 4),
+    ("standard", True): ((32, 128, 512, 2048), 1024, 32, 3e-3, 8192, 8, 5),
+    ("paper", True): ((32, 128, 512, 2048), 8192, 32, 1e-3, 8192, 32, 10),
+    ("smoke", False): ((16, 64), 100, 16, 3e-3, 64, 2, 4),
+    ("standard", False): ((16, 64, 256, 1024), 512, 32, 3e-3, 512, 4, 4),
+    ("paper", False): ((16, 64, 256, 1024), 4096, 32, 1e-3, 2048, 16, 5),
+}
+# explainers: test inputs, draws of SmoothGrad, points of the integral.
+EXPLAINERS = {
+    ("smoke", True): (20, 4, 4),
+    ("standard", True): (200, 16, 16),
+    ("paper", True): (500, 50, 100),
+    ("smoke", False): (20, 4, 4),
+    ("standard", False): (48, 8, 8),
+    ("paper", False): (500, 50, 100),
+}
+# faithfulness: test inputs, at most.
+FAITHFULNESS = {"smoke": 50, "standard": 500, "paper": 1000}
+# convergence: inputs, steps of unbounded length, steps of bounded length.
+CONVERGENCE = {
+    "smoke": (16, 100, 100),
+    "standard": (32, 400, 300),
+    "paper": (100, 2000, 1000),
+}
+# sensitivity: levels that are tried beside the default.
+_LEVELS = {
+    "k": (2, 5, 12), "k_prime": (1, 2, 6), "lambda": (0.1, 0.3, 3.0, 10.0),
+    "schedule": SCHEDULES, "reference": REFERENCES,
+}  # fmt: skip
+LEVELS = {
+    "smoke": {
+        "k": (3,), "k_prime": (1,), "lambda": (0.1,), "schedule": SCHEDULES,
+        "reference": REFERENCES[:2],
+    },
+    "standard": _LEVELS,
+    "paper": _LEVELS | {
+        "k": (2, 5, 10, 12), "k_prime": (1, 2, 3, 5, 6, 7),
+        "lambda": (0.03, 0.1, 0.3, 3.0, 10.0, 30.0),
+    },
+}  # fmt: skip
+# cost: fields of `Sizes` on tables, of `Work` on images; features of made-up inputs
+# whose steps are counted and whose memory is watched; inputs under `strongest`.
+_ROUNDS = (200, 4096, None, 16384, 200,
+           (256, 512, 1024, 2048, 4096, 8192, 16384), 8, 100_000)  # fmt: skip
+SIZES = {
+    "smoke": (3, 20, 512, 2, 2048, 20, (512, 2048), 2, 4096),
+    "standard": (9, *_ROUNDS),
+    "paper": (25, *_ROUNDS),
+}
+WORK = {
+    "smoke": {"mnist": (32, 10, 3, 1), "cifar10": (2, 10, 2)},
+    "standard": {"mnist": (256, 50, 9), "cifar10": (16, 10, 5)},
+    "paper": {"mnist": (256, 50, 25), "cifar10": (16, 10, 25)},
+}
+_WIDTHS = (32, 64, 128, 256, 512, 1024)
+STEP_WIDTHS = {"smoke": (32, 128), "standard": _WIDTHS, "paper": _WIDTHS}
+MEMORY_WIDTHS = {"smoke": 256, "standard": 3072, "paper": 3072}
+STRONGEST_INPUTS = {"smoke": 64, "standard": 1000, "paper": 1000}

@@ -11,8 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.problems import pair_presets
-from experiments.problems import presets as protocols
+from experiments.problems import protocols
 from experiments.problems.views import TABULAR, Inputs, View
 from r2et_jax import datasets, models, objectives, threat
 from r2et_jax.types import Params
@@ -152,7 +151,7 @@ class StructuredProblem(TabularProblem):
     """Images or graphs, single or in pairs: attributes as of a table.
 
     Attributes:
-      protocol_kind: theirs in `pair_protocol`.
+      protocol_kind: theirs in `protocols.protocol`.
       holds: what the data are, for messages.
       shape: of an image, or (regions,) of a graph.
       selection_view: as `view`, in the norm of the data's kind, whatever the norm of
@@ -169,17 +168,17 @@ class StructuredProblem(TabularProblem):
         self.selection_view = view
         self.view = view if norm is None else dataclasses.replace(view, norm=norm)
         kind = self.protocol_kind
-        self.epsilon = pair_presets.budgets(kind, small=small, norm=self.view.norm)
-        own = pair_presets.budgets(kind, small=small, norm=view.norm)
+        self.epsilon = protocols.budgets(kind, small=small, norm=self.view.norm)
+        own = protocols.budgets(kind, small=small, norm=view.norm)
         self.selection_epsilon = max(own["standard"])
 
     def protocol(self, preset: str) -> protocols.Protocol:
-        theirs = pair_presets.protocol(preset, self.protocol_kind, self.num_features)
+        theirs = protocols.protocol(preset, self.protocol_kind, self.num_features)
         return theirs._replace(**self.changes)
 
     def methods(self, preset: str, default: tuple[str, ...]) -> tuple[str, ...]:
         del default
-        return pair_presets.methods(preset, self.protocol_kind)
+        return protocols.methods(preset, self.protocol_kind)
 
     def check_method(self, method: str) -> None:
         if method != LOGISTIC:

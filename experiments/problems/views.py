@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.problems import presets as protocols
+from experiments.problems import presets
 from r2et_jax import metrics, models, saliency
 from r2et_jax.execution import map_batched
 from r2et_jax.subject import Subject, subject
@@ -37,7 +37,7 @@ class View:
     kind: str = "tabular"
     norm: str = "l2"
     explainer: Callable[..., SaliencyFn] = saliency.gradient
-    rho: float = protocols.SURROGATE_RHO
+    rho: float = presets.SURROGATE_RHO
     num_steps: int | None = None
     batch_size: int | None = None
     paired: bool = False

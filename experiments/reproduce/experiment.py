@@ -23,7 +23,7 @@ from typing import NamedTuple
 from absl import flags as absl_flags
 
 from experiments.console import flags
-from experiments.loop import parts
+from experiments.loop import asked
 from experiments.measures import image_costs as cost_images
 from experiments.problems import presets
 from experiments.problems.registry import problem
@@ -139,26 +139,20 @@ def _define(values):
 
 FLAGS = flags.describe(
     EXPERIMENT,
-    defaults={
-        "datasets": {
-            "smoke": "breast_cancer",
-            "standard": "adult,bank,compas",
-            "paper": "adult,bank,compas,mnist,hiv,adhd,planted",
-        },
-    },
+    defaults=presets.FLAGS[EXPERIMENT],
     own=("parts", "workers", "run"),
     define=_define,
 )
 
 
 def main(values):
-    common = FLAGS.read(values, datasets=parts.known_datasets(values["data_dir"].value))
+    common = asked.read(FLAGS, values, methods=None)
     for flag in ("methods", "attacks", "k", "epsilon"):
         if common.given[flag] is not None:
             raise ValueError(f"--{flag} has no use here: name it to an experiment")
     given = common.given["parts"]
-    asked = list(PARTS) if given is None else given
-    names = flags.parse_names("parts", asked, known=PARTS)
+    wanted = list(PARTS) if given is None else given
+    names = flags.parse_names("parts", wanted, known=PARTS)
     if not names:
         raise ValueError("--parts must name at least one, got an empty list")
     workers = common.given["workers"]

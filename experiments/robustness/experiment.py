@@ -15,21 +15,18 @@ from __future__ import annotations
 from absl import flags as absl_flags
 
 from experiments.console import flags
-from experiments.loop import parts, training_flags
+from experiments.loop import asked, parts, training_flags
 from experiments.measures.evaluation import PER_INPUT, STRONGEST, Evaluator
 from experiments.models import trained
-from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
 from experiments.robustness import claims
 from experiments.robustness.report import summary, write_report
-from r2et_jax import attacks, datasets, objectives
+from r2et_jax import attacks, datasets
 
 # Attacks whose P@k of every input is kept, for comparisons between methods.
 _COMPARED = (STRONGEST, "er_surrogate")
 # Flags whose default is a data set's own choice for images and graphs.
 _OWN = ("methods", "k", "epsilon", "seeds")
-_METHODS = ",".join([LOGISTIC, *objectives.NAMES, *presets.SUMS])
-_MAIN = f"{LOGISTIC},vanilla,wd,sp,exact_h,r2et_nh,r2et,r2et_mm,skip+cert_rank"
 
 
 def _define(values):
@@ -38,60 +35,31 @@ def _define(values):
         "reference_methods",
         None,
         "methods that are also measured with one reference level of each category "
-        f"dropped (default: smoke none; standard, paper {_MAIN})",
+        "dropped (default: smoke none; standard, paper "
+        f"{presets.REFERENCE_METHODS['paper']})",
         flag_values=values,
     )
-    parts.define_of_pairs(values)
-    parts.define_norm(values)
+    asked.define_norm(values)
 
 
-FLAGS = flags.describe(
-    "robustness",
-    defaults={
-        "datasets": {
-            "smoke": "breast_cancer",
-            "standard": "adult,bank,compas",
-            "paper": "adult,bank,compas",
-        },
-        "methods": {
-            "smoke": f"{LOGISTIC},vanilla,wd,r2et_nh,r2et",
-            "standard": _METHODS,
-            "paper": _METHODS,
-        },
-        "attacks": {
-            "smoke": f"er,er_surrogate,mse,random,{STRONGEST}",
-            "standard": f"er,er_surrogate,mse,random,{STRONGEST}",
-            "paper": f"er,er_segment,er_surrogate,mse,random,{STRONGEST}",
-        },
-        "k": str(presets.TABULAR_K),
-        "epsilon": {
-            "smoke": "0.5,1",
-            "standard": ".1,.25,.5,1",
-            "paper": ".1,.25,.5,1",
-        },
-        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
-    },
-    own=(*training_flags.NAMES, *parts.OF_PAIRS, *parts.OF_IMAGES),
-    define=_define,
+FLAGS = asked.describe(
+    "robustness", own=(*training_flags.NAMES, *asked.OF_IMAGES), define=_define
 )
 
 
 def main(values):
-    common = FLAGS.read(
-        values,
-        datasets=parts.known_datasets(values["data_dir"].value),
-        methods=(*objectives.NAMES, LOGISTIC),
-        attacks=attacks.NAMES,
+    common = asked.read(
+        FLAGS, values, methods=asked.WITH_LOGISTIC, attacks=attacks.NAMES
     )
-    asked = common.datasets
+    named = common.datasets
     # Only tables have categories: runs of pairs do not differ by what is said of them.
-    tables = set(asked) & set(datasets.names())
+    tables = set(named) & set(datasets.names())
     reduced = _reference_methods(common)
     reduced = reduced if tables else ()
     if reduced:
-        names = (name + datasets.REFERENCE_SUFFIX for name in asked)
-        more = tuple(n for n in names if n in datasets.names() and n not in asked)
-        common = common._replace(datasets=(*asked, *more))
+        names = (name + datasets.REFERENCE_SUFFIX for name in named)
+        more = tuple(n for n in names if n in datasets.names() and n not in named)
+        common = common._replace(datasets=(*named, *more))
     config = {**common.config, "reference_methods": list(reduced)}
     common = common._replace(config=config)
     norm = common.given["norm"]
@@ -101,7 +69,7 @@ def main(values):
         chosen.append(parts.choose(problem, common, _OWN, **own))
     folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
     for problem, own, k in parts.in_turn(chosen):
-        methods = own.methods if problem.name in asked else reduced
+        methods = own.methods if problem.name in named else reduced
         _measure_dataset(problem, k, own._replace(methods=methods), store)
     written, groups = parts.write_reports(folder, store, chosen, _OWN, write_report)
     for own in groups:
@@ -122,11 +90,10 @@ def _reference_methods(common) -> tuple[str, ...]:
                 "--reference_methods is for tables with categories, "
                 f"{','.join(common.datasets)} has none: got {','.join(names)}"
             )
-        known = (*objectives.NAMES, LOGISTIC)
+        known = asked.WITH_LOGISTIC
         return flags.parse_names("reference_methods", names, known=known, sums=True)
-    if common.preset == "smoke":
-        return ()
-    return tuple(name for name in _MAIN.split(",") if name in common.methods)
+    usual = presets.REFERENCE_METHODS[common.preset].split(",")
+    return tuple(name for name in usual if name in common.methods)
 
 
 def _measure_dataset(problem, k, common, store):

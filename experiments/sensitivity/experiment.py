@@ -18,17 +18,14 @@ from absl import flags as absl_flags
 
 from experiments.console import flags
 from experiments.console.progress import track
-from experiments.loop import parts, runs, setup
-from experiments.measures.evaluation import STRONGEST, Evaluator
+from experiments.loop import asked, runs, setup
+from experiments.measures.evaluation import Evaluator
 from experiments.models import trained
 from experiments.models.fitting import Fitter
 from experiments.problems import presets
 from experiments.sensitivity import report
 from experiments.sensitivity.measure import FACTORS, measure, settings
-from r2et_jax import attacks, objectives
-
-# Not the one that chooses checkpoints.
-ATTACK = STRONGEST
+from r2et_jax import attacks
 
 
 def _define(values):
@@ -38,54 +35,22 @@ def _define(values):
         f"hyperparameters that are varied, of {', '.join(FACTORS)} (default: all)",
         flag_values=values,
     )
-    parts.define_of_pairs(values)
 
 
-FLAGS = flags.describe(
-    "sensitivity",
-    defaults={
-        "datasets": {
-            "smoke": "breast_cancer",
-            "standard": "compas",
-            "paper": "adult,bank,compas",
-        },
-        "methods": {
-            "smoke": "vanilla,r2et_mm",
-            "standard": "vanilla,r2et,r2et_mm,r2et_anchored",
-            "paper": "vanilla,r2et,r2et_mm,r2et_anchored",
-        },
-        "attacks": ATTACK,
-        "k": str(presets.TABULAR_K),
-        "epsilon": "1",
-        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
-    },
-    own=("factors", *parts.OF_PAIRS),
-    define=_define,
-)
+FLAGS = asked.describe("sensitivity", own=("factors",), define=_define)
 
 
 def main(values):
-    common = FLAGS.read(
-        values,
-        datasets=parts.known_datasets(values["data_dir"].value),
-        methods=objectives.NAMES,
-        attacks=attacks.NAMES,
-    )
-    runs.check_single(common, ("k", "attacks"))
+    common = asked.read(FLAGS, values, attacks=attacks.NAMES, single=("k", "attacks"))
     given = common.given["factors"]
     factors = FACTORS if given is None else given
     factors = flags.parse_names("factors", factors, known=FACTORS)
     common = common._replace(config={**common.config, "factors": list(factors)})
-    chosen = [
-        parts.choose_largest(problem, common) for problem in parts.problems(common)
-    ]
     runs.run(
+        FLAGS.experiment,
         common,
-        chosen,
-        parts.LARGEST,
         functools.partial(_measure_dataset, factors),
         report.write_report,
-        experiment=FLAGS.experiment,
         title=report.TITLE,
         questions=report.QUESTIONS,
         figures={

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from experiments.measures.evaluation import PER_INPUT, Evaluator
-from experiments.problems import presets
+from experiments.problems import presets, protocols
 from experiments.problems.registry import Problem
 from r2et_jax import objectives
 
@@ -14,30 +14,6 @@ FACTORS = ("k", "k_prime", "lambda_1", "lambda_2", "schedule", "reference")
 # In the place of a factor, of methods without a penalty.
 BASELINE = "none"
 _NOT_KEPT = (PER_INPUT, "p@k_trace", "p@k_curve")
-# Levels that are tried beside the default.
-_SOME = {
-    "k": (2, 5, 12),
-    "k_prime": (1, 2, 6),
-    "lambda": (0.1, 0.3, 3.0, 10.0),
-    "schedule": presets.SCHEDULES,
-    "reference": presets.REFERENCES,
-}
-LEVELS: dict[str, dict[str, tuple]] = {
-    "smoke": {
-        "k": (3,),
-        "k_prime": (1,),
-        "lambda": (0.1,),
-        "schedule": presets.SCHEDULES,
-        "reference": presets.REFERENCES[:2],
-    },
-    "standard": _SOME,
-    "paper": _SOME
-    | {
-        "k": (2, 5, 10, 12),
-        "k_prime": (1, 2, 3, 5, 6, 7),
-        "lambda": (0.03, 0.1, 0.3, 3.0, 10.0, 30.0),
-    },
-}
 # Penalties on k′ pairs; on any pairs.
 _ON_PAIRS = frozenset({
     "mm_gap", "mm_exp_gap", "anchored_gap", "radius", "radius_hinge",
@@ -65,7 +41,7 @@ class Setting(NamedTuple):
     level: str
     default: bool
     k: int
-    protocol: presets.Protocol
+    protocol: protocols.Protocol
     weight: float | None = None
 
     @property
@@ -92,7 +68,7 @@ def settings(
       factors: some of `FACTORS`.
     """
     terms = objectives.method(method).terms
-    whole, levels = problem.protocol(preset), LEVELS[preset]
+    whole, levels = problem.protocol(preset), presets.LEVELS[preset]
     short = short_grid(whole) if problem.view.tabular else whole
     n = problem.num_features
     if not terms:
@@ -102,7 +78,7 @@ def settings(
             if level < n:
                 yield Setting(method, "k", str(level), level == k, level, short)
     if "k_prime" in factors and _ON_PAIRS.intersection(terms):
-        usual = presets.default_k_prime(k, n)
+        usual = protocols.default_k_prime(k, n)
         for level in sorted({usual, *levels["k_prime"]}):
             if level <= min(k, n - k):
                 changed = short._replace(k_prime=level)
@@ -135,7 +111,7 @@ def settings(
             yield Setting(method, "reference", level, default, k, changed)
 
 
-def short_grid(whole: presets.Protocol) -> presets.Protocol:
+def short_grid(whole: protocols.Protocol) -> protocols.Protocol:
     """A third of the weights for one penalty, half of them for each of two."""
     return whole._replace(
         grid={t: weights[1::3] or weights for t, weights in whole.grid.items()},
@@ -143,7 +119,7 @@ def short_grid(whole: presets.Protocol) -> presets.Protocol:
     )
 
 
-def _middle(whole: presets.Protocol, term: str, *, alone: bool) -> float:
+def _middle(whole: protocols.Protocol, term: str, *, alone: bool) -> float:
     weights = (whole.grid if alone else whole.paired)[term]
     return weights[len(weights) // 2]
 

@@ -12,58 +12,27 @@ the inputs that they have seen with that of others.
 
 from __future__ import annotations
 
-from experiments.console import flags
-from experiments.loop import parts, runs
+from experiments.loop import asked, parts, runs
 from experiments.measures import thickness
-from experiments.problems import presets
 from experiments.thickness import report, stability
 from experiments.thickness.measure import measure
-from r2et_jax import attacks, objectives
+from r2et_jax import attacks
 
-_METHODS = "vanilla,wd,sp,r2et_nh,r2et,rat"
-
-
-def _define(values):
-    parts.define_of_pairs(values)
-
-
-FLAGS = flags.describe(
-    "thickness",
-    defaults={
-        "datasets": runs.DATASETS,
-        "methods": {
-            "smoke": "vanilla,wd,r2et_nh,r2et",
-            "standard": _METHODS,
-            "paper": _METHODS,
-        },
-        "attacks": thickness.ATTACK,
-        "k": str(presets.TABULAR_K),
-        "epsilon": {"smoke": ".5,1", "standard": ".1,.25,.5,1", "paper": ".1,.25,.5,1"},
-        "seeds": runs.SEEDS,
-    },
-    own=parts.OF_PAIRS,
-    define=_define,
-)
+FLAGS = asked.describe("thickness")
 
 
 def main(values):
-    common = FLAGS.read(
+    common = asked.read(
+        FLAGS,
         values,
-        datasets=parts.known_datasets(values["data_dir"].value),
-        methods=objectives.NAMES,
         attacks=[name for name in attacks.SINGLE if name != thickness.ADVERSARY],
+        single=("k", "attacks"),
     )
-    runs.check_single(common, ("k", "attacks"))
-    chosen = [
-        parts.choose_largest(problem, common) for problem in parts.problems(common)
-    ]
     runs.run(
+        FLAGS.experiment,
         common,
-        chosen,
-        parts.LARGEST,
         _measure_dataset,
         report.write_report,
-        experiment=FLAGS.experiment,
         title="Thickness of the top-k set",
         questions=report.questions(common.attacks[0]),
         figures=report.FIGURES,

@@ -15,7 +15,7 @@ from experiments.loop import setup
 from experiments.measures import thickness
 from experiments.measures.numbers import measured
 from experiments.measures.thickness import Effort
-from experiments.problems import pair_presets
+from experiments.problems import presets, protocols
 from experiments.problems.registry import Problem, View
 from r2et_jax import ranking, score, training
 from r2et_jax.context import in_context
@@ -43,16 +43,8 @@ class Plan(NamedTuple):
 
 # By preset, of tables and of all other data.
 PLANS = {
-    ("smoke", True): Plan((16, 64), 100, 16, 1e-2, 64, Effort(0, 4, 4)),
-    ("standard", True): Plan(
-        (32, 128, 512, 2048), 1024, 32, 3e-3, 8192, Effort(0, 8, 5)
-    ),
-    ("paper", True): Plan(
-        (32, 128, 512, 2048), 8192, 32, 1e-3, 8192, Effort(0, 32, 10)
-    ),
-    ("smoke", False): Plan((16, 64), 100, 16, 3e-3, 64, Effort(0, 2, 4)),
-    ("standard", False): Plan((16, 64, 256, 1024), 512, 32, 3e-3, 512, Effort(0, 4, 4)),
-    ("paper", False): Plan((16, 64, 256, 1024), 4096, 32, 1e-3, 2048, Effort(0, 16, 5)),
+    at: Plan(*learnt, Effort(0, num_draws, num_points))
+    for at, (*learnt, num_draws, num_points) in presets.STABILITY.items()
 }
 THICKNESS, MARGINS = "thickness_difference", "margin_distance"
 # Methods that are learnt from samples, and the weights of their penalties on tables.
@@ -167,7 +159,7 @@ def _learn(problem, method, rows, *, seed, k, plan):
     )
     scale = 1.0
     if not problem.view.tabular:
-        scale = problem.num_features / pair_presets.TABULAR_FEATURES
+        scale = problem.num_features / protocols.TABULAR_FEATURES
     weights = scale * jnp.asarray([METHODS[method]], jnp.float32)
     for _ in range(rounds):
         states = run(states, weights, x, y)

@@ -18,23 +18,20 @@ from typing import Any
 import jax
 from absl import flags as absl_flags
 
-from experiments.console import flags
-from experiments.loop import parts, runs
+from experiments.loop import asked, parts
 from experiments.loop.known import Known
-from experiments.measures.evaluation import STRONGEST, Evaluator
+from experiments.measures.evaluation import Evaluator
 from experiments.measures.numbers import measured
-from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
 from experiments.tradeoff.report import write_exhibit, write_report
-from r2et_jax import attacks, metrics, objectives
+from r2et_jax import attacks, metrics
 
 _KEPT = ("p@k", "aauc", "sensitivity")
-_LARGEST = ("methods", "k", "epsilon", "seeds")
-_METHODS = ",".join([LOGISTIC, *objectives.NAMES, *presets.SUMS])
+# Images and graphs have methods of their own as well.
+_OWN = ("methods", "k", "epsilon", "seeds")
 
 
 def _define(values):
-    parts.define_of_pairs(values)
     absl_flags.DEFINE_string(
         "records",
         None,
@@ -44,51 +41,23 @@ def _define(values):
     )
 
 
-FLAGS = flags.describe(
-    "tradeoff",
-    defaults={
-        "datasets": {
-            "smoke": "breast_cancer",
-            "standard": "adult,bank,compas",
-            "paper": "adult,bank,compas",
-        },
-        "methods": {
-            "smoke": f"{LOGISTIC},vanilla,wd,r2et_nh,r2et",
-            "standard": _METHODS,
-            "paper": _METHODS,
-        },
-        # Not the one that chooses checkpoints.
-        "attacks": STRONGEST,
-        "k": str(presets.TABULAR_K),
-        "epsilon": "1",
-        "seeds": {"smoke": "0,1", "standard": "0,1,2,3,4", "paper": "0,1,2,3,4"},
-    },
-    own=parts.OF_PAIRS,
-    define=_define,
-)
+FLAGS = asked.describe("tradeoff", define=_define)
 
 
 def main(values):
-    common = FLAGS.read(
+    common = asked.read(
+        FLAGS,
         values,
-        datasets=parts.known_datasets(values["data_dir"].value),
-        methods=(*objectives.NAMES, LOGISTIC),
+        methods=asked.WITH_LOGISTIC,
         attacks=attacks.NAMES,
+        single=("attacks", "k", "epsilon"),
     )
-    runs.check_single(common, ("attacks", "k", "epsilon"))
-    # Images and graphs have methods of their own as well.
-    names = ("methods", "k", "seeds")
-    chosen = [
-        parts.choose_largest(problem, common, names)
-        for problem in parts.problems(common)
-    ]
+    chosen = parts.chosen(common, _OWN)
     known = Known(common.given["records"], common, (part.problem for part in chosen))
-    folder, store = parts.start(
-        chosen, common, experiment=FLAGS.experiment, own=_LARGEST
-    )
+    folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
     for problem, own, k in parts.in_turn(chosen):
         _measure_dataset(problem, k, own, store, known)
-    written, groups = parts.write_reports(folder, store, chosen, _LARGEST, write_report)
+    written, groups = parts.write_reports(folder, store, chosen, _OWN, write_report)
     written.append(write_exhibit(folder, store, groups, written))
     print("\n".join(map(str, written)))
 

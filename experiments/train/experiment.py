@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 from experiments.console import flags
-from experiments.loop import parts, setup, training_flags
+from experiments.loop import asked, parts, setup, training_flags
 from experiments.models import trained
 from experiments.models.fitting import LOGISTIC, Fitter
 from experiments.problems import presets
@@ -44,32 +44,19 @@ def _define(values):
         "part of the cross-validation of graphs that is the test part",
         flag_values=values,
     )
-    parts.define_of_pairs(values, folds=False)
+    asked.define_of_pairs(values, folds=False)
 
 
 FLAGS = flags.describe(
     "train",
-    defaults={
-        "datasets": {
-            "smoke": "breast_cancer",
-            "standard": "adult",
-            "paper": "adult",
-        },
-        "methods": "r2et",
-        "k": str(presets.TABULAR_K),
-        "seeds": "0",
-    },
+    defaults=presets.FLAGS["train"],
     own=(*training_flags.NAMES, "weights"),
     define=_define,
 )
 
 
 def main(values):
-    common = FLAGS.read(
-        values,
-        datasets=parts.known_datasets(values["data_dir"].value),
-        methods=(*objectives.NAMES, LOGISTIC),
-    )
+    common = asked.read(FLAGS, values, methods=asked.WITH_LOGISTIC)
     for name in ("attacks", "epsilon"):
         if getattr(common, name):
             raise ValueError(f"--{name} has no use here: see experiments.attack")

@@ -12,11 +12,11 @@ import pytest
 from experiments.console import cli
 from experiments.measures import evaluation
 from experiments.models import trained
-from experiments.problems import presets
+from experiments.problems import protocols
 from experiments.store import records
 from r2et_jax import datasets, metrics, models, saved
 
-TINY = presets.PRESETS["smoke"]._replace(
+TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 ARGUMENTS = "--preset=smoke", "--noprogress", "--attacks=er_surrogate,random"
@@ -25,7 +25,7 @@ DATASET = datasets.breast_cancer()
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 

@@ -10,7 +10,7 @@ from experiments.case_study import measure as case_study_examples
 from experiments.case_study import report as case_study_report
 from experiments.console import cli
 from experiments.models import candidates
-from experiments.problems import pair_presets, presets, registry
+from experiments.problems import presets, protocols, registry
 from experiments.report import exhibit
 from experiments.store import records
 from r2et_jax import datasets, metrics
@@ -30,9 +30,9 @@ DATASETS = ("digits", "planted", "breast_cancer")
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("image", "graph"):
-            patch.setitem(pair_presets._CHANGES, ("smoke", kind), TINY)
+            patch.setitem(presets.CHANGES, ("smoke", kind), TINY)
         patch.setitem(
-            presets.PRESETS, "smoke", presets.PRESETS["smoke"]._replace(**TINY)
+            protocols.PRESETS, "smoke", protocols.PRESETS["smoke"]._replace(**TINY)
         )
         # Compiles in a fraction of the time.
         patch.setattr(candidates, "_ATTACK", "random")
@@ -284,9 +284,9 @@ def test_lost_arrays_are_named(finished, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--attacks=er,mse", "--attacks takes one entry in a case study, got er,mse"),
-        ("--k=8,9", "--k takes one entry in a case study, got 8,9"),
-        ("--epsilon=.1,.2", "--epsilon takes one entry in a case study, got 0.1,0.2"),
+        ("--attacks=er,mse", "--attacks takes one entry here, got er,mse"),
+        ("--k=8,9", "--k takes one entry here, got 8,9"),
+        ("--epsilon=.1,.2", "--epsilon takes one entry here, got 0.1,0.2"),
         ("--num_examples=0", "num_examples must be"),
         ("--tolerance=.5", "unknown tolerance 0.5; known: 0.003, 0.01"),
         ("--methods=cert_rank", "cert_rank is for tabular data"),

@@ -8,12 +8,12 @@ import pytest
 
 from experiments.certify import experiment, measure, report
 from experiments.console import cli
-from experiments.problems import presets
+from experiments.problems import protocols
 from experiments.report import exhibit
 from experiments.store import records
 from r2et_jax import models, threat
 
-TINY = presets.PRESETS["smoke"]._replace(
+TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=4,
     epochs=2,
     eval_every=1,
@@ -27,7 +27,7 @@ BUDGETS = (0.05, 0.5)
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 

@@ -9,12 +9,12 @@ from experiments.console import cli
 from experiments.constrained_attack import experiment
 from experiments.constrained_attack import measure as constrained
 from experiments.constrained_attack import report as constrained_report
-from experiments.problems import presets
+from experiments.problems import protocols
 from experiments.store.records import REQUIRED, RecordStore
 
 K, NUM_FEATURES = 3, 10
 NUM_INPUTS = 12
-TINY = presets.PRESETS["smoke"]._replace(
+TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=NUM_INPUTS
 )
 
@@ -72,7 +72,7 @@ def test_variants_are_the_grid_of_each_rule():
 @pytest.fixture
 def run(monkeypatch, tmp_path):
     """Run the experiment in this process on a protocol of seconds: run(*arguments)."""
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
     def call(*arguments):

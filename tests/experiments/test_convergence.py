@@ -9,13 +9,13 @@ from scipy import stats
 from experiments.console import cli
 from experiments.convergence import experiment
 from experiments.measures import convergence
-from experiments.problems import presets
+from experiments.problems import protocols
 from experiments.report import exhibit
 from experiments.store import records
 from r2et_jax import attacks
 from r2et_jax.attacks.multiobjective import ARMIJO, GAP_SHARE
 
-TINY = presets.PRESETS["smoke"]._replace(
+TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 EFFORT = convergence.Effort(5, 12, 12)
@@ -92,7 +92,7 @@ def test_dependence_keeps_censored_inputs_apart():
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
     monkeypatch.setitem(convergence.EFFORTS, "smoke", EFFORT)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 

@@ -10,13 +10,13 @@ from scipy import stats
 from experiments.console import cli
 from experiments.correlation import experiment, measure, report
 from experiments.measures import thickness
-from experiments.problems import presets
+from experiments.problems import protocols
 from experiments.problems.registry import problem
 from experiments.report import exhibit
 from experiments.store import records
 from r2et_jax import datasets, models, ranking, score
 
-TINY = presets.PRESETS["smoke"]._replace(
+TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 EFFORT = thickness.Effort(9, 3, 3)
@@ -25,7 +25,7 @@ K = 8
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
     monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), EFFORT)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 

@@ -12,14 +12,14 @@ from scipy import stats
 from experiments.console import cli
 from experiments.explainers import experiment, measure, report
 from experiments.loop import parts, setup
-from experiments.problems import presets, registry
+from experiments.problems import protocols, registry
 from experiments.problems import views as views_of
 from experiments.report import exhibit
 from experiments.store import records
 from r2et_jax import datasets, models, saliency, score
 
 NUM_TEST = 8
-TINY = presets.PRESETS["smoke"]._replace(num_test=NUM_TEST)
+TINY = protocols.PRESETS["smoke"]._replace(num_test=NUM_TEST)
 
 
 def untrained(experiment, found, k, common, *, description):
@@ -35,7 +35,7 @@ def untrained(experiment, found, k, common, *, description):
 
 
 def test_a_run_records_each_explainer_and_resumes(tmp_path, monkeypatch):
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
     monkeypatch.setitem(measure.EFFORTS, ("smoke", True), measure.Effort(20, 3, 3))
     monkeypatch.setattr(parts, "models", untrained)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)

@@ -10,13 +10,13 @@ from scipy import stats
 from experiments.console import cli
 from experiments.faithfulness import experiment, measure, report
 from experiments.loop import runs
-from experiments.problems import presets
+from experiments.problems import protocols
 from experiments.problems.registry import problem
 from experiments.report import exhibit
 from experiments.store.records import BOOKKEEPING, REQUIRED, RecordStore
 from r2et_jax import datasets, models
 
-TINY = presets.PRESETS["smoke"]._replace(
+TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=4, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 METHODS = ("vanilla", "r2et_nh")
@@ -24,7 +24,7 @@ METHODS = ("vanilla", "r2et_nh")
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 

@@ -1,7 +1,7 @@
 """What the fitting of a method says of training that is lost."""
 
 from experiments.models import fitting
-from experiments.problems import presets
+from experiments.problems import protocols
 from r2et_jax import datasets
 
 CHANGES = {
@@ -15,7 +15,7 @@ def test_models_that_diverge_are_counted_in_words_and_not_chosen(tmp_path, capfd
     fitter = fitting.Fitter(
         datasets.breast_cancer(),
         seeds=(0, 4),
-        protocol=presets.PRESETS["smoke"]._replace(**CHANGES),
+        protocol=protocols.PRESETS["smoke"]._replace(**CHANGES),
         k=8,
         models_dir=tmp_path,
         progress=False,

@@ -9,18 +9,18 @@ from experiments.console import cli
 from experiments.gradient_profile import experiment, measure, report
 from experiments.loop import runs
 from experiments.models import candidates
-from experiments.problems import presets
+from experiments.problems import protocols
 from experiments.report import exhibit
 from experiments.store import records
 
-TINY = presets.PRESETS["smoke"]._replace(
+TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=1, eval_every=1, num_valid=10, num_test=12
 )
 
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
     # Compiles in a fraction of the time.
     monkeypatch.setattr(candidates, "_ATTACK", "random")
     monkeypatch.delenv("R2ET_DEBUG", raising=False)

@@ -15,7 +15,7 @@ from data_prep import images
 from experiments.console import cli
 from experiments.measures.evaluation import Evaluator
 from experiments.models import candidates, fitting
-from experiments.problems import pair_presets
+from experiments.problems import presets, protocols
 from experiments.problems.images import ImageProblem
 from experiments.problems.registry import problem
 from experiments.store import records
@@ -74,7 +74,7 @@ def call(name, data_dir, folder, *arguments):
 @pytest.fixture(scope="module")
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(pair_presets._CHANGES, ("smoke", "single"), TINY)
+        patch.setitem(presets.CHANGES, ("smoke", "single"), TINY)
         # Compiles in a fraction of the time; er_surrogate is measured below.
         patch.setattr(candidates, "_ATTACK", "random")
         patch.delenv("R2ET_DEBUG", raising=False)
@@ -322,7 +322,7 @@ def test_defaults_have_no_closed_forms_and_no_linear_part(found):
 
 def test_weights_are_those_of_images_with_as_many_features():
     single, pairs = (
-        pair_presets.protocol("standard", kind, 784) for kind in ("single", "image")
+        protocols.protocol("standard", kind, 784) for kind in ("single", "image")
     )
     assert (single.grid, single.paired) == (pairs.grid, pairs.paired)
     assert single.max_models == 2

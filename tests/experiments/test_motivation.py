@@ -10,14 +10,14 @@ from scipy import stats
 from experiments.console import cli
 from experiments.loop import parts, setup
 from experiments.motivation import experiment, measure, report
-from experiments.problems import presets
+from experiments.problems import protocols
 from experiments.report import exhibit
 from experiments.store import records
 from r2et_jax import models
 
 METHODS, SEEDS = ("vanilla", "r2et"), (0, 3)
 NUM_TEST = 9
-TINY = presets.PRESETS["smoke"]._replace(num_test=NUM_TEST)
+TINY = protocols.PRESETS["smoke"]._replace(num_test=NUM_TEST)
 
 
 def untrained(experiment, found, k, common, *, description):
@@ -48,7 +48,7 @@ def finished(tmp_path_factory):
         cli.call(experiment, *fixed, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(presets.PRESETS, "smoke", TINY)
+        patch.setitem(protocols.PRESETS, "smoke", TINY)
         patch.setattr(parts, "models", untrained)
         patch.delenv("R2ET_DEBUG", raising=False)
         records_of = measure.measure

@@ -12,8 +12,8 @@ import pytest
 from experiments.console import cli
 from experiments.loop import parts
 from experiments.models import candidates, fitting
-from experiments.problems import pair_presets, registry, views
 from experiments.problems import pairs as pair_problem
+from experiments.problems import presets, protocols, registry, views
 from experiments.store import records
 from r2et_jax import datasets, models, objectives, saliency, score, threat
 
@@ -66,7 +66,7 @@ def finished(tmp_path_factory, robustness):
     """The folder of a run of two kinds of pairs."""
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("image", "graph"):
-            patch.setitem(pair_presets._CHANGES, ("smoke", kind), TINY)
+            patch.setitem(presets.CHANGES, ("smoke", kind), TINY)
         # Compiles in a fraction of the time; er_surrogate is measured below.
         patch.setattr(candidates, "_ATTACK", "random")
         patch.delenv("R2ET_DEBUG", raising=False)
@@ -130,7 +130,7 @@ def test_a_second_run_changes_nothing(finished, robustness, monkeypatch):
         raise AssertionError("trained again")
 
     for kind in ("image", "graph"):
-        monkeypatch.setitem(pair_presets._CHANGES, ("smoke", kind), TINY)
+        monkeypatch.setitem(presets.CHANGES, ("smoke", kind), TINY)
     monkeypatch.setattr(fitting.Fitter, "_fit_network", train)
     before = (finished / "records.jsonl").read_bytes()
     call(robustness, finished)
@@ -260,7 +260,7 @@ def test_folds_have_models_of_their_own(tmp_path):
         fitting.Fitter(
             datasets.load("planted", fold=fold),
             seeds=(0,),
-            protocol=pair_presets.protocol("smoke", "graph", 435),
+            protocol=protocols.protocol("smoke", "graph", 435),
             k=50,
             models_dir=tmp_path,
             progress=False,
@@ -273,7 +273,7 @@ def test_folds_have_models_of_their_own(tmp_path):
 
 
 def test_weights_of_mean_gaps_grow_with_the_number_of_features():
-    small, large = (pair_presets.protocol("standard", "image", n) for n in (64, 784))
+    small, large = (protocols.protocol("standard", "image", n) for n in (64, 784))
     ratio = np.divide(large.grid["gap"], small.grid["gap"])
     np.testing.assert_allclose(ratio, 784 / 64, rtol=0.05)
     assert small.grid["curvature"] == large.grid["curvature"]

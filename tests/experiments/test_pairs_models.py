@@ -11,7 +11,7 @@ import pytest
 from experiments.console import cli
 from experiments.measures import evaluation
 from experiments.models import candidates, fitting, trained
-from experiments.problems import pair_presets, registry
+from experiments.problems import presets, registry
 from experiments.store import records
 from r2et_jax import datasets, metrics, models, saved
 
@@ -39,7 +39,7 @@ def call(name, *arguments):
 def tiny():
     with pytest.MonkeyPatch.context() as patch:
         for kind in ("image", "graph"):
-            patch.setitem(pair_presets._CHANGES, ("smoke", kind), TINY)
+            patch.setitem(presets.CHANGES, ("smoke", kind), TINY)
         # Compiles in a fraction of the time.
         patch.setattr(candidates, "_ATTACK", "random")
         patch.delenv("R2ET_DEBUG", raising=False)

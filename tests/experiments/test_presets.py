@@ -2,22 +2,22 @@
 
 import pytest
 
-from experiments.problems import pair_presets, presets
+from experiments.problems import protocols
 from experiments.problems.views import GRAPH, IMAGE, TABULAR
 from r2et_jax.attacks.ensemble import default_ensemble, round_cost
 from r2et_jax.models import MLP
 from r2et_jax.subject import Form
 
 KINDS = {
-    "tabular": (TABULAR, presets.PRESETS.__getitem__),
-    "image": (IMAGE, lambda preset: pair_presets.protocol(preset, "image", 784)),
-    "single": (IMAGE, lambda preset: pair_presets.protocol(preset, "single", 1024)),
-    "graph": (GRAPH, lambda preset: pair_presets.protocol(preset, "graph", 4005)),
+    "tabular": (TABULAR, protocols.PRESETS.__getitem__),
+    "image": (IMAGE, lambda preset: protocols.protocol(preset, "image", 784)),
+    "single": (IMAGE, lambda preset: protocols.protocol(preset, "single", 1024)),
+    "graph": (GRAPH, lambda preset: protocols.protocol(preset, "graph", 4005)),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("preset", presets.PRESETS)
+@pytest.mark.parametrize("preset", protocols.PRESETS)
 def test_every_member_of_strongest_runs_once_within_the_budget(kind, preset):
     view, protocol = KINDS[kind]
     budget = protocol(preset).strongest_budget

@@ -15,7 +15,7 @@ from experiments.console import cli
 from experiments.loop import setup
 from experiments.measures import evaluation
 from experiments.models import candidates, fitting
-from experiments.problems import presets
+from experiments.problems import presets, protocols
 from experiments.report import exhibit
 from experiments.store import records
 from r2et_jax import datasets, models, training
@@ -30,14 +30,14 @@ ARGUMENTS = (
     "--preset=smoke", "--noprogress", "--methods=logistic,vanilla,r2et_nh",
     "--attacks=er_surrogate", "--epsilon=0.5,1", "--seeds=0,4", "--k=8",
 )  # fmt: skip
-TINY = presets.PRESETS["smoke"]._replace(
+TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 
@@ -70,7 +70,7 @@ def contents(folder):
 def finished(tmp_path_factory, robustness):
     """The folder of an uninterrupted run, which no test may change."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(presets.PRESETS, "smoke", TINY)
+        patch.setitem(protocols.PRESETS, "smoke", TINY)
         folder = tmp_path_factory.mktemp("finished")
         call(robustness, folder)
     return folder
@@ -301,9 +301,9 @@ def test_a_mistake_is_one_line_before_any_training(refused, argument, texts, tmp
 
 def test_r2et_mm_takes_no_more_pairs_than_there_are():
     for k, n in ((8, 30), (8, 16), (29, 30), (14, 16), (1, 2)):
-        k_prime = presets.default_k_prime(k, n)
+        k_prime = protocols.default_k_prime(k, n)
         assert 1 <= k_prime <= min(k, n - k)
-    assert presets.default_k_prime(8, 30) == presets.default_k_prime(8, 16) == 4
+    assert protocols.default_k_prime(8, 30) == protocols.default_k_prime(8, 16) == 4
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,21 @@ import pytest
 
 from experiments.console import cli
 from experiments.models import candidates, fitting
-from experiments.problems import presets
+from experiments.problems import protocols
 from experiments.problems.registry import problem
 from experiments.report import exhibit
 from experiments.sensitivity import experiment, measure, report
 from experiments.store import records
 from r2et_jax import attacks, datasets, ranking, saliency, score, threat
 
-TINY = presets.PRESETS["smoke"]._replace(
+TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=4, epochs=2, eval_every=1, num_valid=8, num_test=12
 )
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
     # Compiles in a fraction of the time.
     monkeypatch.setattr(candidates, "_ATTACK", "random")
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
@@ -46,20 +46,20 @@ def fitter(found, changed, folder):
 
 
 def test_one_factor_changes_at_a_time(tiny, bundled, monkeypatch):
-    monkeypatch.setitem(presets.PRESETS, "standard", presets.PRESETS["standard"])
+    monkeypatch.setitem(protocols.PRESETS, "standard", protocols.PRESETS["standard"])
     found = list(measure.settings(bundled, "r2et_mm", 8, "standard"))
     assert {setting.factor for setting in found} == set(measure.FACTORS)
     for factor in measure.FACTORS:
         of = [setting for setting in found if setting.factor == factor]
         assert len(of) > 1 and sum(setting.default for setting in of) == 1
         assert len({setting.level for setting in of}) == len(of)
-    whole = presets.PRESETS["standard"]
+    whole = protocols.PRESETS["standard"]
     for setting in found:
         assert (setting.k != 8) == (setting.factor == "k" and not setting.default)
-        grid = presets.weight_grid("r2et_mm", setting.protocol)
+        grid = protocols.weight_grid("r2et_mm", setting.protocol)
         if setting.weight is None:
             assert len(grid) == 4 and set(grid) < set(
-                presets.weight_grid("r2et_mm", whole)
+                protocols.weight_grid("r2et_mm", whole)
             )
         else:
             (pair,) = grid
@@ -91,19 +91,19 @@ def test_every_k_prime_has_its_pairs(tiny, bundled, k):
 
 def test_methods_of_equal_effort_try_twelve_settings():
     """The step of est_h_fd is tuned with its weight; `at` has nothing to tune."""
-    standard = presets.PRESETS["standard"]
-    grid = presets.weight_grid("est_h_fd", standard)
+    standard = protocols.PRESETS["standard"]
+    grid = protocols.weight_grid("est_h_fd", standard)
     assert len(grid) == 12
     assert {tau for _, tau in grid} == {1e-6, 1e-4, 1e-2, 1e-1}
-    assert len(presets.weight_grid("r2et_mm_k", standard)) == 12
-    assert presets.weight_grid("at", standard) == [()]
+    assert len(protocols.weight_grid("r2et_mm_k", standard)) == 12
+    assert protocols.weight_grid("at", standard) == [()]
 
 
 def test_k_prime_is_part_of_what_names_a_model(bundled, tmp_path):
     def folder(name, **changes):
         return fitter(bundled, TINY._replace(**changes), tmp_path)._folder(name)[0]
 
-    usual = presets.default_k_prime(4, bundled.num_features)
+    usual = protocols.default_k_prime(4, bundled.num_features)
     assert folder("r2et_mm") == folder("r2et_mm", k_prime=usual)
     assert folder("r2et_mm") != folder("r2et_mm", k_prime=usual + 1)
     assert folder("r2et_mm") != folder("r2et_mm", schedule="scratch")

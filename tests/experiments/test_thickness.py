@@ -11,7 +11,7 @@ from scipy import stats
 
 from experiments.console import cli
 from experiments.measures import thickness
-from experiments.problems import presets
+from experiments.problems import protocols
 from experiments.problems.registry import problem
 from experiments.report import exhibit, statistics
 from experiments.store import records
@@ -24,7 +24,7 @@ from experiments.thickness import (
 )
 from r2et_jax import datasets, models, saliency, score, threat
 
-TINY = presets.PRESETS["smoke"]._replace(
+TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 EFFORT = thickness.Effort(6, 4, 3)
@@ -211,7 +211,7 @@ def test_correlation_over_models_and_run_by_run():
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
     monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), EFFORT)
     monkeypatch.setitem(stability.PLANS, ("smoke", True), PLAN)
     for room in (stability, stability_report):

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from experiments.console import cli
 from experiments.measures.evaluation import Evaluator
-from experiments.problems import presets
+from experiments.problems import protocols
 from experiments.report import exhibit
 from experiments.store.records import BOOKKEEPING, REQUIRED, RecordStore
 from experiments.tradeoff import experiment, report
 
-TINY = presets.PRESETS["smoke"]._replace(
+TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=4, epochs=2, eval_every=1, num_valid=10, num_test=12
 )
 METHODS = ("vanilla", "r2et_nh")
@@ -117,7 +117,7 @@ def test_the_verdict(share, held):
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from experiments.console import cli
 from experiments.models import fitting
-from experiments.problems import presets
+from experiments.problems import presets, protocols
 from experiments.store import records
 from experiments.train import experiment
 from r2et_jax import datasets, metrics, models, saved, training
@@ -35,7 +35,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def preset(changes):
-    return presets.PRESETS["smoke"]._replace(**changes)
+    return protocols.PRESETS["smoke"]._replace(**changes)
 
 
 TINY = preset(CHANGES)
@@ -43,7 +43,7 @@ TINY = preset(CHANGES)
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(presets.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 
@@ -62,7 +62,7 @@ def run():
 def finished(tmp_path_factory):
     """The folder of an uninterrupted run, which no test may change."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(presets.PRESETS, "smoke", TINY)
+        patch.setitem(protocols.PRESETS, "smoke", TINY)
         folder = tmp_path_factory.mktemp("finished")
         call(folder)
     return folder
@@ -274,9 +274,9 @@ def test_stopped_after_every_block_it_ends_with_the_same_parameters(
 CHILD = """
 import json, sys
 from experiments.console import cli
-from experiments.problems import presets
+from experiments.problems import protocols
 changes = json.loads(sys.argv.pop(1))
-presets.PRESETS["smoke"] = presets.PRESETS["smoke"]._replace(**changes)
+protocols.PRESETS["smoke"] = protocols.PRESETS["smoke"]._replace(**changes)
 from experiments.train import experiment
 cli.run(experiment)
 """
@@ -285,7 +285,7 @@ cli.run(experiment)
 def test_killed_by_the_system_it_ends_with_the_same_parameters(
     run, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(presets.PRESETS, "smoke", preset(LONG))
+    monkeypatch.setitem(protocols.PRESETS, "smoke", preset(LONG))
     arguments = "--methods=wd", "--seeds=0"
     folder = tmp_path / "killed"
     child = subprocess.Popen(

@@ -81,9 +81,7 @@ def test_it_finds_the_optimum_where_every_gradient_is_zero():
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_every_member_is_admissible(norm):
-    threat = threat_model(
-        norm, 0.4, lower=-1.0, upper=1.0, frozen=[1], num_features=4
-    )
+    threat = threat_model(norm, 0.4, lower=-1.0, upper=1.0, frozen=[1], num_features=4)
     found = run(attacks.evolution(net, EXPLAIN, k=K, population=6), threat)
     for moved in (found.best.perturbed, found.details.last):
         assert jax.vmap(contains, (None, 0, 0))(threat, X, moved).all()

@@ -30,8 +30,7 @@ WEIGHTS = {
 HERE = tuple(
     name
     for name in objectives.NAMES
-    if set(objectives.method(name).terms) <= set(WEIGHTS)
-    and name not in ("at", "skip")
+    if set(objectives.method(name).terms) <= set(WEIGHTS) and name not in ("at", "skip")
 )
 NAMES = (*HERE, "wd+r2et_nh")
 RANKED = ("r2et_nh", "r2et_mm_nh", "r2et_exp")

@@ -180,9 +180,7 @@ def test_thickness_tends_to_that_of_the_indicator(reference):
             apply, k=K, temperature=temperature, **KEYWORDS
         )
         kept = None if reference is None else ranks
-        return fn(
-            params, jnp.asarray(X[0]), 1, reference=kept, key=jax.random.key(6)
-        )
+        return fn(params, jnp.asarray(X[0]), 1, reference=kept, key=jax.random.key(6))
 
     np.testing.assert_allclose(penalty(1e-7), expected, atol=1e-6)
     assert abs(penalty(1.0) - expected) > 1e-3
