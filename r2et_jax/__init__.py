@@ -4,6 +4,7 @@
 
     subject = r2.subject(model, params)  # a Flax Linen module, or apply(params, x)
     print(r2.audit(subject, x, k=8))  # can its top features be trusted?
+    print(r2.harden(model, params, data, k=8))  # train it until they can
 
 Submodules and the names that a user needs first are loaded when they are asked for, so
 that the import itself takes no time. `audit` and `subject` are modules that can be
@@ -41,8 +42,8 @@ _NAMES = {
     "explain": "subject",
     "gradient": "saliency",
     "gradient_times_input": "saliency",
+    "harden": "audit",
     "integrated_gradients": "saliency",
-    "mean_topk_overlap": "metrics",
     "objective": "objectives",
     "precision_at_k": "metrics",
     "smooth_grad": "saliency",

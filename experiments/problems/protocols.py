@@ -6,12 +6,12 @@ themselves. The numbers stand in `presets`.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from experiments.problems import presets
 from r2et_jax import objectives
+from r2et_jax.training.weights import settings
 
 # Penalties that fall as 1/n: a mean over gaps of a saliency that sums to 1.
 _SHARES = frozenset({"gap", "mm_gap", "mm_gap_k", "adv_gap", "anchored_gap"})
@@ -87,8 +87,7 @@ def default_k_prime(k: int, num_features: int) -> int:
 def weight_grid(method: str, protocol: Protocol) -> list[tuple[float, ...]]:
     """All combinations of penalty weights of a method; one empty one without any."""
     terms = objectives.method(method).terms
-    grid = protocol.grid if len(terms) == 1 else protocol.paired
-    return list(itertools.product(*(grid[term] for term in terms)))
+    return settings(terms, protocol.grid if len(terms) == 1 else protocol.paired)
 
 
 def methods(preset: str, kind: str) -> tuple[str, ...]:

@@ -43,6 +43,8 @@ class Plan(NamedTuple):
       pruning: pairs (share of the training, share of the settings that goes on).
       tolerances: validation AUC that a chosen checkpoint may give up, each of them.
       with_start: whether the parameters at the start are a candidate too.
+      patience: blocks without another choice after which training stops, or None to
+        train to the end.
     """
 
     run: Callable[..., TrainState]
@@ -53,6 +55,7 @@ class Plan(NamedTuple):
     pruning: tuple[tuple[float, float], ...]
     tolerances: tuple[float, ...]
     with_start: bool
+    patience: int | None = None
 
 
 class Progress(NamedTuple):
@@ -70,6 +73,25 @@ class Progress(NamedTuple):
     auc: np.ndarray
     precision: np.ndarray
     best: Params
+
+
+class Searched(NamedTuple):
+    """What a search has found, and all that it measured.
+
+    Attributes:
+      params: parameters [S, T] of the choices.
+      choices: of each seed and tolerance, what was chosen, see `search`.
+      auc: validation AUC [S, 1 + blocks · W] of every candidate, the start first, then
+        block by block; NaN where there is none.
+      precision: validation P@k of the admissible ones, NaN elsewhere.
+      num_blocks: blocks that were trained.
+    """
+
+    params: Params
+    choices: list[list[dict[str, Any]]]
+    auc: np.ndarray
+    precision: np.ndarray
+    num_blocks: int
 
 
 def search(
@@ -107,6 +129,31 @@ def search(
       ...     checkpoints=checkpoints, track=tqdm,
       ... )
     """
+    found = search_whole(
+        plan,
+        states,
+        x,
+        y,
+        candidates=candidates,
+        reference_auc=reference_auc,
+        checkpoints=checkpoints,
+        track=track,
+    )
+    return found.params, found.choices
+
+
+def search_whole(
+    plan: Plan,
+    states: TrainState,
+    x: Any,
+    y: Any,
+    *,
+    candidates: Candidates,
+    reference_auc: np.ndarray,
+    checkpoints: Checkpoints,
+    track: Callable[[range], Iterable[int]],
+) -> Searched:
+    """`search` with all that it measured; the arguments are the same."""
     num_settings = len(plan.weights)
     shape = len(reference_auc), 1 + plan.num_blocks * num_settings
     start = jax.tree.map(lambda leaf: np.asarray(leaf[:, 0]), states.params)
@@ -134,6 +181,8 @@ def search(
         _measure(progress, plan, start, slice(0, 1), candidates, reference_auc)
     weights = np.asarray(plan.weights, np.float32).reshape(num_settings, -1)
     for block in track(range(done, plan.num_blocks)):
+        if _is_stale(progress, plan, reference_auc, done):
+            break
         began = time.perf_counter()
         states = plan.run(progress.states, jnp.asarray(weights[alive]), x, y)
         spent = (time.perf_counter() - began) / (len(alive) * shape[0])
@@ -150,6 +199,7 @@ def search(
         checkpoints.save(
             block + 1, progress, extra={"alive": alive, "seconds": seconds}
         )
+        done = block + 1
     # The first block compiles: the median leaves it out.
     usual = float(np.median(seconds))
     choices = _choices(progress, plan, reference_auc)
@@ -158,7 +208,8 @@ def search(
         "settings_left": len(alive),
         "train_seconds": usual,
     }
-    return progress.best, [[{**c, **effort} for c in row] for row in choices]
+    choices = [[{**c, **effort} for c in row] for row in choices]
+    return Searched(progress.best, choices, progress.auc, progress.precision, done)
 
 
 def _measure(progress, plan, params, where, candidates, reference_auc):
@@ -201,6 +252,18 @@ def _select(progress, plan, s, reference_auc):
         )
         for tolerance in plan.tolerances
     ]
+
+
+def _is_stale(progress, plan, reference_auc, done: int) -> bool:
+    """Whether no choice is of the last blocks, as many as the patience."""
+    if plan.patience is None:
+        return False
+    last = 0
+    for s in range(len(reference_auc)):
+        for choice in _select(progress, plan, s, reference_auc):
+            if choice.index:
+                last = max(last, 1 + (choice.index - 1) // len(plan.weights))
+    return done - last >= plan.patience
 
 
 def _share_kept(plan: Plan, blocks_done: int) -> float:

@@ -322,3 +322,24 @@ def test_one_of_two_that_want_a_model_trains_it(tmp_path):
     for params, description in found:
         np.testing.assert_array_equal(params["w"], [1.0, 1.0])
         assert description["config"] == 1
+
+
+def test_it_stops_after_some_blocks_without_another_choice(tmp_path):
+    tables = Tables(5, num_seeds=2, num_blocks=6, num_settings=3)
+    tables.precision[:] = 0.4
+    tables.auc[:] = REFERENCE
+    tables.precision[1, 2, 1] = 0.8  # of the second seed alone, after two blocks
+    config = {"of": "this test"}
+
+    def stopped(checkpoints):
+        grid = Grid(tables, pruning=())
+        grid.plan = grid.plan._replace(patience=2)
+        return grid.ran, grid.search(checkpoints)
+
+    ran, (best, choices) = stopped(training.Checkpoints(tmp_path, config=config))
+    assert len(ran) == 4  # two blocks after the last one that was better
+    assert choices[1][0]["epoch"] == 2 * BLOCK_EPOCHS and choices[0][0]["epoch"] == 0
+    # Started again, it has nothing left to do.
+    ran, (again, same) = stopped(training.Checkpoints(tmp_path, config=config))
+    assert ran == [] and same == choices
+    jax.tree.map(np.testing.assert_array_equal, again, best)

@@ -1,0 +1,257 @@
+"""A model trained further until its top features hold, chosen on validation data."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import r2et_jax as r2
+from r2et_jax import adapters, metrics
+
+# Adam and Optax's schedules mix dtypes.
+pytestmark = pytest.mark.standard_promotion
+
+K, N = 1, 5
+RNG = np.random.default_rng(0)
+
+
+def part(m, seed):
+    x = np.random.default_rng(seed).normal(size=(m, N)).astype(np.float32)
+    return x, (x[:, 0] ** 2 + x[:, 1] > 1).astype(int)
+
+
+DATA = {"train": part(64, 0), "valid": part(24, 1), "test": part(12, 2)}
+# It predicts without a fault: to bend less, it has to give up accuracy.
+START = {
+    "linear": jnp.array([0.0, 1.0, 0.04, 0.02, 0.01]),
+    "square": jnp.array([1.0, 0.0, 0.03, 0.03, 0.03]),
+    "bias": jnp.array(-1.0),
+}
+
+
+def bent(params, x):
+    terms = params["linear"] * x + params["square"] * x**2
+    return (terms.sum() + params["bias"])[None]
+
+
+def kinked(params, x):
+    terms = params["linear"] * x + params["square"] * jnp.abs(x)
+    return (terms.sum() + params["bias"])[None]
+
+
+OPTIONS = {
+    "k": K,
+    "method": "logit_h",
+    "weights": {"logit_curvature": (0.1, 3.0)},
+    "batch_size": 8,
+    "num_epochs": 3,
+    "eval_every": 1,
+    "learning_rate": 0.1,
+    "budget": 1000,
+    "threat": r2.threat_model("l2", 0.5),
+}
+
+
+def ask(data=DATA, params=START, **options):
+    return r2.harden(bent, params, data, **{**OPTIONS, **options})
+
+
+@pytest.fixture(scope="module")
+def hardened():
+    return ask(tolerance=0.05)
+
+
+def same_trees(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def by_hand(params):
+    """Accuracy and P@k of parameters on the validation part, from the plain parts."""
+    x, y = DATA["valid"]
+    logits = jax.vmap(bent, (None, 0))(params, x)
+    attack = r2.attack("er_surrogate", k=K)
+    subject = r2.subject(bent, params)
+    precision = attack(subject, x, OPTIONS["threat"], key=jax.random.key(0)).precision
+    return float(metrics.accuracy(y, logits)), float(np.mean(precision))
+
+
+def test_the_chosen_checkpoint_is_the_best_one_that_keeps_the_accuracy(hardened):
+    history, chosen = hardened.history, hardened.chosen
+    assert [one.epoch for one in history] == [0, 1, 1, 2, 3]  # half, then a quarter
+    assert history[0].weights == {} and history[0].admissible
+    floor = history[0].quality - 0.05
+    assert [one.admissible for one in history] == [
+        one.quality >= floor for one in history
+    ]
+    kept = [one for one in history if one.admissible]
+    assert chosen.precision == max(one.precision for one in kept)
+    assert chosen.precision > history[0].precision  # there is something to win
+    assert all(np.isnan(one.precision) for one in history if not one.admissible)
+    # What is said of it is so of the parameters that are handed over.
+    found = by_hand(hardened.params)
+    assert found == pytest.approx((chosen.quality, chosen.precision), abs=1e-6)
+
+
+def test_the_audits_are_of_the_test_part_before_and_after(hardened):
+    np.testing.assert_array_equal(hardened.before.x, DATA["test"][0])
+    x, y = DATA["test"]
+    logits = jax.vmap(bent, (None, 0))(hardened.params, x)
+    np.testing.assert_allclose(hardened.after.outputs, logits, atol=1e-5)
+    assert hardened.test_after.accuracy == pytest.approx(
+        float(metrics.accuracy(y, logits))
+    )
+    assert hardened.test_after.auc == pytest.approx(metrics.roc_auc(y, logits[:, 0]))
+    text = str(hardened)
+    difference = hardened.difference.estimate.mean
+    expected = hardened.after.precision.mean() - hardened.before.precision.mean()
+    assert difference == pytest.approx(expected)
+    assert f"({difference:+.3f}" in text and "logit_h with logit_curvature" in text
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(hardened, tmp_path):
+    whole = ask(num_test=0)
+
+    class Killed(Exception):
+        pass
+
+    seen = []
+
+    def kill(done, total, what):
+        seen.append((done, total, what))
+        if done == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        ask(num_test=0, folder=tmp_path, progress=kill)
+    assert seen[0] == (0, 3, "training, epoch 0 of 3")
+    seen.clear()
+    again = ask(num_test=0, folder=tmp_path, progress=lambda *told: seen.append(told))
+    assert [done for done, *_ in seen] == [2, 3]  # what was done is not done again
+    assert [str(one) for one in again.history] == [str(one) for one in whole.history]
+    same_trees(again.params, whole.params)
+    # Once more: nothing is left to do, and the result is the same.
+    last = ask(num_test=0, folder=tmp_path)
+    same_trees(last.params, whole.params)
+    with pytest.raises(ValueError, match="tolerance: saved 0.01, given 0.5"):
+        ask(num_test=0, folder=tmp_path, tolerance=0.5)
+    # The same parameters of another model.
+    options = {**OPTIONS, "method": "est_h", "weights": {"curvature": (0.1,)}}
+    with pytest.raises(ValueError, match="model: saved"):
+        r2.harden(kinked, START, DATA, **options, num_test=0, folder=tmp_path)
+
+
+def test_the_accuracy_is_kept_though_another_holds_better(hardened):
+    free = ask(num_test=0, tolerance=1.0)
+    assert free.chosen.precision > hardened.chosen.precision
+    assert free.chosen.quality < hardened.history[0].quality - 0.05
+    assert hardened.chosen.quality >= hardened.history[0].quality - 0.05
+    # The same training, another choice of it.
+    assert len(free.history) == len(hardened.history)
+    assert free.chosen.weights["logit_curvature"] == 3.0
+
+
+def test_the_test_part_has_no_say(hardened):
+    x, y = DATA["test"]
+    poisoned = {**DATA, "test": (x[::-1] * 3 + 1, 1 - y)}
+    other = ask(poisoned, tolerance=0.05)
+    assert [str(one) for one in other.history] == [str(one) for one in hardened.history]
+    same_trees(other.params, hardened.params)
+    assert other.test_after != hardened.test_after
+    assert not np.array_equal(other.after.precision, hardened.after.precision)
+
+
+def test_nothing_better_leaves_the_model_as_it_is(hardened):
+    found = ask(
+        num_test=0,
+        tolerance=0,
+        quality="auc",
+        weights={"logit_curvature": (1e3,)},
+        learning_rate=1.0,
+    )
+    assert found.chosen is found.history[0]
+    same_trees(found.params, START)
+    assert "the model is the one that was given" in str(found)
+    with pytest.raises(ValueError, match="no audits to save"):
+        found.save("nowhere")
+
+
+def test_it_says_when_one_ranking_serves_all_inputs(hardened):
+    before = hardened.before
+    m = len(before.precision)
+    # All of the top set is held, and one map is that of all inputs.
+    alike = dataclasses.replace(
+        before,
+        precision=np.ones(m),
+        curve=np.ones_like(before.curve),
+        same=0.95,
+        maps=np.tile(before.maps[:1], (m, 1)),
+    )
+    rigged = dataclasses.replace(hardened, after=alike)
+    assert rigged.one_ranking and "one ranking for all inputs" in str(rigged)
+    # The same gain, and the inputs differ as before: it is earned.
+    earned = dataclasses.replace(alike, same=before.same, maps=before.maps)
+    rigged = dataclasses.replace(hardened, after=earned)
+    assert not rigged.one_ranking and "one ranking" not in str(rigged)
+
+
+def test_images_and_arrays_that_are_split_here():
+    x = RNG.normal(size=(60, 2, 2, 2)).astype(np.float32)
+    y = (x[:, 0, 0].sum(-1) > 0).astype(int)
+
+    def apply(params, image):
+        hidden = jax.nn.softplus(jnp.einsum("hwc,hwcd->d", image, params["first"]))
+        return hidden @ params["second"]
+
+    first, second = RNG.normal(size=(2, 2, 2, 3)), RNG.normal(size=(3, 1))
+    params = {"first": np.float32(first), "second": np.float32(second)}
+    # Of four pixels: k counts them, not the eight numbers.
+    options = {"weights": {"gap": (1.0,)}, "num_epochs": 1, "eval_every": 1}
+    with pytest.raises(ValueError, match="k must lie in 1…n−1 = 1…3"):
+        r2.harden(apply, params, (x, y), k=4, method="r2et_nh", **options)
+    found = r2.harden(
+        apply, params, (x, y), k=1, method="r2et_nh", num_test=0, **options
+    )  # fmt: skip
+    assert found.params["first"].shape == (2, 2, 2, 3)
+    assert [one.epoch for one in found.history] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": DATA["train"][0]}, "data must be a datasets.Dataset"),
+        ({"data": {"train": DATA["train"]}}, "a mapping of \\['train'\\]"),
+        ({"data": {**DATA, "valid": (DATA["valid"][0], DATA["test"][1])}},
+         "valid: y must be 24 class indices"),
+        ({"data": {**DATA, "test": (DATA["test"][0][:, :2], DATA["test"][1])}},
+         "test must hold inputs as train does"),
+        ({"method": "r2"}, "unknown method 'r2'"),
+        ({"weights": {"gap": (1.0,)}}, "of each of the penalties"),
+        ({"weights": {"logit_curvature": ()}}, "sequence of weights to try"),
+        ({"tolerance": -0.1}, "tolerance must be"),
+        ({"quality": "f1"}, "unknown quality 'f1'"),
+        ({"eval_every": 2}, "multiple of eval_every = 2"),
+        ({"k": N}, "k must"),
+        ({"num_test": -1}, "num_test must be"),
+        ({"progress": 3, "num_test": 0}, "progress must be a function"),
+        ({"params": {**START, "bias": jnp.array(-1)}}, r"int32 at params\['bias'\]"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        ask(**change)
+
+
+def test_models_that_cannot_be_trained_are_refused():
+    x, y = DATA["train"]
+    box = adapters.black_box(lambda rows: rows[:, :1], x, output="regression")
+    with pytest.raises(ValueError, match="a black box has no gradients"):
+        r2.harden(box, DATA, **OPTIONS)
+    value = r2.subject(bent, START, output="regression")
+    with pytest.raises(ValueError, match="no regression"):
+        r2.harden(value, DATA, **OPTIONS)
+    with pytest.raises(ValueError, match="2 arguments after a Subject"):
+        r2.harden(r2.subject(bent, START), START, DATA, **OPTIONS)
+    with pytest.raises(ValueError, match="got no data"):
+        r2.harden(bent, **OPTIONS)
