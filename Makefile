@@ -17,7 +17,7 @@ DOCS_LOCK := requirements-docs.lock
 .PHONY: help install quickstart test test-slow drill lint docs lock clean
 
 help:
-	@echo "make quickstart   train, attack and compare on bundled data"
+	@echo "make quickstart   train, audit, harden and audit again, on bundled data"
 	@echo "make test         the tests and the notebooks (WORKERS=2)"
 	@echo "make test-slow    the tests marked slow"
 	@echo "make drill        kills, damaged files, bad flags, bombs (DRILL_ARGS=--minutes=8)"
@@ -42,8 +42,7 @@ $(INSTALLED): $(LOCK) pyproject.toml
 	@touch $@
 
 quickstart: $(INSTALLED)
-	$(BIN)/python -m experiments.robustness --preset=smoke --datasets=breast_cancer \
-	  --output_dir=results/quickstart
+	$(BIN)/python -m experiments.quickstart
 
 # One file's tests share a process, and with it their compiled functions and fixtures.
 test: $(INSTALLED)

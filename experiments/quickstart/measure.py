@@ -1,0 +1,106 @@
+"""Trains a model, hardens it by several methods, and audits all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+import r2et_jax as r2
+from r2et_jax.audit import Audit
+from r2et_jax.datasets import Dataset
+from r2et_jax.types import Params
+
+VANILLA = "vanilla"
+Progress = Callable[[int, int, str], None]
+
+
+class Setting(NamedTuple):
+    """What is done; all choices are made on validation data.
+
+    Attributes:
+      methods: by which the model is hardened.
+      k, epsilon: size of the top set, budget of the adversary (l2).
+      tolerance: AUC on validation data that may be given up.
+      num_test: test inputs that are audited.
+      budget: gradient evaluations of the audit for each input.
+      search: further arguments of `r2et_jax.harden`.
+    """
+
+    methods: tuple[str, ...] = ("r2et", "cert_rank")
+    k: int = 8
+    epsilon: float = 0.5
+    tolerance: float = 0.01
+    num_test: int = 40
+    budget: int = 4200
+    search: tuple[tuple[str, Any], ...] = (
+        ("num_epochs", 20),
+        ("eval_every", 10),
+        ("learning_rate", 2e-3),
+    )
+
+
+class Outcome(NamedTuple):
+    """What came out.
+
+    Attributes:
+      audits: name of the model -> audit on the same test inputs, vanilla the first.
+      hardened: method -> how it was chosen and what it changed.
+    """
+
+    audits: dict[str, Audit]
+    hardened: dict[str, Any]
+
+
+def train(model: Any, data: Dataset, *, num_epochs: int = 40) -> Params:
+    """Parameters trained by cross-entropy alone."""
+    key = jax.random.key(0)
+    params = model.init(key, data.train.x[0])
+    goal = r2.objective(VANILLA, model.apply, k=1)
+    x, y = jnp.asarray(data.train.x), jnp.asarray(data.train.y)
+    return r2.train(goal, params, x, y, num_epochs=num_epochs, key=key)
+
+
+def measure(
+    model: Any,
+    params: Params,
+    data: Dataset,
+    setting: Setting,
+    *,
+    folder: Path,
+    progress: Callable[[str], Progress | None],
+) -> Outcome:
+    """Harden by each method, then audit the vanilla model and theirs.
+
+    The searches are kept in the folder, and go on there after a kill.
+    """
+    threat = r2.threat_model("l2", setting.epsilon)
+    found = {}
+    for method in setting.methods:
+        found[method] = r2.harden(
+            model, params, data, k=setting.k, method=method, threat=threat,
+            tolerance=setting.tolerance, quality="auc", num_test=0,
+            folder=folder / method, progress=progress(f"harden by {method}"),
+            **dict(setting.search),
+        )  # fmt: skip
+    audits = {}
+    for name, some in [(VANILLA, params), *((m, h.params) for m, h in found.items())]:
+        audits[name] = r2.audit(
+            model,
+            some,
+            data.test.x[: setting.num_test],
+            k=setting.k,
+            threat=threat,
+            names=data.columns,
+            budget=setting.budget,
+            progress=progress(f"audit {name}"),
+        )
+    hardened = {
+        method: dataclasses.replace(one, before=audits[VANILLA], after=audits[method])
+        for method, one in found.items()
+    }
+    return Outcome(audits, hardened)

@@ -1,0 +1,78 @@
+"""The quickstart: what is printed and on the pages is what came out."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.quickstart import experiment, measure, report
+from r2et_jax import datasets
+from r2et_jax.metrics import accuracy
+from r2et_jax.models import MLP
+
+# A logit of few terms: what is compiled for it is small.
+MODEL = MLP(hidden=(2,), activation="softplus")
+SETTING = measure.Setting(
+    methods=("logit_h",), k=1, num_test=6, budget=1000,
+    search=(("num_epochs", 1), ("eval_every", 1),
+            ("weights", {"logit_curvature": (1.0,)})),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data():
+    x = np.random.default_rng(0).normal(size=(80, 3))
+    y = (x[:, 0] + x[:, 1] ** 2 > 0.5).astype(int)
+    return datasets.from_arrays(x, y, name="small", columns=["age", "hours", "gain"])
+
+
+@pytest.fixture(scope="module")
+def outcome(data, tmp_path_factory):
+    params = measure.train(MODEL, data, num_epochs=2)
+    folder = tmp_path_factory.mktemp("search")
+    return measure.measure(
+        MODEL, params, data, SETTING, folder=folder, progress=lambda what: None
+    )
+
+
+def test_the_lines_say_what_the_audits_found(outcome, data):
+    lines = report.lines(outcome)
+    assert len(lines) <= 10 and "1 features" in lines[0] and "(6 test" in lines[0]
+    for name, audit in outcome.audits.items():
+        (line,) = (one for one in lines if one.startswith(f"{name} ") and "±" in one)
+        numbers = [float(one) for one in re.findall(r"\d\.\d+", line)]
+        mean, _, proved, same, share, _ = numbers
+        assert mean == pytest.approx(audit.precision.mean(), abs=6e-4)
+        assert proved == pytest.approx(audit.certified.precision.mean(), abs=6e-4)
+        assert proved <= mean and same == pytest.approx(audit.same, abs=6e-4)
+        hardened = outcome.hardened.get(name)
+        params = outcome.hardened["logit_h"].start if not hardened else hardened.params
+        logits = MODEL.apply(params, data.test.x)
+        assert share == pytest.approx(float(accuracy(data.test.y, logits)), abs=6e-4)
+    assert any(line.startswith("vanilla less logit_h") for line in lines)
+
+
+def test_the_pages_hold_the_same(outcome, tmp_path):
+    pages = report.save(outcome, tmp_path)
+    assert [page.parent.name for page in pages] == ["vanilla", "logit_h"]
+    for page, audit in zip(pages, outcome.audits.values(), strict=True):
+        assert f"{audit.precision.mean():.3f}" in page.read_text("utf-8")
+        found = json.loads((page.parent / "results.json").read_text("utf-8"))
+        told = [one["precision"] for one in found["inputs"]]
+        np.testing.assert_allclose(told, audit.precision, rtol=1e-6)
+
+
+def test_one_ranking_is_told(outcome, monkeypatch):
+    hardened = type(outcome.hardened["logit_h"])
+    monkeypatch.setattr(hardened, "one_ranking", True)
+    assert "logit_h win by one ranking" in report.lines(outcome)[-1]
+
+
+def test_make_runs_it():
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text("utf-8")
+    assert "python -m experiments.quickstart" in makefile
+    values = experiment.FLAGS.define()
+    assert values(["quickstart", "--noprogress"]) == ["quickstart"]
+    assert values["output_dir"].value == "results/quickstart"
