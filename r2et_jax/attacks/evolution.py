@@ -75,6 +75,11 @@ def swap_distance(values: Array, mask: Array, *, k: int) -> Array:
     return jnp.where(jnp.all(jnp.isfinite(values)), left, jnp.inf)
 
 
+def _pick(share: Array, count: int) -> Array:
+    """An index below `count` from a share in [0, 1)."""
+    return jnp.minimum((share * count).astype(jnp.int32), count - 1)
+
+
 def evolution(
     apply: ApplyFn,
     saliency: SaliencyFn,
@@ -143,38 +148,27 @@ def evolution(
         left += jnp.where(changed & kept, k + 1, 0).astype(left.dtype)
         return left
 
-    def noisy(context, x, key):
-        direction_key, size_key = jax.random.split(key)
-        draw = threat_lib.sample_boundary(
-            context.threat, context.clean, key=direction_key
-        )
+    def noisy(context, x, share, key):
+        draw = threat_lib.sample_boundary(context.threat, context.clean, key=key)
         low, high = (jnp.log(jnp.asarray(s, x.dtype)) for s in _NOISE)
-        size = jnp.exp(jax.random.uniform(size_key, (), x.dtype, low, high))
+        size = jnp.exp(low + share * (high - low))
         return x + size * (draw - context.clean)
 
     def init(params, x, target, threat, /, *, key, start=None):
         context = prepare(params, x, target, threat)
         start = x if start is None else start
-        key, around_key = jax.random.split(key)
-        keys = jax.random.split(around_key, population - 1)
-
-        def around(key):
-            return threat_lib.project(threat, x, noisy(context, start, key))
-
-        members = jnp.concatenate([start[None], jax.vmap(around)(keys)])
-        values = jax.vmap(lambda x: fitness(params, context, x))(members)
-        best = jnp.argmin(values)
+        # The first generation makes the members: the start, and others around it.
+        unknown = jnp.full(population, jnp.inf, x.dtype)
+        members = jnp.broadcast_to(start, (population, *x.shape))
         zero = jnp.zeros((), jnp.int32)
-        state = Population(members[best], values[best], zero, key, members, values)
-        return context, state
+        return context, Population(start, unknown[0], zero, key, members, unknown)
 
-    def across(params, context, base, unit_key, far_key):
+    def across(params, context, base, unit_share, far_share):
         """Base on the other side of one of its kinks, if the budget allows it."""
-        unit = jax.random.randint(unit_key, (), 0, num_kinks(params, base))
-        z, w = cross(params, base, unit)
-        beyond = _BEYOND * jax.random.uniform(far_key, (), base.dtype) * jnp.abs(z)
-        point = base
-        for _ in range(_CROSSINGS):
+        z, w = cross(params, base, _pick(unit_share, num_kinks(params, base)))
+        beyond = _BEYOND * far_share * jnp.abs(z)
+
+        def move(_, point):
             # The kink's hyperplane at the base; nothing is evaluated again.
             now = jnp.sign(z) * (z + jnp.sum(w * (point - base)))
             left = jnp.where(now > 0, now + beyond, 0)
@@ -183,31 +177,38 @@ def evolution(
             )
             square = jnp.sum(toward**2)
             step = left / jnp.where(square > 0, square, 1)
-            point = threat_lib.project(
+            return threat_lib.project(
                 context.threat, context.clean, point - step * toward
             )
-        return point
+
+        return jax.lax.fori_loop(0, _CROSSINGS, move, base)
 
     def child(params, context, state, i, key):
-        keys = jax.random.split(key, 7)
-        own = jax.random.bernoulli(keys[0], _OWN)
-        base = jnp.where(own, state.members[i], state.perturbed)
-        mate = state.members[jax.random.randint(keys[1], (), 0, population)]
-        mixed = jnp.where(jax.random.bernoulli(keys[2], 0.5, base.shape), base, mate)
-        kind = jax.random.uniform(keys[3], (), base.dtype)
-        made = jnp.where(kind < _MIXED, mixed, noisy(context, base, keys[4]))
+        noise_key, draw_key = key
+        # One draw for all choices: compiling a draw takes longer than all else here.
+        draws = jax.random.uniform(
+            draw_key, (6 + state.perturbed.size,), state.perturbed.dtype
+        )
+        own, mate, kind, size, unit, far = draws[:6]
+        fresh = jnp.isinf(state.fitness[i])
+        base = jnp.where(fresh | (own < _OWN), state.members[i], state.perturbed)
+        mate = state.members[_pick(mate, population)]
+        mixed = jnp.where(draws[6:] < 0.5, base, mate)
+        shaken = noisy(context, base, size, noise_key)
+        made = jnp.where(~fresh & (kind < _MIXED), mixed, shaken)
         made = threat_lib.project(context.threat, context.clean, made)
         if num_kinks(params, base):
-            crossed = across(params, context, base, keys[5], keys[6])
-            made = jnp.where(kind < _MIXED + _SHAKEN, made, crossed)
+            crossed = across(params, context, base, unit, far)
+            made = jnp.where(fresh | (kind < _MIXED + _SHAKEN), made, crossed)
+        made = jnp.where(fresh & (i == 0), base, made)
         return made, fitness(params, context, made)
 
     def step(params, context, state, /):
-        key, draw_key = jax.random.split(state.key)
-        keys = jax.random.split(draw_key, population)
+        keys = jax.random.split(state.key, 2 * population + 1)
         make = jax.vmap(child, (None, None, None, 0, 0))
         index = jnp.arange(population)
-        made, values = make(params, context, state, index, keys)
+        pairs = keys[1 : population + 1], keys[population + 1 :]
+        made, values = make(params, context, state, index, pairs)
         better = values <= state.fitness
         members = jnp.where(better[:, None], made, state.members)
         values = jnp.where(better, values, state.fitness)
@@ -216,7 +217,7 @@ def evolution(
             perturbed=members[best],
             objective=values[best],
             num_vanished=state.num_vanished,
-            key=key,
+            key=keys[0],
             members=members,
             fitness=values,
         )

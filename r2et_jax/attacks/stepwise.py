@@ -109,7 +109,7 @@ def choose_form(
     """The faster form of an attack for its model and this backend.
 
     Args:
-      scanned: the attack as one program, under `jax.jit`.
+      scanned: the attack as one program, which is compiled.
       stepwise: the same driven from the host.
       host_driven: whether to take the second one; None to choose it for convolutions
         on CPU alone.
@@ -127,7 +127,7 @@ def choose_form(
         if chosen is None:
             # Asked once: the answer is the model's, and tracing costs milliseconds.
             slow = jax.default_backend() == "cpu" and _has_convolution(
-                scanned.trace(*args).jaxpr.jaxpr
+                jax.make_jaxpr(scanned)(*args).jaxpr
             )
             chosen = stepwise if slow else scanned
         return chosen(*args)

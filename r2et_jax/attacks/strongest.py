@@ -22,7 +22,7 @@ from r2et_jax.attacks.runner import attack_example, phases
 from r2et_jax.attacks.stepwise import choose_form, compile_phases
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.context import in_context
-from r2et_jax.execution import balanced_size, compile_chunked, drive_chunks
+from r2et_jax.execution import balanced_size, compile_chunked, drive_chunks, kept
 from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class
 from r2et_jax.threat import ThreatModel, check_inputs
@@ -222,9 +222,6 @@ def _compile_family(
     """
     steps = {"num_steps": num_steps, "track_every": track_every}
 
-    def keys_of(key, index):
-        return jax.random.split(jax.random.fold_in(key, index), num_restarts)
-
     def nothing(x):
         none = Best(x, jnp.ones((), x.dtype), jnp.zeros((), jnp.int32))
         return none, none, jnp.zeros((), x.dtype)
@@ -236,7 +233,7 @@ def _compile_family(
         vanished += num_steps * result.vanished.astype(vanished.dtype)
         return best, best_same, vanished
 
-    def one(params, x, start, index, context, threat, key, settings):
+    def one(params, x, start, keys, context, threat, settings):
         attack, params = build(*settings), in_context(params, context)
         target = predicted_class(attack.apply(params, x))
 
@@ -246,37 +243,46 @@ def _compile_family(
             )
             return keep(carry, result), None
 
-        return jax.lax.scan(restart, nothing(x), keys_of(key, index))[0]
+        return jax.lax.scan(restart, nothing(x), keys)[0]
+
+    each = jax.jit(jax.vmap(one, (None, 0, 0, 0, 0, None, None)))
+    # By itself: compiling draws takes long, and this one is the same for all members.
+    draw = _compile_keys(num_restarts)
 
     def chunk(shared, batched):
         params, threat, key, settings = shared
-        each = jax.vmap(one, (None, 0, 0, 0, 0, None, None, None))
-        return each(params, *batched, threat, key, settings)
+        x, start, index, context = batched
+        return each(params, x, start, draw(key, index), context, threat, settings)
 
     by_steps = compile_phases(
         lambda *settings: phases(build(*settings), **steps), apply, **steps
     )
-    begin = jax.jit(
-        lambda x, key, index: (
-            jax.vmap(nothing)(x),
-            jax.vmap(keys_of, (None, 0), 1)(key, index),
-        )
-    )
+    begin = jax.jit(jax.vmap(nothing))
     update = jax.jit(jax.vmap(keep))
 
     def stepwise(shared, batched):
         params, threat, key, settings = shared
         x, start, index, context = batched
-        carry, keys = begin(x, key, index)
+        carry, keys = begin(x), draw(key, index)
         for restart in range(num_restarts):
-            inputs = x, keys[restart], start, context
+            inputs = x, keys[:, restart], start, context
             carry = update(carry, by_steps((params, threat, settings), inputs))
         return carry
 
     return drive_chunks(
-        choose_form(jax.jit(chunk), stepwise, host_driven=host_driven),
+        choose_form(chunk, stepwise, host_driven=host_driven),
         batch_size=batch_size,
     )
+
+
+@kept
+def _compile_keys(num_restarts: int):
+    """`run(key, index [m]) -> keys [m, num_restarts]`, by an input's index alone."""
+
+    def one(key, index):
+        return jax.random.split(jax.random.fold_in(key, index), num_restarts)
+
+    return jax.jit(jax.vmap(one, (None, 0)))
 
 
 def _lower(new: Best, old: Best) -> Best:
