@@ -46,7 +46,7 @@ def violation(fn, domain, *, policy=None, seed=0, count=3000):
     """
     policy = Policy() if policy is None else policy
     values = np.asarray(
-        jax.vmap(fn)(jnp.asarray(points(domain, seed=seed, count=count)))
+        jax.jit(jax.vmap(fn))(jnp.asarray(points(domain, seed=seed, count=count)))
     )
     size = values[0].size
     rng = np.random.default_rng(seed + 1)

@@ -282,6 +282,7 @@ cli.run(experiment)
 """
 
 
+@pytest.mark.slow
 def test_killed_by_the_system_it_ends_with_the_same_parameters(
     run, tmp_path, monkeypatch
 ):

