@@ -140,7 +140,8 @@ def _points(x: Array, epsilon: Array) -> Array:
     near, far = jnp.split(jnp.asarray(drawn, x.dtype), 2)
     spread = 1 + jnp.max(jnp.abs(x))
     root = float(np.sqrt(x.size))
-    return jnp.concatenate([x[None], x + epsilon / root * near, x + spread * far])
+    x = x[None]
+    return jnp.concatenate([x, x + epsilon / root * near, x + spread * far])
 
 
 def _same_gradient(gradient, params, network: OneHiddenLayer, x: Array) -> Array:
@@ -164,16 +165,17 @@ def _slopes_hold(network: OneHiddenLayer, x: Array, reach: Array) -> Array:
     center = preactivations(network, x)
     low, high = center - reach, center + reach
     share = jnp.linspace(0, 1, _NUM_PLACES, dtype=x.dtype)[:, None]
-    at = jnp.clip(low + share * (high - low), low, high)
+    at = low[None] + share * (high - low)[None]
+    at = jnp.clip(at, low[None], high[None])
     slope_low, slope_high = network.slopes(at, at)
     least, most = network.slopes(low, high)
     slack = _SLOPE_ROUNDING * jnp.finfo(x.dtype).eps
     slack = slack * (1 + jnp.abs(slope_low) + jnp.abs(slope_high))
-    outside = (slope_low < least - slack) | (slope_high > most + slack)
+    outside = (slope_low < least[None] - slack) | (slope_high > most[None] + slack)
     if network.lines is not None:
-        m, least, most = network.lines(low, high, center)
-        move = m * (at - center)
-        slack = slack * (1 + jnp.abs(m) * (high - low))
+        m, least, most = (part[None] for part in network.lines(low, high, center))
+        move = m * (at - center[None])
+        slack = slack * (1 + jnp.abs(m) * (high - low)[None])
         outside |= slope_low - move < least - slack
         outside |= slope_high - move > most + slack
     return ~jnp.any(outside)

@@ -249,7 +249,7 @@ def _larger_side_reverse(kept, cotangents):
     # Sums written out: XLA's reductions over these axes are far slower on CPU.
     slopes = [sum(own[:, j] for j in range(q)), sum(other[i] for i in range(p))]
     slopes = jnp.concatenate(slopes)
-    return slopes * half, jnp.sum(slopes * rows, axis=0), signed
+    return slopes * half[None], jnp.sum(slopes * rows, axis=0), signed
 
 
 _larger_side.defvjp(_larger_side_forward, _larger_side_reverse)

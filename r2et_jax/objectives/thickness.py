@@ -31,10 +31,10 @@ def segment_points(
     """
     noise_key, time_key = jax.random.split(key)
     noise = sigma * jax.random.normal(noise_key, (num_draws, 1, x.size), x.dtype)
-    parts = jnp.arange(num_points, dtype=x.dtype)[:, None]
+    parts = jnp.arange(num_points, dtype=x.dtype)[None, :, None]
     shape = (num_draws, num_points, 1)
     times = (parts + jax.random.uniform(time_key, shape, x.dtype)) / num_points
-    return (x + times * noise).reshape(-1, x.size)
+    return (x[None, None] + times * noise).reshape(-1, x.size)
 
 
 def negative_thickness(
@@ -97,7 +97,7 @@ def negative_thickness(
         @jax.checkpoint
         def count(own, other):
             above = jax.nn.sigmoid(own[:, :, None] - other[:, None, :])
-            return jnp.sum(above * outside)
+            return jnp.sum(above * outside[None, None])
 
         pairs = len(points) * k * (ranked.size - k)
         return -count(scaled @ inside.T, scaled) / pairs

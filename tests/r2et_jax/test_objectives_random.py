@@ -8,21 +8,11 @@ import numpy as np
 import pytest
 
 from r2et_jax import objectives
-from r2et_jax.models import MLP, SkipMLP
 from r2et_jax.objectives import adversarial, curvature_penalties, thickness
 
 N, K, M = 6, 2, 3
 RNG = np.random.default_rng(11)
 X, Y = RNG.normal(size=(M, N)), np.array([0, 1, 1])
-RANDOM = ("hutchinson_h", "rat", "mc_thickness")
-SUMS = (
-    "skip+cert_rank",
-    "skip+r2et_nh",
-    "wd+r2et_nh",
-    "wd_decoupled+r2et_nh",
-    "r2et_nh+logit_h",
-    "hutchinson_h+mc_thickness",
-)
 
 
 def apply(params, x, /):
@@ -44,58 +34,6 @@ def probability(params, x, c):
 def _float64():
     with jax.enable_x64(True):
         yield
-
-
-def objective_of(name):
-    """A method's objective on its own model, and that model's parameters."""
-    found = objectives.method(name)
-    module = SkipMLP if found.skip else MLP
-    model = module(hidden=(4,), activation="softplus" if found.smooth else "leaky_relu")
-    made = objectives.objective(
-        name,
-        model.apply,
-        k=K,
-        k_prime=K,
-        surrogate=model.surrogate(rho=3.0).apply,
-        layers=model.layers,
-    )
-    params = model.init(jax.random.key(2), jnp.zeros(N))
-    return made, jax.tree.map(lambda leaf: leaf + 0.2 * jnp.cos(7 * leaf), params)
-
-
-@pytest.mark.standard_promotion
-@pytest.mark.parametrize("name", (*objectives.NAMES, *SUMS))
-def test_every_method_has_a_finite_gradient_that_its_weights_change(name):
-    made, params = objective_of(name)
-    data = jnp.asarray(X), jnp.asarray(Y)
-    slope = jax.jit(
-        lambda weights: jax.grad(made.loss)(
-            params, *data, weights, key=jax.random.key(0), progress=0.3
-        )
-    )
-    found = slope(jnp.ones(len(made.terms)))
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(found))
-    without = slope(jnp.zeros(len(made.terms)))
-    change = jax.tree.map(lambda a, b: np.max(np.abs(a - b)), found, without)
-    in_loss = set(made.terms) - {"decay"}
-    assert (max(jax.tree.leaves(change)) > 1e-6) == bool(in_loss)
-
-
-@pytest.mark.parametrize("name", RANDOM)
-def test_the_key_alone_decides_the_draws(name):
-    made = objectives.objective(name, apply, k=K)
-    data = jnp.asarray(X), jnp.asarray(Y), jnp.ones(1)
-    loss = jax.jit(lambda key: made.loss(parameters(), *data, key=key))
-    first = loss(jax.random.key(0))
-    assert first == loss(jax.random.key(0)) != loss(jax.random.key(1))
-
-
-@pytest.mark.parametrize("name", [*RANDOM, "wd+rat"])
-def test_a_random_method_without_a_key_is_named(name):
-    made = objectives.objective(name, apply, k=K)
-    args = jnp.asarray(X), jnp.asarray(Y), jnp.ones(len(made.terms))
-    with pytest.raises(ValueError, match=rf"{name.replace('+', '.')} draws at random"):
-        made.loss(parameters(), *args)
 
 
 def test_examples_and_terms_draw_apart():
