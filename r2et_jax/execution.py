@@ -171,13 +171,16 @@ def drive_chunks(
         size = balanced_size(m, batch_size) if chunk_size is None else chunk_size
 
         # Settings that were made in a `with` block hold in this thread alone.
-        double, promotion = (
-            jax.config.jax_enable_x64,
-            jax.config.jax_numpy_dtype_promotion,
-        )
+        double = jax.config.jax_enable_x64
+        dtypes = jax.config.jax_numpy_dtype_promotion
+        ranks = jax.config.jax_numpy_rank_promotion
 
         def elsewhere(start):
-            with jax.enable_x64(double), jax.numpy_dtype_promotion(promotion):
+            with (
+                jax.enable_x64(double),
+                jax.numpy_dtype_promotion(dtypes),
+                jax.numpy_rank_promotion(ranks),
+            ):
                 return chunk(start)
 
         def chunk(start):

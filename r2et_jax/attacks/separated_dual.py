@@ -97,14 +97,14 @@ def minimize_on_simplices(
     choice of the pair).
     """
     check_same_shape("linear", linear, "blocks", blocks)
-    check_same_shape("gram", gram, "linear ⊗ linear", linear[:, None] * linear)
+    check_same_shape("gram", gram, "linear ⊗ linear", linear[:, None] * linear[None])
     check_count("num_blocks", num_blocks)
     check_count("max_newton_steps", max_newton_steps, minimum=0)
     check_count("max_steps", max_steps, minimum=0)
     check_nonnegative("gap_share", gap_share)
     if gap_share >= 1:
         raise ValueError(f"gap_share must lie in [0, 1), got {gap_share!r}")
-    member = blocks == jnp.arange(num_blocks, dtype=blocks.dtype)[:, None]
+    member = blocks[None] == jnp.arange(num_blocks, dtype=blocks.dtype)[:, None]
     # In units of the largest entry, so that no threshold depends on the model's scale.
     scale = jnp.max(jnp.diagonal(gram)) + jnp.max(jnp.abs(linear))
     scale = jnp.where(scale > 0, scale, 1)
@@ -139,7 +139,7 @@ class _Problem(NamedTuple):
 
 def _gap_and_square(problem, weights, slope):
     """The duality gap, and αᵀQα."""
-    lowest = jnp.min(jnp.where(problem.member, slope, jnp.inf), axis=1)
+    lowest = jnp.min(jnp.where(problem.member, slope[None], jnp.inf), axis=1)
     gap = jnp.maximum(weights @ slope - jnp.sum(lowest), 0)
     return gap, weights @ (slope - problem.linear)
 
@@ -151,7 +151,7 @@ def _rounding(dtype):
 
 def _feasible(problem, weights):
     """The weights over their sums in each block."""
-    total = jnp.sum(jnp.where(problem.member, weights, 0), axis=1)
+    total = jnp.sum(jnp.where(problem.member, weights[None], 0), axis=1)
     return weights / total[problem.blocks]
 
 
@@ -208,7 +208,7 @@ def _interior_point(problem, start, unmet, max_steps):
 
     slope = gram @ start + linear
     gap, _ = _gap_and_square(problem, start, slope)
-    lowest = jnp.min(jnp.where(member, slope, jnp.inf), axis=1)
+    lowest = jnp.min(jnp.where(member, slope[None], jnp.inf), axis=1)
     y = lowest - jnp.max(jnp.abs(slope)) - 1e-3
     z = slope - y @ sums
     alive = unmet(start, slope)
@@ -226,7 +226,7 @@ def _conditional_gradient(problem, start, unmet, max_steps):
 
     def step(carry):
         weights, slope, count = carry
-        best = jnp.argmin(jnp.where(member, slope, jnp.inf), axis=1)  # [num_blocks]
+        best = jnp.argmin(jnp.where(member, slope[None], jnp.inf), axis=1)
         rows = gram[best]
         # The pair: from every u to the best vertex of its block.
         to = best[blocks]

@@ -158,7 +158,7 @@ def compile_strongest(
                 predicted_class(best_logits) != predicted_class(clean_logits)
             ),
             prediction_change=0.5 * np.abs(np.asarray(shift)).sum(axis=-1),
-            vanished=num_vanished / np.maximum(num_steps, 1),
+            vanished=(num_vanished / np.maximum(num_steps, 1)).astype(curve.dtype),
             manipulated_at=np.where(
                 left.any(axis=0), np.array(curve_budget)[left.argmax(axis=0)], 0
             ),

@@ -214,18 +214,6 @@ def test_the_flip_is_found_just_beyond_the_critical_radius(name):
             )
 
 
-def test_frozen_features_do_not_move_and_spend_no_budget():
-    attack = mean_gap_attack(False)
-    run = attacks.compile_attack(attack, num_steps=20, track_every=5)
-    params = jnp.float32(A), jnp.float32(B)
-    budget = threat_model("l2", EPSILON, frozen=[0, 2], num_features=4)
-    result = run(params, jnp.float32(X)[None], budget, key=jax.random.key(0))
-    moved = np.asarray(result.details.last[0]) - np.float32(X)
-    assert moved[0] == moved[2] == 0
-    # Twenty steps of a tenth, shortened by what the frozen features take of each.
-    assert np.linalg.norm(moved) > 0.5 * EPSILON
-
-
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [

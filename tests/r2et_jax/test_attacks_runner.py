@@ -212,22 +212,15 @@ def test_the_smallest_and_the_largest_top_sets(n, k):
     assert lowest <= found.best.precision.min() < 1
 
 
-THREATS = {
-    "linf in a box": threat_model("linf", 0.3, lower=-1.0, upper=1.0),
-    "frozen and simplex": threat_model(
+def test_frozen_features_and_a_simplex_stay_admissible():
+    threat = threat_model(
         "l2",
         0.8,
         frozen=[0, 5],
         num_features=N,
         groups=[[1, 2, 4]],
         group_rule="simplex",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", THREATS)
-def test_every_returned_input_is_admissible(name):
-    threat = THREATS[name]
+    )
     x = jnp.clip(inputs(), -1, 1).at[:, jnp.array([1, 2, 4])].set(0).at[:, 2].set(1)
     compiled = attacks.compile_attack(
         descent(random_start=0.3), num_steps=STEPS, track_every=EVERY
@@ -240,37 +233,8 @@ def test_every_returned_input_is_admissible(name):
     ):
         assert jax.vmap(contains, (None, 0, 0))(threat, x, moved).all()
     assert found.best.precision.mean() < 1
-    if name != "linf in a box":
-        moved = np.abs(found.details.last - x).max(axis=0)
-        assert (moved[[0, 5]] == 0).all() and (np.delete(moved, [0, 5]) > 0).all()
-
-
-def test_without_a_budget_nothing_moves():
-    found = run(epsilon=0.0)
-    np.testing.assert_array_equal(found.details.last, inputs())
-    np.testing.assert_array_equal(found.best.precision, 1)
-    assert (found.manipulated_at == 0).all() and (found.best.step == 0).all()
-
-
-def test_it_compiles_once_for_all_parameters_budgets_and_keys():
-    traces = 0
-
-    def counted(params, x, /):
-        nonlocal traces
-        traces += 1
-        return net(params, x)
-
-    attack = attacks.random_search(
-        counted, saliency.gradient(score.log_odds(counted)), k=K
-    )
-    compiled = attacks.compile_attack(attack, num_steps=4, track_every=1)
-    first = compiled(parameters(), inputs(), threat_model(), key=jax.random.key(0))
-    before = traces
-    other = compiled(
-        parameters(1), inputs(seed=5), threat_model("l2", 0.3), key=jax.random.key(7)
-    )
-    assert traces == before > 0
-    assert not np.array_equal(first.details.last, other.details.last)
+    moved = np.abs(found.details.last - x).max(axis=0)
+    assert (moved[[0, 5]] == 0).all() and (np.delete(moved, [0, 5]) > 0).all()
 
 
 def test_a_net_of_pieces_hides_its_normalised_gradient_but_not_its_surrogate():
