@@ -13,11 +13,11 @@ from __future__ import annotations
 from experiments.certify import report
 from experiments.certify.measure import clean_auc, measure
 from experiments.console import flags
-from experiments.loop import parts, setup
+from experiments.loop import asked, parts, setup
 from experiments.measures.evaluation import STRONGEST
 from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets, registry
-from r2et_jax import datasets, objectives
+from r2et_jax import objectives
 
 FLAGS = flags.describe(
     "certify",
@@ -28,7 +28,7 @@ FLAGS = flags.describe(
 def main(values):
     common = FLAGS.read(
         values,
-        datasets=datasets.names(),
+        datasets=asked.known_tables(values),
         methods=(*objectives.NAMES, LOGISTIC),
         attacks=(STRONGEST,),
     )

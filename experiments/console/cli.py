@@ -16,6 +16,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 import experiments
+from experiments.console.flags import resolve_files
 from experiments.store import locks
 
 _DEBUG = "R2ET_DEBUG"
@@ -69,6 +70,7 @@ def _main(experiment, values, argv):
             f"unexpected arguments: {' '.join(further)}; flags are written "
             "--name=value, lists with commas and without spaces"
         )
+    resolve_files(values)
     experiment.main(values)
 
 

@@ -13,9 +13,10 @@ from r2et_jax.checks import check_count, check_in, check_nonnegative
 Number = TypeVar("Number", int, float)
 Default = str | Mapping[str, str]
 
+_FILE = ".npz"
 PRESETS = ("smoke", "standard", "paper")
 LISTS = {
-    "datasets": "names of data sets",
+    "datasets": "names of data sets, or paths to prepared .npz files of one folder",
     "methods": "names of training methods; sums are written wd+r2et_nh",
     "attacks": "names of attacks",
     "k": "sizes of the top-k set",
@@ -134,6 +135,40 @@ class ExperimentFlags(NamedTuple):
                 values[n].serialize() for n in sorted(values) if values[n].present
             ),
         )
+
+
+def resolve_files(values: absl_flags.FlagValues) -> None:
+    """Take `--datasets=path/to/mine.npz` for `--datasets=mine --data_dir=path/to`.
+
+    Args:
+      values: parsed; those without the two flags stay as they are.
+
+    Raises:
+      ValueError: no such file, files of several folders, or of another folder than
+        --data_dir says.
+    """
+    if not {"datasets", "data_dir"} <= set(values):
+        return
+    items, folder = values["datasets"].value or [], values["data_dir"]
+    paths = {item: Path(item) for item in items if item.endswith(_FILE)}
+    if not paths:
+        return
+    for path in paths.values():
+        if not path.is_file():
+            raise ValueError(f"--datasets: there is no file {path}")
+    folders = sorted({str(path.parent) for path in paths.values()})
+    if folder.present and Path(folder.value).absolute() != Path(folders[0]).absolute():
+        folders = [folder.value, *folders]
+    if len(folders) > 1:
+        raise ValueError(
+            f"files of --datasets must lie in one folder, which --data_dir then is, "
+            f"got {' and '.join(folders)}"
+        )
+    values["datasets"].value = [
+        paths[item].stem if item in paths else item for item in items
+    ]
+    folder.value = folders[0]
+    folder.present += 1  # as if it had been typed
 
 
 def describe(

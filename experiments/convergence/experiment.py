@@ -12,10 +12,10 @@ from __future__ import annotations
 from experiments.console import flags
 from experiments.convergence.measure import RADIUS, mean_thickness, measure
 from experiments.convergence.report import write_report
-from experiments.loop import parts, setup
+from experiments.loop import asked, parts, setup
 from experiments.measures import convergence
 from experiments.problems import presets, registry
-from r2et_jax import datasets, objectives
+from r2et_jax import objectives
 
 FLAGS = flags.describe(
     "convergence",
@@ -26,7 +26,7 @@ FLAGS = flags.describe(
 def main(values):
     common = FLAGS.read(
         values,
-        datasets=datasets.names(),
+        datasets=asked.known_tables(values),
         methods=objectives.NAMES,
         attacks=(convergence.ATTACK,),
     )

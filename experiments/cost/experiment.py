@@ -17,6 +17,7 @@ from experiments.cost import image_parts
 from experiments.cost.measure import SIZES, Setting
 from experiments.cost.parts import PARTS
 from experiments.cost.report import write_results
+from experiments.loop import asked
 from experiments.measures import image_costs as cost_images
 from experiments.problems import presets
 from experiments.problems.registry import problem
@@ -91,7 +92,7 @@ def main(values) -> None:
     """Measure what is not yet recorded, then write the table and the figure."""
     common = FLAGS.read(
         values,
-        datasets=(*datasets.names(), *cost_images.NAMES),
+        datasets=(*asked.known_tables(values), *cost_images.NAMES),
         methods=objectives.NAMES,
         attacks=attacks.SINGLE,
     )

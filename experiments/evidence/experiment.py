@@ -16,6 +16,7 @@ from absl import flags as absl_flags
 
 from experiments.console import flags
 from experiments.evidence import claims
+from experiments.loop import asked
 from experiments.problems import presets
 from experiments.store import output, records
 from r2et_jax import checks, datasets
@@ -47,7 +48,8 @@ def main(values):
         raise ValueError("name a claim with --claim=NAME; --list shows them")
     checks.check_in("claim", claimed, claims.CLAIMS)
     claim = claims.CLAIMS[claimed]
-    common = FLAGS.read(values, datasets=(*datasets.names(), *datasets.names("pairs")))
+    tables = asked.known_tables(values)
+    common = FLAGS.read(values, datasets=(*tables, *datasets.names("pairs")))
     if not common.datasets:
         common = common._replace(datasets=claim.datasets)
     print(f"claim: {claim.statement}")

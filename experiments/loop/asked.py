@@ -96,6 +96,12 @@ def known_datasets(data_dir: str | Path) -> tuple[str, ...]:
     return (*datasets.known(), *further)
 
 
+def known_tables(values: absl_flags.FlagValues) -> tuple[str, ...]:
+    """Names of the tables, and of those of one's own in --data_dir."""
+    own = datasets.prepared(values["data_dir"].value, "tabular")
+    return (*datasets.names(), *own)
+
+
 def define_of_pairs(values: absl_flags.FlagValues, *, folds: bool = True) -> None:
     """Define --pooling, --absent_edges and --folds, which `parts.problems` reads.
 

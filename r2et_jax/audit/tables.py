@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from r2et_jax import datasets
-from r2et_jax.datasets import npz
-
-_MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
+from r2et_jax.datasets import frames, npz
 
 
 class Table(NamedTuple):
@@ -65,16 +62,7 @@ def read(path: str | os.PathLike[str], *, drop: Collection[str] = ()) -> Table:
 
 
 def _from_csv(path: Path, drop: Collection[str]) -> Table:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = [line for line in csv.reader(file) if line]
-    if len(lines) < 2:
-        raise ValueError(f"{path}: expected a header and at least one row of numbers")
-    header = [name.strip() for name in lines[0]]
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise ValueError(f"{path}: the column {twice[0]!r} is there twice")
-    if all(_number(name) is not None for name in header):
-        raise ValueError(f"{path}: expected a header, got numbers: {header[0]!r}, …")
+    header, lines = frames.read_lines(path)
     unknown = [name for name in drop if name not in header]
     if unknown:
         raise ValueError(
@@ -82,12 +70,8 @@ def _from_csv(path: Path, drop: Collection[str]) -> Table:
             f"{', '.join(header)}"
         )
     kept = [i for i, name in enumerate(header) if name not in set(drop)]
-    x = np.empty((len(lines) - 1, len(kept)))
-    for row, line in enumerate(lines[1:]):
-        if len(line) != len(header):
-            raise ValueError(
-                f"{path}: row {row + 1} has {len(line)} values, expected {len(header)}"
-            )
+    x = np.empty((len(lines), len(kept)))
+    for row, line in enumerate(lines):
         for place, column in enumerate(kept):
             x[row, place] = _value(line[column], path, row + 1, header[column])
     return Table(x, tuple(header[i] for i in kept))
@@ -95,9 +79,9 @@ def _from_csv(path: Path, drop: Collection[str]) -> Table:
 
 def _value(text: str, path: Path, row: int, column: str) -> float:
     where = f"{path}: row {row}, column {column!r}"
-    if text.strip().lower() in _MISSING:
+    if text.strip().lower() in frames.MISSING:
         raise ValueError(f"{where} is missing ({text!r}): fill it or leave the row out")
-    number = _number(text)
+    number = frames.number(text)
     if number is None:
         raise ValueError(
             f"{where} must be a number, got {text!r}: code categories, as one-hot "
@@ -106,10 +90,3 @@ def _value(text: str, path: Path, row: int, column: str) -> float:
     if not np.isfinite(number):
         raise ValueError(f"{where} must be finite, got {text!r}")
     return number
-
-
-def _number(text: str) -> Any:
-    try:
-        return float(text)
-    except ValueError:
-        return None

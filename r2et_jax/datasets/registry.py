@@ -61,21 +61,29 @@ def known() -> tuple[str, ...]:
     return tuple(name for kind in _NAMES.values() for name in kind)
 
 
-def prepared(data_dir: str | Path) -> tuple[str, ...]:
-    """The names of further pairs in a folder, as `save_pairs_npz` has written them.
+def prepared(data_dir: str | Path, kind: str | None = None) -> tuple[str, ...]:
+    """The names of further files in a folder, of `save_npz` or `save_pairs_npz`.
 
     Args:
       data_dir: the folder, which need not exist.
+      kind: "tabular" or "pairs"; None for both.
 
     Returns:
-      The names of files that hold pairs and have no name of `names()`, sorted; other
-      files are left out.
+      The names of files that hold such data and have no name of `names()`, sorted;
+      other files are left out.
     """
     found = []
     for path in sorted(Path(data_dir).glob("*.npz")):
-        if path.stem not in known() and holds(path, "pairs"):
+        if path.stem not in known() and kind in (None, _kind(path)) and _kind(path):
             found.append(path.stem)
     return tuple(found)
+
+
+def _kind(path: Path) -> str | None:
+    """What a file holds, by the names of its arrays."""
+    if holds(path, "pairs"):
+        return "pairs"
+    return "tabular" if holds(path, "columns") else None
 
 
 def load(
@@ -88,7 +96,8 @@ def load(
         files), or one of the latter with "_ref": one reference level of each one-hot
         group dropped (`drop_reference`). Pairs: digits, planted (bundled, seed 0), or
         mnist, adhd, hiv, bp (prepared files). Single images: cifar10 (a prepared
-        file). Any other name: a file of pairs of your own, see `prepared`.
+        file). Any other name: a table or pairs of your own, as `save_npz` and
+        `save_pairs_npz` have written them to the folder.
       data_dir: the folder of the prepared .npz files.
       fold: of the cross-validation of graphs, 0 … 4; 0 for all others.
 
@@ -118,15 +127,18 @@ def load(
 
 def _load(name: str, *, data_dir: str | Path, fold: int) -> Dataset | PairDataset:
     if name not in known() and name in prepared(data_dir):
-        return load_pairs_npz(Path(data_dir) / f"{name}.npz", fold=fold)
+        path = Path(data_dir) / f"{name}.npz"
+        if _kind(path) == "pairs":
+            return load_pairs_npz(path, fold=fold)
+        _check_no_fold(name, fold)
+        return load_npz(path)
     check_in("dataset", name, (*known(), *prepared(data_dir)))
     if name in _BUNDLED_PAIRS:
         return _BUNDLED_PAIRS[name]().fold(fold)
     if name in _PAIRS:
         path = _file(name, data_dir, _PAIRS[name])
         return load_pairs_npz(path, fold=fold)
-    if fold != 0:
-        raise ValueError(f"{name}: has no folds, expected fold 0, got {fold!r}")
+    _check_no_fold(name, fold)
     if name in _BUNDLED:
         return _BUNDLED[name]()
     if name in _IMAGES:
@@ -134,6 +146,11 @@ def _load(name: str, *, data_dir: str | Path, fold: int) -> Dataset | PairDatase
     base = name.removesuffix(REFERENCE_SUFFIX)
     dataset = load_npz(_file(base, data_dir, "tabular"))
     return dataset if name == base else drop_reference(dataset)
+
+
+def _check_no_fold(name: str, fold: int) -> None:
+    if fold != 0:
+        raise ValueError(f"{name}: has no folds, expected fold 0, got {fold!r}")
 
 
 def _file(base: str, data_dir: str | Path, module: str) -> Path:

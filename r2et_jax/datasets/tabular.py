@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from r2et_jax.datasets.containers import (
     check_rows,
     validate,
 )
-from r2et_jax.datasets.npz import read_arrays, read_meta
+from r2et_jax.datasets.npz import read_arrays, read_meta, write_arrays
 from r2et_jax.datasets.splitting import FRACTIONS, split_apart
+from r2et_jax.files import replacing
 
 FORMAT_VERSION = 2  # 2: equal rows stand in one part
 _KEYS = (
@@ -82,6 +84,57 @@ def load_npz(path: str | Path) -> Dataset:
     )
     validate(dataset)
     return dataset
+
+
+def save_npz(path: str | Path, dataset: Dataset) -> None:
+    """Write a data set so that `load_npz` reads it: the whole file or none.
+
+    The experiments take the file by its path, `--datasets=path/to/mine.npz`.
+
+    Args:
+      path: the .npz file; one that is there is replaced.
+      dataset: the data set, as of `from_arrays`, `from_frame` or `from_csv`.
+
+    Returns:
+      None.
+
+    Raises:
+      ValueError: an unsound data set, or a path that does not end in .npz.
+
+    Example:
+      >>> import tempfile
+      >>> from r2et_jax.datasets import breast_cancer
+      >>> path = Path(tempfile.mkdtemp()) / "mine.npz"
+      >>> save_npz(path, breast_cancer())
+      >>> load_npz(path).test.x.shape
+      (86, 30)
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"path must end in .npz, got {str(path)!r}")
+    validate(dataset)
+    splits = [getattr(dataset, name) for name in SPLITS]
+    ends = np.cumsum([len(split.y) for split in splits])
+    rows = np.split(np.arange(ends[-1]), ends[:-1])
+    group_of = np.full(len(dataset.columns), -1, np.int32)
+    for number, group in enumerate(dataset.groups):
+        group_of[list(group)] = number
+    meta = {**dataset.meta, "name": dataset.name, "format_version": FORMAT_VERSION}
+    arrays = {
+        "x": np.concatenate([split.x for split in splits]),
+        "y": np.concatenate([split.y for split in splits]),
+        **dict(zip(SPLITS, rows, strict=True)),
+        "columns": np.array(dataset.columns, str),
+        "groups": group_of,
+        "immutable": np.array(dataset.immutable, np.int32),
+        "lower": dataset.lower,
+        "upper": dataset.upper,
+        "meta": np.array(json.dumps(meta)),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        write_arrays(partial, arrays)
+        load_npz(partial)
 
 
 def from_arrays(

@@ -123,3 +123,28 @@ def test_two_experiments_fit_into_one_process():
     )
     assert common.output_dir == Path("results/two")
     assert "results/two" == common.config["output_dir"]
+
+
+def test_a_file_is_its_name_and_its_folder(tmp_path):
+    mine, other = tmp_path / "mine.npz", tmp_path / "other" / "more.npz"
+    other.parent.mkdir()
+    for path in (mine, other):
+        path.write_bytes(b"")
+
+    def resolved(*arguments):
+        values = flags.describe("robustness", defaults=DEFAULTS).define()
+        values(["binary", *arguments])
+        flags.resolve_files(values)
+        return values["datasets"].value, values["data_dir"].value, values
+
+    assert resolved("--datasets=adult")[:2] == (["adult"], "data")
+    assert resolved()[:2] == (None, "data")
+    items, folder, values = resolved(f"--datasets=breast_cancer,{mine}")
+    assert items == ["breast_cancer", "mine"] and folder == str(tmp_path)
+    assert values["data_dir"].present
+    assert resolved(f"--datasets={mine}", f"--data_dir={tmp_path}")[0] == ["mine"]
+    with pytest.raises(ValueError, match="there is no file .*none.npz"):
+        resolved(f"--datasets={tmp_path / 'none.npz'}")
+    for further in (f"--datasets={mine},{other}", f"--datasets={mine}"):
+        with pytest.raises(ValueError, match="must lie in one folder"):
+            resolved(further, f"--data_dir={other.parent}")

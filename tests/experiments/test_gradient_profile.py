@@ -12,6 +12,7 @@ from experiments.models import candidates
 from experiments.problems import protocols
 from experiments.report import exhibit
 from experiments.store import records
+from r2et_jax import datasets
 
 TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=1, eval_every=1, num_valid=10, num_test=12
@@ -132,3 +133,15 @@ def test_a_wrong_flag_gives_one_line(run, flag, message, capsys):
         run(flag)
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+
+
+def test_a_table_of_ones_own_is_taken_by_its_path(run, tmp_path):
+    # Of the shape of the bundled one, whose programs then serve.
+    own = datasets.breast_cancer()._replace(name="whatever")
+    datasets.save_npz(tmp_path / "own" / "mine.npz", own)
+    run(f"--datasets={tmp_path / 'own' / 'mine.npz'}", "--seeds=0")
+    found = records.RecordStore(tmp_path / "records.jsonl").select(k=8)
+    assert {record["dataset"] for record in found} == {"mine"}
+    assert (tmp_path / "gradient_profile_mine.png").is_file()
+    (folder,) = (tmp_path / "models").iterdir()
+    assert folder.name == "mine"
