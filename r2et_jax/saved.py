@@ -41,7 +41,8 @@ def save(
 
     Args:
       folder: where to write; a model that is there already is replaced.
-      model: one of `models.registry.MODELS`.
+      model: one of `r2et_jax.models`, or a Flax module of your own, whose class stands
+        at the top of a module: it is named by its import path.
       params: its parameters, arrays in nested dicts.
       description: JSON object: configuration, choices, metrics.
 
@@ -71,6 +72,8 @@ def save(
 
 def load(folder: str | os.PathLike[str]) -> Saved:
     """Read what `save` wrote.
+
+    A model of your own is found by its import path, if that was imported before.
 
     Args:
       folder: where `save` wrote.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,33 +35,40 @@ def describe(module: nn.Module) -> Description:
     A module among the attributes becomes a description of its own.
 
     Args:
-      module: of a class in `MODELS`.
+      module: of a class in `MODELS`, or of one's own at the top of a module, which is
+        named by its import path, "package.module:Net".
 
     Returns:
       Its description: JSON, with the name of the class under "class".
 
     Raises:
-      ValueError: for a class outside `MODELS`, and for an attribute that is no number,
-        text, module or sequence of them.
+      ValueError: for a class that is not found by its import path, and for an
+        attribute that is no number, text, module or sequence of them.
 
     Example:
       >>> describe(Linear(num_outputs=3))
       {'class': 'Linear', 'num_outputs': 3}
     """
-    name = type(module).__name__
-    check_in("model", name, MODELS)
-    if type(module) is not MODELS[name]:
-        raise ValueError(f"{type(module)} is not the model {name!r}, {MODELS[name]}")
+    kind = type(module)
+    name = kind.__name__
+    if MODELS.get(name) is not kind:
+        name = f"{kind.__module__}:{kind.__qualname__}"
+        if _imported(name) is not kind:
+            raise ValueError(
+                f"{kind} is not found as {name}: expected one of {', '.join(MODELS)}, "
+                "or a class at the top of a module that can be imported"
+            )
     return {_CLASS: name} | {
-        field: _plain(getattr(module, field), f"{name}.{field}")
-        for field in _attributes(MODELS[name])
+        field: _plain(getattr(module, field), f"{kind.__name__}.{field}")
+        for field in _attributes(kind)
     }
 
 
 def build(description: Description) -> nn.Module:
     """The module that a description was made of.
 
-    An attribute that it leaves out has its default.
+    An attribute that it leaves out has its default. A class of one's own must have been
+    imported before: what a file names is not imported, as that would run it.
 
     Args:
       description: as `describe` gives it.
@@ -69,8 +77,8 @@ def build(description: Description) -> nn.Module:
       The Flax module.
 
     Raises:
-      ValueError: for a description without a class, an unknown class or attribute, or
-        one without an attribute that has no default.
+      ValueError: for a description without a class, an unknown class or attribute, a
+        class that was not imported, or one without an attribute that has no default.
 
     Example:
       >>> build({"class": "MLP", "hidden": [8, 8], "activation": "tanh"}).hidden
@@ -81,14 +89,36 @@ def build(description: Description) -> nn.Module:
             f"the description of a model needs an entry {_CLASS!r}, got {description!r}"
         )
     name = description[_CLASS]
-    check_in("model", name, MODELS)
+    kind = _class(name)
     given = {key: value for key, value in description.items() if key != _CLASS}
     for key in given:
-        check_in(f"attribute of {name}", key, _attributes(MODELS[name]))
+        check_in(f"attribute of {name}", key, _attributes(kind))
     try:
-        return MODELS[name](**{key: _rich(value) for key, value in given.items()})
+        return kind(**{key: _rich(value) for key, value in given.items()})
     except TypeError as error:
         raise ValueError(f"cannot build {name} from {given}: {error}") from error
+
+
+def _class(name: Any) -> type[nn.Module]:
+    if not isinstance(name, str) or ":" not in name:
+        check_in("model", name, MODELS)
+        return MODELS[name]
+    found = _imported(name)
+    if found is None:
+        raise ValueError(
+            f"the model is of the class {name}, which is not there: import "
+            f"{name.partition(':')[0]!r} first, and it must have that Flax module"
+        )
+    return found
+
+
+def _imported(name: str) -> type[nn.Module] | None:
+    """The Flax module of an import path, where that is imported already."""
+    path, _, parts = name.partition(":")
+    found: Any = sys.modules.get(path)
+    for part in parts.split("."):
+        found = getattr(found, part, None)
+    return found if isinstance(found, type) and issubclass(found, nn.Module) else None
 
 
 def _attributes(model: type[nn.Module]) -> list[str]:

@@ -1,5 +1,6 @@
 """The quickstart: what is printed and on the pages is what came out."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from experiments.quickstart import experiment, measure, report
 from r2et_jax import datasets
+from r2et_jax.audit.hardened import Quality
 from r2et_jax.metrics import accuracy
 from r2et_jax.models import MLP
 
@@ -38,7 +40,12 @@ def outcome(data, tmp_path_factory):
 
 
 def test_the_lines_say_what_the_audits_found(outcome, data):
-    lines = report.lines(outcome)
+    # Marks by which before and after are told apart.
+    before, after = Quality(0.123, 0.5), Quality(0.456, 0.5)
+    one = dataclasses.replace(
+        outcome.hardened["logit_h"], test_before=before, test_after=after
+    )
+    lines = report.lines(outcome._replace(hardened={"logit_h": one}))
     assert len(lines) <= 10 and "1 features" in lines[0] and "(6 test" in lines[0]
     for name, audit in outcome.audits.items():
         (line,) = (one for one in lines if one.startswith(f"{name} ") and "±" in one)
@@ -47,11 +54,15 @@ def test_the_lines_say_what_the_audits_found(outcome, data):
         assert mean == pytest.approx(audit.precision.mean(), abs=6e-4)
         assert proved == pytest.approx(audit.certified.precision.mean(), abs=6e-4)
         assert proved <= mean and same == pytest.approx(audit.same, abs=6e-4)
-        hardened = outcome.hardened.get(name)
-        params = outcome.hardened["logit_h"].start if not hardened else hardened.params
-        logits = MODEL.apply(params, data.test.x)
-        assert share == pytest.approx(float(accuracy(data.test.y, logits)), abs=6e-4)
+        assert share == (before if name == "vanilla" else after).accuracy
     assert any(line.startswith("vanilla less logit_h") for line in lines)
+
+
+def test_quality_is_that_of_the_test_part(outcome, data):
+    one = outcome.hardened["logit_h"]
+    for params, found in ((one.start, one.test_before), (one.params, one.test_after)):
+        share = accuracy(data.test.y, MODEL.apply(params, data.test.x))
+        assert found.accuracy == pytest.approx(float(share), abs=1e-6)
 
 
 def test_the_pages_hold_the_same(outcome, tmp_path):

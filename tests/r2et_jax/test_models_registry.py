@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import json
+import sys
 
 import flax.linen as nn
 import jax
@@ -66,16 +67,40 @@ def test_the_description_names_every_attribute():
 
 
 class Foreign(nn.Module):
-    pass
+    """A model of one's own."""
+
+    width: int = 3
+    inner: nn.Module | None = None
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(nn.tanh(nn.Dense(self.width)(x)))
+
+
+def local():
+    class Foreign(nn.Module):
+        pass
+
+    return Foreign()
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: registry.describe(Foreign()), "unknown model 'Foreign'; known: CNN"),
+        (lambda: registry.describe(local()), "not found as .*local.*one of CNN, "),
         (
             lambda: registry.describe(type("MLP", (Foreign,), {})()),
-            "is not the model 'MLP'",
+            "MLP'> is not found as .*:MLP",
+        ),
+        (
+            lambda: registry.build({"class": "this.is.not.there:Net"}),
+            "import 'this.is.not.there' first",
+        ),
+        # Neither a Flax module, nor to be called.
+        (lambda: registry.build({"class": "os:system"}), "import 'os' first, and it"),
+        (
+            lambda: registry.build({"class": f"{__name__}:Foreign", "depth": 3}),
+            "unknown attribute of .*Foreign 'depth'; known: inner, width",
         ),
         (
             lambda: registry.describe(models.MLP(hidden=(4, jnp.tanh))),
@@ -115,10 +140,27 @@ def test_a_folder_brings_back_a_model(tmp_path):
     assert saved.load(tmp_path / "again").description == found.description
 
 
+def test_a_model_of_ones_own_is_found_by_its_import_path(tmp_path, monkeypatch):
+    model = Foreign(width=4, inner=models.Linear())
+    x = jnp.linspace(-1, 1, 5)
+    params = model.init(jax.random.key(2), x)
+    saved.save(tmp_path / "model", model, params)
+    found = saved.load(tmp_path / "model")
+    assert found.model == model
+    assert found.description["architecture"]["class"] == f"{__name__}:Foreign"
+    expected = model.apply(params, x)
+    np.testing.assert_array_equal(found.model.apply(found.params, x), expected)
+    # In a process that has not imported it, nothing is imported for it.
+    monkeypatch.delitem(sys.modules, __name__)
+    with pytest.raises(ValueError, match=f"import {__name__!r} first"):
+        saved.load(tmp_path / "model")
+    assert __name__ not in sys.modules
+
+
 def test_mistakes_of_saved_models_are_named(tmp_path):
     params = {"w": np.ones(2)}
-    with pytest.raises(ValueError, match="unknown model 'Foreign'"):
-        saved.save(tmp_path / "a", Foreign(), params)
+    with pytest.raises(ValueError, match="is not found as"):
+        saved.save(tmp_path / "a", local(), params)
     other = {"architecture": registry.describe(models.MLP(hidden=(8,)))}
     with pytest.raises(ValueError, match="the description is of .*the model is"):
         saved.save(tmp_path / "a", models.MLP(), params, other)
