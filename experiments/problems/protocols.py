@@ -11,12 +11,7 @@ from typing import NamedTuple
 
 from experiments.problems import presets
 from r2et_jax import objectives
-from r2et_jax.training.weights import settings
-
-# Penalties that fall as 1/n: a mean over gaps of a saliency that sums to 1.
-_SHARES = frozenset({"gap", "mm_gap", "mm_gap_k", "adv_gap", "anchored_gap"})
-# Features of the tables for which the weights were chosen.
-TABULAR_FEATURES = 32
+from r2et_jax.training.weights import scaled, settings
 
 
 class Protocol(NamedTuple):
@@ -118,7 +113,7 @@ def protocol(preset: str, kind: str, num_features: int) -> Protocol:
     else:
         grid = {term: weights[1::3] for term, weights in tabular.grid.items()}
         paired = {term: weights[::2] for term, weights in tabular.paired.items()}
-    grid, paired = _scaled(grid, num_features), _scaled(paired, num_features)
+    grid, paired = scaled(grid, num_features), scaled(paired, num_features)
     if kind != "graph" and preset != "smoke":
         grid |= {term: alone for term, (alone, _) in presets.IMAGE_WEIGHTS.items()}
         paired |= {term: beside for term, (_, beside) in presets.IMAGE_WEIGHTS.items()}
@@ -138,15 +133,3 @@ def budgets(
     name = "linf" if kind == "graph" or norm == "linf" else "small" if small else "l2"
     grid = presets.BUDGETS[name]
     return {"smoke": grid[1:], "standard": grid, "paper": grid}
-
-
-def _scaled(
-    grid: Mapping[str, tuple[float, ...]], num_features: int
-) -> dict[str, tuple[float, ...]]:
-    factor = num_features / TABULAR_FEATURES
-    return {
-        term: tuple(float(f"{factor * weight:.2g}") for weight in weights)
-        if term in _SHARES
-        else weights
-        for term, weights in grid.items()
-    }

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.quickstart.measure import VANILLA, Outcome
-from r2et_jax.audit import compare
+from r2et_jax.audit import compare, words
 from r2et_jax.audit.result import Audit
 
 PAGE = "index.html"
@@ -24,20 +24,22 @@ def lines(outcome: Outcome) -> list[str]:
         f"share of the top {asked.k} features that stay on top, at worst, when an "
         f"input is changed by ε = {asked.epsilon:g} "
         f"({len(audit.precision)} test inputs)",
-        f"{'':<{width}}  under attack   provable  other inputs'  accuracy    AUC",
+        f"{'':<{width}}  under attack   provable  shared anyway  P@{asked.k}⁺   "
+        "accuracy  AUC",
     ]
-    for name, mean, stderr, same, _ in compared.rows():
+    for name, mean, stderr, same, plus in compared.rows():
         told.append(
             f"{name:<{width}}  {mean:.3f} ± {stderr:.3f}  "
             f"{_provable(outcome.audits[name]):>8}  {same:>13.3f}  "
+            f"{words.number(plus)}  "
             f"{quality[name].accuracy:>8.3f}  {quality[name].auc:.3f}"
         )
     told += compared.sentences()
     alike = [name for name, one in outcome.hardened.items() if one.one_ranking]
     if alike:
         told.append(
-            f"{' and '.join(alike)} win by one ranking: different inputs have nearly "
-            'the same top features ("other inputs\'"), which therefore hold'
+            f"{' and '.join(alike)} win by one ranking: different inputs share nearly "
+            "all of their top features anyway, and those therefore hold"
         )
     return told
 

@@ -15,11 +15,12 @@ from experiments.loop import setup
 from experiments.measures import thickness
 from experiments.measures.numbers import measured
 from experiments.measures.thickness import Effort
-from experiments.problems import presets, protocols
+from experiments.problems import presets
 from experiments.problems.registry import Problem, View
 from r2et_jax import ranking, score, training
 from r2et_jax.context import in_context
 from r2et_jax.execution import map_batched
+from r2et_jax.training.weights import TABULAR_FEATURES
 
 
 class Plan(NamedTuple):
@@ -159,7 +160,7 @@ def _learn(problem, method, rows, *, seed, k, plan):
     )
     scale = 1.0
     if not problem.view.tabular:
-        scale = problem.num_features / protocols.TABULAR_FEATURES
+        scale = problem.num_features / TABULAR_FEATURES
     weights = scale * jnp.asarray([METHODS[method]], jnp.float32)
     for _ in range(rounds):
         states = run(states, weights, x, y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -95,7 +96,8 @@ def harden(
         ball of radius 1 by default, which suits standardised columns. Its ε is the
         radius in penalties that look at a ball.
       weights: penalty -> the weights that are tried, in all combinations; by default
-        those of the experiments, twelve settings, which suit standardised columns.
+        those of the experiments, twelve settings, which suit standardised columns; on
+        other inputs than tables those of mean gaps grow with the number of features.
       num_epochs: epochs of further training, a multiple of eval_every.
       eval_every: epochs between two checkpoints.
       batch_size: examples in a batch.
@@ -174,7 +176,7 @@ def harden(
             check_inputs(threat, part.x)
 
     found_terms = objectives.method(method).terms
-    tried = weights_lib.settings(found_terms, _grid(found_terms, weights))
+    tried = weights_lib.settings(found_terms, _grid(found_terms, weights, data))
     objective = _objective(method, examined, data, k, threat)
     candidates = Candidates(ranked, data.valid, under_attack, threat, k, quality)
     reference = candidates.auc(jax.tree.map(lambda leaf: leaf[None], examined.params))
@@ -362,9 +364,12 @@ def _in_rows(examined: Subject, data: Examples) -> Subject:
     return Subject(examined.params, of_rows(explained.form, data.layout))
 
 
-def _grid(terms: tuple[str, ...], weights: Any) -> Any:
+def _grid(terms: tuple[str, ...], weights: Any, data: Examples) -> Any:
     if weights is None:
-        return None
+        usual = weights_lib.GRID if len(terms) == 1 else weights_lib.PAIRED
+        if data.layout.is_plain:
+            return usual
+        return weights_lib.scaled(usual, math.prod(data.layout.explained))
     if not isinstance(weights, Mapping) or set(weights) != set(terms):
         raise ValueError(
             f"weights must give the weights to try of each of the penalties {terms}, "

@@ -69,6 +69,29 @@ PAIRED |= {
     "radius_hinge": (0.1, 0.3, 1.0, 3.0),
 }
 
+# Penalties that fall as 1/n: a mean over gaps of a saliency that sums to 1.
+_SHARES = frozenset({"gap", "mm_gap", "mm_gap_k", "adv_gap", "anchored_gap"})
+# Features of the tables for which the weights were chosen.
+TABULAR_FEATURES = 32
+
+
+def scaled(
+    grid: Mapping[str, tuple[float, ...]], num_features: int
+) -> dict[str, tuple[float, ...]]:
+    """The weights for inputs of many features: those of mean gaps grow with n.
+
+    Args:
+      grid: penalty -> weights, chosen on tables.
+      num_features: features that are ranked.
+    """
+    factor = num_features / TABULAR_FEATURES
+    return {
+        term: tuple(float(f"{factor * weight:.2g}") for weight in weights)
+        if term in _SHARES
+        else weights
+        for term, weights in grid.items()
+    }
+
 
 def settings(
     terms: Sequence[str], grid: Mapping[str, Sequence[float]] | None = None

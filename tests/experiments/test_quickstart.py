@@ -15,24 +15,25 @@ from r2et_jax.metrics import accuracy
 from r2et_jax.models import MLP
 
 # A logit of few terms: what is compiled for it is small.
-MODEL = MLP(hidden=(2,), activation="softplus")
+MODEL = MLP(hidden=(6,), activation="softplus")
 SETTING = measure.Setting(
-    methods=("logit_h",), k=1, num_test=6, budget=1000,
-    search=(("num_epochs", 1), ("eval_every", 1),
-            ("weights", {"logit_curvature": (1.0,)})),
+    methods=("logit_h",), k=1, num_test=16, budget=1000, tolerance=0.2,
+    search=(("num_epochs", 24), ("eval_every", 12), ("learning_rate", 0.1),
+            ("batch_size", 16),
+            ("weights", {"logit_curvature": (30.0,)})),
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def data():
-    x = np.random.default_rng(0).normal(size=(80, 3))
-    y = (x[:, 0] + x[:, 1] ** 2 > 0.5).astype(int)
+    x = np.random.default_rng(0).normal(size=(120, 3))
+    y = (x[:, 0] ** 2 + x[:, 1] > 0.6).astype(int)
     return datasets.from_arrays(x, y, name="small", columns=["age", "hours", "gain"])
 
 
 @pytest.fixture(scope="module")
 def outcome(data, tmp_path_factory):
-    params = measure.train(MODEL, data, num_epochs=2)
+    params = measure.train(MODEL, data, num_epochs=4000)
     folder = tmp_path_factory.mktemp("search")
     return measure.measure(
         MODEL, params, data, SETTING, folder=folder, progress=lambda what: None
@@ -46,13 +47,14 @@ def test_the_lines_say_what_the_audits_found(outcome, data):
         outcome.hardened["logit_h"], test_before=before, test_after=after
     )
     lines = report.lines(outcome._replace(hardened={"logit_h": one}))
-    assert len(lines) <= 10 and "1 features" in lines[0] and "(6 test" in lines[0]
+    assert len(lines) <= 10 and "1 features" in lines[0] and "(16 test" in lines[0]
     for name, audit in outcome.audits.items():
         (line,) = (one for one in lines if one.startswith(f"{name} ") and "±" in one)
-        numbers = [float(one) for one in re.findall(r"\d\.\d+", line)]
-        mean, _, proved, same, share, _ = numbers
+        numbers = [float(one) for one in re.findall(r"-?\d\.\d+", line)]
+        mean, _, proved, same, plus, share, _ = numbers
         assert mean == pytest.approx(audit.precision.mean(), abs=6e-4)
         assert proved == pytest.approx(audit.certified.precision.mean(), abs=6e-4)
+        assert plus == pytest.approx(float(audit.corrected), abs=6e-4)
         assert proved <= mean and same == pytest.approx(audit.same, abs=6e-4)
         assert share == (before if name == "vanilla" else after).accuracy
     assert any(line.startswith("vanilla less logit_h") for line in lines)

@@ -9,6 +9,7 @@ import pytest
 
 import r2et_jax as r2
 from r2et_jax import adapters, metrics
+from r2et_jax.training import weights
 
 # Adam and Optax's schedules mix dtypes.
 pytestmark = pytest.mark.standard_promotion
@@ -169,7 +170,9 @@ def test_nothing_better_leaves_the_model_as_it_is(hardened):
         quality="auc",
         weights={"logit_curvature": (1e3,)},
         learning_rate=1.0,
+        patience=1,
     )
+    assert [one.epoch for one in found.history] == [0, 1]  # and no more is tried
     assert found.chosen is found.history[0]
     same_trees(found.params, START)
     assert "the model is the one that was given" in str(found)
@@ -215,6 +218,14 @@ def test_images_and_arrays_that_are_split_here():
     )  # fmt: skip
     assert found.params["first"].shape == (2, 2, 2, 3)
     assert [one.epoch for one in found.history] == [0, 1]
+
+
+def test_weights_of_gaps_grow_with_the_features_of_images():
+    grid = {"gap": (1.0, 3.0), "curvature": (0.1,)}
+    found = weights.scaled(grid, 8 * weights.TABULAR_FEATURES)
+    assert found == {"gap": (8.0, 24.0), "curvature": (0.1,)}
+    for terms in (("gap",), ("gap", "curvature")):  # the same effort for all
+        assert len(weights.settings(terms)) == 12
 
 
 @pytest.mark.parametrize(
