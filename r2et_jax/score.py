@@ -82,7 +82,8 @@ def _class_log_odds(logits: Array, target: Array) -> Array:
     chosen = _is_target(logits, target)
     if logits.shape[0] == 2:
         return jnp.sum(jnp.where(chosen, logits, -logits))
-    others = jnp.where(chosen, -jnp.inf, logits)
+    # Its exponential is 0, as that of −∞ is, but bounds take numbers alone.
+    others = jnp.where(chosen, jnp.finfo(logits.dtype).min / 4, logits)
     return jnp.sum(jnp.where(chosen, logits, 0)) - jax.nn.logsumexp(others)
 
 

@@ -19,9 +19,9 @@ from r2et_jax.bounds import Policy, bound, of_threat
 from r2et_jax.certificates.counting import Certificate, Certify
 from r2et_jax.checks import check_k
 from r2et_jax.ranking import top_k_indices
-from r2et_jax.score import predicted_class
+from r2et_jax.score import log_odds, predicted_class
 from r2et_jax.threat import project
-from r2et_jax.types import ApplyFn, Array, SaliencyFn, ScoreFn
+from r2et_jax.types import ApplyFn, Array, SaliencyFn
 
 
 def program_certificate(
@@ -68,7 +68,7 @@ def program_certificate(
     Source: ours; affine bounds as in `bounds.bound`.
     """
     policy = Policy() if policy is None else policy
-    explain = _signed(explainer, _log_odds(apply))
+    explain = _signed(explainer, log_odds(apply))
 
     def certify(params, x, threat, /):
         center = project(threat, x, x)
@@ -103,21 +103,6 @@ def program_certificate(
         return Certificate(share, features, kept, separation, jnp.array(True))
 
     return certify
-
-
-def _log_odds(apply: ApplyFn) -> ScoreFn:
-    """`score.log_odds` without the −∞ by which it leaves the target's logit out."""
-
-    def score(params, x, target, /):
-        logits = apply(params, x)
-        num_classes = logits.shape[0]
-        if num_classes == 1:
-            return jnp.where(target == 1, 1, -1).astype(logits.dtype) * logits[0]
-        steps = jnp.arange(1, num_classes, dtype=target.dtype)
-        others = (target + steps) % num_classes
-        return logits[target] - jax.nn.logsumexp(logits[others])
-
-    return score
 
 
 def _signed(
