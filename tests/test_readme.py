@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import jax
@@ -52,8 +54,19 @@ def test_the_modules_in_the_map_exist():
         assert path.is_dir() or path.with_suffix(".py").is_file(), name
     for name in re.findall(r"python -m (data_prep\.\w+)", text):
         assert (root / f"{name.replace('.', '/')}.py").is_file(), name
-    for name in EXPERIMENTS:
-        assert (root / "experiments" / name / "__main__.py").is_file(), name
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_answers_to_its_old_name(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module(f"experiments.{name}", run_name="__main__")
+    shown = capsys.readouterr().out
+    assert left.value.code == 0 and "--output_dir" in shown
+    flags = importlib.import_module(f"experiments.{name}.experiment").FLAGS
+    values = flags.define()
+    assert values([name, "--preset=smoke"]) == [name]
+    assert flags.experiment == name and values["preset"].value == "smoke"
 
 
 @pytest.mark.parametrize(
