@@ -22,7 +22,9 @@ EXPERIMENTS = (
 
 @pytest.mark.standard_promotion
 def test_the_examples_run(capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    texts = [README, README.parent / "docs" / "train.md"]
+    text = "\n".join(file.read_text("utf-8") for file in texts)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 9
     lengths = [len(block.splitlines()) for block in blocks[1:7]]
     assert lengths == [2, 2, 2, 2, 2, 6]  # the shortest programs, a subject first
