@@ -35,9 +35,10 @@ _SUBMODULES = (
     "training",
 )
 # What a user needs first -> the module that it is of. With `audit` and `subject` these
-# are fifteen.
+# are sixteen.
 _NAMES = {
     "attack": "attacks",
+    "cache": "execution",
     "certify": "certificates",
     "explain": "subject",
     "gradient": "saliency",

@@ -18,6 +18,7 @@ from absl import logging as absl_logging
 import experiments
 from experiments.console.flags import resolve_files
 from experiments.store import locks
+from r2et_jax import execution
 
 _DEBUG = "R2ET_DEBUG"
 _HELP = frozenset({"--help", "-help", "-h", "--helpshort", "--helpfull"})
@@ -71,6 +72,8 @@ def _main(experiment, values, argv):
             "--name=value, lists with commas and without spaces"
         )
     resolve_files(values)
+    if values["cache_dir"].value is not None:
+        execution.cache(values["cache_dir"].value)
     experiment.main(values)
 
 

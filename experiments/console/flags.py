@@ -234,6 +234,12 @@ def _define_common(described: ExperimentFlags, values: absl_flags.FlagValues) ->
         "paper: the published epochs and grids",
         flag_values=values,
     )
+    absl_flags.DEFINE_string(
+        "cache_dir",
+        None,
+        "folder that keeps compiled programs for the next run",
+        flag_values=values,
+    )
     absl_flags.DEFINE_bool("progress", True, "show a progress bar", flag_values=values)
 
 

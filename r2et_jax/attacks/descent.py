@@ -207,9 +207,7 @@ def gradient_attack(
         value, gradient = jax.value_and_grad(objective, argnums=1)(
             params, state.perturbed, context
         )
-        perturbed, optimizer_state, vanished = move(
-            optimizer, gradient, state, context
-        )
+        perturbed, optimizer_state, vanished = move(optimizer, gradient, state, context)
         return State(
             perturbed=perturbed,
             optimizer_state=optimizer_state,

@@ -110,9 +110,7 @@ def attack(
         program = _compiled(subject.form, *settings)
 
         def at(threat):
-            return program(
-                subject.params, x, threat, key=key, context=subject.context
-            )
+            return program(subject.params, x, threat, key=key, context=subject.context)
 
         if epsilon is None:
             return at(threat)

@@ -14,7 +14,7 @@ from r2et_jax.attacks.results import AttackResult, Best, Steps, manipulation_epo
 from r2et_jax.attacks.stepwise import Phases, choose_form, compile_phases
 from r2et_jax.checks import check_count
 from r2et_jax.context import in_context
-from r2et_jax.execution import drive_chunks, example_keys, map_batched
+from r2et_jax.execution import drive_chunks, example_keys, jit, map_batched
 from r2et_jax.ranking import border_tie, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class
 from r2et_jax.threat import ThreatModel, check_inputs
@@ -238,7 +238,7 @@ def compile_attack(
         num_steps=num_steps,
         track_every=track_every,
     )
-    compiled_draw = jax.jit(draw)
+    compiled_draw = jit(draw)
 
     def stepwise(shared, batched):
         params, threat, key = shared
@@ -247,7 +247,7 @@ def compile_attack(
         return by_steps((params, threat, ()), (x, keys, None, context))
 
     run_chunks = drive_chunks(
-        choose_form(jax.jit(chunk), stepwise, host_driven=host_driven),
+        choose_form(jit(chunk), stepwise, attack.apply, host_driven=host_driven),
         batch_size=batch_size,
     )
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax.context import in_context
+from r2et_jax.execution import jit
 from r2et_jax.score import predicted_class
 from r2et_jax.types import ApplyFn
 
@@ -86,8 +87,8 @@ def compile_phases(
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *traces)
         return mapped("finish")(shared, context, fixed, carry, stacked)
 
-    begin, judge, finish = jax.jit(begin), jax.jit(judge), jax.jit(finish)
-    advance = jax.jit(mapped("advance"))
+    begin, judge, finish = jit(begin), jit(judge), jit(finish)
+    advance = jit(mapped("advance"))
 
     def run(shared, batched):
         context = batched[-1]
@@ -104,33 +105,41 @@ def compile_phases(
 
 
 def choose_form(
-    scanned: Any, stepwise: Callable[..., Any], *, host_driven: bool | None = None
+    scanned: Callable[..., Any],
+    stepwise: Callable[..., Any],
+    apply: ApplyFn,
+    *,
+    host_driven: bool | None = None,
 ) -> Callable[..., Any]:
     """The faster form of an attack for its model and this backend.
 
     Args:
-      scanned: the attack as one program, which is compiled.
+      scanned: the attack as one program: `scanned(shared, batched)`, of which the first
+        are the parameters, and the inputs [m, n]; the last of the batch is its context.
       stepwise: the same driven from the host.
+      apply: the model under attack.
       host_driven: whether to take the second one; None to choose it for convolutions
         on CPU alone.
 
     Returns:
-      `run(*args)`, which calls one of the two.
+      `run(shared, batched)`, which calls one of the two.
     """
     if host_driven is not None:
         return stepwise if host_driven else scanned
 
     chosen = None
 
-    def run(*args):
+    def run(shared, batched):
         nonlocal chosen
         if chosen is None:
-            # Asked once: the answer is the model's, and tracing costs milliseconds.
+            # Asked once: the answer is the model's.
+            x, context = jax.tree.map(lambda leaf: leaf[0], (batched[0], batched[-1]))
+            model = in_context(shared[0], context)
             slow = jax.default_backend() == "cpu" and _has_convolution(
-                jax.make_jaxpr(scanned)(*args).jaxpr
+                jax.make_jaxpr(apply)(model, x).jaxpr
             )
             chosen = stepwise if slow else scanned
-        return chosen(*args)
+        return chosen(shared, batched)
 
     return run
 

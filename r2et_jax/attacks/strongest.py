@@ -22,7 +22,13 @@ from r2et_jax.attacks.runner import attack_example, phases
 from r2et_jax.attacks.stepwise import choose_form, compile_phases
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.context import in_context
-from r2et_jax.execution import balanced_size, compile_chunked, drive_chunks, kept
+from r2et_jax.execution import (
+    balanced_size,
+    compile_chunked,
+    drive_chunks,
+    jit,
+    kept,
+)
 from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class
 from r2et_jax.threat import ThreatModel, check_inputs
@@ -245,7 +251,7 @@ def _compile_family(
 
         return jax.lax.scan(restart, nothing(x), keys)[0]
 
-    each = jax.jit(jax.vmap(one, (None, 0, 0, 0, 0, None, None)))
+    each = jit(jax.vmap(one, (None, 0, 0, 0, 0, None, None)))
     # By itself: compiling draws takes long, and this one is the same for all members.
     draw = _compile_keys(num_restarts)
 
@@ -257,8 +263,8 @@ def _compile_family(
     by_steps = compile_phases(
         lambda *settings: phases(build(*settings), **steps), apply, **steps
     )
-    begin = jax.jit(jax.vmap(nothing))
-    update = jax.jit(jax.vmap(keep))
+    begin = jit(jax.vmap(nothing))
+    update = jit(jax.vmap(keep))
 
     def stepwise(shared, batched):
         params, threat, key, settings = shared
@@ -270,7 +276,7 @@ def _compile_family(
         return carry
 
     return drive_chunks(
-        choose_form(chunk, stepwise, host_driven=host_driven),
+        choose_form(chunk, stepwise, apply, host_driven=host_driven),
         batch_size=batch_size,
     )
 
@@ -282,7 +288,7 @@ def _compile_keys(num_restarts: int):
     def one(key, index):
         return jax.random.split(jax.random.fold_in(key, index), num_restarts)
 
-    return jax.jit(jax.vmap(one, (None, 0)))
+    return jit(jax.vmap(one, (None, 0)))
 
 
 def _lower(new: Best, old: Best) -> Best:

@@ -9,7 +9,7 @@ import numpy as np
 from r2et_jax import score
 from r2et_jax.checks import check_k
 from r2et_jax.context import in_context
-from r2et_jax.execution import hashable, kept
+from r2et_jax.execution import hashable, jit, kept
 from r2et_jax.subject import Subject
 
 # Inputs that are scaled to see what a model returns far away, and the factors.
@@ -100,4 +100,4 @@ def _outputs(apply):
         each = jax.vmap(lambda x, own: apply(in_context(params, own), x))
         return each(x, context)
 
-    return jax.jit(run)
+    return jit(run)

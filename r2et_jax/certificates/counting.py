@@ -102,7 +102,7 @@ def ranking_certificate(
       >>> from r2et_jax.threat import threat_model
       >>> model = SkipMLP(activation="softplus")
       >>> params = model.init(jax.random.key(0), jnp.zeros(6))
-      >>> certify = ranking_certificate(model.apply, model.layers, k=2)
+      >>> certify = jax.jit(ranking_certificate(model.apply, model.layers, k=2))
       >>> certify(params, jnp.ones(6), threat_model("l2", 1e-3)).precision
       Array(1., dtype=float32)
 
@@ -178,7 +178,7 @@ def certified_radius(
       >>> model = MLP(activation="softplus")
       >>> params = model.init(jax.random.key(0), jnp.ones(4))
       >>> certify = ranking_certificate(model.apply, model.layers, k=2)
-      >>> radius = certified_radius(certify, largest=1.0)
+      >>> radius = jax.jit(certified_radius(certify, largest=1.0))
       >>> bool(radius(params, jnp.ones(4), threat_model("l2")) > 0)
       True
     """

@@ -40,9 +40,7 @@ def an_input(n, seed=0):
         ("relu", (6, 5), 4.0),
     ],
 )
-@pytest.mark.parametrize(
-    "norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("norm", ["l2", pytest.param("linf", marks=pytest.mark.slow)])
 def test_gradients_of_dense_models(activation, hidden, most, norm):
     x = an_input(6)
     gradient = gradient_of(MLP(hidden, 1, activation), x)

@@ -1,6 +1,10 @@
 """Chunks of a batch give what vmap gives."""
 
 import doctest
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,8 @@ from hypothesis import strategies as st
 
 from r2et_jax import execution
 from r2et_jax.execution import example_keys, map_batched
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def test_docstring_examples_run():
@@ -100,3 +106,53 @@ def test_padding_never_reaches_the_result_nor_its_gradient():
 def test_static_mistakes_raise(args, batch_size, message):
     with pytest.raises(ValueError, match=message):
         map_batched(lambda *args: args, args, batch_size=batch_size)
+
+
+CHILD = """
+import sys, jax, r2et_jax as r2
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
+r2.cache(sys.argv[1])
+assert jax.jit(lambda x: x + 1)(1) == 2
+print(sum(name.endswith("cache_hits") for name in hits))
+"""
+
+
+def test_a_second_process_finds_what_the_first_compiled(tmp_path):
+    folder = tmp_path / "programs"
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))
+    }
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", CHILD, str(folder)],
+            cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=True,
+        ).stdout.strip()
+        for _ in range(2)
+    ]  # fmt: skip
+    assert told[0] == "0" and int(told[1]) > 0
+    (tmp_path / "file").touch()
+    for name in ("", tmp_path / "file"):
+        with pytest.raises(ValueError, match="the cache must be a folder, got '"):
+            execution.cache(name)
+
+
+@pytest.mark.parametrize(
+    ("backend", "flags", "options"),
+    [
+        ("cpu", "", {"xla_backend_optimization_level": 1}),
+        ("cpu", "--xla_backend_optimization_level=3", None),
+        ("gpu", "", None),
+    ],
+)
+def test_programs_are_compiled_at_the_level_that_pays(
+    backend, flags, options, monkeypatch
+):
+    given = []
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "jit", lambda fn, **told: given.append(told) or fn)
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert execution.jit(abs) is abs
+    assert given == [{} if options is None else {"compiler_options": options}]

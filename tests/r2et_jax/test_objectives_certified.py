@@ -209,6 +209,7 @@ def test_layers_of_another_model_are_refused_however_it_is_compiled():
     x, y = X[None].astype(np.float32), jnp.zeros(1, jnp.int32)
     params = square.init(jax.random.key(0), x[0])
     weights = jnp.ones(1, jnp.float32)
+
     def plain(loss):
         return loss
 
