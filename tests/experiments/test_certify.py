@@ -10,7 +10,6 @@ from experiments.certify import experiment, measure, report
 from experiments.console import cli
 from experiments.problems import protocols
 from experiments.report import exhibit
-from experiments.store import records
 from r2et_jax import models, threat
 
 TINY = protocols.PRESETS["smoke"]._replace(
@@ -38,12 +37,10 @@ def call(folder, *arguments):
     cli.call(experiment, *common, *folders, *arguments)
 
 
-def test_a_run_records_draws_and_resumes(tiny, tmp_path, monkeypatch):
+def test_a_run_records_draws_and_resumes(tiny, tmp_path, drawn, resumes):
     call(tmp_path)
-    path = tmp_path / "records.jsonl"
-    text = path.read_text()
+    text = (tmp_path / "records.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
-    assert all(set(records.REQUIRED) <= set(record) for record in found)
     value = {
         (r["method"], r["seed"], r["epsilon"], r["metric"]): r["value"] for r in found
     }
@@ -79,13 +76,18 @@ def test_a_run_records_draws_and_resumes(tiny, tmp_path, monkeypatch):
     for name in ("table.md", "table.csv", "config.json"):
         assert (tmp_path / name).stat().st_size > 100
     assert "at 0 of 240 inputs" in (tmp_path / "table.md").read_text()
-    assert (tmp_path / "certified_breast_cancer.png").stat().st_size > 1000
+    name = "certified_breast_cancer.png"
+    assert {"attacked (strongest)", "certified", "l2 budget ε"} <= drawn.texts(name)
+    for metric in ("certified_p@k", "p@k"):
+        means = [
+            np.mean([value["sp", seed, epsilon, metric] for seed in (0, 3)])
+            for epsilon in BUDGETS
+        ]
+        assert any(np.allclose(line, means) for line in drawn.lines(name)), metric
     shown = exhibit.read(tmp_path)
     assert "breast_cancer 0 of 240" in shown.claims[0].found and shown.claims[0].held
     assert list(shown.figures) == ["certified_breast_cancer.png"]
-    monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
-    call(tmp_path)
-    assert path.read_text() == text
+    resumes(tmp_path, lambda: call(tmp_path), (experiment, "measure"))
 
 
 def test_a_certificate_above_the_attack_is_counted(tiny, monkeypatch):
