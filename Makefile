@@ -14,11 +14,12 @@ DOCS := .venv-docs/.installed
 DOCS_LOCK := requirements-docs.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slow drill lint docs lock clean
+.PHONY: help install quickstart test test-fast test-slow drill lint docs lock clean
 
 help:
 	@echo "make quickstart   train, audit, harden and audit again, on bundled data"
 	@echo "make test         the tests and the notebooks (WORKERS=2)"
+	@echo "make test-fast    contracts, floors, docs, flags, tables: two minutes once compiled"
 	@echo "make test-slow    the tests marked slow"
 	@echo "make drill        kills, damaged files, bad flags, bombs (DRILL_ARGS=--minutes=8)"
 	@echo "make lint         ruff"
@@ -47,6 +48,17 @@ quickstart: $(INSTALLED)
 # One file's tests share a process, and with it their compiled functions and fixtures.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations 10 $(PYTEST_ARGS)
+
+# What tells most about a change for its time. Programs are kept in .pytest_cache.
+FAST := tests/test_layers.py tests/test_docs.py tests/test_readme.py \
+  $(wildcard $(addprefix tests/r2et_jax/test_, *_contract.py front_door.py subject.py \
+  score.py numerics.py models.py ranking.py threat_model.py metrics_summary.py \
+  metrics_guards.py metrics_statistics.py plots*.py audit_guards.py saved.py) \
+  $(addprefix tests/experiments/test_, rooms.py presets.py common_*.py \
+  gradient_profile.py robustness_report.py judged_claims.py))
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -k "not examples_run" \
+	  $(FAST) $(PYTEST_ARGS)
 
 # pytest leaves with 5 when it has nothing to run: no test is slow.
 test-slow: $(INSTALLED)
