@@ -50,6 +50,10 @@ def test_a_skip_is_refused_for_a_model_without(name):
             trained(name, model, compiled=compiled)
 
 
+# It compiles for longer than all others together.
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("name", "model"),
     [
@@ -57,7 +61,9 @@ def test_a_skip_is_refused_for_a_model_without(name):
         ("sp", MLP((6,), activation="relu").surrogate(rho=5.0)),
         ("skip", SkipMLP((6,), activation="relu")),
         ("skip+sp", SkipMLP((6,), activation="softplus")),
-        ("skip+cert_rank", SkipMLP((6,), activation="softplus")),
+        pytest.param(
+            "skip+cert_rank", SkipMLP((6,), activation="softplus"), marks=SLOW
+        ),
     ],
 )
 def test_the_right_model_trains(name, model):
