@@ -51,7 +51,7 @@ test: $(INSTALLED)
 
 # What tells most about a change for its time. Programs are kept in .pytest_cache.
 FAST := tests/test_layers.py tests/test_docs.py tests/test_readme.py \
-  $(wildcard $(addprefix tests/r2et_jax/test_, *_contract.py front_door.py subject.py \
+  $(wildcard $(addprefix tests/r2et_jax/test_, *_contract.py subject.py \
   score.py numerics.py models.py ranking.py threat_model.py metrics_summary.py \
   metrics_guards.py metrics_statistics.py plots*.py audit_guards.py saved.py) \
   $(addprefix tests/experiments/test_, rooms.py presets.py common_*.py \
