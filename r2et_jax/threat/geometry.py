@@ -268,7 +268,10 @@ def project_bounded_simplex(
     rest = total - jnp.sum(z)
     room = jnp.where(rest > 0, high - z, z - low)
     whole = jnp.sum(room)
-    return jnp.clip(z + room * (rest / jnp.where(whole > 0, whole, 1)), low, high)
+    nearest = jnp.clip(z + room * (rest / jnp.where(whole > 0, whole, 1)), low, high)
+    # What is there already stays, bit by bit: halving would leave its rounding.
+    within = (values >= low) & (values <= high)
+    return jnp.where(jnp.all(within) & (jnp.sum(values) == total), values, nearest)
 
 
 def contains(
