@@ -83,7 +83,10 @@ def test_occlusion_sets_each_feature_to_its_baseline(chunk_size):
         saliency.occlusion(cube, baseline=(0.0,) * 4)(weights, x, 0)
 
 
-@pytest.mark.parametrize(("name", "budget"), [("random", 1), ("strongest", 600)])
+@pytest.mark.parametrize(
+    ("name", "budget"),
+    [("random", 1), pytest.param("strongest", 600, marks=pytest.mark.slow)],
+)
 def test_attacks_are_those_on_the_same_function_in_jax(name, budget):
     attack = r2.attack(name, k=K, budget=budget)
     found, expected = (
