@@ -72,7 +72,8 @@ def _main(experiment, values, argv):
             "--name=value, lists with commas and without spaces"
         )
     resolve_files(values)
-    if values["cache_dir"].value is not None:
+    # The quickstart has two flags alone.
+    if "cache_dir" in values and values["cache_dir"].value is not None:
         execution.cache(values["cache_dir"].value)
     experiment.main(values)
 

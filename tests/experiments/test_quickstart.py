@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.console import cli
 from experiments.quickstart import experiment, measure, report
 from r2et_jax import datasets
 from r2et_jax.audit.hardened import Quality
@@ -83,9 +84,11 @@ def test_one_ranking_is_told(outcome, monkeypatch):
     assert "logit_h win by one ranking" in report.lines(outcome)[-1]
 
 
-def test_make_runs_it():
+def test_make_runs_it(monkeypatch):
     makefile = (Path(__file__).parents[2] / "Makefile").read_text("utf-8")
     assert "python -m experiments.quickstart" in makefile
-    values = experiment.FLAGS.define()
-    assert values(["quickstart", "--noprogress"]) == ["quickstart"]
-    assert values["output_dir"].value == "results/quickstart"
+    given = []
+    monkeypatch.setattr(experiment, "main", given.append)
+    cli.call(experiment, "--noprogress")
+    assert given[0]["output_dir"].value == "results/quickstart"
+    assert not given[0]["progress"].value
