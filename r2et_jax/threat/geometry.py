@@ -251,8 +251,7 @@ def project_bounded_simplex(
       z [g].
     """
     high = jnp.minimum(high, jnp.maximum(total - jnp.sum(low) + low, low))
-    tau_low = jnp.min(values - high)
-    tau_high = jnp.max(values - low)
+    ends = jnp.min(values - high), jnp.max(values - low)
 
     def halve(_, bounds):
         a, b = bounds
@@ -260,8 +259,7 @@ def project_bounded_simplex(
         above = jnp.sum(jnp.clip(values - middle, low, high)) >= total
         return jnp.where(above, middle, a), jnp.where(above, b, middle)
 
-    steps = _num_halvings(values.dtype)
-    a, b = jax.lax.fori_loop(0, steps, halve, (tau_low, tau_high))
+    a, b = jax.lax.fori_loop(0, _num_halvings(values.dtype), halve, ends)
     z = jnp.clip(values - (a + b) / 2, low, high)
     # What rounding left of the sum goes to the entries in proportion to their room:
     # for y far outside of narrow bounds none may lie strictly between them.
@@ -269,9 +267,9 @@ def project_bounded_simplex(
     room = jnp.where(rest > 0, high - z, z - low)
     whole = jnp.sum(room)
     nearest = jnp.clip(z + room * (rest / jnp.where(whole > 0, whole, 1)), low, high)
-    # What is there already stays, bit by bit: halving would leave its rounding.
-    within = (values >= low) & (values <= high)
-    return jnp.where(jnp.all(within) & (jnp.sum(values) == total), values, nearest)
+    # What is there already stays, without the rounding of the halving.
+    there = jnp.all((low <= values) & (values <= high)) & (jnp.sum(values) == total)
+    return jnp.where(there, values, nearest)
 
 
 def contains(
