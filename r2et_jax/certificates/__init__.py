@@ -15,6 +15,8 @@ from r2et_jax.certificates.intervals import slope_bounds as slope_bounds
 from r2et_jax.certificates.intervals import unit_reach as unit_reach
 from r2et_jax.certificates.programs import program_certificate as program_certificate
 from r2et_jax.certificates.row_curvature import row_curvature as row_curvature
+from r2et_jax.certificates.smoothed import smoothed_certificate as smoothed_certificate
+from r2et_jax.certificates.smoothing import smoothed_counts as smoothed_counts
 
 __all__ = [
     "Certificate",
@@ -23,4 +25,6 @@ __all__ = [
     "program_certificate",
     "ranking_certificate",
     "row_curvature",
+    "smoothed_certificate",
+    "smoothed_counts",
 ]
