@@ -6,6 +6,7 @@ from r2et_jax.certificates.batch import certify as certify
 from r2et_jax.certificates.counting import Certificate as Certificate
 from r2et_jax.certificates.counting import certified_radius as certified_radius
 from r2et_jax.certificates.counting import ranking_certificate as ranking_certificate
+from r2et_jax.certificates.exact import exact_certificate as exact_certificate
 from r2et_jax.certificates.intervals import OneHiddenLayer as OneHiddenLayer
 from r2et_jax.certificates.intervals import feature_gap_bounds as feature_gap_bounds
 from r2et_jax.certificates.intervals import gap_bounds as gap_bounds
@@ -22,6 +23,7 @@ __all__ = [
     "Certificate",
     "certified_radius",
     "certify",
+    "exact_certificate",
     "program_certificate",
     "ranking_certificate",
     "row_curvature",
