@@ -30,8 +30,8 @@ PUBLISHED = {
     "metrics": {"faithfulness", "holm", "precision_at_k", "sensitivity", "thickness"},
     "models": {"CNN", "GCN", "ResNet9", "Siamese"},
     "ranking": {"mean_thickness", "pairwise_gaps", "published_gap_bounds"},
-    "saliency": {"gradient", "gradient_times_input", "integrated_gradients",
-                 "smooth_grad"},
+    "saliency": {"convergence_delta", "expected_gradients", "gradient",
+                 "gradient_times_input", "integrated_gradients", "smooth_grad"},
 }  # fmt: skip
 # Modules whose examples no other test runs.
 EXAMPLES = (

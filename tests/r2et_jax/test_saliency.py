@@ -2,6 +2,7 @@
 
 import doctest
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +41,10 @@ def float64():
         yield
 
 
-def test_docstring_examples_run():
-    result = doctest.testmod(saliency)
+@pytest.mark.parametrize("name", ["gradients", "grouped", "means", "occluding"])
+def test_docstring_examples_run(name):
+    module = importlib.import_module(f"r2et_jax.saliency.{name}")
+    result = doctest.testmod(module, extraglobs={"jax": jax, "jnp": jnp})
     assert result.attempted > 0 and result.failed == 0
 
 
@@ -399,6 +402,7 @@ def test_maps_over_a_batch(name):
         (lambda s: saliency.integrated_gradients(s, num_points=0), "num_points.*got 0"),
         (lambda s: saliency.smooth_grad(s, chunk_size=0), "chunk_size.*got 0"),
         (lambda s: saliency.integrated_gradients(s, chunk_size=1.5), "chunk_size.*1.5"),
+        (lambda s: saliency.expected_gradients(s, baselines=0, num_samples=0), "got 0"),
     ],
 )
 def test_static_mistakes_raise(make, message):

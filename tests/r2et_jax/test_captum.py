@@ -1,0 +1,111 @@
+"""Explanations and metrics against Captum's, where that is installed."""
+
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from r2et_jax import saliency, score
+
+pytestmark = [pytest.mark.slow, pytest.mark.standard_promotion]
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+captum = pytest.importorskip("captum", reason="Captum is not installed")
+N, HIDDEN, B = 5, 8, 4
+DRAW = np.random.default_rng(0)
+X, STARTS = DRAW.normal(size=(3, N)), DRAW.normal(size=(B, N))
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def made():
+    """A network in PyTorch, and the same one as apply(params, x)."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(N, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, 3)
+    ).double()
+    params = [jnp.asarray(p.detach().numpy()) for p in net.parameters()]
+
+    def apply(params, x, /):
+        w, b, v, c = params
+        return v @ jnp.tanh(w @ x + b) + c
+
+    return net, apply, params
+
+
+def mapped(explain, params, x, target, **keywords):
+    return np.asarray(
+        jax.vmap(lambda x: explain(params, x, target, **keywords))(jnp.asarray(x))
+    )
+
+
+def tensor(array):
+    return torch.tensor(array, requires_grad=True)
+
+
+@pytest.mark.parametrize("size", [None, 7])
+def test_integrated_gradients_and_their_delta(size):
+    from captum.attr import IntegratedGradients
+
+    net, apply, params = made()
+    theirs, their_delta = IntegratedGradients(net).attribute(
+        tensor(X),
+        baselines=torch.tensor(STARTS[:1]),
+        target=2,
+        n_steps=20,
+        method="riemann_middle",
+        internal_batch_size=size,
+        return_convergence_delta=True,
+    )
+    logit = score.logit(apply)
+    explain = saliency.integrated_gradients(
+        logit, baseline=STARTS[0], num_points=20, signed=True, chunk_size=size
+    )
+    found = mapped(explain, params, X, 2)
+    # Captum computes the weights of the points in float32.
+    np.testing.assert_allclose(found, theirs.detach().numpy(), rtol=1e-6)
+    delta = saliency.convergence_delta(logit, baseline=STARTS[0])
+    deltas = [delta(params, x, 2, row) for x, row in zip(X, found, strict=True)]
+    np.testing.assert_allclose(deltas, their_delta.detach().numpy(), atol=1e-7)
+    assert np.abs(deltas).max() > 1e-5
+
+
+def test_gradients():
+    from captum.attr import InputXGradient, Saliency
+
+    net, apply, params = made()
+    logit = score.logit(apply)
+    for explain, theirs in (
+        (saliency.gradient, Saliency(net).attribute(tensor(X), target=1)),
+        (
+            saliency.gradient_times_input,
+            InputXGradient(net).attribute(tensor(X), target=1).abs(),
+        ),
+    ):
+        found = mapped(explain(logit, normalize=False), params, X, 1)
+        np.testing.assert_allclose(found, theirs.detach().numpy(), rtol=1e-9)
+
+
+def test_expected_gradients_have_the_expectation_of_gradient_shap():
+    from captum.attr import GradientShap
+
+    net, apply, params = made()
+    torch.manual_seed(1)
+    np.random.seed(1)  # Captum draws the way by NumPy
+    theirs = GradientShap(net).attribute(
+        tensor(X),
+        baselines=torch.tensor(STARTS),
+        target=0,
+        n_samples=20_000,
+        stdevs=0.0,
+    )
+    explain = saliency.expected_gradients(
+        score.logit(apply), baselines=STARTS, num_samples=4_000, signed=True
+    )
+    found = mapped(explain, params, X, 0, key=jax.random.key(0))
+    np.testing.assert_allclose(found, theirs.detach().numpy(), atol=0.02)
+    assert np.abs(found).max() > 0.2
