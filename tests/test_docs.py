@@ -27,7 +27,9 @@ SUBMODULES = r2et_jax._SUBMODULES
 PUBLISHED = {
     "attacks": {"evolution", "gradient_attack", "multiobjective_attack"},
     "curvature": {"frobenius_norm_squared_hutchinson", "largest_eigenvalue"},
-    "metrics": {"faithfulness", "holm", "precision_at_k", "sensitivity", "thickness"},
+    "metrics": {"deletion_insertion", "faithfulness", "faithfulness_correlation",
+                "holm", "infidelity", "local_lipschitz", "precision_at_k",
+                "sensitivity", "sensitivity_max", "thickness"},
     "models": {"CNN", "GCN", "ResNet9", "Siamese"},
     "ranking": {"mean_thickness", "pairwise_gaps", "published_gap_bounds"},
     "saliency": {"convergence_delta", "expected_gradients", "gradient",

@@ -28,6 +28,12 @@ from r2et_jax.metrics.guards import background_share as background_share
 from r2et_jax.metrics.guards import data_directions as data_directions
 from r2et_jax.metrics.guards import linear_r2 as linear_r2
 from r2et_jax.metrics.guards import null_share as null_share
+from r2et_jax.metrics.perturbing import Curves as Curves
+from r2et_jax.metrics.perturbing import deletion_insertion as deletion_insertion
+from r2et_jax.metrics.perturbing import (
+    faithfulness_correlation as faithfulness_correlation,
+)
+from r2et_jax.metrics.perturbing import infidelity as infidelity
 from r2et_jax.metrics.same import corrected_precision as corrected_precision
 from r2et_jax.metrics.same import mean_topk_overlap as mean_topk_overlap
 from r2et_jax.metrics.statistics import CONFIDENCE as CONFIDENCE
@@ -45,6 +51,9 @@ from r2et_jax.metrics.summary import mean_and_stderr as mean_and_stderr
 from r2et_jax.metrics.summary import means_by_unit as means_by_unit
 from r2et_jax.metrics.thickness import InputThickness as InputThickness
 from r2et_jax.metrics.thickness import thickness as thickness
+from r2et_jax.metrics.worst_case import LargestChange as LargestChange
+from r2et_jax.metrics.worst_case import local_lipschitz as local_lipschitz
+from r2et_jax.metrics.worst_case import sensitivity_max as sensitivity_max
 from r2et_jax.numerics import pareto_mask as pareto_mask
 
 __all__ = [
@@ -52,13 +61,17 @@ __all__ = [
     "Summary",
     "accuracy",
     "corrected_precision",
+    "deletion_insertion",
     "estimate",
     "faithfulness",
+    "faithfulness_correlation",
     "hierarchical_bootstrap",
     "holm",
+    "infidelity",
     "jackknife_stderr",
     "kendall",
     "linear_r2",
+    "local_lipschitz",
     "mean_and_stderr",
     "mean_topk_overlap",
     "mse",
@@ -70,6 +83,7 @@ __all__ = [
     "prediction_shift",
     "roc_auc",
     "sensitivity",
+    "sensitivity_max",
     "spearman",
     "thickness",
     "verdicts",

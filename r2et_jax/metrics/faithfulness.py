@@ -119,9 +119,9 @@ def faithfulness(
                 f"{x.shape} and {saliency.shape}"
             )
         channels = x.shape[0] // n
-        own = _as_sizes("sizes", sizes, n)
+        own = as_sizes("sizes", sizes, n)
         flips = range(1, n + 1) if flip_sizes is None else flip_sizes
-        flips = _as_sizes("flip_sizes", flips, n)
+        flips = as_sizes("flip_sizes", flips, n)
         every = sorted({*own, *flips})
         place = jnp.repeat(ranks(saliency), channels)
         without = place >= jnp.asarray(every, place.dtype)[:, None]
@@ -244,7 +244,7 @@ def conditional_baseline(inputs: ArrayLike, *, num_draws: int = 10) -> Baseline:
     return replace
 
 
-def _as_sizes(name: str, sizes: Sequence[int], n: int) -> list[int]:
+def as_sizes(name: str, sizes: Sequence[int], n: int) -> list[int]:
     sizes = list(sizes)
     if not sizes or min(sizes) < 1 or max(sizes) > n:
         raise ValueError(f"{name} must lie in 1…n = 1…{n}, got {sizes}")

@@ -1,12 +1,15 @@
 """Explanations and metrics against Captum's, where that is installed."""
 
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax import saliency, score
+from r2et_jax import metrics, saliency, score
+from r2et_jax.subject import subject
+from r2et_jax.threat import threat_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.standard_promotion]
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -109,3 +112,86 @@ def test_expected_gradients_have_the_expectation_of_gradient_shap():
     found = mapped(explain, params, X, 0, key=jax.random.key(0))
     np.testing.assert_allclose(found, theirs.detach().numpy(), atol=0.02)
     assert np.abs(found).max() > 0.2
+
+
+def test_the_largest_change_is_captums_at_the_same_inputs():
+    from captum.attr import Saliency
+    from captum.metrics import sensitivity_max
+
+    net, apply, params = made()
+    # Captum explains a logit: of one output the log-odds are that.
+    one = functools.partial(_first_logit, apply)
+    plain = functools.partial(saliency.gradient, normalize=False)
+    examined = subject(one, params, explainer=plain)
+    found = metrics.sensitivity_max(
+        examined, X, threat_model("linf", 0.3), key=jax.random.key(0)
+    )
+
+    def explain(inputs, **_):
+        (given,) = inputs if isinstance(inputs, tuple) else (inputs,)
+        with torch.enable_grad():
+            maps = Saliency(net).attribute(given.detach().requires_grad_(), target=0)
+        return (maps,)
+
+    def theirs(perturb_func, **keywords):
+        return sensitivity_max(
+            explain,
+            torch.tensor(X),
+            perturb_func=perturb_func,
+            norm_ord=2,
+            **keywords,
+        ).numpy()
+
+    reached = theirs(lambda _: torch.tensor(found.perturbed), n_perturb_samples=1)
+    np.testing.assert_allclose(found.value, reached, rtol=1e-6)
+
+    def uniform(x):
+        return x + 0.3 * (2 * torch.rand_like(x) - 1)
+
+    drawn = theirs(uniform, n_perturb_samples=200)
+    assert (found.value > drawn).all()
+
+
+def _first_logit(apply, params, x, /):
+    return apply(params, x)[:1]
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_infidelity(normalize):
+    from captum.metrics import infidelity
+
+    net, apply, params = made()
+    num, maps = 40, DRAW.normal(size=X.shape)
+
+    def perturb(x, key):
+        return x + 0.5 * jax.random.normal(key, x.shape, x.dtype)
+
+    measure = metrics.infidelity(
+        score.logit(apply), perturb, num_samples=num, normalize=normalize
+    )
+    key = jax.random.key(3)
+    drawn = np.stack(
+        [
+            [np.asarray(perturb(jnp.asarray(x), k)) for k in jax.random.split(key, num)]
+            for x in X
+        ]
+    )
+
+    def same_draws(inputs):
+        points = torch.tensor(drawn.reshape(-1, N))
+        return inputs - points, points
+
+    theirs = infidelity(
+        net,
+        same_draws,
+        torch.tensor(X),
+        torch.tensor(maps),
+        target=2,
+        n_perturb_samples=num,
+        normalize=normalize,
+    )
+    found = [
+        measure(params, jnp.asarray(x), 2, jnp.asarray(row), key=key)
+        for x, row in zip(X, maps, strict=True)
+    ]
+    np.testing.assert_allclose(found, theirs.detach().numpy(), rtol=1e-6)
