@@ -25,6 +25,7 @@ NEEDS = {
     "Hugging Face": ("torch", "torchax", "transformers"),
     "scikit-learn": (),
     "Black boxes": (),
+    "Quantus": ("torch", "quantus"),
 }
 
 

@@ -6,6 +6,7 @@ from r2et_jax.adapters.flax_linen import linen as linen
 from r2et_jax.adapters.flax_nnx import nnx as nnx
 from r2et_jax.adapters.keras_model import keras as keras
 from r2et_jax.adapters.predict_function import black_box as black_box
+from r2et_jax.adapters.quantus_explain import quantus as quantus
 from r2et_jax.adapters.recognised import subject as subject
 from r2et_jax.adapters.torch_module import torch as torch
 
@@ -15,6 +16,7 @@ __all__ = [
     "keras",
     "linen",
     "nnx",
+    "quantus",
     "sklearn",
     "subject",
     "torch",
