@@ -2,6 +2,7 @@
 
 from r2et_jax.certificates.agreement import layers_agree as layers_agree
 from r2et_jax.certificates.agreement import layers_check as layers_check
+from r2et_jax.certificates.batch import certified_radii as certified_radii
 from r2et_jax.certificates.batch import certify as certify
 from r2et_jax.certificates.counting import Certificate as Certificate
 from r2et_jax.certificates.counting import certified_radius as certified_radius
@@ -21,6 +22,7 @@ from r2et_jax.certificates.smoothing import smoothed_counts as smoothed_counts
 
 __all__ = [
     "Certificate",
+    "certified_radii",
     "certified_radius",
     "certify",
     "exact_certificate",

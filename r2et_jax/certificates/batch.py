@@ -1,10 +1,13 @@
-"""Certified P@k of a subject on a batch, in one call."""
+"""Certified P@k of a subject on a batch, and certified radii, in one call."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from r2et_jax import saliency
@@ -12,10 +15,11 @@ from r2et_jax.bounds import Policy
 from r2et_jax.certificates.counting import (
     DEFAULT_SLABS,
     Certificate,
+    Certify,
     ranking_certificate,
 )
 from r2et_jax.certificates.programs import program_certificate
-from r2et_jax.checks import check_count
+from r2et_jax.checks import check_count, check_positive
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, hashable, kept
 from r2et_jax.subject import Form, Subject
@@ -73,42 +77,166 @@ def certify(
 
     Source: ours; see `ranking_certificate` and `program_certificate`.
     """
+    layers = _check(subject, x, threat, policy, batch_size)
+    run = _certifying(subject.form, layers, policy, k, num_slabs, batch_size)
+    found = run((subject.params, threat), (x, subject.context))
+    _check_matches(found.matches)
+    return found
+
+
+class CertifiedRadii(NamedTuple):
+    """Up to where the top features of m inputs provably stay, in units of x.
+
+    Attributes:
+      radius: all of them [m], the least of `feature_radii`: P@k is 1 up to there. P@k
+        is at least j/k up to the (k − j + 1)-th smallest of them.
+      feature_radii: each of them [m, k].
+      features: which these are, the largest first [m, k].
+    """
+
+    radius: np.ndarray
+    feature_radii: np.ndarray
+    features: np.ndarray
+
+
+def certified_radii(
+    subject: Subject,
+    x: Array,
+    threat: ThreatModel,
+    *,
+    k: int,
+    largest: float,
+    num_steps: int = 16,
+    num_slabs: int = DEFAULT_SLABS,
+    policy: Policy | None = None,
+    batch_size: int = _BATCH_SIZE,
+) -> CertifiedRadii:
+    """The largest budgets, found by bisection, at which each top feature is certified.
+
+    The budget is data: one compiled program serves all of them. Each certificate
+    narrows the intervals of all k features, and the widest is halved next, so that they
+    take between `num_steps` and k times as many.
+
+    Args:
+      subject, x, k, num_slabs, policy, batch_size: as in `certify`.
+      threat: the threat model, whose own budget has no part in it.
+      largest: budget > 0 from which the search goes down, in units of x.
+      num_steps: halvings of the interval; radii are at most largest · 2^−num_steps
+        below what bisection could find.
+
+    Returns:
+      `CertifiedRadii`, NumPy arrays in [0, largest]: `largest` where the certificate
+      holds that far, 0 where it holds nowhere.
+
+    Raises:
+      ValueError: as `certify`, and for largest or num_steps out of range.
+
+    Example:
+      >>> from r2et_jax.models import Linear
+      >>> from r2et_jax.subject import subject
+      >>> from r2et_jax.threat import threat_model
+      >>> model, x = Linear(), jnp.ones((1, 4))
+      >>> examined = subject(model, model.init(jax.random.key(0), x[0]))
+      >>> threat = threat_model("l2")
+      >>> certified_radii(examined, x, threat, k=2, largest=9.0).radius.tolist()
+      [9.0]
+
+    Source: ours.
+    """
+    layers = _check(subject, x, threat, policy, batch_size)
+    check_positive("largest", largest)
+    check_count("num_steps", num_steps)
+    run = _searching(subject.form, layers, policy, k, num_slabs, num_steps, batch_size)
+    shared = subject.params, threat, np.asarray(largest, np.asarray(x).dtype)
+    found, matches = run(shared, (x, subject.context))
+    _check_matches(matches)
+    return found
+
+
+def _check(subject, x, threat, policy, batch_size) -> Callable | None:
+    """The layers that serve the subject's certificate, or None: by its program."""
     check_threat(threat)
     check_inputs(threat, x)
     check_count("batch_size", batch_size)
     if not subject.form.differentiable:
         raise ValueError(
             "a black box has no program whose explanation could be bounded: nothing of "
-            "it can be certified this way"
+            "it can be certified this way; `smoothed_certificate` serves it"
         )
     layers = subject.layers
     if policy is not None or subject.form.explainer is not saliency.gradient:
         layers = None
-    layers = None if layers is None else hashable(layers)
-    run = _certifying(subject.form, layers, policy, k, num_slabs, batch_size)
-    found = run((subject.params, threat), (x, subject.context))
-    if not np.any(found.matches):
+    return None if layers is None else hashable(layers)
+
+
+def _check_matches(matches: np.ndarray) -> None:
+    if not np.any(matches):
         raise ValueError(
             "layers must give the weights and slopes of the model itself, got some "
-            f"whose gradient is another one at all {len(x)} inputs or near them"
+            f"whose gradient is another one at all {len(matches)} inputs or near them"
         )
-    return found
+
+
+def _certificate(form: Form, layers: Callable | None, policy, k, num_slabs) -> Certify:
+    if layers is None:
+        return program_certificate(
+            form.apply, k=k, explainer=form.explainer, policy=policy
+        )
+    return ranking_certificate(form.apply, layers, k=k, num_slabs=num_slabs)
 
 
 @kept
 def _certifying(form: Form, layers: Callable | None, policy, k, num_slabs, batch_size):
-    if layers is None:
-        one = program_certificate(
-            form.apply, k=k, explainer=form.explainer, policy=policy
-        )
-    else:
-        one = ranking_certificate(form.apply, layers, k=k, num_slabs=num_slabs)
+    one = _certificate(form, layers, policy, k, num_slabs)
 
     def chunk(shared, batched):
         params, threat = shared
 
         def each(x, context):
             return one(in_context(params, context), x, threat)
+
+        return jax.vmap(each)(*batched)
+
+    return compile_chunked(chunk, batch_size=batch_size)
+
+
+@kept
+def _searching(form, layers, policy, k, num_slabs, num_steps, batch_size):
+    one = _certificate(form, layers, policy, k, num_slabs)
+
+    def radii(params, x, threat, largest):
+        def certified(epsilon):
+            return one(params, x, dataclasses.replace(threat, epsilon=epsilon))
+
+        def narrow(ends, epsilon, kept):
+            low, high = ends
+            # Bounds of a larger ball may happen to be the better ones: it counts.
+            low = jnp.where(kept, jnp.maximum(low, epsilon), low)
+            high = jnp.where(kept, high, jnp.minimum(high, epsilon))
+            return low, jnp.maximum(low, high)
+
+        def wide(state):
+            (low, high), count = state
+            width = jnp.max(high - low)
+            return (width > largest * 2.0**-num_steps) & (count < k * num_steps)
+
+        def halve(state):
+            ends, count = state
+            at = jnp.argmax(ends[1] - ends[0])
+            middle = (ends[0][at] + ends[1][at]) / 2
+            return narrow(ends, middle, certified(middle).kept), count + 1
+
+        first = certified(largest)
+        ends = jnp.zeros(k, x.dtype), jnp.full(k, largest)
+        start = narrow(ends, largest, first.kept), 0
+        low = jax.lax.while_loop(wide, halve, start)[0][0]
+        return CertifiedRadii(jnp.min(low), low, first.features), first.matches
+
+    def chunk(shared, batched):
+        params, threat, largest = shared
+
+        def each(x, context):
+            return radii(in_context(params, context), x, threat, largest)
 
         return jax.vmap(each)(*batched)
 
