@@ -11,7 +11,13 @@ import pytest
 from scipy import optimize
 
 from r2et_jax import models, subject, threat_model
-from r2et_jax.certificates import exact, exact_certificate, regions, search
+from r2et_jax.certificates import (
+    certify,
+    exact,
+    exact_certificate,
+    regions,
+    search,
+)
 
 N, H, K = 4, 5, 2
 RNG = np.random.default_rng(0)
@@ -279,6 +285,15 @@ def test_what_is_not_served_is_named():
     ):
         with pytest.raises(ValueError, match=match):
             exact_certificate(examined, np.abs(X), threat, **{"k": K} | options)
+
+
+@pytest.mark.slow
+def test_no_other_certificate_proves_more():
+    for epsilon in (0.05, 0.2, 0.6):
+        threat = threat_model("l2", epsilon)
+        found = exact_certificate(EXAMINED, X, threat, k=K)
+        proved = certify(EXAMINED, X, threat, k=K).precision
+        assert (proved <= found.lower + 1e-6).all()
 
 
 @pytest.mark.slow
