@@ -1,26 +1,35 @@
 """Where a function of one example meets a large batch: chunks, cores, compilation.
 
 `map_batched` is part of a program; `compile_chunked` and `drive_chunks` drive compiled
-programs from the host, a core for each chunk.
+programs from the host. Everything that takes a batch goes through them: attacks,
+certificates, metrics, audits and grids of models, which need not know of devices.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as Spec
 
+from r2et_jax import devices as devices_lib
 from r2et_jax.checks import check_count
 
 # Fewer examples than this do not keep a core busy.
 _WORTH_A_CORE = 32
+# Examples whose values stay in a core's cache: twice as many run a third slower.
+IN_CACHE = 1024
+# The one axis of the mesh.
+_EXAMPLES = "examples"
 
 
 # What `kept` keeps, for `free_programs`.
@@ -50,6 +59,11 @@ def jit(fn: Callable[..., Any]) -> Callable[..., Any]:
     On CPU at XLA's optimisation level 1 in place of 3: attacks on small networks then
     compile in three fifths of the time and run as fast. A level in XLA_FLAGS is kept.
     """
+    # Options are for outermost programs; over several devices others go around these.
+    return jax.jit(fn) if len(jax.local_devices()) > 1 else _outermost(fn)
+
+
+def _outermost(fn: Callable[..., Any]) -> Callable[..., Any]:
     level = "xla_backend_optimization_level"
     if jax.default_backend() != "cpu" or level in os.environ.get("XLA_FLAGS", ""):
         return jax.jit(fn)
@@ -143,8 +157,8 @@ def map_batched(
 
 
 def num_cores() -> int:
-    """Programs that are worth running at a time: the cores on CPU, else one."""
-    if jax.default_backend() != "cpu":
+    """Programs that are worth running at a time: the cores of a sole CPU, else one."""
+    if not devices_lib.host_drives():
         return 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -158,85 +172,173 @@ def example_keys(key: jax.Array, num_examples: int) -> jax.Array:
     )
 
 
-def compile_chunked(fn: Callable[..., Any], *, batch_size: int) -> Callable[..., Any]:
+def compile_chunked(
+    fn: Callable[..., Any],
+    *,
+    batch_size: int | None = None,
+    in_cache: int = IN_CACHE,
+    devices: Sequence[jax.Device] | None = None,
+) -> Callable[..., Any]:
     """Compile a function of a batch and drive it from the host, chunk by chunk.
 
-    All chunks have one shape, the last one padded with copies of its last example. On
-    CPU each core runs a chunk of its own: XLA splits the small operations of one
-    program over the cores only badly (half the throughput on two cores).
+    All chunks have one shape: rows behind the last example are copies of it, and a mask
+    takes them out again when the results are gathered.
+
+    * Several devices: a chunk is laid out over a mesh of one axis, and each device runs
+      the same program on its own examples. There is one program, however many devices,
+      and nothing passes between them: the numbers are those of one device up to the
+      rounding of another program, and with chunks of the same shape most often to the
+      bit. All chunks are dispatched before the first result is awaited.
+    * A sole CPU device: each core runs a chunk of its own, since XLA splits the small
+      operations of one program over the cores only badly (half the throughput on two
+      cores).
 
     Args:
-      fn: `fn(shared, batched) -> pytree` with the batch's leading axis; both arguments
-        are pytrees, of which `batched` has a leading axis of examples.
-      batch_size: examples in a chunk, at most.
+      fn: `fn(shared, batched) -> pytree` with the batch's leading axis, each example by
+        itself; both arguments are pytrees, of which `batched` has a leading axis of
+        examples.
+      batch_size: examples in a chunk, at most, on each device. None: `in_cache` on CPU,
+        and as many as there is memory for on an accelerator.
+      in_cache: examples that suit the cache of a core.
+      devices: those to use; by default all of this process, or `jax.default_device`
+        where it is set. Under `jax.distributed` each process runs what it is given on
+        its own devices: to split the examples and to gather the results is the
+        caller's.
 
     Returns:
-      `run(shared, batched, *, chunk_size=None) -> pytree of NumPy arrays`; it compiles
-      once for each shape of a chunk. A given chunk_size, such as `balanced_size` of the
-      largest batch, keeps to one shape for batches of all lengths.
+      `run(shared, batched, *, like=None) -> pytree of NumPy arrays`; it compiles once
+      for each shape of a chunk. With `like`, the length of the largest batch, batches
+      of all lengths keep to the shape of its chunks.
 
     Raises:
-      ValueError: if batch_size < 1, or when called: the batch is empty or its lengths
-        differ.
+      ValueError: if batch_size or in_cache < 1, or when called: the batch is empty or
+        its lengths differ, there is no device.
 
     Example:
       >>> run = compile_chunked(lambda a, x: a * x, batch_size=2)
       >>> run(2.0, np.arange(3.0)).tolist()
       [0.0, 2.0, 4.0]
     """
-    return drive_chunks(jit(fn), batch_size=batch_size)
+    return drive_chunks(
+        jit(fn), batch_size=batch_size, in_cache=in_cache, devices=devices
+    )
 
 
 def drive_chunks(
-    compiled: Callable[..., Any], *, batch_size: int
+    compiled: Callable[..., Any],
+    *,
+    batch_size: int | None = None,
+    in_cache: int = IN_CACHE,
+    devices: Sequence[jax.Device] | None = None,
+    by_host: bool = False,
 ) -> Callable[..., Any]:
     """What `compile_chunked` does, with a function that is compiled already.
 
     Args:
       compiled: `compiled(shared, batched) -> pytree`; threads call it side by side.
-      batch_size: examples in a chunk, at most.
+      batch_size, in_cache, devices: as in `compile_chunked`.
+      by_host: whether `compiled` is a loop of the host over several programs, which
+        cannot be traced as one: it runs on the first device alone.
 
     Returns:
       As in `compile_chunked`.
     """
-    check_count("batch_size", batch_size)
+    for name, count in (("batch_size", batch_size), ("in_cache", in_cache)):
+        if count is not None:
+            check_count(name, count)
+    spread = functools.cache(functools.partial(_spread, compiled))
+    sizes: dict[Any, int] = {}
     warm: set[Any] = set()
 
-    def run(shared, batched, /, *, chunk_size=None):
+    def fitting(shared, batched, device, shape):
+        """Examples in a chunk of a device, at most."""
+        if batch_size is not None or by_host or device.platform == "cpu":
+            return in_cache if batch_size is None else batch_size
+        if shape not in sizes:
+            found = devices_lib.examples_that_fit(compiled, shared, batched, device)
+            sizes[shape] = in_cache if found is None else found
+        return sizes[shape]
+
+    def run(shared, batched, /, *, like=None):
         batched = jax.tree.map(_on_host, batched)
         m = _batch_length(batched)
-        cores = num_cores()
-        size = balanced_size(m, batch_size) if chunk_size is None else chunk_size
-
-        # Settings that were made in a `with` block hold in this thread alone.
+        given = devices_lib.chosen() if devices is None else tuple(devices)
+        if not given:
+            raise ValueError(f"devices must name at least one, got {devices!r}")
+        used = given[:1] if by_host else given
+        shapes = jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), batched)
         double = jax.config.jax_enable_x64
-        dtypes = jax.config.jax_numpy_dtype_promotion
-        ranks = jax.config.jax_numpy_rank_promotion
+        shape = (double, str(shapes), str(jax.tree.map(jnp.shape, shared)))
+        limit = fitting(shared, batched, used[0], shape)
+        size = balanced_size(m if like is None else like, limit, len(used))
 
-        def elsewhere(start):
-            with (
-                jax.enable_x64(double),
-                jax.numpy_dtype_promotion(dtypes),
-                jax.numpy_rank_promotion(ranks),
-            ):
-                return chunk(start)
+        def rows(start, count):
+            taken = np.minimum(np.arange(start, start + count), m - 1)
+            return jax.tree.map(lambda leaf: leaf[taken], batched)
+
+        if len(used) > 1 or used[0].platform != "cpu":
+            program, whole, split = spread(used)
+            shared = jax.device_put(shared, whole)
+            count = size * len(used)
+            chunks = (jax.device_put(rows(i, count), split) for i in range(0, m, count))
+            done = jax.device_get([program(shared, chunk) for chunk in chunks])
+            return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:m], *done)
 
         def chunk(start):
-            rows = np.minimum(np.arange(start, start + size), m - 1)
-            out = compiled(shared, jax.tree.map(lambda leaf: leaf[rows], batched))
+            out = compiled(shared, rows(start, size))
             return jax.tree.map(lambda leaf: np.asarray(leaf)[: m - start], out)
 
-        starts = range(0, m, size)
-        shapes = jax.tree.map(lambda leaf: (leaf.shape[1:], leaf.dtype), batched)
-        shape = (size, double, str(shapes), str(jax.tree.map(jnp.shape, shared)))
-        # Two threads that meet a new shape together would both compile it.
-        done = [] if shape in warm else [chunk(0)]
-        warm.add(shape)
-        with concurrent.futures.ThreadPoolExecutor(cores) as pool:
-            done += pool.map(elsewhere, starts[len(done) :])
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *done)
+        return _in_threads(chunk, range(0, m, size), (size, *shape), warm, used[0])
 
     return run
+
+
+def _spread(compiled, devices):
+    """The program of a chunk on some devices, and where its two arguments lie."""
+    if len(devices) == 1:
+        return compiled, *devices, *devices
+    mesh = Mesh(np.array(devices), (_EXAMPLES,))
+    whole, split = Spec(), Spec(_EXAMPLES)
+    each = jax.shard_map(
+        compiled,
+        mesh=mesh,
+        in_specs=(whole, split),
+        out_specs=split,
+        check_vma=False,
+    )
+    return _outermost(each), NamedSharding(mesh, whole), NamedSharding(mesh, split)
+
+
+def _in_threads(chunk, starts, shape, warm, device):
+    """The chunks of a CPU device, each of which a core takes."""
+    # Settings that were made in a `with` block hold in this thread alone.
+    double = jax.config.jax_enable_x64
+    dtypes = jax.config.jax_numpy_dtype_promotion
+    ranks = jax.config.jax_numpy_rank_promotion
+
+    def there():
+        usual = jax.config.jax_default_device or jax.local_devices()[0]
+        known = usual is device or isinstance(usual, str)
+        return contextlib.nullcontext() if known else jax.default_device(device)
+
+    def here(start):
+        with there():
+            return chunk(start)
+
+    def elsewhere(start):
+        with (
+            jax.enable_x64(double),
+            jax.numpy_dtype_promotion(dtypes),
+            jax.numpy_rank_promotion(ranks),
+        ):
+            return here(start)
+
+    # Two threads that meet a new shape together would both compile it.
+    done = [] if shape in warm else [here(0)]
+    warm.add(shape)
+    with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
+        done += pool.map(elsewhere, starts[len(done) :])
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *done)
 
 
 def _on_host(leaf):
@@ -255,11 +357,15 @@ def _batch_length(batched: Any) -> int:
     return lengths.pop()
 
 
-def balanced_size(m: int, batch_size: int) -> int:
-    """Examples in a chunk, at most `batch_size`; every core gets as many chunks."""
-    num_chunks, cores = -(-m // batch_size), num_cores()
-    if m >= cores * _WORTH_A_CORE:
-        num_chunks = -(-num_chunks // cores) * cores
+def balanced_size(m: int, batch_size: int, num_devices: int = 1) -> int:
+    """Examples in a chunk of a device, at most `batch_size`, in equal shares.
+
+    Every core gets as many chunks, and every device as many examples.
+    """
+    at_once = num_cores() if num_devices == 1 else num_devices
+    num_chunks = -(-m // batch_size)
+    if num_devices > 1 or m >= at_once * _WORTH_A_CORE:
+        num_chunks = -(-num_chunks // at_once) * at_once
     return -(-m // num_chunks)
 
 

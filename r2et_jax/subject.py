@@ -33,7 +33,6 @@ from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
 __all__ = ["Subject", "explain", "subject"]
 
 OUTPUTS = ("auto", "logits", "probabilities", "regression")
-_BATCH_SIZE = 1024
 
 
 class Form(NamedTuple):
@@ -260,7 +259,7 @@ def explain(
     x: Array,
     target: Array | None = None,
     *,
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int | None = None,
 ) -> np.ndarray:
     """The explanations of a batch, compiled once for each form and shape.
 
@@ -269,7 +268,8 @@ def explain(
       x: inputs [m, ...].
       target: the class that is explained of each input [m], or one of them for all; by
         default the predicted one.
-      batch_size: inputs at a time; bounds the memory.
+      batch_size: inputs at a time on each device, at most; bounds the memory. By
+        default as in `execution.compile_chunked`.
 
     Returns:
       Maps [m, ...] on the host.
@@ -283,7 +283,8 @@ def explain(
       >>> print(explain(examined, jnp.array([[1.0, 2.0, 1.0]])))
       [[0.25 0.5  0.25]]
     """
-    check_count("batch_size", batch_size)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
     if target is not None:
         target = np.broadcast_to(np.asarray(target), (len(x),))
     run = _explaining(subject.form, batch_size)
@@ -291,7 +292,7 @@ def explain(
 
 
 @kept
-def _explaining(form: Form, batch_size: int):
+def _explaining(form: Form, batch_size: int | None):
     saliency = form.saliency()
 
     def one(params, x, target, context):

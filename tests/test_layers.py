@@ -18,6 +18,7 @@ GROUND = frozenset({"types", "checks"})
 HELPERS = frozenset({"_callable", "context", "execution", "files", "numerics"})
 FLOORS = (
     GROUND,
+    {"devices"},
     HELPERS,
     {"programs"},
     {"score"},

@@ -324,7 +324,7 @@ def driven_attack(
             state = advance(params, context, fixed, state)
         return state.perturbed
 
-    run = drive_chunks(chunk, batch_size=batch_size)
+    run = drive_chunks(chunk, batch_size=batch_size, by_host=True)
 
     def attacked(params, x, threat, /, *, key, context=None):
         return run((params, threat, key), (x, context))

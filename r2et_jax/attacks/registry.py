@@ -58,7 +58,8 @@ def attack(
         the model; by default as published.
       rho: sharpness ρ of the smooth stand-in in `er_surrogate`.
       budget: gradient evaluations of `strongest` for each input, at most.
-      batch_size: inputs that are attacked at a time; bounds the memory.
+      batch_size: inputs that are attacked at a time on each device, at most; bounds
+        the memory.
       host_driven: as in `compile_attack`.
 
     Returns:
@@ -126,8 +127,7 @@ def _compiled(
     form: Form, name, k, num_steps, track_every, rho, budget, batch_size, host_driven
 ):
     """The compiled attack, kept for the process."""
-    options = {} if batch_size is None else {"batch_size": batch_size}
-    options["host_driven"] = host_driven
+    options = {"batch_size": batch_size, "host_driven": host_driven}
     if name == STRONGEST:
         members = default_ensemble(
             form, k=k, num_steps=num_steps, rho=rho, budget=budget

@@ -14,14 +14,19 @@ from r2et_jax.attacks.results import AttackResult, Best, Steps, manipulation_epo
 from r2et_jax.attacks.stepwise import Phases, choose_form, compile_phases
 from r2et_jax.checks import check_count
 from r2et_jax.context import in_context
-from r2et_jax.execution import drive_chunks, example_keys, jit, map_batched
+from r2et_jax.execution import (
+    IN_CACHE,
+    drive_chunks,
+    example_keys,
+    jit,
+    map_batched,
+)
 from r2et_jax.ranking import border_tie, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class
 from r2et_jax.threat import ThreatModel, check_inputs
 from r2et_jax.types import Array, Params
 
-# Inputs whose state stays in a core's cache: twice as many run a third slower.
-DEFAULT_BATCH_SIZE = 1024
+DEFAULT_BATCH_SIZE = IN_CACHE
 
 
 def attack_example(
@@ -185,18 +190,19 @@ def compile_attack(
     *,
     num_steps: int,
     track_every: int = 10,
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int | None = None,
     host_driven: bool | None = None,
 ) -> Callable[..., AttackResult]:
     """The attack on a batch, compiled, in chunks that the host drives.
 
     Args:
       attack, num_steps, track_every: as in `attack_example`.
-      batch_size: inputs that are attacked at a time; bounds the memory.
+      batch_size: inputs that are attacked at a time on each device, at most; bounds
+        the memory. By default as in `execution.compile_chunked`.
       host_driven: whether the host also drives the steps, each of which is compiled,
         instead of one program that scans them; the numbers are the same up to rounding.
-        By default it does where an attack on CPU has convolutions, which XLA runs
-        several times slower inside a loop.
+        By default it does where an attack on a sole CPU device has convolutions, which
+        XLA runs several times slower inside a loop. True keeps to the first device.
 
     Returns:
       `run(params, x [m, n], threat, *, key, context=None) -> AttackResult` of NumPy
@@ -249,6 +255,7 @@ def compile_attack(
     run_chunks = drive_chunks(
         choose_form(jit(chunk), stepwise, attack.apply, host_driven=host_driven),
         batch_size=batch_size,
+        by_host=bool(host_driven),
     )
 
     def run(params, x, threat, /, *, key, context=None):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax.context import in_context
+from r2et_jax.devices import host_drives, programs_in
 from r2et_jax.execution import jit
 from r2et_jax.score import predicted_class
 from r2et_jax.types import ApplyFn
@@ -119,7 +120,7 @@ def choose_form(
       stepwise: the same driven from the host.
       apply: the model under attack.
       host_driven: whether to take the second one; None to choose it for convolutions
-        on CPU alone.
+        on a sole CPU device alone.
 
     Returns:
       `run(shared, batched)`, which calls one of the two.
@@ -127,19 +128,18 @@ def choose_form(
     if host_driven is not None:
         return stepwise if host_driven else scanned
 
-    chosen = None
+    slow = None
 
     def run(shared, batched):
-        nonlocal chosen
-        if chosen is None:
+        nonlocal slow
+        if not host_drives():
+            return scanned(shared, batched)
+        if slow is None:
             # Asked once: the answer is the model's.
             x, context = jax.tree.map(lambda leaf: leaf[0], (batched[0], batched[-1]))
             model = in_context(shared[0], context)
-            slow = jax.default_backend() == "cpu" and _has_convolution(
-                jax.make_jaxpr(apply)(model, x).jaxpr
-            )
-            chosen = stepwise if slow else scanned
-        return chosen(shared, batched)
+            slow = _has_convolution(jax.make_jaxpr(apply)(model, x).jaxpr)
+        return (stepwise if slow else scanned)(shared, batched)
 
     return run
 
@@ -148,13 +148,6 @@ def _has_convolution(program) -> bool:
     """Whether a program, or one inside of it, has a convolution."""
     return any(
         equation.primitive.name == _CONVOLUTION
-        or any(map(_has_convolution, _programs_in(equation.params)))
+        or any(map(_has_convolution, programs_in(equation.params)))
         for equation in program.eqns
     )
-
-
-def _programs_in(params):
-    for leaf in jax.tree.leaves(params):
-        leaf = getattr(leaf, "jaxpr", leaf)
-        if hasattr(leaf, "eqns"):
-            yield leaf

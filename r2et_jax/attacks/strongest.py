@@ -22,26 +22,21 @@ from r2et_jax.attacks.runner import attack_example, phases
 from r2et_jax.attacks.stepwise import choose_form, compile_phases
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.context import in_context
-from r2et_jax.execution import (
-    balanced_size,
-    compile_chunked,
-    drive_chunks,
-    jit,
-    kept,
-)
+from r2et_jax.execution import compile_chunked, drive_chunks, jit, kept
 from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class
 from r2et_jax.threat import ThreatModel, check_inputs
 from r2et_jax.types import Array, Params
 
-DEFAULT_BATCH_SIZE = 256
+# Inputs that suit a core's cache with the states of all restarts.
+_IN_CACHE = 256
 
 
 def compile_strongest(
     members: Sequence[Member],
     *,
     budget: int = DEFAULT_BUDGET,
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int | None = None,
     host_driven: bool | None = None,
 ) -> Callable[..., AttackResult]:
     """The ensemble on a batch, driven in rounds; each kind of member compiles once.
@@ -55,7 +50,8 @@ def compile_strongest(
       budget: evaluations for each input, at most; a member that does not fit any more
         is left out, and the result names those that never ran. `round_cost` is what
         all of them take once.
-      batch_size: inputs that are attacked at a time.
+      batch_size: inputs that are attacked at a time on each device, at most; by default
+        as in `execution.compile_chunked`.
       host_driven: whether the host drives the steps too, see `compile_attack`.
 
     Returns:
@@ -67,7 +63,6 @@ def compile_strongest(
         fits.
     """
     check_count("budget", budget)
-    check_count("batch_size", batch_size)
     names = [member.name for member in members]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"members must have distinct names, got {names}")
@@ -107,8 +102,6 @@ def compile_strongest(
         check_inputs(threat, x)
         x, context = np.asarray(x), jax.tree.map(np.asarray, context)
         m = x.shape[0]
-        # One shape for all rounds, however few inputs are left.
-        size = balanced_size(m, batch_size)
         clean, clean_map, clean_logits = judge(params, x, x, context)
         best = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
         same = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
@@ -134,7 +127,8 @@ def compile_strongest(
                     found, found_same, vanished = compiled[i](
                         (params, threat, round_key, member.settings),
                         (x[active], starts, active.astype(np.uint32), beside),
-                        chunk_size=size,
+                        # One shape for all rounds, however few inputs are left.
+                        like=m,
                     )
                     winner[_keep_lower(best, found, active)] = i
                     _keep_lower(same, found_same, active)
@@ -214,7 +208,7 @@ def _compile_judge(attack: Attack, batch_size: int):
     def chunk(params, batched):
         return jax.vmap(one, (None, 0, 0, 0))(params, *batched)
 
-    run = compile_chunked(chunk, batch_size=batch_size)
+    run = compile_chunked(chunk, batch_size=batch_size, in_cache=_IN_CACHE)
     return lambda params, *batched: run(params, batched)
 
 
@@ -278,6 +272,8 @@ def _compile_family(
     return drive_chunks(
         choose_form(chunk, stepwise, apply, host_driven=host_driven),
         batch_size=batch_size,
+        in_cache=_IN_CACHE,
+        by_host=bool(host_driven),
     )
 
 

@@ -22,7 +22,6 @@ from r2et_jax.types import Array, Params
 QUALITIES = ("accuracy", "auc")
 # The selection's attack, of every method; never `strongest`, by which is reported.
 _SELECTION = "er_surrogate"
-_BATCH_SIZE = 1024
 
 
 class Candidates:
@@ -70,7 +69,7 @@ def _predicting(form: Form):
     def chunk(params, x):
         return jax.vmap(form.apply, (None, 0))(params, x)
 
-    return compile_chunked(chunk, batch_size=_BATCH_SIZE)
+    return compile_chunked(chunk)
 
 
 def quality_of(ranked: Subject, params: Params, part: Part) -> Quality:

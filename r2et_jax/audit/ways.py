@@ -13,8 +13,8 @@ from r2et_jax.subject import Form
 from r2et_jax.threat import ThreatModel, distance, project, with_epsilon
 from r2et_jax.types import Array, Params
 
-# Points on each way, and inputs at a time.
-_POINTS, _BATCH_SIZE = 64, 256
+# Points on each way, and inputs that suit a core's cache.
+_POINTS, _IN_CACHE = 64, 256
 
 
 def first_leaving(
@@ -80,4 +80,4 @@ def _leaving(form: Form, k: int):
     def chunk(shared, batched):
         return jax.vmap(one, (None, None, 0, 0, 0))(*shared, *batched)
 
-    return compile_chunked(chunk, batch_size=_BATCH_SIZE)
+    return compile_chunked(chunk, in_cache=_IN_CACHE)

@@ -39,8 +39,6 @@ from r2et_jax.threat import (
 )
 from r2et_jax.types import ApplyFn, Array, SaliencyFn
 
-_BATCH_SIZE = 1024
-
 
 def audit(
     model: Subject | Any,
@@ -331,7 +329,7 @@ def _looking(form: Form, k: int):
     def chunk(shared, batched):
         return jax.vmap(one, (None, None, 0, 0, 0, 0))(*shared, *batched)
 
-    return compile_chunked(chunk, batch_size=_BATCH_SIZE)
+    return compile_chunked(chunk)
 
 
 # The package is a function, too; see `_callable`.

@@ -26,7 +26,7 @@ from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel, check_inputs, check_threat
 from r2et_jax.types import Array
 
-_BATCH_SIZE = 64
+_IN_CACHE = 64
 
 
 def certify(
@@ -37,7 +37,7 @@ def certify(
     k: int,
     num_slabs: int = DEFAULT_SLABS,
     policy: Policy | None = None,
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int | None = None,
 ) -> Certificate:
     """What of the top-k sets no attack of the threat model can take away.
 
@@ -53,7 +53,8 @@ def certify(
       k: size of the top set, in 1…n−1.
       num_slabs: as in `ranking_certificate`; of no account for other models.
       policy: as in `program_certificate`; given, the layers are left aside.
-      batch_size: inputs at a time; bounds the memory.
+      batch_size: inputs at a time on each device, at most; bounds the memory. By
+        default as in `execution.compile_chunked`.
 
     Returns:
       `Certificate` with leading axis m, NumPy arrays; its `precision` [m] is certified
@@ -109,7 +110,7 @@ def certified_radii(
     num_steps: int = 16,
     num_slabs: int = DEFAULT_SLABS,
     policy: Policy | None = None,
-    batch_size: int = _BATCH_SIZE,
+    batch_size: int | None = None,
 ) -> CertifiedRadii:
     """The largest budgets, found by bisection, at which each top feature is certified.
 
@@ -157,7 +158,8 @@ def _check(subject, x, threat, policy, batch_size) -> Callable | None:
     """The layers that serve the subject's certificate, or None: by its program."""
     check_threat(threat)
     check_inputs(threat, x)
-    check_count("batch_size", batch_size)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
     if not subject.form.differentiable:
         raise ValueError(
             "a black box has no program whose explanation could be bounded: nothing of "
@@ -197,7 +199,7 @@ def _certifying(form: Form, layers: Callable | None, policy, k, num_slabs, batch
 
         return jax.vmap(each)(*batched)
 
-    return compile_chunked(chunk, batch_size=batch_size)
+    return compile_chunked(chunk, batch_size=batch_size, in_cache=_IN_CACHE)
 
 
 @kept
@@ -240,4 +242,4 @@ def _searching(form, layers, policy, k, num_slabs, num_steps, batch_size):
 
         return jax.vmap(each)(*batched)
 
-    return compile_chunked(chunk, batch_size=batch_size)
+    return compile_chunked(chunk, batch_size=batch_size, in_cache=_IN_CACHE)

@@ -19,8 +19,8 @@ from r2et_jax.threat import ThreatModel, check_inputs, check_threat, sample
 from r2et_jax.types import Array
 
 DISTRIBUTIONS = ("uniform", "gaussian", "given")
-# Gaps of one draw [points, k, n - k] that are held at once, of inputs at a time.
-_HELD, _BATCH_SIZE = 2**22, 64
+# Gaps of one draw [points, k, n - k] that are held at once, and inputs, on CPU.
+_HELD, _IN_CACHE = 2**22, 64
 
 
 class InputThickness(NamedTuple):
@@ -67,7 +67,7 @@ def thickness(
       sigma: standard deviation of "gaussian", that of SmoothGrad, in units of x.
       num_draws: draws of each input.
       num_points: points on each segment.
-      batch_size: inputs at a time, at most; by default as many as fit.
+      batch_size: inputs at a time on each device, at most; by default as many as fit.
 
     Returns:
       `InputThickness`.
@@ -106,16 +106,18 @@ def thickness(
         raise ValueError(
             f"ends must have the shape of x, {np.shape(x)}, got {np.shape(ends)}"
         )
-    held = _HELD // (num_points * k * (x.shape[1] - k))
-    size = max(1, min(_BATCH_SIZE if batch_size is None else batch_size, held))
-    run = _thickness(subject.form, k, distribution, num_draws, num_points, size)
+    held = max(1, _HELD // (num_points * k * (x.shape[1] - k)))
+    sizes = batch_size and min(batch_size, held), min(_IN_CACHE, held)
+    run = _thickness(subject.form, k, distribution, num_draws, num_points, *sizes)
     index = np.arange(len(x), dtype=np.uint32)
     shared = subject.params, threat, key, jnp.asarray(sigma, x.dtype)
     return run(shared, (x, index, ends, subject.context))
 
 
 @kept
-def _thickness(form: Form, k, distribution, num_draws, num_points, batch_size):
+def _thickness(
+    form: Form, k, distribution, num_draws, num_points, batch_size, in_cache
+):
     pairs = pair_thickness(form.saliency(), k=k, num_points=num_points)
 
     def one(params, threat, key, sigma, x, index, end, context):
@@ -136,4 +138,4 @@ def _thickness(form: Form, k, distribution, num_draws, num_points, batch_size):
         each = jax.vmap(one, (None, None, None, None, 0, 0, 0, 0))
         return each(*shared, *batched)
 
-    return compile_chunked(chunk, batch_size=batch_size)
+    return compile_chunked(chunk, batch_size=batch_size, in_cache=in_cache)

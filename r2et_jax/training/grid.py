@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from r2et_jax.checks import check_count
+from r2et_jax.devices import chosen
 from r2et_jax.execution import compile_chunked
 from r2et_jax.objectives import Objective
 from r2et_jax.training.epochs import (
@@ -40,7 +41,8 @@ def compile_grid(
     """A grid of seeds × weights trained side by side by one compiled program.
 
     The program trains some models of one seed, which share the seed's shuffles. On CPU
-    every core runs it on models of its own; elsewhere it takes all seeds at once.
+    every core runs it on models of its own; elsewhere it takes all seeds at once. Where
+    there are several devices, each has models of its own, with equal shares.
 
     Args:
       objective, optimizer, num_epochs, batch_size: as in `train_epochs`.
@@ -98,7 +100,8 @@ def compile_grid(
         if objective.check is not None:
             objective.check(_of_one(states.params), x, y, _worst(weights))
         num_seeds, num_weights = states.key.shape[0], weights.shape[0]
-        width = _width(num_weights, max_models)
+        num_devices = len(chosen())
+        width = _width(num_weights, num_seeds, num_devices, max_models)
         per_seed = -(-num_weights // width)
         pad = per_seed * width - num_weights
 
@@ -124,10 +127,10 @@ def compile_grid(
         given = jnp.broadcast_to(weights, (num_seeds, *weights.shape))
         # One task at a time on a core; an accelerator takes as many as may be.
         whole = jax.default_backend() != "cpu" and max_models is None
-        size = num_seeds * per_seed if whole else 1
+        size = -(-num_seeds * per_seed // num_devices) if whole else 1
         if size not in runs:
             runs[size] = chunked_run(size)
-        done = runs[size]((x, y), (tasks, split(given)), chunk_size=size)
+        done = runs[size]((x, y), (tasks, split(given)))
         return of_models(done, join)._replace(
             key=states.key, epoch=done.epoch[::per_seed]
         )
@@ -149,11 +152,16 @@ def _worst(weights: Array) -> np.ndarray:
     return values[np.argmin(least)]
 
 
-def _width(num_weights: int, max_models: int | None) -> int:
+def _width(
+    num_weights: int, num_seeds: int, num_devices: int, max_models: int | None
+) -> int:
     """Models in a program: equal shares of the weights, none above the limit."""
     limit = max_models
     if limit is None:
-        limit = _CPU_MODELS if jax.default_backend() == "cpu" else num_weights
+        # No device without a model, as far as there are models.
+        limit = -(-num_weights // -(-num_devices // num_seeds))
+        if jax.default_backend() == "cpu":
+            limit = min(limit, _CPU_MODELS)
     return -(-num_weights // -(-num_weights // limit))
 
 

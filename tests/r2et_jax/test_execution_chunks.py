@@ -43,7 +43,7 @@ def test_it_compiles_once_for_each_shape_of_a_chunk(two_cores):
     assert shapes == [(50, 3)]
     run(1.0, x[:40])
     assert shapes == [(50, 3), (40, 3)]
-    out = run(1.0, x[:17], chunk_size=50)
+    out = run(1.0, x[:17], like=100)
     assert out.shape == (17, 3)
     assert shapes == [(50, 3), (40, 3)]
 
