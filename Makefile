@@ -4,6 +4,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 PYTEST_ARGS ?=
 DRILL_ARGS ?=
+MUTANTS_ARGS ?=
 LOCK_ARGS ?=
 UV_VERSION := 0.13.9
 
@@ -14,7 +15,7 @@ DOCS := .venv-docs/.installed
 DOCS_LOCK := requirements-docs.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-slow drill lint docs lock clean
+.PHONY: help install quickstart test test-fast test-slow drill mutants lint docs lock clean
 
 help:
 	@echo "make quickstart   train, audit, harden and audit again, on bundled data"
@@ -22,6 +23,7 @@ help:
 	@echo "make test-fast    contracts, floors, docs, flags, tables: two minutes once compiled"
 	@echo "make test-slow    the tests marked slow"
 	@echo "make drill        kills, damaged files, bad flags, bombs (DRILL_ARGS=--minutes=8)"
+	@echo "make mutants      deliberate faults that the tests must see (MUTANTS_ARGS=--only=…)"
 	@echo "make lint         ruff"
 	@echo "make docs         the documentation into site/, open site/index.html"
 	@echo "make install      only set up .venv"
@@ -66,6 +68,9 @@ test-slow: $(INSTALLED)
 
 drill: $(INSTALLED)
 	$(BIN)/python -m tests.drill $(DRILL_ARGS)
+
+mutants: $(INSTALLED)
+	$(BIN)/python -m tests.mutants --workers=$(WORKERS) $(MUTANTS_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/python -m ruff check .
