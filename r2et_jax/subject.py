@@ -202,7 +202,7 @@ def subject(
     apply = model
     if is_linen(model):
         apply = model.apply
-        layers = getattr(model, "layers", None) if layers is None else layers
+        layers = _own_layers(model, params) if layers is None else layers
     check_no_module("model", apply)
     if not callable(apply):
         raise ValueError(
@@ -252,6 +252,22 @@ def subject(
             apply, in_context(params, first), jax.ShapeDtypeStruct(shape, float)
         )
     return made
+
+
+def _own_layers(model: Any, params: Params) -> Callable[[Params], Any] | None:
+    """A module's `layers`, unless it says that this network has none such."""
+    layers = getattr(model, "layers", None)
+    if layers is None or params is None:
+        return layers
+
+    def called(params):
+        layers(params)  # its slopes and lines are functions
+
+    try:
+        jax.eval_shape(called, params)
+    except ValueError:
+        return None
+    return layers
 
 
 def explain(

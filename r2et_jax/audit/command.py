@@ -70,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--batched", action="store_true", help="the model takes batches alone")
     add("--classes", type=_words, metavar="NAME,…", help="names of the classes")
     add("--explainer", choices=_EXPLAINERS, default="gradient")
+    add("--certify", choices=("auto", "yes", "no"), default="auto", help="prove what "
+        "stays: auto, where that is quick; yes, by bounds of any program")  # fmt: skip
     add("--budget", type=int, default=DEFAULT_BUDGET, help="evaluations an input")
     add("--seed", type=int, default=0)
     add("--min_precision", type=float, help="level of mean P@k, in [0, 1]")
@@ -128,6 +130,7 @@ def _run(asked: argparse.Namespace) -> int:
         x,
         k=asked.k,
         threat=threat,
+        certify={"auto": "auto", "yes": True, "no": False}[asked.certify],
         epsilons=epsilons,
         budget=asked.budget,
         key=jax.random.key(asked.seed),

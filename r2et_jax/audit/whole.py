@@ -56,6 +56,7 @@ def audit(
     smoothed: Callable[[float], ApplyFn] | None = None,
     explainer: Callable[..., SaliencyFn] | None = None,
     budget: int = attacks.DEFAULT_BUDGET,
+    certify: bool | str = "auto",
     key: Array | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Audit:
@@ -99,6 +100,9 @@ def audit(
       explainer: factory of the explanation; `saliency.gradient` by default. A subject
         says this, and what is above from `names` to `batched`, itself.
       budget: gradient evaluations for each input and each of the budgets ε.
+      certify: whether lower bounds of P@k are computed: True, for every model whose
+        program has bounds, see `certificates.certify`; False; or "auto", where that is
+        quick: networks with one hidden layer, explained by the gradient.
       key: of the random starts; `jax.random.key(0)` by default.
       progress: called as `progress(done, total, what)` before each of the stages.
 
@@ -155,6 +159,8 @@ def audit(
     check_inputs(threat, x)
     budgets = asked_lib.budgets(threat, epsilons)
     check_count("budget", budget)
+    if certify not in (True, False, "auto"):
+        raise ValueError(f"certify must be True, False or 'auto', got {certify!r}")
     key = jax.random.key(0) if key is None else key
     check_key(key)
     examined, names = asked_lib.explained(examined, layout, given[-1])
@@ -206,7 +212,9 @@ def audit(
     tell("the distances")
     distances = measures.distances(form, params, x, curve, threat, k, context)
     tell("what is provable")
-    certified = measures.certified(examined, layout, x, threat, budgets, seen.top_k)
+    certified = measures.certified(
+        examined, layout, x, threat, budgets, seen.top_k, certify=certify
+    )
     tell("")
 
     def of_counted(values, *, of_class=False):

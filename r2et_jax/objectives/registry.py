@@ -195,7 +195,8 @@ def objective(
       epsilon: radius of the l2 ball of those attacks, of `cert_rank` and of `ig_norm`,
         the step of `cure`, the margin of `ratio_hinge`; 1 suits standardised columns.
       layers: `layers(params)`, the weights of a network with one hidden layer and one
-        logit, as `models.MLP.layers`; for `cert_rank` alone.
+        logit, as `models.MLP.layers`; for `cert_rank` alone, which without them bounds
+        the gradient's program: any smooth model, and a step many times dearer.
       split: the model as `(inner, outer)`, as `models.pair_split` gives it; with a
         piecewise-linear inner part `exact_h` and `ssr` have a closed form.
       channels: neighbouring values of x whose saliencies are summed after |·| and
@@ -213,7 +214,7 @@ def objective(
 
     Raises:
       ValueError: for an unknown or repeated name, epsilon ≤ 0, channels < 1, or
-        `cert_rank` without layers or with channels > 1; when the loss is traced, for k
+        `cert_rank` with channels > 1; when the loss is traced, for k
         or k_prime out of range, channels that don't divide n, another number of
         weights, another model than a method trains (kinks in the activation where it
         is `smooth`, no linear part where it has a `skip`), a random
@@ -249,7 +250,7 @@ def objective(
     built = [part.build(apply, setting) if part.build else None for part in parts]
     attacked = TERMS["adv_loss"].build(apply, setting) if found.attacked else None
     architecture = _architecture(name)
-    if "certified_gap" in terms:
+    if "certified_gap" in terms and layers is not None:
         check_layers = layers_check(apply, layers)
         architecture.append(
             ("cert_rank", lambda _, __, params, x: check_layers(params, one_input(x)))

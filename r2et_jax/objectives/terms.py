@@ -81,16 +81,12 @@ def _inner(setting: Setting) -> adversarial.InnerAttack:
 
 
 def _certified(apply: ApplyFn, setting: Setting) -> penalties.Penalty:
-    del apply
-    if setting.layers is None:
-        raise ValueError(
-            "cert_rank needs the weights of the network: pass layers=model.layers of "
-            "a model with one hidden layer, got layers=None"
-        )
     if setting.channels != 1:
         raise ValueError(
             f"cert_rank ranks single inputs, got channels = {setting.channels}"
         )
+    if setting.layers is None:
+        return certified.program_hinge(apply, k=setting.k, epsilon=setting.epsilon)
     return certified.certified_hinge(
         setting.layers, k=setting.k, epsilon=setting.epsilon
     )

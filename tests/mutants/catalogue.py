@@ -171,8 +171,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "r2et_jax/objectives/certified.py",
         "r2et_jax/test_objectives_certified",
-        ("share = jnp.minimum(2 * jnp.asarray(progress).astype(x.dtype), 1)",
-         "share = jnp.minimum(jnp.asarray(progress).astype(x.dtype), 1)"),
+        ("return epsilon * jnp.minimum(2 * jnp.asarray(progress).astype(x.dtype), 1)",
+         "return epsilon * jnp.minimum(jnp.asarray(progress).astype(x.dtype), 1)"),
     ),
     # Metrics and statistics.
     *_of(

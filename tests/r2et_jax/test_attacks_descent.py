@@ -30,9 +30,9 @@ def quadratic(params, x, /):
     return (0.5 * x @ matrix @ x + vector @ x)[None]
 
 
-def one_step(attack, x=X, *, num_steps=1, **threat):
+def one_step(attack, x=X, *, num_steps=1, norm="l2", **threat):
     params = jnp.asarray(A), jnp.asarray(B)
-    budget = threat_model("l2", EPSILON, **threat)
+    budget = threat_model(norm, EPSILON, **threat)
 
     @jax.jit
     def compute(x):
@@ -81,6 +81,15 @@ def test_one_step_is_the_hessian_times_the_signed_weights(normalize):
     np.testing.assert_allclose(state.perturbed, expected, rtol=1e-12)
     np.testing.assert_allclose(state.objective, value, rtol=1e-12)
     assert state.num_vanished == 0
+
+
+@pytest.mark.usefixtures("float64")
+def test_steps_are_steepest_in_the_norm_of_the_threat_model():
+    g = A @ X + B
+    slope = A @ (gap_weights(g) * np.sign(g))
+    _, state = one_step(mean_gap_attack(False), norm="linf")
+    expected = X - EPSILON * STEP * np.sign(slope)
+    np.testing.assert_allclose(state.perturbed, expected, rtol=1e-12)
 
 
 @pytest.mark.usefixtures("float64")

@@ -39,6 +39,7 @@ def test_a_linear_model_cannot_be_attacked():
     assert report.same == 1
     assert report.vanished == 1
     assert "P@2 1.000 under attack" in str(report)
+    assert "certify=True" in report.certified.why_not
 
 
 def test_the_distance_to_the_border_decides():
@@ -47,8 +48,11 @@ def test_the_distance_to_the_border_decides():
     expected = [0, 1, 1, 0]
     params = jnp.array([1.0, 1.0])
     budget = threat.threat_model("l2", 0.3)
-    report = audit(switching, params, x, k=1, threat=budget, budget=2000)
+    report = audit(switching, params, x, k=1, threat=budget, budget=2000, certify=True)
     np.testing.assert_array_equal(report.precision, expected)
+    # Its gradient is linear: bounds of its program leave no gap.
+    np.testing.assert_array_equal(report.certified.precision[-1], expected)
+    np.testing.assert_array_equal(report.certified.kept[-1, :, 0], expected)
     np.testing.assert_array_equal(report.kept[:, 0], expected)
     assert np.linalg.norm(report.perturbed - x, axis=1).max() <= 0.3 + 1e-5
 

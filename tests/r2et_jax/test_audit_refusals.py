@@ -114,6 +114,7 @@ REFUSED = {
     "seed": ({"key": 0}, r"key must be one key, such as jax.random.key\(0\), got 0"),
     "keys": ({"key": jax.random.split(jax.random.key(0))}, "key must be one key"),
     "budget": ({"budget": 20}, "budget must allow at least one member"),
+    "certify": ({"certify": "yes"}, "certify must be True, False or .auto., got .yes."),
     "budget text": ({"budget": "all"}, "budget must be an integer"),
     # the model
     "scalar": ({"apply": lambda w, x: jnp.dot(w, x)}, r"logits of shape \[C\]"),

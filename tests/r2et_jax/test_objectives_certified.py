@@ -11,6 +11,7 @@ import pytest
 from r2et_jax import objectives
 from r2et_jax.models import MLP, SkipMLP
 from r2et_jax.objectives import certified
+from r2et_jax.subject import subject
 
 N, H, K = 7, 4, 3
 RNG = np.random.default_rng(8)
@@ -184,14 +185,121 @@ def test_arguments_out_of_range_are_named(keywords, message):
         certified.certified_hinge(MODEL.layers, k=K, **keywords)
 
 
+DEEP = MLP(hidden=(4, 3), activation="softplus", rho=RHO)
+
+
+def deep_parameters(seed):
+    rng = np.random.default_rng(seed)
+    sizes = (N, 4, 3, 1)
+    return {
+        "params": {
+            f"Dense_{i}": {
+                "kernel": jnp.asarray(rng.normal(size=pair)),
+                "bias": jnp.asarray(rng.normal(size=pair[1])),
+            }
+            for i, pair in enumerate(zip(sizes, sizes[1:], strict=False))
+        }
+    }
+
+
+def deep_gradients(params, points):
+    """By hand, of the logit [m, n]."""
+    layers = [params["params"][f"Dense_{i}"] for i in range(3)]
+    (w, a), (v, b), (o, _) = (
+        (np.asarray(one["kernel"]), np.asarray(one["bias"])) for one in layers
+    )
+    first = points @ w + a
+    second = np.logaddexp(0, RHO * first) / RHO @ v + b
+    return ((slope(second) * o[:, 0]) @ v.T * slope(first)) @ w.T
+
+
+@functools.cache
+def deep_hinge():
+    fn = certified.program_hinge(DEEP.apply, k=K, epsilon=0.3, margin=0.6, num_border=2)
+
+    def value(params, progress):
+        return fn(params, jnp.asarray(X), 1, progress=progress)
+
+    return jax.jit(jax.value_and_grad(value))
+
+
+def relative_gaps(params, points):
+    """Of the border pairs at the points, over the mean |g| at x [m, 2, 2]."""
+    at_x = np.abs(deep_gradients(params, X[None]))[0]
+    order = np.argsort(-at_x)
+    size = np.abs(deep_gradients(params, points))
+    inside, outside = size[:, order[K - 2 : K]], size[:, order[K : K + 2]]
+    return (inside[:, :, None] - outside[:, None, :]) / at_x.mean()
+
+
+def in_ball(radius, count=4000):
+    rng = np.random.default_rng(0)
+    delta = rng.normal(size=(count, N))
+    delta /= np.linalg.norm(delta, axis=1, keepdims=True)
+    return X + radius * delta * rng.uniform(size=(count, 1)) ** (1 / N)
+
+
 @pytest.mark.standard_promotion
-def test_a_network_without_bounds_is_refused():
-    deep = MLP(hidden=(4, 3), activation="softplus")
-    made = objectives.objective("cert_rank", deep.apply, k=K, layers=deep.layers)
-    params = jax.eval_shape(deep.init, jax.random.key(0), jnp.zeros(N))
+def test_the_hinge_of_a_deep_network_is_sound_and_not_vacuous():
+    for seed in range(4):
+        params = deep_parameters(seed)
+        at_x = np.maximum(0.6 - relative_gaps(params, X[None]), 0).mean()
+        np.testing.assert_allclose(deep_hinge()(params, 0.0)[0], at_x, rtol=1e-9)
+        worst = relative_gaps(params, in_ball(0.1)).min(axis=0)
+        seen = np.maximum(0.6 - worst, 0).mean()
+        found = deep_hinge()(params, 0.1 / 0.6)[0]
+        # Samples do not reach the worst point, and bounds go beyond it.
+        assert seen <= found <= at_x + 2 * (seen - at_x) + 0.02
+
+
+@pytest.mark.standard_promotion
+def test_its_derivative_on_a_deep_network_is_a_difference():
+    params, direction = deep_parameters(1), deep_parameters(9)
+
+    def at(t):
+        moved = jax.tree.map(lambda p, d: p + t * d, params, direction)
+        return deep_hinge()(moved, 1.0)[0]
+
+    slopes = jax.tree.leaves(deep_hinge()(params, 1.0)[1])
+    found = sum(map(np.vdot, slopes, jax.tree.leaves(direction)))
+    difference = (at(1e-6) - at(-1e-6)) / 2e-6
+    assert abs(difference) > 1e-2
+    np.testing.assert_allclose(found, difference, rtol=1e-5)
+
+
+@pytest.mark.standard_promotion
+def test_descent_certifies_the_border_of_a_deep_network():
+    params = deep_parameters(2)
+    assert deep_hinge()(params, 1.0)[0] > 0.1
+    for _ in range(400):
+        value, slopes = deep_hinge()(params, 1.0)
+        if value == 0:
+            break
+        params = jax.tree.map(lambda p, g: p - 0.05 * g, params, slopes)
+    assert value == 0
+    assert relative_gaps(params, in_ball(0.3)).min() > 0.6
+
+
+def test_pairs_without_a_bound_have_no_slope():
+    def hinge(gaps):
+        return certified._hinge(gaps, jnp.ones(3), 0.5)
+
+    value, slopes = jax.value_and_grad(hinge)(jnp.array([0.25, -jnp.inf]))
+    np.testing.assert_allclose(value, (0.25 + 100.5) / 2)
+    np.testing.assert_allclose(slopes, [-0.5, 0])
+
+
+@pytest.mark.standard_promotion
+def test_layers_that_a_network_has_not_are_refused_where_given():
+    made = objectives.objective("cert_rank", DEEP.apply, k=K, layers=DEEP.layers)
+    params = jax.eval_shape(DEEP.init, jax.random.key(0), jnp.zeros(N))
     data = jnp.asarray(X[None]), jnp.zeros(1, jnp.int32), jnp.ones(1)
     with pytest.raises(ValueError, match="at most one hidden layer"):
         jax.eval_shape(made.loss, params, *data)
+    # A subject knows that there are none.
+    examined = subject(DEEP, deep_parameters(0))
+    made = objectives.objective("cert_rank", examined, k=K)
+    assert jax.eval_shape(made.loss, params, *data).shape == ()
 
 
 def transposed(model):

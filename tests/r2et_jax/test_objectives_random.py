@@ -227,7 +227,6 @@ def test_sums_say_which_model_they_need():
             ),
             "start must be at most 1, the radius, got 1.5",
         ),
-        (lambda: objectives.objective("cert_rank", apply, k=K), "pass layers=model"),
     ],
 )
 def test_static_mistakes_are_named(call, message):

@@ -181,3 +181,10 @@ def test_the_module_is_called_as_the_function_in_any_order_of_imports(params):
         "assert subject(abs, None).apply is function(abs, None).apply is abs"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_layers_are_those_that_the_module_has():
+    one, deep = models.MLP(hidden=(4,)), models.MLP(hidden=(4, 3))
+    x = jnp.zeros(N)
+    assert subject(one, one.init(jax.random.key(0), x)).layers is not None
+    assert subject(deep, deep.init(jax.random.key(0), x)).layers is None

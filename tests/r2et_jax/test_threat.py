@@ -220,7 +220,8 @@ def test_groups_may_be_soft_and_several():
     groups = [(0, 2), (1, 3, 4)]
     threat = threat_model("l2", 0.7, groups=groups, group_rule="simplex")
     with jax.enable_x64(True):
-        clean = jnp.array([0.5, 0.2, 0.5, 0.3, 0.5, -1.0])
+        # The sum that an input has is kept, be it 1 or not.
+        clean = jnp.array([0.5, 0.2, 0.5, 0.3, 0.1, -1.0])
         proposed = clean + jnp.array([1.0, -2.0, 0.3, 0.4, 0.1, 0.2])
         value = project(threat, clean, proposed)
         clean, proposed, value = (np.asarray(a) for a in (clean, proposed, value))
@@ -231,7 +232,7 @@ def test_groups_may_be_soft_and_several():
         low,
         np.full(6, np.inf),
         ball=(clean, float(np.float32(0.7))),
-        groups=[(groups[0], 1.0), (groups[1], 1.0)],
+        groups=[(groups[0], 1.0), (groups[1], 0.6)],
     )
     np.testing.assert_allclose(value, expected, atol=1e-5)
 
