@@ -8,11 +8,13 @@ same command goes on; an experiment finds the models that another one has traine
     python -m experiments.reproduce --preset=smoke
     python -m experiments.reproduce --datasets=adult,bank,compas
     python -m experiments.reproduce --datasets=mnist --parts=robustness,case_study
+    python -m experiments.reproduce --scheduler=tcp://host:8786
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,12 +25,12 @@ from typing import NamedTuple
 from absl import flags as absl_flags
 
 from experiments.console import flags
-from experiments.loop import asked
+from experiments.loop import asked, cluster
 from experiments.measures import image_costs as cost_images
 from experiments.problems import presets
 from experiments.problems.registry import problem
 from experiments.report import exhibit
-from experiments.reproduce import jobs
+from experiments.reproduce import jobs, remote
 from experiments.reproduce import page as report_page
 from experiments.store import locks, output
 from r2et_jax import checks, datasets
@@ -129,6 +131,7 @@ def _define(values):
         "processes at a time (default: 2 where memory and cores allow)",
         flag_values=values,
     )
+    cluster.define(values)
     absl_flags.DEFINE_bool(
         "run",
         True,
@@ -150,6 +153,7 @@ def main(values):
     for flag in ("methods", "attacks", "k", "epsilon"):
         if common.given[flag] is not None:
             raise ValueError(f"--{flag} has no use here: name it to an experiment")
+    cluster.check(common.given["scheduler"])
     given = common.given["parts"]
     wanted = list(PARTS) if given is None else given
     names = flags.parse_names("parts", wanted, known=PARTS)
@@ -200,7 +204,15 @@ def main(values):
         job._replace(after=tuple(n for n in job.after if n in waiting))
         for job in missing
     ]
-    jobs.run_jobs(missing, workers=workers, show=common.progress, ended=ended)
+    run_jobs = functools.partial(
+        jobs.run_jobs, missing, show=common.progress, ended=ended
+    )
+    if (scheduler := common.given["scheduler"]) is None:
+        run_jobs(workers=workers)
+    else:
+        with cluster.connect(scheduler, workers=workers) as client:
+            known = len(client.scheduler_info()["workers"])
+            run_jobs(workers=max(known, 1), start=remote.starter(client))
     for path in write_page(cells, failed, common, data):
         print(path)
     for job in missing:

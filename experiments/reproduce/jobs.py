@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -54,6 +54,7 @@ def run_jobs(
     workers: int,
     show: bool,
     ended: Callable[[Job, int], None] = lambda job, status: None,
+    start: Callable[[Job], Any] | None = None,
 ) -> dict[str, int]:
     """Run jobs, earlier ones first, and return their exit statuses.
 
@@ -65,16 +66,19 @@ def run_jobs(
       workers: processes at a time, at most.
       show: whether to show progress and an estimate of the time left.
       ended: called with each job that ended, and its exit status.
+      start: what starts a job, where it is no process of this machine; what it returns
+        has `poll`, `terminate` and `wait` as a process does.
     """
     waiting = list(jobs)
-    running: dict[str, tuple[Job, subprocess.Popen, float]] = {}
+    start = start_process if start is None else start
+    running: dict[str, tuple[Job, Any, float]] = {}
     statuses: dict[str, int] = {}
     finished = 0.0
     with _bar(jobs, show) as bar, _interruptible():
         try:
             while waiting or running:
                 for job in _startable(waiting, running, workers):
-                    running[job.name] = job, _start(job), time.monotonic()
+                    running[job.name] = job, start(job), time.monotonic()
                     waiting.remove(job)
                 time.sleep(_POLL_SECONDS)
                 for job, process, _ in list(running.values()):
@@ -139,7 +143,8 @@ def _startable(waiting, running, workers) -> Iterator[Job]:
         count += 1
 
 
-def _start(job: Job) -> subprocess.Popen:
+def start_process(job: Job) -> subprocess.Popen:
+    """Start a job on this machine; on Linux it ends with this process."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     command = job.command
     if sys.platform == "linux":

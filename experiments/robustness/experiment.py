@@ -8,14 +8,17 @@ the explanations of test inputs and writes records, a table and figures.
     python -m experiments.robustness --datasets=mnist --norm=linf --output_dir=DIR
     python -m experiments.robustness --datasets=planted,hiv
     python -m experiments.robustness --datasets=cifar10
+    python -m experiments.robustness --datasets=adult --scheduler=tcp://host:8786
 """
 
 from __future__ import annotations
 
+import functools
+
 from absl import flags as absl_flags
 
 from experiments.console import flags
-from experiments.loop import asked, parts, training_flags
+from experiments.loop import asked, cluster, parts, training_flags
 from experiments.measures.evaluation import PER_INPUT, STRONGEST, Evaluator
 from experiments.models import trained
 from experiments.problems import presets
@@ -40,6 +43,7 @@ def _define(values):
         flag_values=values,
     )
     asked.define_norm(values)
+    cluster.define(values)
 
 
 FLAGS = asked.describe(
@@ -51,6 +55,7 @@ def main(values):
     common = asked.read(
         FLAGS, values, methods=asked.WITH_LOGISTIC, attacks=attacks.NAMES
     )
+    cluster.check(common.given["scheduler"])
     named = common.datasets
     # Only tables have categories: runs of pairs do not differ by what is said of them.
     tables = set(named) & set(datasets.names())
@@ -68,9 +73,20 @@ def main(values):
         own = {} if problem.view.tabular else {"k": (problem.most_k,)}
         chosen.append(parts.choose(problem, common, _OWN, **own))
     folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
-    for problem, own, k in parts.in_turn(chosen):
-        methods = own.methods if problem.name in named else reduced
-        _measure_dataset(problem, k, own._replace(methods=methods), store)
+    cells = (
+        (one, own if one.name in named else own._replace(methods=reduced), k)
+        for one, own, k in parts.in_turn(chosen)
+    )
+    if (scheduler := common.given["scheduler"]) is None:
+        for problem, own, k in cells:
+            _measure_dataset(problem, k, own, store)
+    else:
+        there = common._replace(data_dir=common.data_dir.resolve())
+        load = functools.partial(parts.problems, there, norm=norm)
+        with cluster.connect(scheduler) as client:
+            cluster.measure(
+                client, _measure_dataset, cells, store, load=load, show=common.progress
+            )
     written, groups = parts.write_reports(folder, store, chosen, _OWN, write_report)
     for own in groups:
         for k in own.k:

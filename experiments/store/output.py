@@ -20,7 +20,9 @@ from r2et_jax.files import replacing
 
 # Flags that change how a run looks or where it writes, never its numbers; --records
 # names a run of the same models that has the same numbers.
-PRESENTATION = frozenset({"output_dir", "models_dir", "progress", "workers", "records"})
+PRESENTATION = frozenset(
+    {"output_dir", "models_dir", "progress", "workers", "scheduler", "records"}
+)
 RECORDS = "records.jsonl"
 CONFIG = "config.json"
 _DATA = "data_sha256"
