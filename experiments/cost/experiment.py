@@ -121,5 +121,5 @@ def main(values) -> None:
         cells, description=EXPERIMENT, show=common.progress
     ):
         store.append(parts_of(setting)[metric](setting))
-    write_results(folder, store.select(), skipped)
+    write_results(folder, store.select(), skipped, common.typed)
     print((folder / "table.md").read_text(encoding="utf-8"), end="")

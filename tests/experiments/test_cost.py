@@ -1,6 +1,7 @@
 """What the experiment `cost` counts: agreement with PyTorch, FLOPs and memory."""
 
 import functools
+import json
 import time
 
 import jax
@@ -331,6 +332,17 @@ def test_a_wrong_flag_gives_one_line(flag, message, tmp_path, capsys):
     assert error.startswith("error: ") and error.count("\n") == 1
     assert message in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_writes_its_table_and_the_flags_that_were_typed(tmp_path, monkeypatch):
+    """What is measured is made up: the way from flags to files is walked whole."""
+    found = [record | {"dataset": "breast_cancer"} for record in _fake_records()]
+    monkeypatch.setattr(experiment, "PARTS", {"flops_ratio": lambda setting: found})
+    given = "--preset=smoke", "--noprogress", f"--output_dir={tmp_path / 'out'}"
+    cli.call(experiment, *given, "--datasets=breast_cancer")
+    told = json.loads((tmp_path / "out" / "exhibit.json").read_text())
+    assert told["claims"]
+    assert (tmp_path / "out" / "table.md").read_text().startswith("#")
 
 
 @pytest.mark.slow
