@@ -11,7 +11,7 @@ import numpy as np
 from r2et_jax.execution import compile_chunked, kept
 from r2et_jax.subject import Form, Subject, explain
 
-_BATCH_SIZE = 1024
+_IN_CACHE = 1024
 
 
 class ForQuantus(NamedTuple):
@@ -148,4 +148,4 @@ def _predicting(form: Form):
     def chunk(params, x):
         return jax.vmap(form.apply, (None, 0))(params, x)
 
-    return compile_chunked(chunk, batch_size=_BATCH_SIZE)
+    return compile_chunked(chunk, in_cache=_IN_CACHE)

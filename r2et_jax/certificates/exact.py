@@ -22,7 +22,7 @@ from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel, check_inputs, check_threat, contains
 from r2et_jax.types import Array
 
-_BATCH_SIZE = 64
+_IN_CACHE = 64
 _SHARE = 1e-6
 
 
@@ -244,4 +244,4 @@ def _looking(form: Form, layers: Callable, k: int):
         params, threat = shared
         return jax.vmap(one, (None, None, 0, 0))(params, threat, *batched)
 
-    return compile_chunked(chunk, batch_size=_BATCH_SIZE)
+    return compile_chunked(chunk, in_cache=_IN_CACHE)

@@ -32,7 +32,7 @@ from r2et_jax.types import Array
 # Draws at a time: input values of all of them, and the most that are worth it.
 _VALUES = 2**15
 _MOST_DRAWS = 256
-_BATCH_SIZE = 64
+_IN_CACHE = 64
 
 
 class SmoothedCounts(NamedTuple):
@@ -204,4 +204,4 @@ def _counting(explain: Form | Callable, k: int):
 
         return jax.lax.map(each, batched)
 
-    return compile_chunked(chunk, batch_size=_BATCH_SIZE)
+    return compile_chunked(chunk, in_cache=_IN_CACHE)
