@@ -70,7 +70,14 @@ def connect(scheduler: str, *, workers: int = 2) -> Iterator[Any]:
 
     logging.getLogger("distributed").setLevel(logging.ERROR)
     if scheduler != LOCAL:
-        with distributed.Client(scheduler, timeout=_SECONDS) as client:
+        try:
+            client = distributed.Client(scheduler, timeout=_SECONDS)
+        except ValueError as error:
+            raise ValueError(
+                f"--scheduler must be an address such as tcp://host:8786, or {LOCAL}, "
+                f"got {scheduler!r}: {error}"
+            ) from None
+        with client:
             yield client
         return
     # As this process is: one thread of BLAS would round otherwise.

@@ -211,8 +211,8 @@ def main(values):
         run_jobs(workers=workers)
     else:
         with cluster.connect(scheduler, workers=workers) as client:
-            known = len(client.scheduler_info()["workers"])
-            run_jobs(workers=max(known, 1), start=remote.starter(client))
+            known = max(len(client.nthreads()), 1)
+            run_jobs(workers=known, start=remote.starter(client))
     for path in write_page(cells, failed, common, data):
         print(path)
     for job in missing:

@@ -146,6 +146,17 @@ def test_workers_that_die_lose_no_cell_and_measure_none_twice(client, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
+def test_a_cluster_is_joined_by_its_address(client):
+    with cluster.connect(client.scheduler.address) as other:
+        assert len(other.nthreads()) == 2
+        assert other.submit(sum, [1, 2]).result() == 3
+    with pytest.raises(ValueError, match=r"--scheduler must be .* got 'nowhere'"):
+        with cluster.connect("nowhere"):
+            pass
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
 def test_the_job_of_a_worker_that_dies_runs_again(client, tmp_path):
     mark = tmp_path / "mark"
     deadly = (
