@@ -36,9 +36,9 @@ _RUNS = {
     "random_target_rho10": ("clean", (10.0, 0.3, *_TARGET, *_FAR)),
     "precision_wide_rho10": ("clean", (10.0, 1.0, *_PRECISION, *_FAR)),
     "mean_gap_rho5": ("clean", (5.0, 0.3, *_GAP, *_FAR)),
-    "precision_narrow_rho10": ("clean", (10.0, 0.1, *_PRECISION, *_FAR)),
-    "elite_rho20": ("best", (20.0, 0.1, *_PRECISION, *_NEAR)),
-    "elite_wide_rho10": ("best", (10.0, 0.3, *_PRECISION, *_NEAR)),
+    "precision_narrow_rho10": ("clean", (10.0, 0.05, *_PRECISION, *_FAR)),
+    "elite_rho20": ("best", (20.0, 0.03, *_PRECISION, *_NEAR)),
+    "elite_wide_rho10": ("best", (10.0, 0.1, *_PRECISION, *_NEAR)),
 }
 # Evaluations of one restart of all members, the random draws' included.
 _RESTART_COST = (len(_RUNS) + 1) * _STEPS + len(STARTS) * _GENERATIONS * _POPULATION

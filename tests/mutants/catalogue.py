@@ -113,6 +113,14 @@ MUTANTS: tuple[Mutant, ...] = (
          "beyond = -_BEYOND * far_share * jnp.abs(z)"),
         ("better = values <= state.fitness", "better = values >= state.fitness"),
     ),
+    *_of(
+        "r2et_jax/attacks/cells.py",
+        "r2et_jax/test_attacks_cells",
+        ("return dual.at[h].set(jnp.maximum(dual[h] + step, 0))",
+         "return dual.at[h].set(dual[h] + step)"),
+        ("level = switches(params, at) - normals @ (at - clean)",
+         "level = switches(params, at)"),
+    ),
     # Bounds and certificates: a rule that promises too much.
     *_of(
         "r2et_jax/bounds/products.py",
@@ -135,8 +143,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "r2et_jax/bounds/elementwise.py",
         "r2et_jax/test_bounds_elementwise",
-        ("above = Truth(lax.ge(low(a.ends), zero), ~lax.lt(high(a.ends), zero))",
-         "above = Truth(lax.ge(high(a.ends), zero), ~lax.lt(high(a.ends), zero))"),
+        ("peaked(lambda t: 4 * lax.logistic(2 * t) * lax.logistic(-2 * t))",
+         "peaked(lambda t: 2 * lax.logistic(2 * t) * lax.logistic(-2 * t))"),
         ("falling(lax.rsqrt),", "growing(lax.rsqrt),"),
         ("surely = (low(a) == high(a)) & (low(b) == high(b)) & (low(a) == low(b))",
          "surely = low(a) == low(b)"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from r2et_jax import attacks, saliency, score
-from r2et_jax.attacks.evolution import swap_distance
+from r2et_jax.attacks.evolution import border_energy, swap_distance
 from r2et_jax.threat import threat_model
 
 # Four features in two dimensions' worth of regions: ReLU units cut the plane of the
@@ -52,22 +52,23 @@ def run(attack, threat, *, num_steps=40):
     return compiled(PARAMS, X, threat, key=jax.random.key(0))
 
 
-def optimum(x, epsilon):
-    """The lowest P@k over a fine grid of the disc: only two features bend the net."""
+def optimum(x, epsilon, norm):
+    """The lowest P@k over a fine grid of the ball: only two features bend the net."""
     points = np.linspace(-epsilon, epsilon, 161)
     disc = np.array([p for p in itertools.product(points, points)
-                     if np.hypot(*p) <= epsilon])  # fmt: skip
+                     if norm == "linf" or np.hypot(*p) <= epsilon])  # fmt: skip
     moved = np.repeat(x[None], len(disc), axis=0)
     moved[:, :2] += disc
     return kept(np.broadcast_to(x, moved.shape), moved).min()
 
 
-def test_it_finds_the_optimum_where_every_gradient_is_zero():
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_it_finds_the_optimum_where_every_gradient_is_zero(norm):
     """The map is constant in each region: descent by the model's own gradient stays."""
     epsilon = 0.5
-    threat = threat_model("l2", epsilon)
+    threat = threat_model(norm, epsilon)
     found = run(attacks.evolution(net, EXPLAIN, k=K), threat)
-    expected = np.array([optimum(x, epsilon) for x in X])
+    expected = np.array([optimum(x, epsilon, norm) for x in X])
     assert expected.mean() < 0.8
     np.testing.assert_array_equal(found.best.precision, expected)
     np.testing.assert_array_equal(kept(X, found.best.perturbed), expected)
@@ -128,3 +129,25 @@ def test_a_broken_map_is_the_least_fit():
 def test_one_member_is_no_population():
     with pytest.raises(ValueError, match="population must be at least 2, got 1"):
         attacks.evolution(net, EXPLAIN, k=K, population=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    npst.arrays(np.float32, 6, elements=st.sampled_from([0.0, 0.5, 1.0, 1.02, 2.0])),
+    st.integers(1, 5),
+    st.integers(0, 2**31),
+)
+def test_border_energy_counts_features_near_the_border_in_part(values, k, seed):
+    top = np.zeros(6, bool)
+    top[np.random.default_rng(seed).choice(6, k, replace=False)] = True
+    order = np.sort(values)[::-1]
+    middle = (order[k - 1] + order[k]) / 2
+    above = values / (middle if middle > 0 else 1) - 1
+    expected = np.sum(1 / (1 + np.exp(-above[top] / 0.05)))
+    got = border_energy(jnp.asarray(values), jnp.asarray(top), k=k)
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+def test_a_map_that_is_not_finite_has_no_energy_to_lose():
+    values = jnp.array([1.0, jnp.nan, 0.5, 0.2])
+    assert border_energy(values, jnp.array([True, False, True, False]), k=2) == jnp.inf

@@ -226,3 +226,17 @@ def test_a_partner_that_does_not_move_stays_known():
 
     made = jax.eval_shape(lambda d: bound(fn, d), ball(np.zeros(6), 0.1))
     assert made.noise.shape[0] == 6
+
+
+def test_a_maximum_may_be_that_of_an_entry_that_is_not_the_largest_at_the_center():
+    scale = jnp.array([1.0, 2.0])
+
+    def fn(x):
+        return jnp.stack([jnp.max(x * scale), x[0]])
+
+    made = bound(fn, ball(jnp.array([0.1, 0.0]), 1.0))
+    low, high = made.interval()
+    # Of max(x₀, 2x₁), and of its lead on x₀, by hand.
+    assert high[0] >= 2 and low[0] <= 0.1 - 2 / np.sqrt(5)
+    lead = made.combined(jnp.array([[0, 1]]), jnp.array([[1.0, -1.0]]))
+    assert np.sqrt(5) - 0.1 <= lead.upper()[0] < 6 and -1 < lead.lower()[0] <= 0

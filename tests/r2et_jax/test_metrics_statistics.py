@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from r2et_jax import metrics
+from r2et_jax.metrics.statistics import jackknife_stderr
 
 NAN = math.nan
 
@@ -110,3 +111,11 @@ def test_verdicts_reject_a_true_equality_as_often_as_they_say():
         told = [metrics.verdicts([metrics.estimate(v)])[0] for v in values]
         wrong = np.mean([verdict is not None for verdict in told])
         assert 0.035 < wrong < 0.065
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error():
+    values = np.array([1.0, 4.0, 2.0, 7.0, 7.5])
+    without = (values.sum() - values) / 4
+    expected = values.std(ddof=1) / np.sqrt(5)
+    np.testing.assert_allclose(jackknife_stderr(without), expected, rtol=1e-12)
+    assert np.isnan(jackknife_stderr([1.0])) and np.isnan(jackknife_stderr([1, np.nan]))
