@@ -99,15 +99,16 @@ def nearest(
     square = jnp.diagonal(around.gram)
     need = _MARGIN * epsilon * _lengths(around) - sign * around.level
 
-    def visit(turn, dual):
+    def visit(turn, signed):
         h = turn % count
-        short = need[h] - sign[h] * (around.gram[h] @ (sign * dual))
+        short = need[h] - sign[h] * (around.gram[h] @ signed)
         # A kink that nothing moves stays out of it.
         step = short / jnp.where(square[h] > 0, square[h], jnp.inf)
-        return dual.at[h].set(jnp.maximum(dual[h] + step, 0))
+        dual = jnp.maximum(sign[h] * signed[h] + step, 0)
+        return signed.at[h].set(sign[h] * dual)
 
-    dual = jax.lax.fori_loop(0, _SWEEPS * count, visit, known)
-    return around.normals.T @ (sign * dual), dual
+    signed = jax.lax.fori_loop(0, _SWEEPS * count, visit, sign * known)
+    return around.normals.T @ signed, sign * signed
 
 
 def _lengths(around: Cells) -> Array:

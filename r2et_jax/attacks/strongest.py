@@ -29,7 +29,7 @@ from r2et_jax.threat import ThreatModel, check_inputs
 from r2et_jax.types import Array, Params
 
 # Inputs that suit a core's cache with the states of all restarts.
-_IN_CACHE = 256
+_IN_CACHE = 64
 
 
 def compile_strongest(

@@ -116,8 +116,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "r2et_jax/attacks/cells.py",
         "r2et_jax/test_attacks_cells",
-        ("return dual.at[h].set(jnp.maximum(dual[h] + step, 0))",
-         "return dual.at[h].set(dual[h] + step)"),
+        ("dual = jnp.maximum(sign[h] * signed[h] + step, 0)",
+         "dual = sign[h] * signed[h] + step"),
         ("level = switches(params, at) - normals @ (at - clean)",
          "level = switches(params, at)"),
     ),
