@@ -101,6 +101,8 @@ def test_progress_is_shown_unless_switched_off(capsys, show):
 
 INTERRUPTED = """
 import os, runpy, signal, sys, threading
+# Whoever runs the tests in the background of a shell has them ignore interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # As `python -m` does: the package is imported while argv[0] is "-m".
 sys.argv = ["-m"]
 import experiments

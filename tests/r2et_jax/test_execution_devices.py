@@ -147,6 +147,8 @@ def test_chunks_of_an_accelerator_are_as_large_as_its_memory(monkeypatch):
     monkeypatch.setattr(
         execution, "_spread", lambda compiled, _: (compiled,) + 2 * (None,)
     )
+    # A process beside an accelerator has no cores to share chunks among.
+    monkeypatch.setattr(execution, "num_cores", lambda: 1)
     fits = execution.drive_chunks(fn, devices=[gpu])
     np.testing.assert_array_equal(fits(2.0, x), 2 * x)
     # Traced with one example; then three equal chunks of at most 40.
