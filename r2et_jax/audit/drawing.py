@@ -74,10 +74,12 @@ def curve(
             'stroke-width="2" stroke-dasharray="6 4"/>'
         )
     if np.isfinite(found).all():
-        parts.append(
-            f'<polyline points="{path(xs, ys)}" fill="none" stroke="{BLUE}" '
-            'stroke-width="2.5"/>'
-        )
+        # Between 0 and the only budget nothing was measured: no line.
+        if len(xs) > 2:
+            parts.append(
+                f'<polyline points="{path(xs, ys)}" fill="none" stroke="{BLUE}" '
+                'stroke-width="2.5"/>'
+            )
         for a, b, error in zip(xs[1:], ys[1:], stderr, strict=True):
             error = error if np.isfinite(error) else 0.0
             top, low = min(b + error, 1.0), max(b - error, 0.0)

@@ -227,3 +227,11 @@ def test_what_it_does_not_take_is_named(report, tmp_path, call, message):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=message):
         call(report, tmp_path)
+
+
+@pytest.mark.parametrize("epsilons", [[0.5], [0.1, 0.5]])
+def test_lines_join_what_was_measured_alone(epsilons):
+    nan = [np.nan] * len(epsilons)
+    drawn = drawing.curve(epsilons, [0.5] * len(epsilons), nan, nan, label="P@4")
+    assert drawn.count("<polyline") == (len(epsilons) > 1)
+    assert drawn.count("<circle") == len(epsilons)
