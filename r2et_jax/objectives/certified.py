@@ -21,6 +21,11 @@ TRAINING = Policy(slope="chord", num_cells=4, quadratic=False)
 # A pair of which nothing is known counts as a gap of so many mean |g|, and is constant.
 _UNKNOWN = -100.0
 
+# Examples of a batch whose gradient's program is bounded, by the methods by name: the
+# order of the examples is new in each epoch. Bounds of all 256 of a batch on Adult take
+# .28 s of a core with two hidden layers of 32, 60 times the loss itself.
+BOUNDED_EXAMPLES = 16
+
 Layers = Callable[[Params], certificates.OneHiddenLayer]
 
 

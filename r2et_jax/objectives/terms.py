@@ -62,6 +62,8 @@ class Term(NamedTuple):
         for the optimiser.
       number: whether it is no penalty: its weight is a number that another one takes.
       numbers: the names of such numbers, which the penalty takes as keywords.
+      most: `most(setting) -> int or None`, of how many examples of a batch, its first,
+        the penalty's mean is taken, where it costs far more than the loss of all.
     """
 
     build: Callable[[ApplyFn, Setting], penalties.Penalty] | None = None
@@ -72,6 +74,7 @@ class Term(NamedTuple):
     decay: bool = False
     number: bool = False
     numbers: tuple[str, ...] = ()
+    most: Callable[[Setting], int | None] | None = None
 
 
 def _inner(setting: Setting) -> adversarial.InnerAttack:
@@ -90,6 +93,10 @@ def _certified(apply: ApplyFn, setting: Setting) -> penalties.Penalty:
     return certified.certified_hinge(
         setting.layers, k=setting.k, epsilon=setting.epsilon
     )
+
+
+def _bounded_examples(setting: Setting) -> int | None:
+    return certified.BOUNDED_EXAMPLES if setting.layers is None else None
 
 
 TERMS: dict[str, Term] = {
@@ -153,5 +160,5 @@ TERMS: dict[str, Term] = {
     "thickness": Term(
         lambda apply, s: thickness.negative_thickness(apply, **s.ranked), random=True
     ),
-    "certified_gap": Term(_certified, ramped=True),
+    "certified_gap": Term(_certified, ramped=True, most=_bounded_examples),
 }
