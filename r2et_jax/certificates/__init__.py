@@ -8,6 +8,7 @@ from r2et_jax.certificates.counting import Certificate as Certificate
 from r2et_jax.certificates.counting import certified_radius as certified_radius
 from r2et_jax.certificates.counting import ranking_certificate as ranking_certificate
 from r2et_jax.certificates.exact import exact_certificate as exact_certificate
+from r2et_jax.certificates.exact import is_piecewise_linear as is_piecewise_linear
 from r2et_jax.certificates.intervals import OneHiddenLayer as OneHiddenLayer
 from r2et_jax.certificates.intervals import feature_gap_bounds as feature_gap_bounds
 from r2et_jax.certificates.intervals import gap_bounds as gap_bounds
@@ -26,6 +27,7 @@ __all__ = [
     "certified_radius",
     "certify",
     "exact_certificate",
+    "is_piecewise_linear",
     "program_certificate",
     "ranking_certificate",
     "row_curvature",

@@ -37,6 +37,7 @@ def certify(
     k: int,
     num_slabs: int = DEFAULT_SLABS,
     policy: Policy | None = None,
+    num_pairs: int = 0,
     batch_size: int | None = None,
 ) -> Certificate:
     """What of the top-k sets no attack of the threat model can take away.
@@ -51,8 +52,10 @@ def certify(
       x: inputs [m, n].
       threat: the threat model.
       k: size of the top set, in 1…n−1.
-      num_slabs: as in `ranking_certificate`; of no account for other models.
+      num_slabs: as in `ranking_certificate`; for other models those of `num_pairs`.
       policy: as in `program_certificate`; given, the layers are left aside.
+      num_pairs: pairs that are bounded again over slabs, as in `program_certificate`;
+        of no account where the layers serve.
       batch_size: inputs at a time on each device, at most; bounds the memory. By
         default as in `execution.compile_chunked`.
 
@@ -79,7 +82,9 @@ def certify(
     Source: ours; see `ranking_certificate` and `program_certificate`.
     """
     layers = _check(subject, x, threat, policy, batch_size)
-    run = _certifying(subject.form, layers, policy, k, num_slabs, batch_size)
+    check_count("num_pairs", num_pairs, minimum=0)
+    cuts = num_slabs, num_pairs
+    run = _certifying(subject.form, layers, policy, k, cuts, batch_size)
     found = run((subject.params, threat), (x, subject.context))
     _check_matches(found.matches)
     return found
@@ -147,7 +152,8 @@ def certified_radii(
     layers = _check(subject, x, threat, policy, batch_size)
     check_positive("largest", largest)
     check_count("num_steps", num_steps)
-    run = _searching(subject.form, layers, policy, k, num_slabs, num_steps, batch_size)
+    cuts = num_slabs, 0
+    run = _searching(subject.form, layers, policy, k, cuts, num_steps, batch_size)
     shared = subject.params, threat, np.asarray(largest, np.asarray(x).dtype)
     found, matches = run(shared, (x, subject.context))
     _check_matches(matches)
@@ -179,17 +185,23 @@ def _check_matches(matches: np.ndarray) -> None:
         )
 
 
-def _certificate(form: Form, layers: Callable | None, policy, k, num_slabs) -> Certify:
+def _certificate(form: Form, layers: Callable | None, policy, k, cuts) -> Certify:
+    num_slabs, num_pairs = cuts
     if layers is None:
         return program_certificate(
-            form.apply, k=k, explainer=form.explainer, policy=policy
+            form.apply,
+            k=k,
+            explainer=form.explainer,
+            policy=policy,
+            num_pairs=num_pairs,
+            num_slabs=num_slabs,
         )
     return ranking_certificate(form.apply, layers, k=k, num_slabs=num_slabs)
 
 
 @kept
-def _certifying(form: Form, layers: Callable | None, policy, k, num_slabs, batch_size):
-    one = _certificate(form, layers, policy, k, num_slabs)
+def _certifying(form: Form, layers: Callable | None, policy, k, cuts, batch_size):
+    one = _certificate(form, layers, policy, k, cuts)
 
     def chunk(shared, batched):
         params, threat = shared
@@ -203,8 +215,8 @@ def _certifying(form: Form, layers: Callable | None, policy, k, num_slabs, batch
 
 
 @kept
-def _searching(form, layers, policy, k, num_slabs, num_steps, batch_size):
-    one = _certificate(form, layers, policy, k, num_slabs)
+def _searching(form, layers, policy, k, cuts, num_steps, batch_size):
+    one = _certificate(form, layers, policy, k, cuts)
 
     def radii(params, x, threat, largest):
         def certified(epsilon):

@@ -155,6 +155,31 @@ def exact_certificate(
     )
 
 
+def is_piecewise_linear(subject: Subject) -> bool:
+    """Whether `exact_certificate` serves a subject, on a ball, a box, frozen features.
+
+    Args:
+      subject: any subject, with parameters.
+
+    Returns:
+      True for one that is explained by its gradient, without contexts, and whose
+      `layers` have units that bend at 0 alone.
+
+    Example:
+      >>> from r2et_jax.models import MLP
+      >>> from r2et_jax.subject import subject
+      >>> model = MLP(activation="softplus")
+      >>> params = model.init(jax.random.key(0), jnp.ones(6))
+      >>> is_piecewise_linear(subject(model, params))
+      False
+    """
+    if subject.layers is None or subject.context is not None:
+        return False
+    if subject.form.explainer is not saliency.gradient:
+        return False
+    return _bends_at_zero(subject.layers(subject.params))[0]
+
+
 def _check(subject: Subject, threat: ThreatModel) -> None:
     check_threat(threat)
     if subject.layers is None or subject.form.explainer is not saliency.gradient:
@@ -175,12 +200,8 @@ def _check(subject: Subject, threat: ThreatModel) -> None:
 
 def _layer(network, dtype) -> Layer:
     """The network in float64; raises unless φ′ is constant on each side of 0."""
-    ends = jnp.array([1e-6, 1e-3, 1.0, 1e3], network.weight.dtype)
-    steep, flat = (
-        np.stack([np.asarray(part) for part in network.slopes(side, side)])
-        for side in (ends, -ends)
-    )
-    if np.ptp(steep) or np.ptp(flat):
+    fits, ends, steep, flat = _bends_at_zero(network)
+    if not fits:
         raise ValueError(
             "the exact worst case needs units that are linear on each side of 0, as "
             f"relu and leaky_relu are, got slopes {steep[0]} at {ends} and {flat[0]} "
@@ -193,6 +214,16 @@ def _layer(network, dtype) -> Layer:
         steep=float(steep[0, 0]),
         unit=float(max(jnp.finfo(network.weight.dtype).eps, np.finfo(dtype).eps)),
     )
+
+
+def _bends_at_zero(network):
+    """Whether φ′ is constant on each side of 0; points, and φ′ at them and below."""
+    ends = jnp.array([1e-6, 1e-3, 1.0, 1e3], network.weight.dtype)
+    steep, flat = (
+        np.stack([np.asarray(part) for part in network.slopes(side, side)])
+        for side in (ends, -ends)
+    )
+    return not (np.ptp(steep) or np.ptp(flat)), ends, steep, flat
 
 
 def _moves(threat: ThreatModel, row: np.ndarray):

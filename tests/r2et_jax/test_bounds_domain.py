@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax.bounds import ball, bound, box, of_threat, with_slabs
+from r2et_jax.bounds import affine, ball, bound, box, of_threat, with_slabs
 from r2et_jax.threat import threat_model
 from tests.bounds_sampling import points
 
@@ -107,3 +107,38 @@ def test_slabs_together_hold_what_the_whole_ball_holds():
 def test_sets_that_are_none_are_refused(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+@pytest.mark.parametrize("block", [None, 40])
+@pytest.mark.parametrize("kind", ["l2", "linf", "l2 in box", "slab"])
+def test_separations_are_the_sums_of_pairs(monkeypatch, kind, block):
+    """All pairs in one pass, as `combined` bounds each of them."""
+    if block:
+        monkeypatch.setattr(affine, "_BLOCK", block)
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(5)
+        x, w = jnp.asarray(rng.normal(size=4)), jnp.asarray(rng.normal(size=(4, 5)))
+        domain = ball(x, 0.3, norm="linf" if kind == "linf" else "l2")
+        if kind == "l2 in box":
+            domain = of_threat(
+                threat_model("l2", 0.3, lower=np.asarray(x) - 0.1, upper=None), x
+            )
+        elif kind == "slab":
+            normal = jnp.asarray(rng.normal(size=(1, 4)))
+            domain = with_slabs(domain, normal, jnp.array([-0.1]), jnp.array([0.2]))
+        made = bound(lambda x: jnp.tanh(x @ w) ** 2 - 0.2, domain)
+        features, signs = jnp.array([3, 0, 2]), jnp.array([1.0, -1.0, 0.0])
+        found = np.asarray(made.separations(features, signs))
+        for row, (i, sign) in enumerate(zip(features, signs, strict=True)):
+            pairs = jnp.stack([jnp.full(5, i), jnp.arange(5)], 1)
+            ends = [
+                made.combined(pairs, jnp.stack([jnp.full(5, sign), t * jnp.ones(5)], 1))
+                for t in (-1.0, 1.0)
+            ]
+            expected = np.minimum(*(np.asarray(end.lower()) for end in ends))
+            others = np.arange(5) != i
+            np.testing.assert_allclose(found[row, others], expected[others], rtol=1e-12)
+            # Never above what values of the domain are.
+            seen = np.asarray(jnp.tanh(points(domain) @ w) ** 2 - 0.2)
+            gaps = sign * seen[:, [i]] - np.abs(seen)
+            assert (gaps >= found[row] - 1e-12)[:, others].all()

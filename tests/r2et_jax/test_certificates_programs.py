@@ -184,6 +184,44 @@ def test_the_radius_is_where_it_ends_to_hold():
     assert certify_at(found) == 1 and certify_at(found + 0.05) < 1
 
 
+def test_slabs_of_chosen_pairs_are_sound_and_tighter():
+    name = "two_layers"
+    apply = MODELS[name].apply
+    with jax.enable_x64(True):
+        params, x = made(name)
+        threat = at("l2", jnp.array(0.3))
+        found = [
+            jax.jit(jax.vmap(one, (None, 0, None)))(params, x, threat)
+            for one in (
+                program_certificate(apply, k=K),
+                program_certificate(apply, k=K, num_pairs=5, num_slabs=3),
+            )
+        ]
+        whole, cut = (np.asarray(one.separation) for one in found)
+        assert (cut >= whole).all()
+        # Five pairs of each input, and some of them are decided by it.
+        assert 0 < ((cut > whole).sum(axis=(1, 2))).max() <= 5
+        assert ((cut > 0) & (whole <= 0)).any()
+        explain = jax.grad(score.log_odds(apply), argnums=1)
+
+        @jax.vmap
+        def gaps(x, features, key):
+            keys = jax.random.split(key, 3000)
+            target = score.predicted_class(apply(params, x))
+
+            def of(key):
+                moved = sample_boundary(threat, x, key=key)
+                size = jnp.abs(explain(params, moved, target))
+                return size[features, None] - size
+
+            return jax.vmap(of)(keys).min(axis=0)
+
+        keys = jax.random.split(jax.random.key(0), len(x))
+        seen = np.asarray(jax.jit(gaps)(x, found[1].features, keys))
+        others = np.arange(N) != np.asarray(found[1].features)[:, :, None]
+        assert (seen >= cut)[others].all()
+
+
 def test_k_out_of_range_is_named():
     params, x = made("two_layers", dtype=np.float32)
     with pytest.raises(ValueError, match="k must"):
