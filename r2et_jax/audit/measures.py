@@ -15,6 +15,9 @@ from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel, with_epsilon
 from r2et_jax.types import Array, Params
 
+# Of branch and bound, for each input and budget, where certify=True.
+_SEARCH_SECONDS = 1.0
+
 
 class Point(NamedTuple):
     """What an attack left of m inputs under one budget, or, stacked, under e of them.
@@ -124,7 +127,8 @@ def certified(
 ) -> Certified:
     """Certified P@k at each budget, or the reason why there is none.
 
-    `kept` is in the order of the features `top_k` [m, k].
+    `kept` is in the order of the features `top_k` [m, k]. With certify=True P@k of one
+    hidden layer of piecewise-linear units is also searched for by branch and bound.
     """
     k = top_k.shape[1]
     by_gradient = subject.form.explainer is saliency.gradient
@@ -146,10 +150,28 @@ def certified(
         ]
     except ValueError as error:
         return Certified(None, None, f"nothing is proved: {error}")
-    return Certified(
-        np.stack([one.precision for one in found]),
-        np.stack([_in_order(one, top_k) for one in found]),
-        "",
+    precision = np.stack([one.precision for one in found])
+    if certify is True and quick:
+        precision = np.fmax(precision, _searched(subject, x, threat, budgets, k))
+    return Certified(precision, np.stack([_in_order(one, top_k) for one in found]), "")
+
+
+def _searched(subject, x, threat, budgets, k) -> np.ndarray:
+    """Proven P@k by branch and bound [e, m] where it serves, else 0."""
+    served = not threat.groups and threat.prediction != "same_class"
+    if not (served and certificates.is_piecewise_linear(subject)):
+        return np.zeros((len(budgets), len(x)))
+    return np.stack(
+        [
+            certificates.exact_certificate(
+                subject,
+                x,
+                with_epsilon(threat, epsilon),
+                k=k,
+                max_seconds=_SEARCH_SECONDS,
+            ).lower
+            for epsilon in budgets
+        ]
     )
 
 

@@ -101,8 +101,9 @@ def audit(
         says this, and what is above from `names` to `batched`, itself.
       budget: gradient evaluations for each input and each of the budgets ε.
       certify: whether lower bounds of P@k are computed: True, for every model whose
-        program has bounds, see `certificates.certify`; False; or "auto", where that is
-        quick: networks with one hidden layer, explained by the gradient.
+        program has bounds, see `certificates.certify`, and by branch and bound within
+        a second an input and budget where `exact_certificate` serves; False; or "auto",
+        where that is quick: networks with one hidden layer, explained by the gradient.
       key: of the random starts; `jax.random.key(0)` by default.
       progress: called as `progress(done, total, what)` before each of the stages.
 

@@ -11,10 +11,13 @@ import pytest
 from scipy import optimize
 
 from r2et_jax import models, subject, threat_model
+from r2et_jax.audit import measures
+from r2et_jax.audit.layout import Layout
 from r2et_jax.certificates import (
     certify,
     exact,
     exact_certificate,
+    is_piecewise_linear,
     regions,
     search,
 )
@@ -299,3 +302,44 @@ def test_no_other_certificate_proves_more():
 @pytest.mark.slow
 def test_its_example_runs():
     assert doctest.testmod(exact).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "fits"),
+    [
+        ({"activation": "relu"}, True),
+        ({"activation": "leaky_relu"}, True),
+        ({"activation": "softplus"}, False),
+        ({"activation": "relu", "hidden": (4, 4)}, False),
+        ({"activation": "relu", "num_outputs": 2}, False),
+    ],
+)
+def test_who_has_an_exact_worst_case_is_known_without_a_search(options, fits):
+    model = models.MLP(**{"hidden": (4,), **options})
+    x = np.ones((1, 5), np.float32)
+    examined = subject(model, model.init(jax.random.key(0), x[0]))
+    assert is_piecewise_linear(examined) is fits
+    threat = threat_model("l2", 0.01)
+    if fits:
+        assert exact_certificate(examined, x, threat, k=2).closed.all()
+    else:
+        with pytest.raises(ValueError, match="exact worst case needs"):
+            exact_certificate(examined, x, threat, k=2)
+
+
+def test_an_audit_that_proves_searches_too():
+    row = Layout(jax.tree.structure(0), ((N,),), None, (N,))
+    threat = threat_model("l2", 1.0)
+    top_k = certify(EXAMINED, X, threat, k=K).features
+    proved = {
+        how: measures.certified(
+            EXAMINED, row, X, threat, (0.3, 0.6), top_k, certify=how
+        ).precision
+        for how in ("auto", True)
+    }
+    exact_ones = [
+        exact_certificate(EXAMINED, X, threat_model("l2", e), k=K).lower
+        for e in (0.3, 0.6)
+    ]
+    np.testing.assert_array_equal(proved[True], np.maximum(proved["auto"], exact_ones))
+    assert (proved[True] > proved["auto"]).any()
