@@ -1,68 +1,198 @@
 """Certified and attacked P@k against the budget: what of the robustness is provable.
 
 Trains methods (or finds their models), bounds the P@k of every test input from below
-over the whole ball, and attacks the same inputs and the same map with the strongest
+over the whole l2 ball, and attacks the same inputs and the same map with the strongest
 attack at the same budget. Certified > attacked would disprove the bound; such inputs
 are counted.
 
     python -m experiments.certify --datasets=adult --methods=vanilla,sp,skip+cert_rank
+    python -m experiments.certify --datasets=adult --hidden=32,32 --weights=.1
+    python -m experiments.certify --datasets=mnist --pooling=average
+    python -m experiments.certify --datasets=adult --exact=.25
+
+Networks with one hidden layer have bounds of their own, all others those of their
+gradient's program. `--exact` looks for the exact worst case by branch and bound, of
+networks with one layer of ReLU or leaky ReLU units.
 """
 
 from __future__ import annotations
 
-from experiments.certify import report
-from experiments.certify.measure import clean_auc, measure
-from experiments.console import flags
-from experiments.loop import asked, parts, setup
-from experiments.measures.evaluation import STRONGEST
-from experiments.models.fitting import LOGISTIC
-from experiments.problems import presets, registry
-from r2et_jax import objectives
+from absl import flags as absl_flags
 
-FLAGS = flags.describe(
+from experiments.certify import report, variants
+from experiments.certify.measure import Certifier
+from experiments.console import flags
+from experiments.loop import asked, parts, runs, training_flags
+from experiments.measures.evaluation import STRONGEST
+from experiments.problems import presets
+from r2et_jax.checks import check_positive
+
+# Flags whose default is a data set's own choice for images and graphs.
+_OWN = ("methods", "k", "epsilon", "seeds")
+
+
+def _define(values):
+    absl_flags.DEFINE_list(
+        "hidden",
+        None,
+        "widths of the hidden layers of the networks for tables (default: 32)",
+        flag_values=values,
+    )
+    training_flags.define_training(values)
+    training_flags.define_weights(values)
+    absl_flags.DEFINE_enum(
+        "tolerance",
+        str(presets.MAIN_TOLERANCE),
+        [str(tolerance) for tolerance in presets.TOLERANCES],
+        "of the chosen models: validation AUC that they may lose against vanilla",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_list(
+        "exact",
+        None,
+        "budgets at which the exact worst case is searched for, too, where the network "
+        "has one hidden layer of piecewise-linear units (default: none)",
+        flag_values=values,
+    )
+    absl_flags.DEFINE_float(
+        "exact_seconds", 10.0, "time of that search, an input", flag_values=values
+    )
+    absl_flags.DEFINE_float(
+        "variants",
+        None,
+        "budget at which the ways to bound networks for tables are compared by their "
+        "certified P@k and their time (default: they are not)",
+        flag_values=values,
+    )
+
+
+FLAGS = asked.describe(
     "certify",
-    defaults=presets.FLAGS["certify"],
+    own=(
+        *training_flags.NAMES,
+        "hidden",
+        "weights",
+        "tolerance",
+        "exact",
+        "exact_seconds",
+        "variants",
+    ),
+    define=_define,
 )
 
 
 def main(values):
-    common = FLAGS.read(
-        values,
-        datasets=asked.known_tables(values),
-        methods=(*objectives.NAMES, LOGISTIC),
-        attacks=(STRONGEST,),
+    common = asked.read(
+        FLAGS, values, methods=asked.WITH_LOGISTIC, attacks=(STRONGEST,)
     )
-    chosen = [
-        parts.choose(registry.problem(data), common) for data in setup.load(common)
-    ]
-    folder, store = setup.open_folder(
-        common, (part.problem for part in chosen), experiment=FLAGS.experiment
-    )
+    exact = _exact(common)
+    if common.given["variants"] is not None:
+        check_positive("variants", common.given["variants"])
+    chosen = [_choose(problem, common) for problem in parts.problems(common)]
+    folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
     for problem, own, k in parts.in_turn(chosen):
-        _measure_dataset(problem, k, own, store)
-    for path in report.write_report(folder, store, common):
-        print(path)
+        _measure_dataset(problem, k, own, store, exact)
+    runs.finish(
+        folder,
+        store,
+        chosen,
+        _OWN,
+        report.write_report,
+        title="What of the robustness is provable",
+        questions=report.QUESTIONS,
+        figures=report.FIGURES,
+    )
 
 
-def _measure_dataset(problem, k, common, store):
+def _exact(common) -> tuple[float, ...]:
+    check_positive("exact_seconds", common.given["exact_seconds"])
+    given = common.given["exact"]
+    if given is None:
+        return ()
+    budgets = flags.parse_floats("exact", given)
+    if not set(budgets) <= set(common.epsilon):
+        raise ValueError(
+            f"--exact takes budgets of --epsilon {common.epsilon}, got {budgets}"
+        )
+    return budgets
+
+
+def _widths(given) -> tuple[int, ...]:
+    # One by one: two layers may have the same width.
+    largest = {"minimum": 1, "maximum": flags.LARGEST_COUNT}
+    return tuple(flags.parse_ints("hidden", [item], **largest)[0] for item in given)
+
+
+def _choose(problem, common) -> parts.Part:
+    hidden = common.given["hidden"]
+    if problem.view.tabular:
+        if hidden is not None:
+            problem.hidden = _widths(hidden)
+    elif hidden is not None:
+        raise ValueError(f"--hidden is for tables, {problem.name} is none: {hidden}")
+    problem.changes = {**problem.changes, **training_flags.of_weights(common)}
+    own = {}
+    if not problem.view.tabular:
+        kind = problem.view.kind
+        own = {
+            "methods": presets.CERTIFIED_METHODS,
+            "k": (problem.most_k,),
+            "epsilon": presets.CERTIFIED_BUDGETS[kind],
+            "seeds": problem.seeds(common.preset, common.seeds)[:1],
+        }
+    return parts.choose(problem, common, **own)
+
+
+def _measure_dataset(problem, k, common, store, exact):
     settings = problem.protocol(common.preset)
-    x = problem.inputs("test", settings.num_test).x
+    limit = presets.CERTIFIED_INPUTS.get((common.preset, problem.view.kind))
+    limit = settings.num_test if limit is None else limit
+    certifiers = {}
     for one in parts.models(
-        FLAGS.experiment, problem, k, common, description="certify", by_seed=True
+        FLAGS.experiment,
+        problem,
+        k,
+        common,
+        description="certify",
+        tolerances=(float(common.given["tolerance"]),),
+        by_seed=True,
     ):
+        if one.model not in certifiers:
+            certifiers[one.model] = Certifier(
+                problem,
+                one.model,
+                k=k,
+                num_test=limit,
+                strongest_budget=settings.strongest_budget,
+            )
+        certifier = certifiers[one.model]
         clean = {**one.fields, "attack": "none", "epsilon": None}
         if not store.has(**clean):
-            test = problem.dataset.test
-            store.append({**clean, **clean_auc(one.model, one.params, test)})
+            found = certifier.clean(one.params)
+            store.append([{**clean, **record} for record in found])
+        _measure_variants(problem, one, k, limit, common, store)
         for epsilon in common.epsilon:
             cell = {**one.fields, "attack": STRONGEST, "epsilon": epsilon}
             if not store.has(**cell):
-                measurements = measure(
-                    one.model,
-                    one.params,
-                    x,
-                    k=k,
-                    epsilon=epsilon,
-                    budget=settings.strongest_budget,
-                )
-                store.append([{**cell, **record} for record in measurements])
+                seconds = common.given["exact_seconds"] if epsilon in exact else None
+                found = certifier.measure(one.params, epsilon, exact_seconds=seconds)
+                store.append([{**cell, **record} for record in found])
+
+
+def _measure_variants(problem, one, k, num_test, common, store):
+    epsilon = common.given["variants"]
+    if epsilon is None or not problem.view.tabular:
+        return
+    shared = {**one.fields, "attack": "none", "epsilon": epsilon}
+    if store.select(**shared):
+        return
+    found = variants.measure(
+        problem, one.model, one.params, k=k, epsilon=epsilon, num_test=num_test
+    )
+    store.append(
+        [
+            {**shared, variants.VARIANT: name, **record}
+            for name, measurements in found.items()
+            for record in measurements
+        ]
+    )

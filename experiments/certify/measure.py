@@ -3,72 +3,163 @@
 from __future__ import annotations
 
 import functools
+import time
 from typing import Any
 
 import jax
 import numpy as np
 
-from experiments.measures.evaluation import PER_INPUT, strongest
+from experiments.measures.evaluation import PER_INPUT, compiled_attack
+from experiments.measures.evaluation import STRONGEST as STRONGEST
 from experiments.measures.numbers import each, measured, summary
-from r2et_jax import certificates, metrics, threat
-from r2et_jax.execution import map_batched
+from experiments.models import trained
+from experiments.problems.registry import Problem
+from experiments.problems.sizes import by_size
+from r2et_jax import certificates
+from r2et_jax.subject import Subject, subject
 
-# Inputs that are certified at a time: their pairs stay within the cache.
+# Inputs of tables that are certified at a time: their pairs stay within the cache. One
+# image or graph fills it by itself.
 _BATCH_SIZE = 8
 # Of shares of k that are multiples of 1/k.
 _ROUNDING = 1e-4
+# The budget as a share of which radii are searched for, and halvings of that.
+_RADIUS_STEPS = 10
 
 
-def clean_auc(model, params, split) -> dict[str, Any]:
-    logits = np.asarray(model.apply(params, split.x))[:, 0]
-    return measured("auc", metrics.roc_auc(split.y, logits), None, len(split.y))
-
-
-def measure(
-    model: Any, params: Any, x: np.ndarray, *, k: int, epsilon: float, budget: int
-) -> list[dict[str, Any]]:
-    """The records of one model at one budget: metric, value, stderr, n.
+class Certifier:
+    """Certifies and attacks models of one architecture on the test inputs of a problem.
 
     Args:
+      problem: the data.
       model: the Flax module.
-      params: its parameters.
-      x: inputs [m, n].
-      k: size of the top set.
-      epsilon: budget of the l2 ball.
-      budget: gradient evaluations of the attack for each input.
+      k: size of the top set, the largest one where inputs have their own.
+      num_test: test inputs, at most.
+      strongest_budget: gradient evaluations of `strongest` for each input.
     """
-    ball = threat.threat_model("l2", epsilon)
-    certified, matches = map(np.asarray, certify(model, k)(params, x, ball))
-    run = strongest(model, k, budget)
-    attacked = run(params, x, ball, key=jax.random.key(0)).best.precision
-    # An input without an explanation has a P@k of NaN, which nothing is above.
-    above = certified > attacked + _ROUNDING
-    return [
-        summary("certified_p@k", certified),
-        summary("certified_share", certified > 1 - _ROUNDING),
-        summary("p@k", attacked),
-        summary("attacked_share", attacked > 1 - _ROUNDING),
-        summary("gap", attacked - certified),
-        measured("violations", above.sum(), None, len(x)),
-        measured("mismatched", (~matches).sum(), None, len(x)),
-        each("certified_" + PER_INPUT, certified),
-        each(PER_INPUT, attacked),
-    ]
 
+    def __init__(
+        self,
+        problem: Problem,
+        model: Any,
+        *,
+        k: int,
+        num_test: int,
+        strongest_budget: int,
+    ):
+        self.problem, self.model, self.k = problem, model, k
+        self.view = problem.view
+        inputs = problem.inputs("test", num_test)
+        self.x, self.partner, _ = inputs
+        self.units = inputs.units
+        self.sizes = problem.top_sizes(self.x, k)
+        self.strongest_budget = strongest_budget
 
-@functools.lru_cache
-def certify(model: Any, k: int):
-    """The compiled certificate on a module: `run(params, x [m, n], threat)`.
+    def clean(self, params: Any) -> list[dict[str, Any]]:
+        """AUC on all test inputs."""
+        auc = trained.test_auc(self.problem, self.model, params)
+        count = len(self.problem.dataset.test.y)
+        return [measured("auc", auc, None, count)]
 
-    It returns certified P@k [m], and whether the layers are the module's [m].
-    """
-    one = certificates.ranking_certificate(model.apply, model.layers, k=k)
+    def measure(
+        self, params: Any, epsilon: float, *, exact_seconds: float | None = None
+    ) -> list[dict[str, Any]]:
+        """The records of one model at one budget: metric, value, stderr, n.
 
-    def run(params, x, ball):
-        def each(x):
-            found = one(params, x, ball)
+        Args:
+          params: its parameters.
+          epsilon: budget of the l2 ball.
+          exact_seconds: time of the exact search for each input; None for none.
+        """
+        ball = self.problem.budget(epsilon, norm="l2")
+        context = self.view.context(self.model, params, self.partner)
+        certified, matches, seconds = self._certified(params, ball, context)
+        attacked, moved = self._attacked(params, ball, context)
+        # An input without an explanation has a P@k of NaN, which nothing is above.
+        above = certified > attacked + _ROUNDING
+        mean = functools.partial(summary, units=self.units)
+        found = [
+            mean("certified_p@k", certified),
+            mean("certified_share", certified > 1 - _ROUNDING),
+            mean("p@k", attacked),
+            mean("attacked_share", attacked > 1 - _ROUNDING),
+            mean("gap", attacked - certified),
+            measured("violations", above.sum(), None, len(above)),
+            measured("mismatched", (~matches).sum(), None, len(above)),
+            measured("seconds", seconds, None, len(above)),
+            each("certified_" + PER_INPUT, certified, self.units),
+            each(PER_INPUT, attacked, self.units),
+        ]
+        if exact_seconds is not None and self._is_exact(params):
+            found += self._exact(params, ball, moved, attacked, exact_seconds)
+        return found
+
+    def _subject(self, params: Any, context: Any) -> Subject:
+        # A table's module brings the layers that its own bounds need.
+        if self.view.tabular:
+            return subject(self.model, params)
+        return self.view.attacked(self.model, params, context)
+
+    def _certified(self, params, ball, context):
+        """Certified P@k [m], whether layers are the model's [m], seconds an input."""
+        batch = _BATCH_SIZE if self.view.tabular else 1
+        spent = []
+
+        def run(k, rows):
+            context_of = jax.tree.map(lambda leaf: leaf[rows], context)
+            examined, x = self._subject(params, context_of), self.x[rows]
+
+            def certify(count):
+                first = jax.tree.map(lambda leaf: leaf[:count], examined.context)
+                some = examined.at(examined.params, first)
+                return certificates.certify(
+                    some, x[:count], ball, k=k, batch_size=batch
+                )
+
+            certify(2 * batch)  # compiled, whatever the number of cores
+            start = time.perf_counter()
+            found = certify(len(x))
+            spent.append(time.perf_counter() - start)
             return found.precision, found.matches
 
-        return map_batched(each, (x,), batch_size=_BATCH_SIZE)
+        precision, matches = by_size(self.sizes, run)
+        return np.asarray(precision), np.asarray(matches), sum(spent) / len(self.x)
 
-    return jax.jit(run)
+    def _attacked(self, params, ball, context):
+        """P@k under attack [m], and the perturbed inputs [m, n]."""
+
+        def run(k, rows):
+            attack = compiled_attack(
+                self.model, STRONGEST, k, self.view, budget=self.strongest_budget
+            )
+            context_of = jax.tree.map(lambda leaf: leaf[rows], context)
+            key = jax.random.key(0)
+            best = attack(params, self.x[rows], ball, key=key, context=context_of).best
+            return best.precision, best.perturbed
+
+        precision, perturbed = by_size(self.sizes, run)
+        return np.asarray(precision), np.asarray(perturbed)
+
+    def _is_exact(self, params) -> bool:
+        return self.view.tabular and certificates.is_piecewise_linear(
+            subject(self.model, params)
+        )
+
+    def _exact(self, params, ball, start, attacked, max_seconds):
+        found = certificates.exact_certificate(
+            subject(self.model, params),
+            self.x,
+            ball,
+            k=self.k,
+            start=start,
+            max_seconds=max_seconds,
+        )
+        above = found.lower > attacked + _ROUNDING
+        return [
+            summary("exact_lower", found.lower),
+            summary("exact_upper", found.upper),
+            summary("exact_closed", found.closed),
+            summary("exact_seconds", found.seconds),
+            measured("exact_violations", above.sum(), None, len(above)),
+            each("exact_lower_inputs", found.lower),
+        ]

@@ -7,8 +7,11 @@ from typing import Any
 
 from absl import flags as absl_flags
 
+from experiments.console import flags
+from experiments.console.flags import Common
+from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
-from r2et_jax import training
+from r2et_jax import objectives, training
 from r2et_jax.checks import check_positive
 
 NAMES = (
@@ -87,3 +90,57 @@ def changes(given: Mapping[str, Any]) -> dict[str, Any]:
     if prune is not None:
         changed["pruning"] = presets.HALVING if prune else ()
     return {name: value for name, value in changed.items() if value is not None}
+
+
+def define_weights(values: absl_flags.FlagValues) -> None:
+    """Define --weights, which `of_weights` reads."""
+    absl_flags.DEFINE_list(
+        "weights",
+        None,
+        "penalty weights of the one method with penalties, one for each of these, in "
+        "place of a grid",
+        flag_values=values,
+    )
+
+
+def of_weights(common: Common, *, alone: bool = False) -> dict[str, Any]:
+    """What --weights changes in a protocol: one setting in place of a grid.
+
+    Args:
+      common: the flags of the run.
+      alone: whether no other method may be trained beside.
+
+    Raises:
+      ValueError: unless exactly one of several methods has penalties, and as many as
+        there are weights; for numbers out of range.
+    """
+    given = common.given.get("weights")
+    if given is None:
+        return {}
+    terms = {
+        method: () if method == LOGISTIC else objectives.method(method).terms
+        for method in common.methods
+    }
+    trained = [method for method in common.methods if terms[method]]
+    if alone or len(common.methods) == 1:
+        trained = list(common.methods)
+    if len(trained) != 1:
+        raise ValueError(
+            "--weights is for one method with penalties, got --methods="
+            + ",".join(common.methods)
+        )
+    (method,) = trained
+    names = terms[method]
+    # One by one: two penalties may have the same weight.
+    weights = [flags.parse_floats("weights", [item])[0] for item in given]
+    if not names or len(weights) != len(names):
+        raise ValueError(
+            f"{method} takes {len(names)} penalty weights ({', '.join(names) or 'none'}"
+            f"), got --weights={','.join(given)}"
+        )
+    grid = {name: (weight,) for name, weight in zip(names, weights, strict=True)}
+    if grid.get("tau") == (0.0,):
+        raise ValueError(
+            f"{method} takes a step tau above 0, got --weights={','.join(given)}"
+        )
+    return {"grid" if len(names) == 1 else "paired": grid}

@@ -242,6 +242,16 @@ BUDGETS = {
     "linf": (0.005, 0.01, 0.02),
 }
 
+# certify: l2 budgets of images and graphs, the methods that are certified there, and
+# test inputs by preset and kind, where they are not those of the attacks.
+CERTIFIED_BUDGETS = {"image": (0.01, 0.03, 0.1, 0.25), "graph": (0.003, 0.01, 0.03)}
+CERTIFIED_METHODS = ("vanilla", "sp", "logit_h")
+CERTIFIED_INPUTS = {
+    ("smoke", "image"): 8, ("smoke", "graph"): 4,
+    ("standard", "image"): 100, ("standard", "graph"): 24,
+    ("paper", "image"): 200, ("paper", "graph"): 200,
+}  # fmt: skip
+
 # How much is measured, by preset, of tables (True) and of all other data (False).
 # thickness, correlation: test inputs, draws of each distribution, points on a segment.
 THICKNESS = {

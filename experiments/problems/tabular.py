@@ -17,6 +17,8 @@ from r2et_jax import datasets, models, objectives, threat
 from r2et_jax.types import Params
 
 LOGISTIC = "logistic"
+# Widths of the published network for tables.
+HIDDEN = (32,)
 
 
 class TabularProblem:
@@ -39,6 +41,7 @@ class TabularProblem:
       truth: [n] bool, the features in which the classes truly differ, or None.
       absent: rule for features that are zero, one of `threat.ABSENT_RULES`.
       changes: what is other than in the protocol of the presets, by its names.
+      hidden: widths of the hidden layers of the networks for tables.
     """
 
     view = selection_view = TABULAR
@@ -48,6 +51,7 @@ class TabularProblem:
     absent = "free"
     changes: Mapping[str, Any] = MappingProxyType({})
     selection_epsilon = radius = 1.0
+    hidden: tuple[int, ...] = HIDDEN
 
     def __init__(self, dataset: datasets.Dataset):
         self.dataset = dataset
@@ -70,7 +74,8 @@ class TabularProblem:
             return models.Linear()
         found = objectives.method(method)
         module = models.SkipMLP if found.skip else models.MLP
-        return module(activation="softplus" if found.smooth else "leaky_relu")
+        activation = "softplus" if found.smooth else "leaky_relu"
+        return module(self.hidden, activation=activation)
 
     def methods(self, preset: str, default: tuple[str, ...]) -> tuple[str, ...]:
         """The methods that are trained where none is named."""
@@ -94,7 +99,9 @@ class TabularProblem:
 
     def architecture(self, model: Any) -> str:
         """The model's name in records."""
-        return type(model).__name__.lower()
+        name = type(model).__name__.lower()
+        hidden = getattr(model, "hidden", HIDDEN)
+        return name if hidden == HIDDEN else "_".join([name, *map(str, hidden)])
 
     def training(self, limit: int | None = None) -> tuple[Any, Any]:
         """Inputs and labels as the loss takes them, the first ones alone if limited."""
@@ -129,7 +136,8 @@ class TabularProblem:
             k_prime=k_prime or protocols.default_k_prime(k, self.num_features),
             surrogate=model.surrogate(rho=self.view.rho).apply,
             epsilon=self.radius,
-            layers=model.layers,
+            # Of deeper networks the gradient's program is bounded.
+            layers=model.layers if len(self.hidden) == 1 else None,
         )
 
     def settle(self, model: Any, params: Params, inputs: Any = None) -> Params:
@@ -144,7 +152,8 @@ class TabularProblem:
     def config(self, method: str) -> dict[str, Any]:
         """What a fitted model depends on beside the data, method and protocol."""
         del method
-        return {}
+        # The default is not named: models keep the folders that they have.
+        return {} if self.hidden == HIDDEN else {"hidden": list(self.hidden)}
 
 
 class StructuredProblem(TabularProblem):

@@ -15,29 +15,20 @@ set's own where --k is not given.
 
 from __future__ import annotations
 
-from typing import Any
-
 from absl import flags as absl_flags
 
 from experiments.console import flags
 from experiments.loop import asked, parts, setup, training_flags
 from experiments.models import trained
-from experiments.models.fitting import LOGISTIC, Fitter
+from experiments.models.fitting import Fitter
 from experiments.problems import presets
 from experiments.problems.registry import Problem
 from experiments.train.report import write_report
-from r2et_jax import objectives
 
 
 def _define(values):
     training_flags.define_training(values)
-    absl_flags.DEFINE_list(
-        "weights",
-        None,
-        "penalty weights of the one method that is trained, one for each of its "
-        "penalties, in place of a grid",
-        flag_values=values,
-    )
+    training_flags.define_weights(values)
     absl_flags.DEFINE_integer(
         "fold",
         0,
@@ -60,7 +51,7 @@ def main(values):
     for name in ("attacks", "epsilon"):
         if getattr(common, name):
             raise ValueError(f"--{name} has no use here: see experiments.attack")
-    weights = _weights(common)
+    weights = training_flags.of_weights(common, alone=True)
     chosen = [parts.choose(problem, common, ("k",)) for problem in _problems(common)]
     settings = {
         problem.name: problem.protocol(own.preset)._replace(**weights)
@@ -106,32 +97,6 @@ def _config(common, chosen):
         if kind in kinds:
             config = {**config, name: common.given[name]}
     return {**config, **parts.of_graphs(common)} if "graph" in kinds else config
-
-
-def _weights(common) -> dict[str, Any]:
-    """What the one setting of --weights changes in a protocol, where it is given."""
-    given = common.given["weights"]
-    if given is None:
-        return {}
-    if len(common.methods) != 1:
-        raise ValueError(
-            "--weights is for one method, got --methods=" + ",".join(common.methods)
-        )
-    (method,) = common.methods
-    terms = () if method == LOGISTIC else objectives.method(method).terms
-    # One by one: two penalties may have the same weight.
-    weights = [flags.parse_floats("weights", [item])[0] for item in given]
-    if not terms or len(weights) != len(terms):
-        raise ValueError(
-            f"{method} takes {len(terms)} penalty weights ({', '.join(terms) or 'none'}"
-            f"), got --weights={','.join(given)}"
-        )
-    grid = {term: (weight,) for term, weight in zip(terms, weights, strict=True)}
-    if grid.get("tau") == (0.0,):
-        raise ValueError(
-            f"{method} takes a step tau above 0, got --weights={','.join(given)}"
-        )
-    return {"grid" if len(terms) == 1 else "paired": grid}
 
 
 def _train(fitter, method, common, folder, store):

@@ -1,16 +1,18 @@
 """The certify experiment from flags to figure, and what its report counts."""
 
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.certify import experiment, measure, report
+from experiments.certify import experiment, measure, report, variants
 from experiments.console import cli
-from experiments.problems import protocols
+from experiments.problems import protocols, registry
 from experiments.report import exhibit
-from r2et_jax import models, threat
+from r2et_jax import certificates, datasets, models, threat
+from r2et_jax.subject import subject
 
 TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=4,
@@ -87,7 +89,26 @@ def test_a_run_records_draws_and_resumes(tiny, tmp_path, drawn, resumes):
     shown = exhibit.read(tmp_path)
     assert "breast_cancer 0 of 240" in shown.claims[0].found and shown.claims[0].held
     assert list(shown.figures) == ["certified_breast_cancer.png"]
-    resumes(tmp_path, lambda: call(tmp_path), (experiment, "measure"))
+    resumes(tmp_path, lambda: call(tmp_path), (measure.Certifier, "measure"))
+
+
+def certifier(model, x, k, budget=1300):
+    """Of a made-up table whose test inputs are these."""
+    y = np.arange(len(x)) % 2
+    split = datasets.Split(x, y)
+    data = datasets.Dataset(
+        "made",
+        *[split] * 3,
+        columns=(),
+        groups=(),
+        immutable=(),
+        lower=np.full(x.shape[1], -np.inf),
+        upper=np.full(x.shape[1], np.inf),
+        meta={},
+    )
+    return measure.Certifier(
+        registry.problem(data), model, k=k, num_test=len(x), strongest_budget=budget
+    )
 
 
 def test_a_certificate_above_the_attack_is_counted(tiny, monkeypatch):
@@ -95,27 +116,97 @@ def test_a_certificate_above_the_attack_is_counted(tiny, monkeypatch):
     x = np.random.default_rng(0).normal(size=(6, 10)).astype(np.float32)
     params = model.init(jax.random.key(1), x[0])
     one = np.ones(6)
-    monkeypatch.setattr(measure, "certify", lambda *_: lambda *_: (one, one > 2))
-    found = measure.measure(model, params, x, k=3, epsilon=3.0, budget=1300)
+    monkeypatch.setattr(
+        measure.Certifier, "_certified", lambda *_: (one, one > 2, 0.25)
+    )
+    found = certifier(model, x, 3).measure(params, 3.0, exact_seconds=5.0)
     value = {record["metric"]: record for record in found}
     lowered = sum(share < 1 for share in value["p@k_inputs"]["values"])
     assert value["violations"]["value"] == lowered > 0
     assert report.num_violations(found) == (lowered, 6)
     assert report.num_mismatched(found) == 6
-    assert "At 6 of 6 inputs the layers are not" in report._notes(found, 3)[-1]
+    notes = report._notes(found, 3, types.SimpleNamespace(kind="tabular"))
+    assert "At 6 of 6 inputs the layers are not" in notes[-1]
+    # The exact worst case lies between the bounds and is that of the attack or below.
+    assert value["exact_violations"]["value"] == 0
+    low, high = (value[f"exact_{end}"]["value"] for end in ("lower", "upper"))
+    assert low <= high <= value["p@k"]["value"] + 1e-6
+    assert value["exact_closed"]["value"] > 0
 
 
-def test_what_is_compiled_is_the_certificate_of_each_input():
-    model = models.SkipMLP(hidden=(8,), activation="softplus")
+def test_certified_by_layers_and_by_programs():
     x = np.random.default_rng(0).normal(size=(19, 10)).astype(np.float32)
-    params = model.init(jax.random.key(1), x[0])
-    run = measure.certify(model, 3)
     ball = threat.threat_model("l2", 0.1)
-    together, matches = map(np.asarray, run(params, x, ball))
-    assert matches.shape == (19,) and matches.all()
-    assert set(np.round(3 * together, 5)) <= {0, 1, 2, 3} and np.ptp(together) > 0
-    alone = [float(run(params, row[None], ball)[0][0]) for row in x[[0, 9, 18]]]
-    np.testing.assert_array_equal(together[[0, 9, 18]], np.float32(alone))
+    for hidden, activation in (((8,), "softplus"), ((6, 5), "tanh")):
+        model = models.MLP(hidden=hidden, activation=activation)
+        params = model.init(jax.random.key(1), x[0])
+        made = certifier(model, x, 3)
+        together, matches, seconds = made._certified(params, ball, None)
+        assert matches.shape == (19,) and matches.all() and seconds > 0
+        assert set(np.round(3 * together, 5)) <= {0, 1, 2, 3} and np.ptp(together) > 0
+        alone = certificates.certify(subject(model, params), x[[0, 9, 18]], ball, k=3)
+        np.testing.assert_array_equal(together[[0, 9, 18]], alone.precision)
+        # Smooth units have no regions to search.
+        assert not made._is_exact(params)
+
+
+@pytest.mark.slow
+def test_pairs_are_certified_with_the_map_that_is_attacked(tiny, tmp_path, drawn):
+    run = "--datasets=planted", "--methods=vanilla,sp", "--epsilon=.0001,.3"
+    folders = f"--output_dir={tmp_path}", f"--models_dir={tmp_path / 'models'}"
+    cli.call(experiment, "--preset=smoke", "--noprogress", *run, *folders)
+    text = (tmp_path / "records.jsonl").read_text()
+    found = [json.loads(line) for line in text.splitlines()]
+    value = {(r["method"], r["epsilon"], r["metric"]): r["value"] for r in found}
+    for method in ("vanilla", "sp"):
+        assert value[method, 1e-4, "certified_p@k"] > 0.5
+        assert value[method, 0.3, "certified_p@k"] <= value[method, 0.3, "p@k"]
+        assert value[method, 1e-4, "violations"] == 0
+    assert (
+        "by bounds of the explanation's program" in (tmp_path / "table.md").read_text()
+    )
+    assert "attacked (strongest)" in drawn.texts("certified_planted.png")
+
+
+def records_of(folder):
+    lines = (folder / "records.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.slow
+def test_deep_networks_train_for_their_certificate(tiny, tmp_path):
+    folders = f"--output_dir={tmp_path}", f"--models_dir={tmp_path / 'models'}"
+    own = "--hidden=6,5", "--methods=vanilla,cert_rank", "--weights=.5"
+    common = "--preset=smoke", "--noprogress", "--seeds=0", "--epsilon=.05"
+    cli.call(experiment, *common, *folders, *own)
+    found = records_of(tmp_path)
+    assert {r["model"] for r in found} == {"mlp_6_5"}
+    assert all(r["value"] == 0 for r in found if r["metric"] == "violations")
+    assert all(r["value"] > 0 for r in found if r["metric"] == "seconds")
+
+
+def test_the_exact_worst_case_and_the_variants(tiny, tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(variants, "LAYERS", dict(list(variants.LAYERS.items())[:2]))
+    some = {n: variants.PROGRAMS[n] for n in ("intervals", "4 pairs over 4 slabs")}
+    monkeypatch.setattr(variants, "PROGRAMS", some)
+    monkeypatch.setattr(variants, "_SLOPES", tuple(some))
+    folders = f"--output_dir={tmp_path}", f"--models_dir={tmp_path / 'models'}"
+    own = "--exact=.05", "--tolerance=0.003", "--variants=.05", "--methods=vanilla"
+    common = "--preset=smoke", "--noprogress", "--seeds=0", "--epsilon=.05"
+    cli.call(experiment, *common, *folders, *own)
+    found = records_of(tmp_path)
+    value = {r["metric"]: r["value"] for r in found}
+    assert value["exact_closed"] == 1
+    assert value["certified_p@k"] <= value["exact_lower"] <= value["p@k"] + 1e-4
+    table = (tmp_path / "table.md").read_text()
+    assert "closed, ε = 0.05" in table and "exact > attacked at 0 of 20" in table
+    ways = {r["variant"]: r["value"] for r in found if r["metric"] == "variant_p@k"}
+    assert ways["layers, 1 slabs"] <= ways["layers, 4 slabs"] + 1e-6
+    assert ways["intervals"] <= ways["better of three slopes"] + 1e-6
+    assert max(ways.values()) <= value["exact_upper"] + 1e-6
+    assert "branch and bound, 0.5 s" in ways
+    shown = drawn.texts("variants_breast_cancer.png")
+    assert {"4 pairs over 4 slabs", "layers, 4 slabs", "seconds an input"} <= shown
 
 
 @pytest.mark.parametrize(
@@ -125,6 +216,9 @@ def test_what_is_compiled_is_the_certificate_of_each_input():
         ("--epsilon=-1", "epsilon"),
         ("--k=30", "30"),
         ("--methods=skp", "skp"),
+        ("--exact=.7", "--exact takes budgets of --epsilon"),
+        ("--hidden=0", "hidden"),
+        ("--weights=1", "--weights is for one method with penalties"),
     ],
 )
 def test_a_wrong_flag_gives_one_line(tiny, flag, message, tmp_path, capsys):

@@ -165,6 +165,7 @@ def judge(module, place, store, **common):
     settings = SimpleNamespace(
         datasets=("adult",), k=(8,), epsilon=(0.25, 1.0), seeds=SEEDS, **common
     )
+    settings.kind = common.get("kind", "tabular")
     return module.QUESTIONS[place].judge(store, "adult", settings)
 
 
@@ -183,6 +184,17 @@ def test_certificates():
     assert judge(certify_report, 1, store, methods=methods[:2])[0] is False
     store[-1]["value"] = 2.0
     assert judge(certify_report, 0, store, methods=methods)[0] is False
+    # Images and graphs: where vanilla's own P@k is lost.
+    assert judge(certify_report, 2, store, methods=methods) is None
+    for epsilon, kept in ((0.25, 0.95), (1.0, 0.8)):
+        at = {"attack": "strongest", "epsilon": epsilon}
+        store += cells("adult", "vanilla", "p@k", kept + NOISE, **at)
+    images = {"methods": methods, "kind": "image"}
+    assert judge(certify_report, 1, store, **images) is None
+    verdict, text = judge(certify_report, 2, store, **images)
+    assert verdict is True and "ε = 1 (vanilla keeps 0.80)" in text
+    alone = {"methods": ("vanilla",), "kind": "image"}
+    assert judge(certify_report, 2, store, **alone)[0] is False
 
 
 def descent(method, exponent, *, rises=0.0, related=0.5, steps=(3, 5, None)):

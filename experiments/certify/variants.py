@@ -1,0 +1,148 @@
+"""How tight a certificate is for its time: certified P@k against seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.measures.numbers import measured, summary
+from experiments.problems.registry import Problem
+from experiments.report import tables
+from experiments.store import output, records
+from r2et_jax import certificates, plots
+from r2et_jax.bounds import Policy
+from r2et_jax.subject import Subject, subject
+
+VARIANT = "variant"
+# Metrics apart from those of the certificate that is reported.
+_CERTIFIED, _SECONDS = "variant_p@k", "variant_seconds"
+# Of the program of the gradient, for any network.
+PROGRAMS = {
+    "intervals": {"policy": Policy(slope="flat", quadratic=False)},
+    "chords": {"policy": Policy(slope="chord")},
+    "best slope": {"policy": Policy()},
+    "best slope, 64 cells": {"policy": Policy(num_cells=64)},
+    "products by intervals": {"policy": Policy(quadratic=False)},
+    "no shared symbols": {"policy": Policy(max_symbols=0)},
+    "4 pairs over 4 slabs": {"policy": Policy(), "num_pairs": 4, "num_slabs": 4},
+    "16 pairs over 4 slabs": {"policy": Policy(), "num_pairs": 16, "num_slabs": 4},
+}
+# Of one hidden layer's own bounds.
+LAYERS = {f"layers, {n} slabs": {"num_slabs": n} for n in (1, 4, 16, 48)}
+# Seconds of branch and bound, an input.
+SEARCHES = (0.05, 0.5)
+# The better of these, pair by pair.
+_SLOPES = ("intervals", "chords", "best slope")
+
+
+def measure(
+    problem: Problem, model: Any, params: Any, *, k: int, epsilon: float, num_test: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Variant -> its records: certified P@k of the test inputs, seconds an input.
+
+    Args:
+      problem: a table.
+      model: the Flax module.
+      params: its parameters.
+      k: size of the top set.
+      epsilon: budget of the l2 ball.
+      num_test: test inputs, at most.
+    """
+    x = np.asarray(problem.inputs("test", num_test).x)
+    ball = problem.budget(epsilon, norm="l2")
+    examined = subject(model, params)
+    found = {}
+    separations, spent = [], 0.0
+    ways = {**PROGRAMS, **(LAYERS if examined.layers is not None else {})}
+    for name, options in ways.items():
+
+        def run(x, options=options):
+            return certificates.certify(examined, x, ball, k=k, batch_size=8, **options)
+
+        made, seconds = _timed(run, x)
+        found[name] = _records(made.precision, seconds)
+        if name in _SLOPES:
+            separations.append(made.separation)
+            spent += seconds
+            features = made.features
+    best = np.max(separations, axis=0)
+    others = np.arange(x.shape[1]) != features[:, :, None]
+    below = ((best > 0) & others).sum(axis=2)
+    kept = (below >= x.shape[1] - k).mean(axis=1)
+    found["better of three slopes"] = _records(kept, spent)
+    if examined.layers is not None and certificates.is_piecewise_linear(examined):
+        found.update(_searched(examined, x, ball, k))
+    return found
+
+
+def _searched(examined: Subject, x, ball, k):
+    found = {}
+    for limit in SEARCHES:
+        made = certificates.exact_certificate(examined, x, ball, k=k, max_seconds=limit)
+        name = f"branch and bound, {limit:g} s"
+        found[name] = _records(made.lower, made.seconds.mean())
+    return found
+
+
+def _timed(run: Callable[[Any], Any], x) -> tuple[Any, float]:
+    """What a compiled certificate finds, and its seconds an input."""
+    run(x[:16])
+    start = time.perf_counter()
+    made = run(x)
+    return made, (time.perf_counter() - start) / len(x)
+
+
+def _records(precision, seconds: float) -> list[dict[str, Any]]:
+    return [
+        summary(_CERTIFIED, precision),
+        measured(_SECONDS, seconds, None, len(precision)),
+    ]
+
+
+def write_report(
+    folder: Path, store: records.RecordStore, dataset: str, k: int, suffix: str
+) -> list[Path]:
+    """Table and figure of the variants of a data set, where they were measured."""
+    found = [
+        record for record in store.select(dataset=dataset, k=k) if VARIANT in record
+    ]
+    if not found:
+        return []
+    written = []
+    epsilon = found[0]["epsilon"]
+    columns = [
+        tables.ColumnSpec("certified", {"metric": _CERTIFIED}, best="max"),
+        tables.ColumnSpec("s an input", {"metric": _SECONDS}, best=None),
+    ]
+    notes = (
+        f"P@{k} that holds over ‖δ‖₂ ≤ {epsilon:g}, by the ways in which it is "
+        "bounded; seconds on this machine, after compilation, several inputs at a "
+        "time.",
+        "better of three slopes: pair by pair, of intervals, chords and best slope.",
+    )
+    name = f"variants_{dataset}{suffix}"
+    table = tables.pivot(found, rows=("method", VARIANT), columns=columns)
+    tables.write_table(folder, table, notes=notes, name=name)
+    written += [folder / f"{name}.{kind}" for kind in ("md", "csv")]
+    points = {}
+    for record in records.select(found, metric=_CERTIFIED):
+        where = {n: record[n] for n in ("method", "seed", VARIANT)}
+        (spent,) = records.select(found, metric=_SECONDS, **where)
+        label = record[VARIANT]
+        points.setdefault(label, ([], []))
+        points[label][0].append(spent["value"])
+        points[label][1].append(record["value"])
+    path = folder / f"{name}.png"
+    figure = plots.scatter(
+        points,
+        xlabel="seconds an input",
+        ylabel=f"certified P@{k}",
+        title=f"{dataset}: certified P@{k} against its time, ε = {epsilon:g}",
+        xscale="log",
+    )
+    output.save_figure(path, figure)
+    return [*written, path]
