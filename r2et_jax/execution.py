@@ -22,12 +22,19 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
 from r2et_jax import devices as devices_lib
-from r2et_jax.checks import check_count
+from r2et_jax.checks import check_count, check_in
 
 # Fewer examples than this do not keep a core busy.
 _WORTH_A_CORE = 32
 # Examples whose values stay in a core's cache: twice as many run a third slower.
 IN_CACHE = 1024
+# Numbers in the inputs of a program up to which its compilation outweighs its run.
+_FEW_NUMBERS = 1024
+_LEVEL = "xla_backend_optimization_level"
+_FEW_OPTIONS = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
 # The one axis of the mesh.
 _EXAMPLES = "examples"
 
@@ -53,21 +60,51 @@ def kept(build: Callable[..., Any]) -> Callable[..., Any]:
     return cached
 
 
-def jit(fn: Callable[..., Any]) -> Callable[..., Any]:
+def jit(fn: Callable[..., Any], *, work: str = "some") -> Callable[..., Any]:
     """`jax.jit` for programs that take longer to compile than to run.
 
     On CPU at XLA's optimisation level 1 in place of 3: attacks on small networks then
-    compile in three fifths of the time and run as fast. A level in XLA_FLAGS is kept.
+    compile in three fifths of the time and run as fast. Where the examples are few,
+    also without XLA's fusion emitters, which halves it again, and costs a loop over
+    many examples up to a half more time. What XLA_FLAGS says is kept.
+
+    Args:
+      fn: its last argument that has arrays is of examples; how many numbers the first
+        of these arrays holds, up to 1,024 or more, decides.
+      work: what one example takes: "some"; "little", a few evaluations of a model and
+        not hundreds, so that few examples are worth no optimisation at all; "much", so
+        that one example is worth it, as is the training of a model.
     """
+    check_in("work", work, ("little", "some", "much"))
     # Options are for outermost programs; over several devices others go around these.
-    return jax.jit(fn) if len(jax.local_devices()) > 1 else _outermost(fn)
-
-
-def _outermost(fn: Callable[..., Any]) -> Callable[..., Any]:
-    level = "xla_backend_optimization_level"
-    if jax.default_backend() != "cpu" or level in os.environ.get("XLA_FLAGS", ""):
+    if len(jax.local_devices()) > 1:
         return jax.jit(fn)
-    return jax.jit(fn, compiler_options={level: 1})
+    many = _outermost(fn)
+    if work == "much" or jax.default_backend() != "cpu":
+        return many
+    few = _outermost(fn, {_LEVEL: 0 if work == "little" else 1, **_FEW_OPTIONS})
+
+    def run(*args):
+        return (few if _are_few(args) else many)(*args)
+
+    return run
+
+
+def _outermost(fn, options: dict[str, Any] | None = None) -> Callable[..., Any]:
+    if jax.default_backend() != "cpu":
+        return jax.jit(fn)
+    options = {_LEVEL: 1} if options is None else options
+    flags = os.environ.get("XLA_FLAGS", "")
+    options = {name: value for name, value in options.items() if name not in flags}
+    return jax.jit(fn, compiler_options=options)
+
+
+def _are_few(args: tuple[Any, ...]) -> bool:
+    for arg in reversed(args):
+        for leaf in jax.tree.leaves(arg):
+            if np.ndim(leaf):
+                return np.size(leaf) <= _FEW_NUMBERS
+    return False
 
 
 def cache(folder: str | os.PathLike[str]) -> None:
@@ -178,6 +215,7 @@ def compile_chunked(
     batch_size: int | None = None,
     in_cache: int = IN_CACHE,
     devices: Sequence[jax.Device] | None = None,
+    work: str = "some",
 ) -> Callable[..., Any]:
     """Compile a function of a batch and drive it from the host, chunk by chunk.
 
@@ -204,6 +242,7 @@ def compile_chunked(
         where it is set. Under `jax.distributed` each process runs what it is given on
         its own devices: to split the examples and to gather the results is the
         caller's.
+      work: as in `jit`.
 
     Returns:
       `run(shared, batched, *, like=None) -> pytree of NumPy arrays`; it compiles once
@@ -211,8 +250,8 @@ def compile_chunked(
       of all lengths keep to the shape of its chunks.
 
     Raises:
-      ValueError: if batch_size or in_cache < 1, or when called: the batch is empty or
-        its lengths differ, there is no device.
+      ValueError: if batch_size or in_cache < 1, for an unknown work, or when called:
+        the batch is empty or its lengths differ, there is no device.
 
     Example:
       >>> run = compile_chunked(lambda a, x: a * x, batch_size=2)
@@ -220,7 +259,10 @@ def compile_chunked(
       [0.0, 2.0, 4.0]
     """
     return drive_chunks(
-        jit(fn), batch_size=batch_size, in_cache=in_cache, devices=devices
+        jit(fn, work=work),
+        batch_size=batch_size,
+        in_cache=in_cache,
+        devices=devices,
     )
 
 

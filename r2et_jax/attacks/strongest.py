@@ -9,7 +9,7 @@ every input the lowest P@k that any of them reached.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +77,7 @@ def compile_strongest(
             families[shape] = _compile_family(
                 *shape,
                 apply=first.apply,
+                most_restarts=max(member.restarts for member in members),
                 batch_size=batch_size,
                 host_driven=host_driven,
             )
@@ -102,7 +103,7 @@ def compile_strongest(
         check_inputs(threat, x)
         x, context = np.asarray(x), jax.tree.map(np.asarray, context)
         m = x.shape[0]
-        clean, clean_map, clean_logits = judge(params, x, x, context)
+        clean, clean_map, clean_logits, before = judge(params, x, x, context)
         best = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
         same = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
         member_precision = np.ones((len(members), m), clean.dtype)
@@ -120,12 +121,12 @@ def compile_strongest(
                 never.pop(member.name, None)
                 spent += member.cost
                 active = np.flatnonzero(same.precision > 0)
-                round_key = jax.random.fold_in(jax.random.fold_in(key, i), stage)
+                draws = key, np.uint32(i), np.uint32(stage)
                 if active.size:
                     beside = jax.tree.map(lambda leaf, rows=active: leaf[rows], context)
                     starts = _starts(member.start, x, best, same)[active]
                     found, found_same, vanished = compiled[i](
-                        (params, threat, round_key, member.settings),
+                        (params, threat, draws, member.settings),
                         (x[active], starts, active.astype(np.uint32), beside),
                         # One shape for all rounds, however few inputs are left.
                         like=m,
@@ -143,10 +144,9 @@ def compile_strongest(
             stage += 1
             if not ran or not np.any(same.precision > 0):
                 break
-        _, best_map, best_logits = judge(params, x, best.perturbed, context)
+        _, best_map, best_logits, after = judge(params, x, best.perturbed, context)
         curve = np.stack(curve)
         left = curve < 1
-        shift = class_probabilities(best_logits) - class_probabilities(clean_logits)
         return AttackResult(
             best=best,
             best_same_class=same,
@@ -154,10 +154,9 @@ def compile_strongest(
             best_map=best_map,
             clean_logits=clean_logits,
             best_logits=best_logits,
-            class_changed=np.asarray(
-                predicted_class(best_logits) != predicted_class(clean_logits)
-            ),
-            prediction_change=0.5 * np.abs(np.asarray(shift)).sum(axis=-1),
+            class_changed=after.label != before.label,
+            prediction_change=0.5
+            * np.abs(after.probabilities - before.probabilities).sum(axis=-1),
             vanished=(num_vanished / np.maximum(num_steps, 1)).astype(curve.dtype),
             manipulated_at=np.where(
                 left.any(axis=0), np.array(curve_budget)[left.argmax(axis=0)], 0
@@ -193,8 +192,13 @@ def _keep_lower(best: Best, found: Best, rows: np.ndarray) -> np.ndarray:
     return rows[lower]
 
 
+class _Prediction(NamedTuple):
+    label: Array
+    probabilities: Array
+
+
 def _compile_judge(attack: Attack, batch_size: int):
-    """`run(params, clean, x, context) -> (P@k, map, logits)` of inputs x [m, n]."""
+    """`run(params, clean, x, context) -> (P@k, map, logits, _Prediction)`."""
 
     def one(params, clean, x, context):
         params = in_context(params, context)
@@ -203,22 +207,35 @@ def _compile_judge(attack: Attack, batch_size: int):
         values = attack.saliency(params, x, target)
         mask = positive_top_k_mask(before, k=attack.k)
         overlap = top_k_overlap(mask, values.ravel(), k=attack.k)
-        return overlap, values, attack.apply(params, x)
+        logits = attack.apply(params, x)
+        seen = _Prediction(predicted_class(logits), class_probabilities(logits))
+        return overlap, values, logits, seen
 
     def chunk(params, batched):
         return jax.vmap(one, (None, 0, 0, 0))(params, *batched)
 
-    run = compile_chunked(chunk, batch_size=batch_size, in_cache=_IN_CACHE)
+    run = compile_chunked(
+        chunk, batch_size=batch_size, in_cache=_IN_CACHE, work="little"
+    )
     return lambda params, *batched: run(params, batched)
 
 
 def _compile_family(
-    build, num_steps, track_every, num_restarts, *, apply, batch_size, host_driven
+    build,
+    num_steps,
+    track_every,
+    num_restarts,
+    *,
+    apply,
+    most_restarts,
+    batch_size,
+    host_driven,
 ):
-    """`run((params, threat, key, settings), (x, start [m, n], index [m], context))`.
+    """`run((params, threat, draws, settings), (x, start [m, n], index [m], context))`.
 
-    It returns the best inputs under the prediction rule and with the class kept, and
-    the number of steps whose gradient vanished.
+    The draws are a key and the numbers of the member and of the round. It returns the
+    best inputs under the prediction rule and with the class kept, and the number of
+    steps whose gradient vanished.
     """
     steps = {"num_steps": num_steps, "track_every": track_every}
 
@@ -243,16 +260,22 @@ def _compile_family(
             )
             return keep(carry, result), None
 
-        return jax.lax.scan(restart, nothing(x), keys)[0]
+        return jax.lax.scan(restart, nothing(x), keys[:num_restarts])[0]
 
-    each = jit(jax.vmap(one, (None, 0, 0, 0, 0, None, None)))
+    def examples(shared, batched):
+        each = jax.vmap(one, (None, 0, 0, 0, 0, None, None))
+        params, *rest = shared
+        return each(params, *batched, *rest)
+
+    examples = jit(examples)
     # By itself: compiling draws takes long, and this one is the same for all members.
-    draw = _compile_keys(num_restarts)
+    draw = _compile_keys(most_restarts)
 
     def chunk(shared, batched):
-        params, threat, key, settings = shared
+        params, threat, draws, settings = shared
         x, start, index, context = batched
-        return each(params, x, start, draw(key, index), context, threat, settings)
+        given = x, start, draw(draws, index), context
+        return examples((params, threat, settings), given)
 
     by_steps = compile_phases(
         lambda *settings: phases(build(*settings), **steps), apply, **steps
@@ -261,9 +284,9 @@ def _compile_family(
     update = jit(jax.vmap(keep))
 
     def stepwise(shared, batched):
-        params, threat, key, settings = shared
+        params, threat, draws, settings = shared
         x, start, index, context = batched
-        carry, keys = begin(x), draw(key, index)
+        carry, keys = begin(x), draw(draws, index)
         for restart in range(num_restarts):
             inputs = x, keys[:, restart], start, context
             carry = update(carry, by_steps((params, threat, settings), inputs))
@@ -279,12 +302,21 @@ def _compile_family(
 
 @kept
 def _compile_keys(num_restarts: int):
-    """`run(key, index [m]) -> keys [m, num_restarts]`, by an input's index alone."""
+    """`run((key, member, stage), index [m]) -> keys [m, num_restarts]`.
 
-    def one(key, index):
-        return jax.random.split(jax.random.fold_in(key, index), num_restarts)
+    An input's keys depend on its index alone, and the first ones not on how many.
+    """
 
-    return jit(jax.vmap(one, (None, 0)))
+    def run(draws, index):
+        key, member, stage = draws
+        key = jax.random.fold_in(jax.random.fold_in(key, member), stage)
+
+        def one(index):
+            return jax.random.split(jax.random.fold_in(key, index), num_restarts)
+
+        return jax.vmap(one)(index)
+
+    return jit(run, work="little")
 
 
 def _lower(new: Best, old: Best) -> Best:

@@ -100,4 +100,4 @@ def _outputs(apply):
         each = jax.vmap(lambda x, own: apply(in_context(params, own), x))
         return each(x, context)
 
-    return jit(run)
+    return jit(run, work="little")

@@ -80,4 +80,4 @@ def _leaving(form: Form, k: int):
     def chunk(shared, batched):
         return jax.vmap(one, (None, None, 0, 0, 0))(*shared, *batched)
 
-    return compile_chunked(chunk, in_cache=_IN_CACHE)
+    return compile_chunked(chunk, in_cache=_IN_CACHE, work="little")

@@ -191,10 +191,10 @@ def audit(
     curve = measures.curve(attack, attacked, x, threat, budgets, key=key, tell=tell)
     main = budgets.index(float(threat.epsilon))
     found = curve.at(main)
-    keys = jax.random.split(key, len(x))
+    index = np.arange(len(x), dtype=np.uint32)
     tell("the guards")
     seen, kept, flat = _looking(form, k)(
-        (params, threat), (x, found.map, keys, context)
+        (params, threat, key), (x, found.map, index, context)
     )
     excluded = np.select(
         [
@@ -298,7 +298,7 @@ def _same(maps: np.ndarray, x: np.ndarray, k: int) -> float:
     _, first = np.unique(x, axis=0, return_index=True)
     if len(first) < 2:
         return float("nan")
-    return float(metrics.mean_topk_overlap(jnp.asarray(maps[first]), k=k))
+    return float(metrics.mean_topk_overlap(maps[first], k=k))
 
 
 @functools.lru_cache(maxsize=256)
@@ -326,9 +326,9 @@ def _looking(form: Form, k: int):
     """The guards of a batch and what an attack kept of the top sets, compiled."""
     look, vanished = guards.look(form, k=k), guards.has_vanished(form, k=k)
 
-    def one(params, threat, x, attacked_map, key, context):
+    def one(params, threat, key, x, attacked_map, index, context):
         params = in_context(params, context)
-        seen = look(params, x, key=key)
+        seen = look(params, x, key=jax.random.fold_in(key, index))
         before, after = (
             ranking.positive_top_k_mask(values, k=k)
             for values in (seen.map, attacked_map)
@@ -336,9 +336,9 @@ def _looking(form: Form, k: int):
         return seen, (before & after)[seen.top_k], vanished(params, x, threat)
 
     def chunk(shared, batched):
-        return jax.vmap(one, (None, None, 0, 0, 0, 0))(*shared, *batched)
+        return jax.vmap(one, (None, None, None, 0, 0, 0, 0))(*shared, *batched)
 
-    return compile_chunked(chunk)
+    return compile_chunked(chunk, work="little")
 
 
 # The package is a function, too; see `_callable`.

@@ -275,4 +275,4 @@ def _looking(form: Form, layers: Callable, k: int):
         params, threat = shared
         return jax.vmap(one, (None, None, 0, 0))(params, threat, *batched)
 
-    return compile_chunked(chunk, in_cache=_IN_CACHE)
+    return compile_chunked(chunk, in_cache=_IN_CACHE, work="much")

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from r2et_jax.checks import check_k
+from r2et_jax.execution import jit, kept
 from r2et_jax.metrics._arrays import as_floats, check_axes
 from r2et_jax.metrics.agreement import chance_corrected
 from r2et_jax.metrics.statistics import jackknife_stderr
@@ -115,6 +116,16 @@ def corrected_precision(
     )
 
 
+@kept
+def _members(k: int):
+    """The top sets of maps, compiled: one program, not one for each operation."""
+
+    def run(maps):
+        return jax.vmap(lambda values: positive_top_k_mask(values, k=k))(maps)
+
+    return jit(run, work="little")
+
+
 class _Overlap(NamedTuple):
     """`same`, its error, and what it is without each of the units that have a map."""
 
@@ -132,8 +143,7 @@ def _overlap(maps: ArrayLike, k: int, units: ArrayLike | None) -> _Overlap:
     check_k(k, num_features)
     units = as_units(units, num_maps)
 
-    members = jax.vmap(lambda values: positive_top_k_mask(values, k=k))(maps)
-    members = np.asarray(members, np.float64)
+    members = np.asarray(_members(k)(maps), np.float64)
     sizes = members.sum(axis=1)
     ranked = sizes > 0
     labels, units = np.unique(units[ranked], return_inverse=True)

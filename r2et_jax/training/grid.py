@@ -90,7 +90,7 @@ def compile_grid(
         return trained._replace(key=None)
 
     def chunked_run(size):
-        return compile_chunked(train, batch_size=size)
+        return compile_chunked(train, batch_size=size, work="much")
 
     runs = {}
 

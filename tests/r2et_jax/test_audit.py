@@ -149,7 +149,10 @@ def test_a_subject_is_audited_as_the_model_in_parts_and_compiles_once(compilatio
     params = model.init(jax.random.key(0), x[0])
     options = {"k": 2, "threat": threat.threat_model("l2", 0.5), "budget": 3300}
     twice = jax.tree.map(lambda leaf: 2 * leaf, params)
+    start = compilations()
     in_parts = audit(model.apply, params, x, **options)
+    # Eleven programs and some conversions; no operation is a program of its own.
+    assert compilations() - start < 20
     audit(model, params, x, **options)  # a module has layers for certificates, too
     before = compilations()
     assert before > 10

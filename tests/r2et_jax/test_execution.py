@@ -139,20 +139,40 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path):
             execution.cache(name)
 
 
+MANY = {"xla_backend_optimization_level": 1}
+FEW = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+LEVEL = "--xla_backend_optimization_level=3"
+
+
 @pytest.mark.parametrize(
-    ("backend", "flags", "options"),
+    ("backend", "flags", "work", "of_few", "of_many"),
     [
-        ("cpu", "", {"xla_backend_optimization_level": 1}),
-        ("cpu", "--xla_backend_optimization_level=3", None),
-        ("gpu", "", None),
+        ("cpu", "", "some", MANY | FEW, MANY),
+        ("cpu", "", "little", {"xla_backend_optimization_level": 0} | FEW, MANY),
+        ("cpu", "", "much", MANY, MANY),
+        ("cpu", LEVEL, "little", FEW, {}),
+        ("gpu", "", "little", {}, {}),
     ],
 )
-def test_programs_are_compiled_at_the_level_that_pays(
-    backend, flags, options, monkeypatch
+def test_programs_are_compiled_with_the_effort_that_pays(
+    backend, flags, work, of_few, of_many, monkeypatch
 ):
-    given = []
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setattr(jax, "jit", lambda fn, **told: given.append(told) or fn)
+    monkeypatch.setattr(jax, "jit", lambda fn, compiler_options=None: (
+        lambda *args: (compiler_options or {}, fn(*args))
+    ))  # fmt: skip
     monkeypatch.setenv("XLA_FLAGS", flags)
-    assert execution.jit(abs) is abs
-    assert given == [{} if options is None else {"compiler_options": options}]
+    program = execution.jit(lambda shared, batched: len(batched[0]), work=work)
+    # The examples decide, and not what is shared by them.
+    shared = np.zeros(5000)
+    assert program(shared, (np.zeros((32, 32)), None)) == (of_few, 32)
+    assert program(shared, (np.zeros((33, 32)), None)) == (of_many, 33)
+    assert program(np.zeros(3), (np.zeros((33, 32)), np.zeros(33))) == (of_many, 33)
+
+
+def test_an_unknown_work_raises():
+    with pytest.raises(ValueError, match="unknown work 'hard'"):
+        execution.jit(abs, work="hard")
