@@ -11,7 +11,13 @@ import numpy as np
 
 from r2et_jax.attacks.descent import Attack
 from r2et_jax.attacks.results import AttackResult, Best, Steps, manipulation_epoch
-from r2et_jax.attacks.stepwise import Phases, choose_form, compile_phases
+from r2et_jax.attacks.stepwise import (
+    Phases,
+    batched_phases,
+    choose_form,
+    compile_phases,
+    scan_phases,
+)
 from r2et_jax.checks import check_count
 from r2et_jax.context import in_context
 from r2et_jax.execution import (
@@ -229,21 +235,21 @@ def compile_attack(
       [1. 1.]
     """
     _check_counts(num_steps, track_every)
-    one = _one_input(attack, num_steps=num_steps, track_every=track_every)
+    steps = {"num_steps": num_steps, "track_every": track_every}
     draw = jax.vmap(jax.random.fold_in, (None, 0))
+    batched_parts = batched_phases(lambda: phases(attack, **steps), attack.apply)
+    scanned = scan_phases(batched_parts, **steps)
 
     def chunk(shared, batched):
         params, threat, key = shared
         x, index, context = batched
-        each = jax.vmap(one, (None, None, 0, 0, 0))
-        return each(params, threat, x, draw(key, index), context)
+        shared = params, threat, ()
+        done = scanned(shared, (x, draw(key, index), None, context))
+        fixed, carry, traces = done
+        traces = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), traces)
+        return batched_parts.finish(shared, context, fixed, carry, traces)
 
-    by_steps = compile_phases(
-        lambda: phases(attack, num_steps=num_steps, track_every=track_every),
-        attack.apply,
-        num_steps=num_steps,
-        track_every=track_every,
-    )
+    by_steps = compile_phases(lambda: phases(attack, **steps), attack.apply, **steps)
     compiled_draw = jit(draw)
 
     def stepwise(shared, batched):

@@ -1,4 +1,4 @@
-"""The attack's loop driven from the host: each step a program of its own.
+"""An attack on a batch: scanned in one program, or each step a program of its own.
 
 XLA runs convolutions on CPU several times slower inside a loop than outside of one.
 Where that costs more than calling a program for every step, the host drives.
@@ -38,20 +38,22 @@ class Phases(NamedTuple):
     finish: Callable[..., Any]
 
 
-def compile_phases(
-    build: Callable[..., Phases], apply: ApplyFn, *, num_steps: int, track_every: int
-) -> Callable[..., Any]:
-    """The attack on a chunk of inputs, each phase compiled, the loop on the host.
+def batched_phases(build: Callable[..., Phases], apply: ApplyFn) -> Phases:
+    """The phases of a chunk of inputs, not compiled.
+
+    Loops around them are traced once; a loop of one input that is mapped is traced, and
+    then read again for the batch.
 
     Args:
       build: `build(*settings) -> Phases`; the settings are traced.
       apply: the model under attack, which predicts each input's target.
-      num_steps: steps, a multiple of `track_every`.
-      track_every: steps between two judgements.
 
     Returns:
-      `run((params, threat, settings), (x [m, n], keys [m], start, context)) -> result`,
-      with a leading axis m; start [m, n] or None.
+      Phases with leading axes m: `begin(shared, batched) -> (fixed, carry)` with
+      shared = (params, threat, settings) and batched = (x [m, n], keys [m], start
+      [m, n] or None, context); `advance(shared, context, fixed, carry)`; `judge(shared,
+      context, fixed, carry, block)`; `finish(shared, context, fixed, carry, traces)` of
+      traces [m, …].
     """
 
     def begin(shared, batched):
@@ -84,12 +86,62 @@ def compile_phases(
         blocks = jnp.broadcast_to(block, fixed.target.shape)
         return mapped("judge")(shared, context, fixed, carry, blocks)
 
+    return Phases(begin, mapped("advance"), judge, mapped("finish"))
+
+
+def scan_phases(
+    batched_phases: Phases, *, num_steps: int, track_every: int
+) -> Callable[..., Any]:
+    """The attack on a chunk of inputs up to its end, not compiled.
+
+    Args:
+      batched_phases: see `batched_phases`.
+      num_steps: steps, a multiple of `track_every`.
+      track_every: steps between two judgements.
+
+    Returns:
+      `run(shared, batched) -> (fixed, carry, traces [blocks, m])`.
+    """
+    begin, advance, judge, _ = batched_phases
+
+    def run(shared, batched):
+        context = batched[-1]
+        fixed, carry = begin(shared, batched)
+
+        def tracked(carry, block):
+            carry = jax.lax.fori_loop(
+                0, track_every, lambda _, c: advance(shared, context, fixed, c), carry
+            )
+            return judge(shared, context, fixed, carry, block)
+
+        blocks = jnp.arange(num_steps // track_every, dtype=jnp.int32)
+        return fixed, *jax.lax.scan(tracked, carry, blocks)
+
+    return run
+
+
+def compile_phases(
+    build: Callable[..., Phases], apply: ApplyFn, *, num_steps: int, track_every: int
+) -> Callable[..., Any]:
+    """The attack on a chunk of inputs, each phase compiled, the loop on the host.
+
+    Args:
+      build, apply: as in `batched_phases`.
+      num_steps: steps, a multiple of `track_every`.
+      track_every: steps between two judgements.
+
+    Returns:
+      `run((params, threat, settings), (x [m, n], keys [m], start, context)) -> result`,
+      with a leading axis m; start [m, n] or None.
+    """
+    batched = batched_phases(build, apply)
+
     def finish(shared, context, fixed, carry, traces):
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *traces)
-        return mapped("finish")(shared, context, fixed, carry, stacked)
+        return batched.finish(shared, context, fixed, carry, stacked)
 
-    begin, judge, finish = jit(begin), jit(judge), jit(finish)
-    advance = jit(mapped("advance"))
+    begin, advance, judge = map(jit, batched[:3])
+    finish = jit(finish)
 
     def run(shared, batched):
         context = batched[-1]

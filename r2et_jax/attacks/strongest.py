@@ -18,8 +18,13 @@ import numpy as np
 from r2et_jax.attacks.descent import Attack
 from r2et_jax.attacks.ensemble import DEFAULT_BUDGET, STARTS, Member
 from r2et_jax.attacks.results import AttackResult, Best, Rounds
-from r2et_jax.attacks.runner import attack_example, phases
-from r2et_jax.attacks.stepwise import choose_form, compile_phases
+from r2et_jax.attacks.runner import phases
+from r2et_jax.attacks.stepwise import (
+    batched_phases,
+    choose_form,
+    compile_phases,
+    scan_phases,
+)
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, drive_chunks, jit, kept
@@ -243,29 +248,26 @@ def _compile_family(
         none = Best(x, jnp.ones((), x.dtype), jnp.zeros((), jnp.int32))
         return none, none, jnp.zeros((), x.dtype)
 
-    def keep(carry, result):
+    def keep(carry, new_best, new_same, new_vanished):
         best, best_same, vanished = carry
-        best = _lower(result.best, best)
-        best_same = _lower(result.best_same_class, best_same)
-        vanished += num_steps * result.vanished.astype(vanished.dtype)
-        return best, best_same, vanished
+        vanished += new_vanished.astype(vanished.dtype)
+        return _lower(new_best, best), _lower(new_same, best_same), vanished
 
-    def one(params, x, start, keys, context, threat, settings):
-        attack, params = build(*settings), in_context(params, context)
-        target = predicted_class(attack.apply(params, x))
-
-        def restart(carry, key):
-            result = attack_example(
-                attack, params, x, target, threat, key=key, start=start, **steps
-            )
-            return keep(carry, result), None
-
-        return jax.lax.scan(restart, nothing(x), keys[:num_restarts])[0]
+    parts = batched_phases(lambda *settings: phases(build(*settings), **steps), apply)
+    scanned = scan_phases(parts, **steps)
 
     def examples(shared, batched):
-        each = jax.vmap(one, (None, 0, 0, 0, 0, None, None))
-        params, *rest = shared
-        return each(params, *batched, *rest)
+        x, start, keys, context = batched
+
+        def restart(carry, keys):
+            # Of what a run ends with, no more than this is asked for.
+            _, end, _ = scanned(shared, (x, keys, start, context))
+            state, best, best_same, _ = end
+            kept = jax.vmap(keep)(carry, best, best_same, state.num_vanished)
+            return kept, None
+
+        keys = jnp.swapaxes(keys[:, :num_restarts], 0, 1)
+        return jax.lax.scan(restart, jax.vmap(nothing)(x), keys)[0]
 
     examples = jit(examples)
     # By itself: compiling draws takes long, and this one is the same for all members.
@@ -289,7 +291,9 @@ def _compile_family(
         carry, keys = begin(x), draw(draws, index)
         for restart in range(num_restarts):
             inputs = x, keys[:, restart], start, context
-            carry = update(carry, by_steps((params, threat, settings), inputs))
+            result = by_steps((params, threat, settings), inputs)
+            found = result.best, result.best_same_class, num_steps * result.vanished
+            carry = update(carry, *found)
         return carry
 
     return drive_chunks(

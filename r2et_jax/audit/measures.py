@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import cKDTree
+import scipy
 
 from r2et_jax import certificates, saliency
 from r2et_jax.audit import ways
@@ -17,6 +17,8 @@ from r2et_jax.types import Array, Params
 
 # Of branch and bound, for each input and budget, where certify=True.
 _SEARCH_SECONDS = 1.0
+# So many inputs are compared pair by pair.
+_FEW_ROWS = 256
 
 
 class Point(NamedTuple):
@@ -186,5 +188,9 @@ def nearest(x: np.ndarray, norm: str) -> float:
     if len(rows) < 2:
         return float("nan")
     order = 2 if norm == "l2" else np.inf
-    found, _ = cKDTree(rows).query(rows, k=2, p=order)
+    if len(rows) <= _FEW_ROWS:
+        # Of few rows all pairs, which is done before the tree's module is imported.
+        found = [np.linalg.norm(rows - row, ord=order, axis=1) for row in rows]
+        return float(np.median([np.partition(one, 1)[1] for one in found]))
+    found, _ = scipy.spatial.cKDTree(rows).query(rows, k=2, p=order)
     return float(np.median(found[:, 1]))

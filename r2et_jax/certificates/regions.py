@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 # By how much a proof must be clear, as a share of the terms of its sums.
 _CLEAR = 1e-11
@@ -108,7 +108,7 @@ class Moves:
         target = np.zeros(len(matrix))
         target[-1] = 1
         try:
-            u, _ = optimize.nnls(matrix, target)
+            u, _ = scipy.optimize.nnls(matrix, target)
         except RuntimeError:
             return np.zeros(len(self.low))
         toward, gain = rows.T @ u, sides @ u
@@ -120,7 +120,7 @@ class Moves:
     def _deepest(self, rows, sides):
         n = len(self.low)
         with_depth = np.concatenate([-rows, np.ones((len(rows), 1))], axis=1)
-        found = optimize.linprog(
+        found = scipy.optimize.linprog(
             np.r_[np.zeros(n), -1.0],
             A_ub=with_depth,
             b_ub=-sides,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from r2et_jax.certificates.smoothing import SmoothedCounts
 from r2et_jax.checks import check_in, check_k, check_nonnegative
@@ -188,7 +188,7 @@ def smoothed_certificate(
         radii=radii,
         features=order[:, :k],
         labels=labels,
-        label_radius=float(counted.sigma * stats.norm.ppf(threshold)),
+        label_radius=float(counted.sigma * scipy.stats.norm.ppf(threshold)),
         feature_radii=counted.sigma * np.maximum(side - _ROUNDING, 0),
         lower=lower,
         upper=upper,
@@ -211,14 +211,14 @@ def _intervals(counts, num_samples, error, interval):
         return np.maximum(share - c, 0), np.minimum(share + c, 1)
     side, rest = error / (2 * n), num_samples - counts
     with np.errstate(invalid="ignore"):
-        lower = stats.beta.ppf(side, counts, rest + 1)
-        upper = stats.beta.isf(side, counts + 1, rest)
+        lower = scipy.stats.beta.ppf(side, counts, rest + 1)
+        upper = scipy.stats.beta.isf(side, counts + 1, rest)
     return np.where(counts == 0, 0, lower), np.where(rest == 0, 1, upper)
 
 
 def _quantile(probability):
     """Φ⁻¹, −∞ at 0."""
-    return stats.norm.ppf(np.clip(probability, 0, 1))
+    return scipy.stats.norm.ppf(np.clip(probability, 0, 1))
 
 
 def _rivals(upper, k):

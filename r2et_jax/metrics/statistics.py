@@ -14,8 +14,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import special
 
 from r2et_jax.metrics.summary import Summary, mean_and_stderr
 
@@ -58,7 +58,7 @@ class Estimate(NamedTuple):
     def _reach(self) -> float:
         if self.runs < 2 or math.isnan(self.stderr):
             return math.inf
-        quantile = special.stdtrit(self.runs - 1, (1 + CONFIDENCE) / 2)
+        quantile = scipy.special.stdtrit(self.runs - 1, (1 + CONFIDENCE) / 2)
         return float(quantile * self.stderr)
 
     def p_value(self, level: float = 0.0) -> float:
@@ -68,7 +68,7 @@ class Estimate(NamedTuple):
         distance = abs(self.mean - level)
         if not self.stderr:
             return float(distance == 0)
-        return float(2 * special.stdtr(self.runs - 1, -distance / self.stderr))
+        return float(2 * scipy.special.stdtr(self.runs - 1, -distance / self.stderr))
 
 
 def estimate(values: Sequence[float], *, over: str = "seeds") -> Estimate:
