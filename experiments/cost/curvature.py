@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.cost.measure import Setting
-from experiments.measures import costs
+from experiments.measures import processes
 from experiments.problems import presets
 from r2et_jax import models, score
 from r2et_jax.objectives import curvature_penalties
@@ -39,7 +39,9 @@ def memory(
       `dense_bytes` of the Hessians of the batch; `value`, the mean, and `slope`, the
       norm of its gradient.
     """
-    return costs.alone(_measured, name, num_features, tuple(hidden), num_outputs, batch)
+    return processes.alone(
+        _measured, name, num_features, tuple(hidden), num_outputs, batch
+    )
 
 
 def _measured(name, num_features, hidden, num_outputs, batch):
@@ -56,7 +58,7 @@ def _measured(name, num_features, hidden, num_outputs, batch):
     value, gradient = jax.jit(jax.value_and_grad(mean))(params)
     slope = np.sqrt(sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gradient)))
     return {
-        "peak_bytes": float(costs.peak_resident()),
+        "peak_bytes": float(processes.peak_resident()),
         "dense_bytes": float(batch * num_features**2 * x.dtype.itemsize),
         "value": float(value),
         "slope": float(slope),

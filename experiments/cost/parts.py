@@ -14,6 +14,7 @@ import numpy as np
 from experiments.cost import floors as cost_floors
 from experiments.cost.curvature import measure_penalty_memory
 from experiments.cost.graphs import measure_graphs
+from experiments.cost.growth import measure_growth_by_size, measure_many
 from experiments.cost.measure import Setting
 from experiments.cost.torch_parts import measure_torch
 from experiments.measures import costs
@@ -275,4 +276,6 @@ PARTS: dict[str, Callable[[Setting], list[dict]]] = {
     "strongest_seconds": measure_strongest,
     "graph_form_ratio": measure_graphs,
     "penalty_peak_bytes": measure_penalty_memory,
+    "growth_flops": measure_growth_by_size,
+    "many_seconds": measure_many,
 }

@@ -39,6 +39,8 @@ TARGETS = (
     ("graph_form_ratio_max", {"against": "dense"}, 1.0, True),
     ("graph_form_error", {}, 1e-4, True),
     ("penalty_peak_bytes", {}, MEMORY_LIMIT, True),
+    ("many_peak_bytes", {}, 3 * 2**30, True),
+    ("many_nonlinearity", {}, 0.05, True),
 )
 # Metrics whose notes stand below the table.
 NOTED = frozenset(PARTS) | frozenset(image_parts.PARTS)
@@ -69,6 +71,17 @@ SECTIONS = {
     "The strongest attack, seconds": ("attack", (
         ("first call", "strongest_seconds", 1, ".1f", False),
         ("again", "strongest_seconds_compiled", 1, ".1f", False),
+    )),
+    "Growth: exponents of a power law, with their ideal": ("method", (
+        ("ideal", "growth_ideal", 1, ".2f", False),
+        ("FLOPs", "growth_flops", 1, ".2f", False),
+        ("CPU time", "growth_seconds", 1, ".2f", False),
+        ("bytes", "growth_bytes", 1, ".2f", False),
+    )),
+    "Many inputs, 50 steps": ("attack", (
+        ("CPU seconds", "many_seconds", 1, ".1f", False),
+        ("resident peak, MiB", "many_peak_bytes", 2**20, ".0f", False),
+        ("off the line by", "many_nonlinearity", 1, ".3f", False),
     )),
     "Graphs by matrices, by edges = 1": ("against", (
         ("time", "graph_form_ratio", 1, ".2f", True),

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +13,7 @@ import numpy as np
 from jax.extend import core
 
 from experiments.measures import image_costs as cost_images
+from experiments.measures import processes
 from r2et_jax import attacks, datasets, models
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, drive_chunks, example_keys
@@ -45,13 +42,26 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> Flops:
       fn: function to compile.
       args: arrays or `jax.ShapeDtypeStruct`.
     """
+    return compile_unrolled(fn, *args).flops
+
+
+class Unrolled(NamedTuple):
+    """A compiled program, of the leaves of its arguments, and XLA's count of it."""
+
+    program: Any
+    flops: Flops
+
+
+def compile_unrolled(fn: Callable[..., Any], *args: Any) -> Unrolled:
+    """The program that `count_flops` counts."""
     program = jax.make_jaxpr(fn)(*args)
     flat = core.jaxpr_as_fun(_unrolled(program))
     compiled = jax.jit(flat).lower(*jax.tree.leaves(args)).compile()
     analysis = compiled.cost_analysis()
     if isinstance(analysis, list):  # one entry for each partition in older releases
         analysis = analysis[0]
-    return Flops(float(analysis["flops"]), " while(" in compiled.as_text())
+    flops = Flops(float(analysis["flops"]), " while(" in compiled.as_text())
+    return Unrolled(compiled, flops)
 
 
 def _unrolled(program: Any) -> Any:
@@ -342,14 +352,7 @@ def resident_growth(**settings: Any) -> tuple[int, int]:
       Growth of the resident set over the run, at most, and its peak since the
       process began, in bytes.
     """
-    return alone(_run_watched, **settings)
-
-
-def alone(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Call a function of a module in a fresh process, and return its result."""
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(fn, *args, **kwargs).result()
+    return processes.alone(_run_watched, **settings)
 
 
 def _run_watched(
@@ -376,25 +379,7 @@ def _run_watched(
     # Two whole chunks compile what all of them run.
     warm = jax.tree.map(lambda a: a[: 2 * batch_size], (target.x, target.context))
     run(target.params, warm[0], threat, key=key, context=warm[1])
-    before = _resident()
+    before = processes.resident()
     run(target.params, target.x, threat, key=key, context=target.context)
-    peak = peak_resident()
+    peak = processes.peak_resident()
     return peak - before, peak
-
-
-def peak_resident() -> int:
-    """Bytes of this process's resident set at its largest."""
-    status = Path("/proc/self/status")
-    if status.exists():  # the count of getrusage begins with the parent's
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def _resident() -> int:
-    status = Path("/proc/self/statm")
-    if not status.exists():
-        return peak_resident()
-    return int(status.read_text().split()[1]) * resource.getpagesize()

@@ -321,5 +321,20 @@ WORK = {
 }
 _WIDTHS = (32, 64, 128, 256, 512, 1024)
 STEP_WIDTHS = {"smoke": (32, 128), "standard": _WIDTHS, "paper": _WIDTHS}
+# What growth is measured over, one size at a time; inputs that are attacked at once.
+_GROWTH = {
+    "n": (32, 64, 128, 256, 512, 1024, 2048, 4096),
+    "inputs": (100, 1000, 10_000, 100_000, 1_000_000),
+    "depth": (1, 2, 4, 8),
+    "k": (2, 4, 8, 16, 32),
+    "devices": (1, 2, 4, 8),
+}
+GROWTH = {
+    "smoke": {"n": (32, 128), "inputs": (64, 256), "devices": (1, 2)},
+    "standard": _GROWTH,
+    "paper": _GROWTH,
+}
+_MANY = (100_000, 300_000, 1_000_000)
+MANY_INPUTS = {"smoke": (2048, 4096), "standard": _MANY, "paper": _MANY}
 MEMORY_WIDTHS = {"smoke": 256, "standard": 3072, "paper": 3072}
 STRONGEST_INPUTS = {"smoke": 64, "standard": 1000, "paper": 1000}
