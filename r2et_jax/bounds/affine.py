@@ -161,7 +161,8 @@ class Affine:
             for leaf in (self.center, self.box, self.size, self.low, self.high)
         )
         linear, noise = (
-            rows.reshape(rows.shape[0], -1) for rows in (self.linear, self.noise)
+            rows.reshape(rows.shape[0], center.size)
+            for rows in (self.linear, self.noise)
         )
         own = [signs * leaf[features][:, None] for leaf in (center, box, size)]
         boxes, sizes = jnp.abs(own[1]) + box, jnp.abs(own[2]) + size
