@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r2et_jax.checks import check_count, check_positive, check_same_shape
+from r2et_jax.checks import (
+    check_count,
+    check_nonnegative,
+    check_positive,
+    check_same_shape,
+)
 from r2et_jax.numerics import unit_sum
 from r2et_jax.ranking import (
     border,
@@ -152,6 +157,42 @@ def smooth_precision(*, temperature: Array | float = 0.3) -> Goal:
         middle = 0.5 * sum(border(values, k=k))
         soft = jax.nn.sigmoid((values - middle) * (n / temperature))
         return 0.5 * (1 + jnp.sum(jnp.where(mask, soft, -soft)) / k)
+
+    return Goal(prepare, value)
+
+
+def weighted_precision(
+    *, temperature: Array | float = 0.03, spread: Array | float = 0.5
+) -> Goal:
+    """P@k around the border, each feature with a random weight of its own.
+
+    (1/2k)·Σ_i w_i·s_i·σ((I_i/b − 1)/temperature), s = 1 in T and −1 outside, b the
+    midpoint of the k-th and (k+1)-th largest saliencies of the perturbed input, a
+    constant in the derivative, and w_i = e^{spread·z_i}, z ~ N(0, 1) drawn once. Other
+    weights have other local optima, of which one may be the worst case.
+
+    Args:
+      temperature: width of the border as a share of b, above zero; may be traced.
+      spread: standard deviation of the logarithms of the weights, at least 0; may be
+        traced.
+    """
+    if not isinstance(temperature, jax.Array):
+        check_positive("temperature", temperature)
+    if not isinstance(spread, jax.Array):
+        check_nonnegative("spread", spread)
+
+    def prepare(clean_map, seen_map, *, k, key):
+        del seen_map
+        mask = top_k_mask(clean_map, k=k)
+        draw = jax.random.normal(key, clean_map.shape, clean_map.dtype)
+        weights = jnp.exp(spread * draw) * jnp.where(mask, 1, -1) / (2 * k)
+        return weights, top_k_indices(clean_map, k=k)
+
+    def value(values, reference):
+        weights, top = reference
+        middle = 0.5 * sum(border(values, k=top.shape[0]))
+        above = values / jnp.where(middle > 0, middle, 1) - 1
+        return weights @ jax.nn.sigmoid(above / temperature)
 
     return Goal(prepare, value)
 

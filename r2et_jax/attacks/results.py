@@ -55,7 +55,7 @@ class Rounds(NamedTuple):
 
     Attributes:
       member_precision: lowest valid P@k of each member [members, m]; 1 where it was
-        not run because the input was at 0 already.
+        not run because the input was at 0 already, or the member suits other models.
       winner: the member that first reached the best value [m], an index, −1 if none
         lowered it.
       evaluations: evaluations spent on each input [m], see `Member.cost`.

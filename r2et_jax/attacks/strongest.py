@@ -8,6 +8,7 @@ every input the lowest P@k that any of them reached.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r2et_jax import programs
 from r2et_jax.attacks.descent import Attack
-from r2et_jax.attacks.ensemble import DEFAULT_BUDGET, STARTS, Member
+from r2et_jax.attacks.ensemble import DEFAULT_BUDGET, STARTS, SUITED, Member
 from r2et_jax.attacks.results import AttackResult, Best, Rounds
 from r2et_jax.attacks.runner import phases
 from r2et_jax.attacks.stepwise import (
@@ -46,9 +48,10 @@ def compile_strongest(
 ) -> Callable[..., AttackResult]:
     """The ensemble on a batch, driven in rounds; each kind of member compiles once.
 
-    Every round runs each member from fresh random starts. Inputs whose P@k is 0 with
-    the predicted class kept, which cannot be beaten under any prediction rule, drop out
-    of all that follows. What happens to an input does not depend on the others.
+    Every round runs each member that suits the model from fresh random starts. Inputs
+    whose P@k is 0 with the predicted class kept, which cannot be beaten under any
+    prediction rule, drop out of all that follows. What happens to an input does not
+    depend on the others.
 
     Args:
       members: the ensemble, not empty, with distinct names.
@@ -75,6 +78,7 @@ def compile_strongest(
     judge = _compile_judge(first, batch_size)
     for member in members:
         check_in(f"start of {member.name}", member.start, STARTS)
+        check_in(f"suited of {member.name}", member.suited, SUITED)
     families: dict[Any, Callable] = {}
     for member in members:
         shape = (member.build, member.num_steps, member.track_every, member.restarts)
@@ -116,11 +120,15 @@ def compile_strongest(
         evaluations = np.zeros(m, np.int64)
         num_steps, num_vanished = np.zeros(m, np.int64), np.zeros(m)
         curve_budget, curve = [0], [clean.copy()]
-        spent, stage, never = 0, 0, dict.fromkeys(names)
+        suited = _suited(members, params, x, context)
+        never = dict.fromkeys(itertools.compress(names, suited))
+        spent, stage = 0, 0
         while True:
             ran = False
             for i, member in enumerate(members):
-                if (member.once and stage) or spent + member.cost > budget:
+                if not suited[i] or (member.once and stage):
+                    continue
+                if spent + member.cost > budget:
                     continue
                 ran = True
                 never.pop(member.name, None)
@@ -177,6 +185,19 @@ def compile_strongest(
         )
 
     return run
+
+
+def _suited(members, params: Params, x: Array, context: Any) -> list[bool]:
+    """Which members are for a model of that kind, see `Member.suited`."""
+    kinds = {member.suited for member in members}
+    if kinds != {"all"}:
+        one, beside = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (x, context)
+        )
+        apply = members[0].build(*members[0].settings).apply
+        kinked = programs.has_kinks(apply, in_context(params, beside), one)
+        kinds = {"all", "kinked" if kinked else "smooth"}
+    return [member.suited in kinds for member in members]
 
 
 def _starts(start: str, x: np.ndarray, best: Best, same: Best) -> np.ndarray:

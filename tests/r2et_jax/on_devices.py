@@ -100,7 +100,7 @@ def convolved(size):
 def strongest(size):
     model = network()
     members = [
-        member._replace(num_steps=4, track_every=2, restarts=2)
+        member._replace(num_steps=4, track_every=2, restarts=2, suited="all")
         for member in attacks.default_ensemble(Form(model.apply), k=K)
         if member.name in ("precision_rho10", "evolution_best", "random")
     ]

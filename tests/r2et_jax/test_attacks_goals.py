@@ -72,6 +72,17 @@ def smooth_precision(values, clean, at, temperature=0.3):
     return (soft[top].sum() + K - soft[rest].sum()) / (2 * K)
 
 
+def weighted_precision(values, clean, at, temperature=0.4, spread=0.7):
+    top, at = order(clean)[:K], np.sort(at)[::-1]
+    border = (at[K - 1] + at[K]) / 2  # a constant: taken from `at`
+    soft = 1 / (1 + np.exp(-(values / border - 1) / temperature))
+    drawn = np.asarray(jax.random.normal(jax.random.key(0), (len(clean),), float))
+    weights = [
+        np.exp(spread * drawn[i]) * (1 if i in top else -1) for i in range(len(clean))
+    ]
+    return weights @ soft / (2 * K)
+
+
 PLACES = np.random.default_rng(3).normal(size=(N, 2))
 
 
@@ -90,6 +101,10 @@ CASES = {
     "named_pair": (goals.targeted_pair(inside=4, outside=1), named_pair),
     "mse": (goals.mse(), mse),
     "smooth_precision": (goals.smooth_precision(temperature=0.3), smooth_precision),
+    "weighted_precision": (
+        goals.weighted_precision(temperature=0.4, spread=0.7),
+        weighted_precision,
+    ),
     "mass_center": (goals.mass_center(PLACES), mass_center),
 }
 
@@ -184,6 +199,8 @@ def test_a_random_target_depends_on_the_key():
     [
         (lambda: goals.exponential_gap(scale=0.0), "scale must be positive"),
         (lambda: goals.smooth_precision(temperature=-1.0), "temperature must be pos"),
+        (lambda: goals.weighted_precision(temperature=0.0), "temperature must be pos"),
+        (lambda: goals.weighted_precision(spread=-0.1), "spread must be nonnegative"),
         (lambda: goals.smallest_pairs(k_prime=0), "k_prime must be an integer"),
         (
             lambda: goals.smallest_pairs(k_prime=3).prepare(

@@ -88,7 +88,9 @@ def test_the_ensemble_driven_from_the_host_finds_what_the_scan_finds():
     members = attacks.default_ensemble(Form(convolved), k=K)
     short = {"num_steps": 4, "track_every": 2}
     members = [
-        member._replace(**short, restarts=1 if member.name == "random" else 2)
+        member._replace(
+            **short, restarts=1 if member.name == "random" else 2, suited="all"
+        )
         for member in members
         if member.name in ("precision_rho10", "precision_wide_rho10", "random")
     ]
