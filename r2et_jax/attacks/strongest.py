@@ -37,6 +37,9 @@ from r2et_jax.types import Array, Params
 
 # Inputs that suit a core's cache with the states of all restarts.
 _IN_CACHE = 64
+# Evaluations of an input in a call, up to which a program of few inputs runs for less
+# time than its compiler takes to make it faster.
+_BRIEF = 500
 
 
 def compile_strongest(
@@ -80,19 +83,21 @@ def compile_strongest(
         check_in(f"start of {member.name}", member.start, STARTS)
         check_in(f"suited of {member.name}", member.suited, SUITED)
     families: dict[Any, Callable] = {}
-    for member in members:
-        shape = (member.build, member.num_steps, member.track_every, member.restarts)
+    shapes = [(m.build, m.num_steps, m.track_every, m.restarts) for m in members]
+    for shape in shapes:
         if shape not in families:
+            sharing = [m for m, s in zip(members, shapes, strict=True) if s == shape]
+            once = all(member.once for member in sharing)
+            is_brief = once and sum(member.cost for member in sharing) <= _BRIEF
             families[shape] = _compile_family(
                 *shape,
+                work="little" if is_brief else "some",
                 apply=first.apply,
                 most_restarts=max(member.restarts for member in members),
                 batch_size=batch_size,
                 host_driven=host_driven,
             )
-    compiled = [
-        families[m.build, m.num_steps, m.track_every, m.restarts] for m in members
-    ]
+    compiled = [families[shape] for shape in shapes]
     cheapest = min(member.cost for member in members)
     if budget < cheapest:
         raise ValueError(
@@ -252,6 +257,7 @@ def _compile_family(
     track_every,
     num_restarts,
     *,
+    work,
     apply,
     most_restarts,
     batch_size,
@@ -290,7 +296,7 @@ def _compile_family(
         keys = jnp.swapaxes(keys[:, :num_restarts], 0, 1)
         return jax.lax.scan(restart, jax.vmap(nothing)(x), keys)[0]
 
-    examples = jit(examples)
+    examples = jit(examples, work=work)
     # By itself: compiling draws takes long, and this one is the same for all members.
     draw = _compile_keys(most_restarts)
 

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from r2et_jax.files import holding, remove_abandoned
 from r2et_jax.training.packing import params_sha256
@@ -70,11 +69,18 @@ def save_model(
         shutil.rmtree(folder / earlier, ignore_errors=True)
 
 
+def checkpointer_of_orbax():
+    """Orbax's checkpointer of arrays; its import takes a quarter of a second."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint.StandardCheckpointer()
+
+
 def _write(
     folder: Path, name: str, partial: Path, params: Params, stored: dict[str, Any]
 ) -> None:
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with checkpointer_of_orbax() as checkpointer:
             checkpointer.save(folder / name, params)
         stored[_FILES_SHA256] = files_sha256(folder / name)
         stored[_SHA256] = _digest(stored)
@@ -119,7 +125,7 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[Params, dict[str, Any]]:
     if files is not None and files != files_sha256(folder / name):
         raise _damaged(folder, f"the files in {name} do not match their SHA-256")
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with checkpointer_of_orbax() as checkpointer:
             params = checkpointer.restore(folder / name)
         params = jax.tree.map(np.asarray, params)
         found = params_sha256(params)

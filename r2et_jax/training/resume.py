@@ -14,11 +14,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from r2et_jax.checks import check_count
 from r2et_jax.files import is_at
-from r2et_jax.training.checkpoint import files_sha256, write_text
+from r2et_jax.training.checkpoint import (
+    checkpointer_of_orbax,
+    files_sha256,
+    write_text,
+)
 from r2et_jax.training.packing import Spec, pack, spec, unpack
 
 try:
@@ -117,7 +120,7 @@ class Checkpoints:
             number = 1 + (int(saved[-1].name.removeprefix(_NAME)) if saved else 0)
             name = f"{_NAME}{number:08d}"
             partial = self.folder / f"{_PARTIAL}{name}"
-            with ocp.StandardCheckpointer() as checkpointer:
+            with checkpointer_of_orbax() as checkpointer:
                 # One byte more: Orbax refuses an array without elements.
                 padded = np.append(data, np.uint8(0))
                 checkpointer.save(partial / _ARRAYS, {"bytes": padded})
@@ -257,7 +260,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], np.ndarray]:
     files = record.get("files_sha256")
     if files is not None and files != files_sha256(folder / _ARRAYS):
         raise ValueError("the files of the arrays do not match their SHA-256")
-    with ocp.StandardCheckpointer() as checkpointer:
+    with checkpointer_of_orbax() as checkpointer:
         data = np.asarray(checkpointer.restore(folder / _ARRAYS)["bytes"])[:-1]
     if record["leaves_sha256"] != _sha256(data):
         raise ValueError("the arrays do not match their SHA-256")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint
 import pytest
 from sklearn.linear_model import LogisticRegression
 
@@ -337,7 +338,7 @@ def test_a_kill_while_writing_leaves_what_was_there(tmp_path, monkeypatch, where
 
     with monkeypatch.context() as patch:
         if where == "parameters":
-            patch.setattr(checkpoint.ocp.StandardCheckpointer, "save", kill)
+            patch.setattr(orbax.checkpoint.StandardCheckpointer, "save", kill)
         elif where == "description":
             patch.setattr(checkpoint.os, "fsync", kill)
         else:

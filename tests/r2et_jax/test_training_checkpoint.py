@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint
 import pytest
 
 from r2et_jax.training import resume
@@ -315,7 +316,7 @@ def test_an_interrupted_save_leaves_those_before(tmp_path, monkeypatch, where):
 
     with monkeypatch.context() as patch:
         target, name = {
-            "arrays": (resume.ocp.StandardCheckpointer, "save"),
+            "arrays": (orbax.checkpoint.StandardCheckpointer, "save"),
             "record": (resume, "write_text"),
             "appearing": (resume.os, "replace"),
             "removing": (resume.shutil, "rmtree"),
