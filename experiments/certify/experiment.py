@@ -187,7 +187,12 @@ def _measure_variants(problem, one, k, num_test, common, store):
     if store.select(**shared):
         return
     found = variants.measure(
-        problem, one.model, one.params, k=k, epsilon=epsilon, num_test=num_test
+        problem,
+        one.model,
+        one.params,
+        k=k,
+        epsilon=epsilon,
+        num_test=min(num_test, presets.VARIANT_INPUTS),
     )
     store.append(
         [

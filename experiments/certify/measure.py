@@ -155,11 +155,13 @@ class Certifier:
             max_seconds=max_seconds,
         )
         above = found.lower > attacked + _ROUNDING
+        mean = functools.partial(summary, units=self.units)
         return [
-            summary("exact_lower", found.lower),
-            summary("exact_upper", found.upper),
-            summary("exact_closed", found.closed),
-            summary("exact_seconds", found.seconds),
+            mean("exact_lower", found.lower),
+            mean("exact_upper", found.upper),
+            mean("exact_closed", found.closed),
+            mean("exact_seconds", found.seconds),
+            measured("exact_slowest", found.seconds.max(), None, len(above)),
             measured("exact_violations", above.sum(), None, len(above)),
-            each("exact_lower_inputs", found.lower),
+            each("exact_lower_inputs", found.lower, self.units),
         ]

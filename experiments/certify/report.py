@@ -198,11 +198,13 @@ def _notes(found, k: int, common) -> tuple[str, ...]:
     ]
     if searched:
         wrong = sum(int(r["value"]) for r in searched)
+        slowest = max(r["value"] for r in records.select(found, metric="exact_slowest"))
         notes.append(
             f"exact: between these the worst P@{k} lies, by branch and bound that "
             "begins at the attack's inputs; closed: share of inputs where both are "
-            f"equal. exact > attacked at {wrong} of {sum(r['n'] for r in searched)} "
-            "inputs; the theory asks for 0."
+            f"equal; exact s: seconds an input, at most {slowest:.2g}. exact > "
+            f"attacked at {wrong} of {sum(r['n'] for r in searched)} inputs; the "
+            "theory asks for 0."
         )
     if mismatched:
         notes.append(

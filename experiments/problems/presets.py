@@ -251,6 +251,8 @@ CERTIFIED_INPUTS = {
     ("standard", "image"): 100, ("standard", "graph"): 24,
     ("paper", "image"): 200, ("paper", "graph"): 200,
 }  # fmt: skip
+# certify: test inputs on which ways to bound are compared, at most.
+VARIANT_INPUTS = 100
 
 # How much is measured, by preset, of tables (True) and of all other data (False).
 # thickness, correlation: test inputs, draws of each distribution, points on a segment.

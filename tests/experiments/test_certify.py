@@ -197,6 +197,7 @@ def test_the_exact_worst_case_and_the_variants(tiny, tmp_path, drawn, monkeypatc
     found = records_of(tmp_path)
     value = {r["metric"]: r["value"] for r in found}
     assert value["exact_closed"] == 1
+    assert value["exact_slowest"] >= value["exact_seconds"] > 0
     assert value["certified_p@k"] <= value["exact_lower"] <= value["p@k"] + 1e-4
     table = (tmp_path / "table.md").read_text()
     assert "closed, ε = 0.05" in table and "exact > attacked at 0 of 20" in table

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax.bounds import affine, ball, bound, box, of_threat, with_slabs
+from r2et_jax.bounds import Policy, affine, ball, bound, box, of_threat, with_slabs
 from r2et_jax.threat import threat_model
 from tests.bounds_sampling import points
 
@@ -110,7 +110,7 @@ def test_sets_that_are_none_are_refused(make, match):
 
 
 @pytest.mark.parametrize("block", [None, 40])
-@pytest.mark.parametrize("kind", ["l2", "linf", "l2 in box", "slab"])
+@pytest.mark.parametrize("kind", ["l2", "linf", "l2 in box", "slab", "no symbols"])
 def test_separations_are_the_sums_of_pairs(monkeypatch, kind, block):
     """All pairs in one pass, as `combined` bounds each of them."""
     if block:
@@ -126,7 +126,9 @@ def test_separations_are_the_sums_of_pairs(monkeypatch, kind, block):
         elif kind == "slab":
             normal = jnp.asarray(rng.normal(size=(1, 4)))
             domain = with_slabs(domain, normal, jnp.array([-0.1]), jnp.array([0.2]))
-        made = bound(lambda x: jnp.tanh(x @ w) ** 2 - 0.2, domain)
+        policy = Policy(max_symbols=0 if kind == "no symbols" else None)
+        made = bound(lambda x: jnp.tanh(x @ w) ** 2 - 0.2, domain, policy=policy)
+        assert (made.noise.shape[0] == 0) == (kind == "no symbols")
         features, signs = jnp.array([3, 0, 2]), jnp.array([1.0, -1.0, 0.0])
         found = np.asarray(made.separations(features, signs))
         for row, (i, sign) in enumerate(zip(features, signs, strict=True)):
