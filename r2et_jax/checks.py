@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
+import os
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +16,7 @@ import numpy as np
 
 def check_k(k: int, num_features: int) -> None:
     """Raise unless k is an integer in 1…n−1, so that a border between ranks exists."""
-    if isinstance(k, bool) or not hasattr(k, "__index__"):
+    if not is_integer(k):
         raise ValueError(f"k must be an integer, got {k!r} of type {type(k).__name__}")
     if not 1 <= k <= num_features - 1:
         raise ValueError(
@@ -45,10 +48,35 @@ def _is_finite(value: Any) -> bool:
 
 def check_count(name: str, value: int, *, minimum: int = 1) -> None:
     """Raise unless value is an integer of at least `minimum`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < minimum:
+    if not is_integer(value) or value < minimum:
         raise ValueError(
             f"{name} must be an integer of at least {minimum}, got {value!r}"
         )
+
+
+def is_integer(value: Any) -> bool:
+    """Whether value is one integer of Python, NumPy or JAX, and no truth value."""
+    try:
+        operator.index(value)
+    except TypeError:  # an array of several has `__index__`, too
+        return False
+    return not isinstance(value, bool)
+
+
+def as_path(name: str, path: Any) -> Path:
+    """The path that a text or a path is; a ValueError for anything else."""
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"{name} must be a path, got {_described(path)}")
+    return Path(path)
+
+
+def as_folder(name: str, path: Any) -> Path:
+    """The path of a folder that is there or may be made."""
+    folder = as_path(name, path)
+    for part in (folder, *folder.parents):
+        if part.exists() and not part.is_dir():
+            raise ValueError(f"{name} must be a folder, got the file {part}")
+    return folder
 
 
 def check_in(name: str, value: Any, known: Collection[Any]) -> None:
@@ -178,8 +206,12 @@ def _library_of(model: Any) -> str | None:
     return None
 
 
-def check_model(apply: Any, params: Any, x: Any) -> None:
-    """Raise unless `apply(params, x)` takes one input x to logits [C]; runs nothing."""
+def check_model(apply: Any, params: Any, x: Any) -> int:
+    """Raise unless `apply(params, x)` takes one input x to logits [C]; runs nothing.
+
+    Returns:
+      C.
+    """
     check_no_module("params", params)
     if not callable(apply):
         check_no_module("apply", apply)
@@ -209,10 +241,11 @@ def check_model(apply: Any, params: Any, x: Any) -> None:
             f"{getattr(logits, 'shape', type(logits).__name__)} for an input of shape "
             f"{x.shape}"
         )
-    if not jnp.issubdtype(logits.dtype, jnp.inexact):
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise ValueError(
             f"apply must return logits, which are floats, got dtype {logits.dtype}"
         )
+    return logits.shape[0]
 
 
 def check_no_module(name: str, value: Any) -> None:

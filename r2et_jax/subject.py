@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,9 @@ from r2et_jax import saliency as saliency_lib
 from r2et_jax._callable import make_callable
 from r2et_jax.checks import (
     check_count,
+    check_finite,
     check_in,
+    check_labels,
     check_model,
     check_no_module,
     feature_indices,
@@ -219,6 +221,10 @@ def subject(
             raise ValueError(f"{name} must be a function, got {fn!r}")
     if target is not None:
         check_count("target", target, minimum=0)
+    if not isinstance(batched, bool | np.bool_):
+        raise ValueError(f"batched must be True or False, got {batched!r}")
+    if classes is not None and output == "regression":
+        raise ValueError(f"a regression has no classes, got {classes!r}")
     if batched and context is not None:
         raise ValueError(
             "a model with contexts takes one input at a time, got batched=True and a "
@@ -265,8 +271,8 @@ def _own_layers(model: Any, params: Params) -> Callable[[Params], Any] | None:
 
     try:
         jax.eval_shape(called, params)
-    except ValueError:
-        return None
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None  # parameters of another model, too, which is said later
     return layers
 
 
@@ -291,7 +297,8 @@ def explain(
       Maps [m, ...] on the host.
 
     Raises:
-      ValueError: for an empty batch, or another number of targets.
+      ValueError: for an empty batch, x that holds no finite floats, targets that are no
+        class indices or of another number.
 
     Example:
       >>> import jax.numpy as jnp
@@ -301,10 +308,26 @@ def explain(
     """
     if batch_size is not None:
         check_count("batch_size", batch_size)
+    for at, leaf in jax.tree_util.tree_leaves_with_path(x):
+        name, values = f"x{jax.tree_util.keystr(at)}", np.asarray(leaf)
+        if not jax.numpy.issubdtype(values.dtype, jax.numpy.floating):
+            raise ValueError(f"{name} must hold floats, got dtype {values.dtype}")
+        check_finite(name, values)
     if target is not None:
-        target = np.broadcast_to(np.asarray(target), (len(x),))
+        target = _targets(subject, x, target)
     run = _explaining(subject.form, batch_size)
     return run(subject.params, (x, target, subject.context))
+
+
+def _targets(subject: Subject, x: Any, target: Any) -> np.ndarray:
+    """The classes that are explained [m]."""
+    m = len(jax.tree.leaves(x)[0])
+    one, context = jax.tree.map(lambda leaf: leaf[0], (x, subject.context))
+    params = in_context(subject.params, context)
+    outputs = jax.eval_shape(subject.apply, params, one).shape[0]
+    target = np.asarray(target)
+    check_labels("target", np.broadcast_to(target, (m,)), m, max(2, outputs))
+    return np.broadcast_to(target, (m,))
 
 
 @kept
@@ -356,7 +379,8 @@ def _smoothed(convert, smoothed):
 def _texts(what: str, given: Any, count: int | None) -> tuple[str, ...] | None:
     if given is None:
         return None
-    texts = () if isinstance(given, str) else tuple(given)
+    listed = isinstance(given, Iterable) and not isinstance(given, str)
+    texts = tuple(given) if listed else ()
     if not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{what} must be a sequence of texts, got {given!r}")
     twice = sorted({text for text in texts if texts.count(text) > 1})
@@ -370,6 +394,8 @@ def _texts(what: str, given: Any, count: int | None) -> tuple[str, ...] | None:
 
 
 def _groups(groups: Any, count: int | None) -> tuple[tuple[int, ...], ...]:
+    if isinstance(groups, str) or not isinstance(groups, Iterable):
+        raise ValueError(f"groups must be a sequence of one-hot groups, got {groups!r}")
     members = tuple(
         feature_indices(f"groups[{i}]", group, count) for i, group in enumerate(groups)
     )

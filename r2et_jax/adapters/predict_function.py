@@ -128,7 +128,13 @@ def _refuse(box, primals, tangents):
 
 def _outputs(predict: Callable[[np.ndarray], Any], x: np.ndarray) -> np.ndarray:
     """Its outputs as floats [m, C]."""
-    outputs = np.asarray(predict(x))
+    try:
+        outputs = np.asarray(predict(x))
+    except Exception as error:
+        raise ValueError(
+            f"predict does not take inputs of shape {x.shape}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if outputs.ndim not in (1, 2) or len(outputs) != len(x) or not outputs.size:
         raise ValueError(
             f"predict must return [m, C] or [m] for m = {len(x)} inputs, got shape "

@@ -114,7 +114,7 @@ def subject_of_parts(
             f"groups and explainer={explainer!r}"
         )
     if layout.is_plain:
-        check_explainer(examined.form.explainer, examined.apply, params, x[0], None)
+        check_explainer(examined.form.explainer, examined.apply, params, x[0])
     return examined
 
 
@@ -153,52 +153,63 @@ def budgets(threat: ThreatModel, epsilons: Any) -> list[float]:
     found = {float(threat.epsilon)}
     for epsilon in epsilons:
         check_nonnegative("each of epsilons", epsilon)
-        found.add(float(np.asarray(epsilon, dtype)))
+        with np.errstate(over="ignore"):
+            held = float(np.asarray(epsilon, dtype))
+        if not np.isfinite(held):
+            raise ValueError(f"each of epsilons must be finite in {dtype}, got {held}")
+        found.add(held)
     return sorted(found)
 
 
-def explained(
-    examined: Subject, layout: Layout, x: Any
-) -> tuple[Subject, tuple[str, ...]]:
-    """The subject with groups explained as variables, and the names of what is.
+def explained(examined: Subject, layout: Layout) -> Subject:
+    """The subject with its groups explained as variables.
 
     Raises:
-      ValueError: for groups of inputs that are no rows or beyond their columns, and
-        names that are neither of the columns nor of what is explained.
+      ValueError: for groups of inputs that are no rows or beyond their columns.
+    """
+    groups = examined.groups
+    if not groups:
+        return examined
+    if not layout.is_plain:
+        raise ValueError(
+            f"groups are of columns of inputs [m, n], got inputs of shape "
+            f"{layout.shapes}"
+        )
+    if examined.form.explainer is not saliency.gradient:
+        raise ValueError(
+            "groups are explained by the gradient, see saliency.by_variable, got "
+            f"groups and {examined.form.explainer!r}"
+        )
+    explainer = saliency.by_variable(groups, layout.size)
+    form = examined.form._replace(explainer=explainer)
+    return dataclasses.replace(examined, form=form)
+
+
+def explained_names(
+    examined: Subject, layout: Layout, x: Any, count: int
+) -> tuple[str, ...]:
+    """The names of the `count` features of an explanation.
+
+    Raises:
+      ValueError: for names that are neither of the columns nor of what is explained.
     """
     given, groups = examined.names, examined.groups
-    count = math.prod(layout.explained)
     kinds = {count, layout.size}
-    if groups:
-        if not layout.is_plain:
-            raise ValueError(
-                f"groups are of columns of inputs [m, n], got inputs of shape "
-                f"{layout.shapes}"
-            )
-        if examined.form.explainer is not saliency.gradient:
-            raise ValueError(
-                "groups are explained by the gradient, see saliency.by_variable, got "
-                f"groups and {examined.form.explainer!r}"
-            )
-        members = saliency.variables(groups, layout.size)
-        kinds.add(len(members))
     if given is not None and len(given) not in kinds:
         raise ValueError(
             f"names must be as many as the features, "
             f"{' or '.join(map(str, sorted(kinds)))}, got {len(given)}"
         )
-    if groups:
-        if given is None or len(given) == layout.size:
-            columns = given or default_names(x, layout)
-            given = tuple(
-                _variable_name([columns[i] for i in group]) for group in members
-            )
-        explainer = saliency.by_variable(groups, layout.size)
-        form = examined.form._replace(explainer=explainer)
-        return dataclasses.replace(examined, form=form), given
-    if given is None or len(given) != count:
-        given = default_names(x, layout)
-    return examined, given
+    if groups and (given is None or len(given) == layout.size):
+        columns = given or default_names(x, layout)
+        members = saliency.variables(groups, layout.size)
+        return tuple(_variable_name([columns[i] for i in group]) for group in members)
+    if given is not None and len(given) == count:
+        return given
+    if count == math.prod(layout.explained):
+        return default_names(x, layout)
+    # An explainer of its own features, such as the pixels of a row.
+    return tuple(f"feature {i}" for i in range(count))
 
 
 def _variable_name(columns: Sequence[str]) -> str:
@@ -227,14 +238,15 @@ def asked(
     key: Array,
 ) -> Asked:
     """What was asked, in plain values."""
+    own_features = len(names) != math.prod(layout.explained)
     plain = layout.treedef == jax.tree.structure(0) and len(layout.shapes) == 1
     raw = key if key.dtype == np.uint32 else jax.random.key_data(key)
     return Asked(
-        k=int(k) if hasattr(k, "__index__") else k,
+        k=int(k),
         names=names,
         columns=layout.size,
         shape=layout.shapes[0] if plain else layout.shapes,
-        explained_shape=(len(names),) if examined.groups else layout.explained,
+        explained_shape=(len(names),) if own_features else layout.explained,
         classes=examined.classes,
         output="logits" if examined.output == "auto" else examined.output,
         explainer=_explainer_name(examined),

@@ -19,7 +19,7 @@ from r2et_jax import adapters, saliency, saved
 from r2et_jax.attacks import DEFAULT_BUDGET
 from r2et_jax.audit.tables import Table, read
 from r2et_jax.audit.whole import audit
-from r2et_jax.checks import adapter_of
+from r2et_jax.checks import adapter_of, as_folder
 from r2et_jax.subject import OUTPUTS, Subject, subject
 from r2et_jax.threat import NORMS, threat_model
 
@@ -106,6 +106,10 @@ def _run(asked: argparse.Namespace) -> int:
         raise ValueError(
             f"--at belongs to --min_precision, got --at={asked.at:g} alone"
         )
+    if not 0 <= asked.seed < 2**32:
+        raise ValueError(f"--seed must lie in 0…2³²−1, got {asked.seed}")
+    if asked.output_dir is not None:
+        as_folder("--output_dir", asked.output_dir)
     level = asked.min_precision
     if level is not None and not 0 <= level <= 1:
         raise ValueError(f"--min_precision must lie in [0, 1], got {level:g}")
@@ -181,7 +185,8 @@ def _subject(asked: argparse.Namespace, table: Table) -> Subject:
                 )
         return made
     parts = made if isinstance(made, tuple) else (made,)
-    parts = parts[:2]  # of saved.Saved, whose description is no part of the model
+    if isinstance(made, saved.Saved):
+        parts = parts[:2]  # the description is no part of the model
     options = {name: value for name, value in options.items() if value is not None}
     if table.names is not None:
         options["names"] = table.names
@@ -190,7 +195,7 @@ def _subject(asked: argparse.Namespace, table: Table) -> Subject:
     kind = adapter_of(parts[0])
     if kind in (None, "linen") and len(parts) == 2:
         return subject(*parts, **options)
-    if kind in (None, "linen"):
+    if kind in (None, "linen") or len(parts) > 2:
         raise ValueError(
             f"--model={asked.model} must name a subject, (model, params), a model that "
             f"has its parameters inside, or a function that returns one; got a "
@@ -212,8 +217,9 @@ def _model(text: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         found = importlib.import_module(path)
-    except ImportError as error:
-        raise ValueError(f"--model={text}: cannot import {path!r} ({error})") from error
+    except Exception as error:
+        why = error if isinstance(error, ImportError) else _named(error)
+        raise ValueError(f"--model={text}: cannot import {path!r} ({why})") from error
     for part in name.split("."):
         if not hasattr(found, part):
             raise ValueError(f"--model={text}: {path!r} has no {name!r}")
@@ -226,8 +232,15 @@ def _model(text: str) -> Any:
             and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
         ]
         if not needed:
-            return found()
+            try:
+                return found()
+            except Exception as error:
+                raise ValueError(f"--model={text}() raised {_named(error)}") from error
     return found
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _progress() -> Any:

@@ -129,7 +129,8 @@ def compare(audits: Mapping[str, Audit], *, at: float | None = None) -> Compared
     """
     if not isinstance(audits, Mapping) or len(audits) < 2:
         raise ValueError(
-            f"audits must be a mapping of at least two names to audits, got {audits!r}"
+            "audits must be a mapping of at least two names to audits, got a "
+            f"{type(audits).__name__}{_of(audits)}"
         )
     audits = {str(name): audit for name, audit in audits.items()}
     (first, base), *others = audits.items()
@@ -149,6 +150,10 @@ def compare(audits: Mapping[str, Audit], *, at: float | None = None) -> Compared
         for (a, b), one, p, lead in zip(pairs, estimates, corrected, clear, strict=True)
     )
     return Compared(audits, float(epsilon), found)
+
+
+def _of(audits: Any) -> str:
+    return f" of {len(audits)}" if hasattr(audits, "__len__") else ""
 
 
 def _paired(differences: np.ndarray) -> metrics.Estimate:

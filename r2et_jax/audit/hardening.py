@@ -6,14 +6,13 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax import attacks, objectives, training
+from r2et_jax import attacks, objectives, saliency, training
 from r2et_jax.audit import asked as asked_lib
 from r2et_jax.audit.examples import Examples, examples
 from r2et_jax.audit.hardened import Hardened
@@ -31,6 +30,7 @@ from r2et_jax.audit.selecting import (
 from r2et_jax.audit.whole import audit
 from r2et_jax.checks import (
     adapter_of,
+    as_folder,
     check_count,
     check_in,
     check_k,
@@ -151,6 +151,7 @@ def harden(
         check_count("num_test", num_test, minimum=0)
     check_nonnegative("tolerance", tolerance)
     check_in("quality", quality, QUALITIES)
+    folder = None if folder is None else as_folder("folder", folder)
     if num_epochs % eval_every:
         raise ValueError(
             f"num_epochs must be a multiple of eval_every = {eval_every}, got "
@@ -169,7 +170,7 @@ def harden(
     data = examples(given[-1], channel_axis)
     examined = _subject(model, given[:-1], data)
     ranked = _in_rows(examined, data)
-    check_k(k, len(asked_lib.explained(examined, data.layout, data.train.given)[1]))
+    check_k(k, _num_explained(examined, data))
     under_attack, tested = data.valid.first(num_valid), data.test.first(num_test)
     for part in (under_attack, tested):
         if len(part.y):
@@ -248,7 +249,7 @@ def harden(
         reference_auc=reference,
         checkpoints=Nowhere()
         if folder is None
-        else training.Checkpoints(Path(folder) / "search", config=config),
+        else training.Checkpoints(folder / "search", config=config),
         track=track,
     )
     history = history_of(searched, plan, float(reference[0]))
@@ -360,8 +361,14 @@ def _subject(model: Any, params: tuple, data: Examples) -> Subject:
 
 def _in_rows(examined: Subject, data: Examples) -> Subject:
     """The model of inputs in rows, as it is explained in the selection."""
-    explained, _ = asked_lib.explained(examined, data.layout, data.train.given)
+    explained = asked_lib.explained(examined, data.layout)
     return Subject(examined.params, of_rows(explained.form, data.layout))
+
+
+def _num_explained(examined: Subject, data: Examples) -> int:
+    if examined.groups:
+        return len(saliency.variables(examined.groups, data.layout.size))
+    return math.prod(data.layout.explained)
 
 
 def _grid(terms: tuple[str, ...], weights: Any, data: Examples) -> Any:
@@ -381,6 +388,8 @@ def _grid(terms: tuple[str, ...], weights: Any, data: Examples) -> Any:
                 f"weights[{name!r}] must be a sequence of weights to try, got "
                 f"{values!r}"
             )
+        for value in values:
+            check_nonnegative(f"each of weights[{name!r}]", value)
     return {name: tuple(map(float, values)) for name, values in weights.items()}
 
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from r2et_jax import score
-from r2et_jax.checks import check_k
 from r2et_jax.context import in_context
 from r2et_jax.execution import hashable, jit, kept
 from r2et_jax.subject import Subject
@@ -32,8 +31,12 @@ def check_smoothed(smoothed, apply, params, x) -> None:
         raise ValueError(message)
 
 
-def check_explainer(explainer, apply, params, x, k) -> None:
-    """Raise unless it makes explanations [n] of a score, with k, if given, in 1…n−1."""
+def check_explainer(explainer, apply, params, x) -> int:
+    """Raise unless it makes explanations [n] of a score.
+
+    Returns:
+      n.
+    """
     message = (
         "explainer must be a factory of explanations, called as saliency.gradient is: "
         f"explainer(score, normalize=True)(params, x, target) -> [n], got {explainer!r}"
@@ -55,8 +58,7 @@ def check_explainer(explainer, apply, params, x, k) -> None:
         raise ValueError(f"{message}; calling it gives: {error}") from error
     if len(shape) != 1:
         raise ValueError(f"{message}, whose maps have shape {shape}")
-    if k is not None:
-        check_k(k, shape[0])
+    return shape[0]
 
 
 def check_output(output, apply, params, x, context) -> None:

@@ -101,10 +101,18 @@ def as_rows(x: Any, channel_axis: int | str | None = "auto") -> tuple[Layout, An
 
 def _as_floats(name: str, x: Any) -> np.ndarray:
     """Finite floats [m, ...] in a type of JAX's."""
+    kind = type(x).__name__
+    if np.ma.is_masked(x):
+        raise ValueError(
+            f"{name} has {np.ma.count_masked(x)} masked values: fill them or leave "
+            "the rows out"
+        )
     try:
         x = np.asarray(x)
     except ValueError as error:  # lists of several lengths
         raise ValueError(f"{name} must be an array [m, ...]: {error}") from error
+    if x.dtype.kind in "OUS" and x.ndim == 0:
+        raise ValueError(f"{name} must be an array [m, ...] of numbers, got a {kind}")
     if x.ndim < 2 or 0 in x.shape:
         raise ValueError(
             f"{name} must be inputs [m, n], or [m, ...] of any shape, with m ≥ 1, got "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import numbers
 import os
 from pathlib import Path
 
@@ -151,10 +152,9 @@ class Audit:
             unknown rule.
         """
         check_in("prediction rule", prediction, ("free", "same_class"))
-        if (
-            isinstance(min_precision, bool | str)
-            or min_precision is None
-            or not 0 <= min_precision <= 1
+        is_number = isinstance(min_precision, numbers.Real | np.number)
+        if isinstance(min_precision, bool) or not (
+            is_number and 0 <= min_precision <= 1
         ):
             raise ValueError(f"min_precision must lie in [0, 1], got {min_precision!r}")
         curve = self.curve if prediction == "free" else self.curve_same_class

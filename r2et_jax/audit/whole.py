@@ -23,6 +23,7 @@ from r2et_jax.checks import (
     adapter_of,
     check_count,
     check_in,
+    check_k,
     check_key,
     check_model,
     check_no_module,
@@ -158,27 +159,38 @@ def audit(
     threat = threat_model() if threat is None else threat
     check_threat(threat)
     check_inputs(threat, x)
+    if threat.movable is not None and not np.any(threat.movable):
+        raise ValueError(
+            f"the threat model must let a column change, got all {layout.size} frozen"
+        )
     budgets = asked_lib.budgets(threat, epsilons)
     check_count("budget", budget)
     if certify not in (True, False, "auto"):
         raise ValueError(f"certify must be True, False or 'auto', got {certify!r}")
     key = jax.random.key(0) if key is None else key
     check_key(key)
-    examined, names = asked_lib.explained(examined, layout, given[-1])
-    asked = asked_lib.asked(
-        examined, layout, threat, x, k=k, names=names, budget=budget, key=key
-    )
-    examined = dataclasses.replace(examined, form=of_rows(examined.form, layout))
+    shown = asked_lib.explained(examined, layout)
+    examined = dataclasses.replace(shown, form=of_rows(shown.form, layout))
     _check_context(examined.context, len(x))
     centred = examined
     if examined.output == "regression":
         centred = regression.centred(examined, x)
     params, context = centred.params, centred.context
     first = in_context(params, jax.tree.map(lambda leaf: leaf[0], context))
-    check_model(centred.apply, first, x[0])
+    outputs = check_model(centred.apply, first, x[0])
+    if examined.classes is not None and len(examined.classes) != max(2, outputs):
+        raise ValueError(
+            f"classes must be as many as the model's, {max(2, outputs)}, got "
+            f"{examined.classes}"
+        )
     if examined.output == "auto":
         check_output("auto", examined.apply, params, x, context)
-    check_explainer(centred.form.explainer, centred.apply, first, x[0], k)
+    count = check_explainer(centred.form.explainer, centred.apply, first, x[0])
+    check_k(k, count)
+    names = asked_lib.explained_names(examined, layout, given[-1], count)
+    asked = asked_lib.asked(
+        shown, layout, threat, x, k=k, names=names, budget=budget, key=key
+    )
     if examined.output == "regression" and threat.prediction != "free":
         raise ValueError(
             "a regression has no class that stays: its threat model must have "

@@ -126,6 +126,11 @@ def verdict(audit: Audit) -> list[str]:
         f"are {kind} against such changes (stable from {percent(STABLE)}, unstable "
         f"below {percent(UNSTABLE)})."
     )
+    if not epsilon:
+        first = (
+            f"ε = 0 lets nothing change, so that the top {k} stay whatever the model "
+            "is: ask at a budget above 0."
+        )
     return [first, _smallest(audit), _worth(audit, row)]
 
 

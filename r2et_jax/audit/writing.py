@@ -16,6 +16,7 @@ import numpy as np
 from r2et_jax.audit import words
 from r2et_jax.audit.page import page
 from r2et_jax.audit.results import after_top, before_top, results
+from r2et_jax.checks import as_folder
 from r2et_jax.files import replacing
 
 if TYPE_CHECKING:
@@ -52,9 +53,7 @@ def save(
       ValueError: for a title that is no text, a folder that is a file, figures without
         Matplotlib.
     """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"folder must be a folder, got the file {folder}")
+    folder = as_folder("folder", folder)
     if not isinstance(title, str):
         raise ValueError(f"title must be a text, got {title!r}")
     can_draw = importlib.util.find_spec("matplotlib") is not None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from r2et_jax.checks import as_path
 from r2et_jax.datasets.containers import Dataset
 from r2et_jax.datasets.splitting import FRACTIONS
 from r2et_jax.datasets.tabular import from_arrays
@@ -56,7 +57,8 @@ def from_frame(
     Raises:
       ValueError: a value that is missing or not finite, by row (counted from 0) and
         column; numbers and texts in one column; a category of one level or of more
-        than 50; names that are no columns; whatever `from_arrays` refuses.
+        than 50; names that are no columns; a feature that is the target, or equals it
+        in every row; whatever `from_arrays` refuses.
 
     Example:
       >>> rng = np.random.default_rng(0)
@@ -111,7 +113,7 @@ def from_csv(
       >>> from_csv(path, target="label").train.x.shape
       (42, 4)
     """
-    path = Path(path)
+    path = as_path("path", path)
     header, lines = read_lines(path)
     for row, line in enumerate(lines):
         for column, text in zip(header, line, strict=True):
@@ -136,11 +138,20 @@ def read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
     """
     if not path.is_file():
         raise ValueError(f"data must be a file, got {str(path)!r}")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = [line for line in csv.reader(file) if line]
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = [line for line in csv.reader(file) if line]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} must be a CSV file in UTF-8, got {error}") from error
     if len(lines) < 2:
         raise ValueError(f"{path}: expected a header and at least one row of numbers")
     header = [name.strip() for name in lines[0]]
+    other = [mark for mark in ";\t|" if mark in header[0]]
+    if len(header) == 1 and other:
+        raise ValueError(
+            f"{path}: values must be separated by commas, got {other[0]!r} in the "
+            f"header {lines[0][0]!r}"
+        )
     twice = [name for name in header if header.count(name) > 1]
     if twice:
         raise ValueError(f"{path}: the column {twice[0]!r} is there twice")
@@ -195,27 +206,48 @@ def _coded(
     immutable: Collection[str],
     **options: Any,
 ) -> Dataset:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"name must be a text, got {name!r}")
+    if not isinstance(target, str):
+        raise ValueError(f"{name}: target must be one name, got {target!r}")
     for what, asked in (
         ("target", [target]), ("drop", drop), ("categories", categories),
         ("immutable", immutable),
     ):  # fmt: skip
-        if isinstance(asked, str):
+        if isinstance(asked, str) or not isinstance(asked, Iterable):
             raise ValueError(f"{name}: {what} must be a list of names, got {asked!r}")
         for column in asked:
+            if column == target and what != "target":
+                raise ValueError(
+                    f"{name}: {what} names {column!r}, which is the target and no "
+                    "feature"
+                )
             if column not in columns:
                 raise ValueError(
                     f"{name}: {what} names {column!r}, which is no column; its "
                     f"columns: {', '.join(columns)}"
                 )
+    for column, values in columns.items():
+        if not hasattr(values, "__len__") or isinstance(values, str):
+            raise ValueError(
+                f"{name}: column {column!r} must hold a value for each row, got "
+                f"{values!r}"
+            )
     lengths = {len(values) for values in columns.values()}
     if len(lengths) != 1:
         raise ValueError(f"{name}: columns must have one length, got {sorted(lengths)}")
     made, names, groups, fixed = [], [], [], []
+    labels = _values(name, target, columns[target])
     for column, values in columns.items():
         if column == target or column in drop:
             continue
         forced = column in categories or str(getattr(values, "dtype", "")) == "category"
         values = _values(name, column, values)
+        if values == labels:
+            raise ValueError(
+                f"{name}: column {column!r} equals the target {target!r} in every row: "
+                "a model would read the label off; name it in drop"
+            )
         start = len(names)
         if forced or any(isinstance(value, str) for value in values):
             levels, codes = _levels(name, column, values, forced)
@@ -229,7 +261,7 @@ def _coded(
             fixed += range(start, len(names))
     if not made:
         raise ValueError(f"{name}: expected a column of features besides {target!r}")
-    y, classes = _labels(name, target, _values(name, target, columns[target]))
+    y, classes = _labels(name, target, labels)
     dataset = from_arrays(
         np.concatenate(made, axis=1), y, name=name, columns=names, groups=groups,
         immutable=fixed, **options,

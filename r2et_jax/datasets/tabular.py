@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from r2et_jax.checks import feature_indices
+from r2et_jax.checks import as_path, feature_indices
 from r2et_jax.datasets.arrays import check_shape, float32, integers, real_numbers, texts
 from r2et_jax.datasets.containers import (
     SPLITS,
@@ -99,7 +99,8 @@ def save_npz(path: str | Path, dataset: Dataset) -> None:
       None.
 
     Raises:
-      ValueError: an unsound data set, or a path that does not end in .npz.
+      ValueError: what is no data set or an unsound one, or a path that does not end in
+        .npz.
 
     Example:
       >>> import tempfile
@@ -109,9 +110,11 @@ def save_npz(path: str | Path, dataset: Dataset) -> None:
       >>> load_npz(path).test.x.shape
       (86, 30)
     """
-    path = Path(path)
+    path = as_path("path", path)
     if path.suffix != ".npz":
         raise ValueError(f"path must end in .npz, got {str(path)!r}")
+    if not isinstance(dataset, Dataset):
+        raise ValueError(f"dataset must be a Dataset, got a {type(dataset).__name__}")
     validate(dataset)
     splits = [getattr(dataset, name) for name in SPLITS]
     ends = np.cumsum([len(split.y) for split in splits])
@@ -192,6 +195,8 @@ def from_arrays(
       >>> dataset.train.x.shape
       (70, 3)
     """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"name must be a text, got {name!r}")
     x, y = real_numbers(name, "x", x), np.asanyarray(y)
     if x.ndim != 2 or y.shape != (x.shape[0],):
         raise ValueError(

@@ -141,6 +141,8 @@ def method(name: str) -> Method:
       >>> method("wd+r2et_nh").terms
       ('l2', 'gap')
     """
+    if not isinstance(name, str):
+        raise ValueError(f"method must be a text, got {name!r}")
     parts = name.split("+")
     for part in parts:
         check_in("method", part, NAMES)

@@ -1,0 +1,300 @@
+"""Bad input at every door: an error that names it, or a finding that is counted.
+
+What single modules refuse, their own tests say (`test_audit_refusals` has 70 kinds more
+of the audit's); these are what a user hands over that is another thing altogether.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import r2et_jax as r2
+from r2et_jax import adapters, datasets, saliency, threat
+from r2et_jax.audit import compare
+from r2et_jax.audit.command import main
+from r2et_jax.models import MLP
+
+WEIGHTS = jnp.array([4.0, 3.0, -2.0, 1.0])
+X = np.asarray(jax.random.normal(jax.random.key(0), (6, 4)))
+DATA = np.tile(X, (10, 1)) + np.arange(60, dtype=np.float32)[:, None], np.arange(60) % 2
+LABELLED = {"age": np.arange(60.0), "paid": [0, 1] * 30}
+
+
+def linear(w, x):
+    return jnp.dot(w, x)[None]
+
+
+def ask(apply=linear, params=WEIGHTS, x=X, k=2, **options):
+    return r2.audit(apply, params, x, k=k, budget=1000, **options)
+
+
+def harden(apply=linear, params=WEIGHTS, data=DATA, **options):
+    options = {"method": "r2et_nh", "num_test": 0, "num_epochs": 4, **options}
+    return r2.harden(apply, params, data, k=2, **options)
+
+
+def frame(columns=LABELLED, **options):
+    return datasets.from_frame(columns, **{"target": "paid", "name": "own", **options})
+
+
+def csv(folder, content, **options):
+    (folder / "own.csv").write_bytes(content.encode("latin-1"))
+    return datasets.from_csv(folder / "own.csv", **{"target": "y", **options})
+
+
+@pytest.fixture(scope="module")
+def report():
+    return ask()
+
+
+# Of the audit, of what is explained.
+ASKED = {
+    "k of nothing": ({"k": None}, "k must be an integer, got None"),
+    "several k": ({"k": np.array([1, 2])}, r"k must be an integer, got array\(\[1, 2"),
+    "k of no feature": ({"k": 0}, "k must lie in 1…n−1 = 1…3 .* got k = 0"),
+    "k below": ({"k": -1}, "got k = -1"),
+    "x is none": ({"x": None}, r"x must be an array \[m, ...\] .*got a NoneType"),
+    "x is a path": ({"x": "data.csv"}, "x must be an array .*got a str"),
+    "x has masked values": (
+        {"x": np.ma.masked_array(X, X > 10 * X.min())},
+        "x has [0-9]+ masked values: fill them",
+    ),
+    "x holds dates": ({"x": X.astype("datetime64[D]")}, "got dtype datetime64"),
+    "names are a number": ({"names": 4}, "names must be a sequence of texts, got 4"),
+    "names are numbers": ({"names": [1, 2, 3, 4]}, r"sequence of texts, got \[1, 2,"),
+    "groups are a number": ({"groups": 3}, "a sequence of one-hot groups, got 3"),
+    "groups of names": ({"groups": [("a", "b")]}, "got the name 'a'"),
+    "groups overlap": ({"groups": [(0, 1), (1, 2)]}, r"not overlap, got \(\(0, 1\)"),
+    "classes beyond": (
+        {"classes": ["a", "b", "c"]},
+        r"classes must be as many as the model's, 2, got \('a', 'b', 'c'\)",
+    ),
+    "classes of a value": (
+        {"classes": ["a", "b"], "output": "regression"},
+        r"a regression has no classes, got \['a', 'b'\]",
+    ),
+    "batched is a text": ({"batched": "no"}, "batched must be True or False, got 'no'"),
+    "a huge budget": ({"epsilons": [1e300]}, "epsilons must be finite in float32"),
+    "budget is NaN": ({"epsilons": [np.nan]}, "must be nonnegative and finite, got n"),
+    "threat is a text": ({"threat": "l2"}, r"threat_model\('l2', 0.5\), got 'l2'"),
+    "nothing may move": (
+        {"threat": threat.threat_model(frozen=range(4), num_features=4)},
+        "must let a column change, got all 4 frozen",
+    ),
+    "complex outputs": (
+        {"apply": lambda w, x: linear(w, x).astype(complex)},
+        "got dtype complex",
+    ),
+    "objects in params": (
+        {"params": np.array([1, None], object)},
+        r"params must be a pytree of arrays, got array\(\[1, None\]",
+    ),
+    "params of another model": (
+        {"apply": MLP(), "params": {}},
+        r"does not take an input of shape \(4,\): .*kernel",
+    ),
+    "a tuple": ({"apply": lambda w, x: (x, w)}, "logits of shape .*, got tuple"),
+    "a dict": ({"apply": lambda w, x: {"z": x}}, "logits of shape .*, got dict"),
+    "classes alone": (
+        {"apply": lambda w, x: jnp.round(linear(w, x)).astype(int)},
+        "logits, which are floats, got dtype int32",
+    ),
+    "a model of NumPy": ({"apply": lambda w, x: np.asarray(x)}, "does not take an inp"),
+    "names of pixels": (
+        {"explainer": saliency.of_pixels(2), "k": 1, "names": "abc"},
+        "names must be a sequence of texts, got 'abc'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), ASKED.values(), ids=ASKED)
+def test_the_audit_names_it(change, message):
+    with pytest.raises(ValueError, match=message):
+        ask(**change)
+
+
+# Of everything else: name -> (call of (a folder, an audit), what is said).
+CALLS = {
+    "budget below zero": (
+        lambda *_: threat.threat_model("l2", -1),
+        "epsilon must be nonnegative and finite, got -1",
+    ),
+    "budget is NaN": (
+        lambda *_: threat.threat_model("l2", np.nan),
+        "epsilon must be nonnegative and finite, got nan",
+    ),
+    "budgets": (
+        lambda *_: threat.threat_model("l2", np.array([1.0, 2.0])),
+        r"epsilon must be nonnegative and finite, got array\(\[1., 2.\]\)",
+    ),
+    "explained NaN": (
+        lambda *_: r2.explain(r2.subject(linear, WEIGHTS), X * np.nan),
+        "x must be finite, got NaN or infinity in 6 of 6 rows",
+    ),
+    "explained integers": (
+        lambda *_: r2.explain(r2.subject(linear, WEIGHTS), X.astype(int)),
+        "x must hold floats, got dtype int64",
+    ),
+    "explained class": (
+        lambda *_: r2.explain(r2.subject(linear, WEIGHTS), X, target=7),
+        r"target must be 6 class indices in 0…1, got \[7\]",
+    ),
+    # the gate, the page, the comparison
+    "level is a list": (
+        lambda _, audit: audit.check([0.9]),
+        r"min_precision must lie in \[0, 1\], got \[0.9\]",
+    ),
+    "levels": (
+        lambda _, audit: audit.check(np.array([0.1, 0.2])),
+        r"min_precision must lie in \[0, 1\], got array\(\[0.1, 0.2\]\)",
+    ),
+    "level is NaN": (lambda _, audit: audit.check(np.nan), "got nan"),
+    "at is a text": (
+        lambda _, audit: audit.check(0.9, at="half"),
+        "measured at ε = 1, got 'half'",
+    ),
+    "folder is a number": (
+        lambda _, audit: audit.save(3),
+        r"folder must be a path, got 3 \(int\)",
+    ),
+    "a list of audits": (
+        lambda _, audit: compare([audit, audit]),
+        "a mapping of at least two names to audits, got a list of 2$",
+    ),
+    "an audit alone": (
+        lambda _, audit: compare({"a": audit}),
+        "a mapping of at least two names to audits, got a dict of 1$",
+    ),
+    # tables
+    "another separator": (
+        lambda folder, _: csv(folder, "a;b;y\n1;2;0\n"),
+        "own.csv: values must be separated by commas, got ';'",
+    ),
+    "another coding": (
+        lambda folder, _: csv(folder, "a,y\n1,n\xe9e\n"),
+        "own.csv must be a CSV file in UTF-8, got .*0xe9",
+    ),
+    "csv is a number": (
+        lambda *_: datasets.from_csv(3, target="y"),
+        "path must be a path, got 3",
+    ),
+    "several targets": (
+        lambda *_: frame(target=["paid"]),
+        r"own: target must be one name, got \['paid'\]",
+    ),
+    "label is dropped": (
+        lambda *_: frame(drop=["paid"]),
+        "drop names 'paid', which is the target and no feature",
+    ),
+    "label is a feature": (
+        lambda *_: frame({**LABELLED, "again": [0, 1] * 30}),
+        "column 'again' equals the target 'paid' in every row",
+    ),
+    "column is a number": (
+        lambda *_: frame({**LABELLED, "fee": 3}),
+        "column 'fee' must hold a value for each row, got 3",
+    ),
+    "no name": (lambda *_: frame(name=None), "name must be a text, got None"),
+    "saved number": (
+        lambda folder, _: datasets.save_npz(folder / "own.npz", 3),
+        "dataset must be a Dataset, got a int",
+    ),
+    "swapped": (
+        lambda folder, _: datasets.save_npz(datasets.breast_cancer(), folder),
+        r"path must be a path, got Dataset\(.*\.\.\. \(Dataset\)$",
+    ),
+    # hardening
+    "no method": (lambda *_: harden(method=None), "method must be a text, got None"),
+    "weights of texts": (
+        lambda *_: harden(weights={"gap": ("x",)}),
+        r"each of weights\['gap'\] must be nonnegative and finite, got 'x'",
+    ),
+    "weights below zero": (
+        lambda *_: harden(weights={"gap": (-1.0,)}),
+        r"each of weights\['gap'\] must be nonnegative and finite, got -1",
+    ),
+    "search in a number": (
+        lambda *_: harden(folder=3),
+        "folder must be a path, got 3",
+    ),
+    "labels of texts": (
+        lambda *_: harden(data=(DATA[0], np.full(60, "no"))),
+        "data: y must be 60 class indices, integers .*got <U2",
+    ),
+    "labels beyond": (
+        lambda *_: harden(data=(DATA[0], np.full(60, 5))),
+        r"labels must be 9 class indices in 0…1, got \[5\]",
+    ),
+    # black boxes
+    "a box that fails": (
+        lambda *_: adapters.black_box(lambda x: 1 / 0, X),
+        r"predict does not take inputs of shape \(6, 4\): ZeroDivisionError",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), CALLS.values(), ids=CALLS)
+def test_every_other_door_names_it(call, message, tmp_path, report):
+    with pytest.raises(ValueError, match=message):
+        call(tmp_path, report)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("model", "broken:net", r"cannot import 'broken' \(RuntimeError: no weights"),
+        ("model", "typed:net", r"cannot import 'typed' \(SyntaxError"),
+        ("model", "made:make", r"made:make\(\) raised KeyError: 'weights'"),
+        ("model", "made:three", "must name a subject, .* got a tuple"),
+        ("seed", "99999999999999999999", "--seed must lie in 0…2³²−1, got 9999"),
+        ("output_dir", "data.csv", "--output_dir must be a folder, got the file data"),
+        ("data", "latin.csv", "latin.csv must be a CSV file in UTF-8"),
+    ],
+)
+def test_the_command_says_it_in_a_line(
+    flag, value, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no weights')\n")
+    (tmp_path / "typed.py").write_text("net = (\n")
+    (tmp_path / "made.py").write_text(
+        "def make():\n    raise KeyError('weights')\n\n"
+        "def net(w, x):\n    return (w * x).sum()[None]\n\n"
+        "import numpy as np\nw = np.ones(2, np.float32)\n"
+        "model, three = (net, w), (net, w, w)\n"
+    )
+    (tmp_path / "data.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "latin.csv").write_bytes(b"a,b\n1,\xe9\n")
+    flags = {"model": "made:model", "data": "data.csv", "k": 1, flag: value}
+    assert main([f"--{name}={given}" for name, given in flags.items()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("r2et-audit: ")
+    assert re.search(message, line), line
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        ({"params": WEIGHTS * np.nan}, "left out: 6 of 6 inputs, whose output is not "),
+        ({"apply": lambda w, x: w[:1]}, "6 of 6 inputs, whose explanation is zero"),
+        (
+            {"threat": threat.threat_model("l2", 0.0)},
+            "ε = 0 lets nothing change, so that the top 2 stay whatever the model is",
+        ),
+    ],
+    ids=["params are NaN", "constant", "no budget"],
+)
+def test_what_the_numbers_show_is_counted_and_said(change, finding):
+    assert finding in str(ask(**change))
+
+
+def test_an_explainer_of_its_own_features_names_those():
+    pixels = saliency.of_pixels(2)
+    asked = ask(explainer=pixels, k=1).asked
+    assert asked.names == ("feature 0", "feature 1") and asked.explained_shape == (2,)
+    named = ask(explainer=pixels, k=1, names=["left", "right"])
+    assert named.asked.names == ("left", "right")
