@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2et_jax.audit import drawing, words
+from r2et_jax.audit import drawing, graphs, words
 from r2et_jax.audit.results import after_top, before_top, results
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ align-items:center;font-size:.85em;margin:.2em 0}
 figure{margin:0}figcaption{font-size:.85em;color:#555}
 .images img{width:192px;max-width:100%;image-rendering:pixelated;
 border:1px solid #ccc}
+.graphs figure{flex:1 1 170px}.graphs svg{font-size:12px}
 @media(max-width:560px){svg{font-size:19px}th,td{padding:.25em .4em}}
 pre{background:#f5f5f5;padding:.8em;overflow-x:auto;font-size:.85em}
 """
@@ -216,7 +217,8 @@ def _curve(audit: Audit, told: dict[str, Any]) -> str:
 
 def _features(audit: Audit, told: dict[str, Any]) -> str:
     k = audit.asked.k
-    most = _FEATURES if _image_shape(audit) is None else _PIXELS
+    pixels = graphs.graph_of(audit) is None and _image_shape(audit) is not None
+    most = _PIXELS if pixels else _FEATURES
     shown = [one for one in told["features"] if one["in_top"]][:most]
     if not shown:
         return _paragraph("No feature is in a top set.")
@@ -255,7 +257,8 @@ def _inputs(audit: Audit, told: dict[str, Any]) -> str:
     if not len(order):
         return _paragraph("No input has a ranking.")
     k, counted = audit.asked.k, int(audit.counted.sum())
-    as_images = _image_shape(audit) is not None
+    graph = graphs.graph_of(audit)
+    as_images = graph is None and _image_shape(audit) is not None
     key = (
         f"The {len(order)} of {counted} inputs that keep the least of their top {k}. "
         "Input 0 is the first one. "
@@ -263,14 +266,20 @@ def _inputs(audit: Audit, told: dict[str, Any]) -> str:
     key += (
         "Marked pixels are the top ones: blue stays, orange leaves, green enters."
         if as_images
+        else "Top edges are coloured, the thicker the more weight: blue stays, orange "
+        "(dashed) leaves, green (dash-dotted) enters; grey are the others. Filled bars "
+        "are the edges' weights before the change, hollow bars after it."
+        if graph is not None
         else "Filled bars are the features' weights before the change, hollow bars "
         "after it: blue stays on top, orange leaves, green enters."
     )
-    cards = "".join(_card(audit, told["inputs"][i], as_images) for i in order)
+    cards = "".join(_card(audit, told["inputs"][i], as_images, graph) for i in order)
     return _paragraph(key, "note") + f'<div class="inputs">{cards}</div>'
 
 
-def _card(audit: Audit, one: dict[str, Any], as_images: bool) -> str:
+def _card(
+    audit: Audit, one: dict[str, Any], as_images: bool, graph: graphs.Graph | None
+) -> str:
     k, i = audit.asked.k, one["input"]
     first = _short(one["radius"], "none found")
     proved = one["certified"]
@@ -280,6 +289,8 @@ def _card(audit: Audit, one: dict[str, Any], as_images: bool) -> str:
         note += f"; {_percent(proved)} of it provably stays at "
         note += f"ε = {audit.asked.epsilon:g}"
     drawn = _images(audit, i) if as_images else _bars(one)
+    if graph is not None:
+        drawn = graphs.pair(audit, graph, i) + drawn
     return (
         f'<div class="card"><h3>{_text(head)}</h3>{_paragraph(note, "note")}'
         f"{drawn}</div>"
