@@ -212,6 +212,12 @@ def _curve(audit: Audit, told: dict[str, Any]) -> str:
         else "Blue is what the attack left: an upper bound. No lower bound is given, "
         "see the limits below."
     )
+    if len(rows) == 1:
+        few = ", ".join(f"{share * audit.asked.epsilon:g}" for share in (0.25, 0.5))
+        grey += (
+            f" One budget was measured: epsilons=({few}) adds points to the curve, "
+            "each of which takes as long as this one."
+        )
     return drawn + _paragraph(grey, "note") + _table(heads, lines)
 
 
