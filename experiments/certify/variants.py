@@ -141,7 +141,7 @@ def write_report(
         points,
         xlabel="seconds an input",
         ylabel=f"certified P@{k}",
-        title=f"{dataset}: certified P@{k} against its time, ε = {epsilon:g}",
+        title=f"{dataset}: ways to bound, ε = {epsilon:g}",
         xscale="log",
     )
     output.save_figure(path, figure)
