@@ -20,10 +20,10 @@ _LEAST_NODES = 3
 # Edges of the input itself are drawn in grey where they are no thicket.
 _MOST_GREY = 150
 # The plane, with room for names on its sides.
-_RADIUS, _MIDDLE, _SIZE, _SIDE = 88, 115, 230, 40
+_RADIUS, _MIDDLE, _SIZE, _SIDE = 88, 115, 230, 54
 # How near to the chord an edge passes: those of the lower triangle bend more.
 _NEAR, _FAR = 0.7, 0.35
-_LETTERS = 12
+_LETTERS, _MOST_NAMED = 12, 30
 _JOINT = "--"
 _DASHES = {"stays": "", "leaves": "5 3", "enters": "7 2 1.5 2"}
 _COLOURS = {
@@ -106,13 +106,15 @@ def _drawn(graph: Graph, row, map_, kinds: dict[str, np.ndarray], label: str) ->
         (float(map_[mask].max()) for mask in kinds.values() if mask.any()), default=0
     )
     shown = set()
+    few = sum(int(mask.sum()) for mask in kinds.values()) <= _MOST_NAMED
     for kind, mask in kinds.items():
         dash = _DASHES[kind]
         dash = f' stroke-dasharray="{dash}"' if dash else ""
         for j in np.flatnonzero(mask):
             a, b = graph.edges[j]
             shown |= {int(a), int(b)}
-            width = 1 + 3 * float(map_[j]) / most if most > 0 else 1
+            share = float(map_[j]) / most if most > 0 else 0
+            width = (1 + 3 * share) * (1 if few else 0.5)
             parts.append(
                 f'<path d="{_curve(place, a, b)}" fill="none" '
                 f'stroke="{_COLOURS[kind]}" stroke-width="{width:.1f}"{dash}/>'
@@ -125,14 +127,16 @@ def _drawn(graph: Graph, row, map_, kinds: dict[str, np.ndarray], label: str) ->
             f'fill="{fill}" stroke="#222"/>'
         )
     start = _shared(graph.nodes)
-    for n in sorted(shown):
+    # More names hide each other; the bars below say them.
+    for n in sorted(shown) if len(shown) <= _MOST_NAMED else ():
         x, y = _MIDDLE + (_RADIUS + 9) * unit[n]
         side = (
             "middle" if abs(unit[n, 0]) < 0.3 else "start" if unit[n, 0] > 0 else "end"
         )
         y += 4 + 5 * unit[n, 1]
         name = graph.nodes[n][start:]
-        name = name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
+        if len(name) > _LETTERS:  # sides and numbers stand at its end
+            name = f"{name[: _LETTERS - 5]}…{name[-4:]}"
         parts.append(
             f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{side}">'
             f"{html.escape(name)}</text>"

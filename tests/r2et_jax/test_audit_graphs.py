@@ -117,4 +117,5 @@ def test_a_large_graph_stays_small():
     drawn = graphs.pair(report, graphs.graph_of(report), 0)
     assert sum(colours(drawn).values()) == 100
     assert len(drawn) < 60_000
+    assert "</text>" not in drawn  # names would hide each other
     assert "#ddd" not in drawn  # 19,900 grey edges would be a thicket
