@@ -29,6 +29,7 @@ RANK_CORRELATIONS = {
     "kendall": scipy.stats.kendalltau,
 }
 COMPILED = {name: jax.jit(getattr(metrics, name)) for name in RANK_CORRELATIONS}
+precision_at_k = jax.jit(metrics.precision_at_k, static_argnames="k")
 
 
 def top_set(values, k):
@@ -80,7 +81,7 @@ def test_every_public_function_has_an_example():
 def test_precision_at_k_equals_set_intersection(pair, data):
     clean, perturbed = pair
     k = data.draw(st.integers(1, len(clean) - 1))
-    value = metrics.precision_at_k(clean, perturbed, k=k)
+    value = precision_at_k(clean, perturbed, k=k)
     np.testing.assert_allclose(value, overlap_by_hand(clean, perturbed, k), rtol=1e-6)
 
 
@@ -89,9 +90,9 @@ def test_precision_at_k_ignores_scale_and_order_of_features(pair, scale, data):
     clean, perturbed = pair
     k = data.draw(st.integers(1, len(clean) - 1))
     order = np.array(data.draw(st.permutations(range(len(clean)))))
-    value = metrics.precision_at_k(clean, perturbed, k=k)
-    scaled = metrics.precision_at_k(clean, np.float32(scale) * perturbed, k=k)
-    permuted = metrics.precision_at_k(clean[order], perturbed[order], k=k)
+    value = precision_at_k(clean, perturbed, k=k)
+    scaled = precision_at_k(clean, np.float32(scale) * perturbed, k=k)
+    permuted = precision_at_k(clean[order], perturbed[order], k=k)
     assert value == scaled == permuted
     assert 0 <= value <= 1
 
@@ -100,7 +101,7 @@ def test_precision_at_k_ignores_scale_and_order_of_features(pair, scale, data):
 def test_precision_at_k_of_a_map_with_itself_is_one(pair, data):
     values = pair[0] + np.float32(np.arange(len(pair[0])) == 0)  # one positive at least
     k = data.draw(st.integers(1, len(values) - 1))
-    assert metrics.precision_at_k(values, values, k=k) == 1
+    assert precision_at_k(values, values, k=k) == 1
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_precision_at_k_of_a_map_with_itself_is_one(pair, data):
 )
 def test_precision_at_k_by_hand(clean, perturbed, k, expected):
     clean, perturbed = np.float32(clean), np.float32(perturbed)
-    value = metrics.precision_at_k(clean, perturbed, k=k)
+    value = precision_at_k(clean, perturbed, k=k)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
