@@ -47,10 +47,13 @@ def test_the_features_that_a_goal_pushes_are_the_models(goal):
         optimizer=attacks.optimizers.steepest(0.1),
         attack_saliency=saliency.gradient(score.log_odds(stand_in), normalize=False),
     )
-    x = jnp.zeros(N)
-    key = jax.random.key(0)
-    context, state = attack.init(PARAMS, x, jnp.int32(1), threat_model(), key=key)
-    moved = np.asarray(attack.step(PARAMS, context, state).perturbed)
+
+    @jax.jit
+    def one_step(x, key):
+        context, state = attack.init(PARAMS, x, jnp.int32(1), threat_model(), key=key)
+        return attack.step(PARAMS, context, state).perturbed
+
+    moved = np.asarray(one_step(np.zeros(N, np.float32), jax.random.key(0)))
     assert (moved[:K] <= 1e-7).all() and moved[:K].min() < -1e-3
     assert (moved[K:] >= -1e-7).all() and moved[K:].max() > 1e-3
 
@@ -64,10 +67,14 @@ def test_mse_compares_the_map_that_it_differentiates():
         optimizer=attacks.optimizers.steepest(0.1),
         attack_saliency=saliency.gradient(score.log_odds(stand_in), normalize=False),
     )
-    context, _ = attack.init(
-        PARAMS, jnp.zeros(N), jnp.int32(1), threat_model(), key=jax.random.key(0)
-    )
-    np.testing.assert_allclose(context.reference, PARAMS[::-1], rtol=1e-5)
+
+    @jax.jit
+    def reference(x, key):
+        context, _ = attack.init(PARAMS, x, jnp.int32(1), threat_model(), key=key)
+        return context.reference
+
+    found = reference(np.zeros(N, np.float32), jax.random.key(0))
+    np.testing.assert_allclose(found, PARAMS[::-1], rtol=1e-5)
 
 
 FROZEN, HEAVY = range(6, 10), 30.0
@@ -149,6 +156,11 @@ def tangent_descent(gradient, falls, rises, group):
     return best
 
 
+@jax.jit
+def _admissible(threat, x, gradient):
+    return admissible_gradient(threat, x, x, gradient)
+
+
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("group", [(), (2, 3, 4)])
 @pytest.mark.parametrize("frozen", [(), (0, 5), (2, 3, 4)])
@@ -175,8 +187,7 @@ def test_the_admissible_part_is_the_projection_on_what_can_move(
             groups=[group] if group else [], group_rule="simplex", frozen=frozen,
             num_features=N,
         )  # fmt: skip
-        at = jnp.asarray(x)
-        got = -admissible_gradient(threat, at, at, jnp.asarray(gradient))
+        got = -_admissible(threat, x, gradient)
     falls, rises = movable & (x > low), movable & (x < high)
     expected = tangent_descent(gradient, falls, rises, group)
     np.testing.assert_allclose(got, expected, atol=1e-9)

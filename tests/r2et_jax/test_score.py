@@ -119,20 +119,27 @@ def test_one_logit_is_the_two_class_model_with_a_zero(name):
             z = apply(params, x)
             return jnp.concatenate([jnp.zeros_like(z), z])
 
-        one_score = getattr(scores, name)(apply)
-        two_score = getattr(scores, name)(two)
-        for target in (0, 1):
-            value = one_score(params, x, target)
-            expected = two_score(params, x, target)
-            if name == "logit" and target == 0:
-                expected = -two_score(params, x, 1)  # the logit 0 explains nothing
-            np.testing.assert_allclose(value, expected, rtol=1e-12)
-        logits = apply(params, x)
-        both = two(params, x)
-        assert scores.predicted_class(logits) == scores.predicted_class(both)
-        np.testing.assert_allclose(
-            scores.class_probabilities(logits), scores.class_probabilities(both)
-        )
+        def values(model):
+            score = getattr(scores, name)(model)
+            return [score(params, x, target) for target in (0, 1)]
+
+        def compared():
+            logits = apply(params, x), two(params, x)
+            return (
+                values(apply),
+                values(two),
+                [
+                    (scores.predicted_class(z), scores.class_probabilities(z))
+                    for z in logits
+                ],
+            )
+
+        of_one, of_two, classes = jax.jit(compared)()
+        if name == "logit":
+            of_two[0] = -of_two[1]  # the logit 0 explains nothing
+        np.testing.assert_allclose(of_one, of_two, rtol=1e-12)
+        assert classes[0][0] == classes[1][0]
+        np.testing.assert_allclose(classes[0][1], classes[1][1])
 
 
 @pytest.mark.parametrize("num_classes", CLASSES)
@@ -145,9 +152,9 @@ def test_float32_keeps_the_gradient_of_saturated_inputs(num_classes):
     single = gradients(params, x, targets)
     assert single.dtype == jnp.float32
     with jax.enable_x64(True):
-        wide, x64 = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), (params, x))
+        wide, x64 = jax.tree.map(np.float64, (params, x))
         double = gradients(wide, x64, targets)
-    p = scores.class_probabilities(apply(params, x))
+    p = jax.jit(lambda: scores.class_probabilities(apply(params, x)))()
     assert np.min(p) < 1e-6, "the test needs a saturated input"
     single, double = np.asarray(single, np.float64), np.asarray(double)
     assert np.all(single != 0)
@@ -171,10 +178,10 @@ def test_gradients_at_extreme_logits_stay_finite(name, num_classes):
 def test_class_probabilities_and_predicted_class_of_batches(num_classes):
     logits = np.random.default_rng(1).normal(size=(2, 7, num_classes))
     rows = np.array([two_classes_or_more(z) for z in logits.reshape(-1, num_classes)])
-    probabilities = scores.class_probabilities(jnp.asarray(logits, jnp.float32))
+    probabilities = jax.jit(scores.class_probabilities)(np.float32(logits))
     expected = scipy.special.softmax(rows, axis=1).reshape(2, 7, -1)
     np.testing.assert_allclose(probabilities, expected, rtol=2e-6)
-    predicted = scores.predicted_class(jnp.asarray(logits, jnp.float32))
+    predicted = jax.jit(scores.predicted_class)(np.float32(logits))
     assert predicted.dtype == jnp.int32
     np.testing.assert_array_equal(predicted, rows.argmax(axis=1).reshape(2, 7))
 
@@ -197,20 +204,21 @@ def test_logits_of_other_than_one_example_raise(name, shape):
 @pytest.mark.parametrize("num_classes", CLASSES)
 def test_probabilities_become_logits_of_the_same_log_odds(num_classes):
     params, x = model(num_classes)
-    expected = scores.log_odds(apply)
 
     def probabilities(params, x):
         return scores.class_probabilities(apply(params, x))[-num_classes:]
 
-    found = scores.log_odds(scores.logits_of_probabilities(probabilities))
-    for target in range(max(num_classes, 2)):
-        for fn in (lambda s: s, lambda s: jax.grad(s, argnums=1)):
-            np.testing.assert_allclose(
-                fn(found)(params, x, target),
-                fn(expected)(params, x, target),
-                rtol=2e-4,
-                atol=1e-5,
-            )
+    @jax.jit
+    def found_and_expected(targets):
+        def of(model):
+            score = jax.value_and_grad(scores.log_odds(model), argnums=1)
+            return jax.vmap(lambda target: score(params, x, target))(targets)
+
+        return of(scores.logits_of_probabilities(probabilities)), of(apply)
+
+    found, expected = found_and_expected(np.arange(max(num_classes, 2)))
+    for part in range(2):
+        np.testing.assert_allclose(found[part], expected[part], rtol=2e-4, atol=1e-5)
 
 
 def test_saturated_probabilities_have_finite_logits_and_gradients():
