@@ -152,6 +152,11 @@ def rate(result: attacks.DescentResult) -> Rate:
     )
 
 
+# Compiled: cells differ in how many inputs were manipulated, and by single operations
+# each number of them costs some thirty programs.
+_pearson, _spearman = jax.jit(metrics.pearson), jax.jit(metrics.spearman)
+
+
 def dependence(gaps: np.ndarray, steps: np.ndarray, *, num_steps: int) -> Dependence:
     """Correlations of initial gaps [m] with steps [m], 0 for a censored input."""
     flipped = steps > 0
@@ -162,12 +167,12 @@ def dependence(gaps: np.ndarray, steps: np.ndarray, *, num_steps: int) -> Depend
             g, s = gaps[flipped], steps[flipped].astype(float)
             logs = np.log(np.maximum(g, np.finfo(float).tiny)), np.log(s)
             found = {
-                "pearson": float(metrics.pearson(g, s)),
-                "spearman": float(metrics.spearman(g, s)),
-                "pearson_log": float(metrics.pearson(*logs)),
+                "pearson": float(_pearson(g, s)),
+                "spearman": float(_spearman(g, s)),
+                "pearson_log": float(_pearson(*logs)),
             }
         filled = np.where(flipped, steps, num_steps + 1).astype(float)
-        whole = float(metrics.spearman(gaps, filled)) if len(gaps) >= 3 else np.nan
+        whole = float(_spearman(gaps, filled)) if len(gaps) >= 3 else np.nan
     return Dependence(**found, spearman_all=whole, n=n, num_censored=len(gaps) - n)
 
 

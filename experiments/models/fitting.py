@@ -268,7 +268,7 @@ class Fitter:
         ):
             states = plan.run(states, jnp.zeros((1, 0)), self.x, self.y)
             checkpoints.save(block + 1, states)
-        params = jax.tree.map(lambda leaf: np.asarray(leaf[:, 0]), states.params)
+        params = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], states.params)
         training.save_model(folder, params, {"config": config})
         return params, {"config": config}
 
@@ -280,7 +280,7 @@ class Fitter:
     def _initial(self, method: str) -> Params:
         """Random parameters [seeds]."""
         model = self.model(method)
-        init = jax.vmap(model.init, (0, None))
+        init = jax.jit(jax.vmap(model.init, (0, None)))
         return self.problem.settle(model, init(self._keys(0), self.problem.sample))
 
     def _keys(self, purpose: int):

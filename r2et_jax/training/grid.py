@@ -107,35 +107,38 @@ def compile_grid(
 
         def split(leaf):
             # [S, W, ...] -> [S · chunks, width, ...], the last models repeated.
-            leaf = jnp.asarray(leaf)
-            filler = jnp.repeat(leaf[:, -1:], pad, axis=1)
-            padded = jnp.concatenate([leaf, filler], axis=1)
+            # By the host, where chunks come from: XLA would compile for each shape.
+            leaf = np.asarray(leaf)
+            filler = np.repeat(leaf[:, -1:], pad, axis=1)
+            padded = np.concatenate([leaf, filler], axis=1)
             return padded.reshape(num_seeds * per_seed, width, *leaf.shape[2:])
 
         def join(leaf):
             whole = leaf.reshape(num_seeds, per_seed * width, *leaf.shape[2:])
             return whole[:, :num_weights]
 
-        def of_models(state, change):
-            own = {name: getattr(state, name) for name in _OF_MODELS}
-            return state._replace(**jax.tree.map(change, own))
-
-        tasks = of_models(states, split)._replace(
+        tasks = _of_models(states, split)._replace(
             key=jnp.repeat(states.key, per_seed, axis=0),
-            epoch=jnp.repeat(jnp.asarray(states.epoch), per_seed, axis=0),
+            epoch=np.repeat(np.asarray(states.epoch), per_seed, axis=0),
         )
-        given = jnp.broadcast_to(weights, (num_seeds, *weights.shape))
+        given = np.broadcast_to(weights, (num_seeds, *weights.shape))
         # One task at a time on a core; an accelerator takes as many as may be.
         whole = jax.default_backend() != "cpu" and max_models is None
         size = -(-num_seeds * per_seed // num_devices) if whole else 1
         if size not in runs:
             runs[size] = chunked_run(size)
         done = runs[size]((x, y), (tasks, split(given)))
-        return of_models(done, join)._replace(
+        return _of_models(done, join)._replace(
             key=states.key, epoch=done.epoch[::per_seed]
         )
 
     return run
+
+
+def _of_models(state: TrainState, change: Callable[[Any], Any]) -> TrainState:
+    """The states with `change` made to each leaf that every model has for itself."""
+    own = {name: getattr(state, name) for name in _OF_MODELS}
+    return state._replace(**jax.tree.map(change, own))
 
 
 def _of_one(params: Params) -> Params:
@@ -203,7 +206,7 @@ def grid_states(
     check_count("num_weights", num_weights)
 
     def one(params, key, reference_params):
-        state = init_state(
+        return init_state(
             params,
             optimizer,
             key=key,
@@ -212,19 +215,9 @@ def grid_states(
             average=average,
         )
 
-        def repeat(tree):
-            return jax.tree.map(
-                lambda leaf: jnp.broadcast_to(leaf, (num_weights, *leaf.shape)), tree
-            )
+    def repeat(leaf):
+        shape = leaf.shape[0], num_weights, *leaf.shape[1:]
+        return jnp.asarray(np.broadcast_to(np.asarray(leaf)[:, None], shape))
 
-        return TrainState(
-            repeat(state.params),
-            repeat(state.optimizer_state),
-            repeat(state.reference),
-            state.key,
-            state.epoch,
-            repeat(state.num_nonfinite),
-            repeat(state.average),
-        )
-
-    return jax.vmap(one)(params, keys, reference_params)
+    states = jax.vmap(one)(params, keys, reference_params)
+    return _of_models(states, repeat)

@@ -156,7 +156,7 @@ def search_whole(
     """`search` with all that it measured; the arguments are the same."""
     num_settings = len(plan.weights)
     shape = len(reference_auc), 1 + plan.num_blocks * num_settings
-    start = jax.tree.map(lambda leaf: np.asarray(leaf[:, 0]), states.params)
+    start = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], states.params)
     num_tolerances = len(plan.tolerances)
     progress = Progress(
         states,
