@@ -1,12 +1,14 @@
-"""What the experiments' tests share: a look at what was drawn, and a second run."""
+"""What the experiments' tests share: a look at what was drawn, and small runs."""
 
-import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
-from experiments.store import output, records
+from experiments.store import output
+from tests.experiments import small_runs
 
 
 class Drawn(dict):
@@ -48,21 +50,45 @@ def drawn(monkeypatch):
     return figures
 
 
-@pytest.fixture
-def resumes(monkeypatch):
-    """`resumes(folder, run, (module, name), ...)`: run again, it measures nothing.
+@pytest.fixture(scope="session")
+def small_base(tmp_path_factory) -> Path:
+    """The folder of the small runs, the same in all processes of a test run."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    base = base / "small_runs"
+    base.mkdir(exist_ok=True)
+    return base
 
-    What measures is taken away by its names; the records so far must be complete ones.
+
+@pytest.fixture(scope="session")
+def small_models(small_base) -> Path:
+    """The folder of the models of all small runs."""
+    return small_base / "models"
+
+
+@pytest.fixture(scope="session")
+def small_folder(small_base):
+    """`small_folder(name) -> folder` of a finished run, which no test may change."""
+    return lambda name: small_runs.finished(name, small_base)
+
+
+@pytest.fixture
+def again(small_folder, small_models, tmp_path):
+    """`again(name) -> folder`: a copy of a finished run, which has run once more.
+
+    What measures is taken away meanwhile; all files must be the same afterwards.
     """
 
-    def check(folder, run, *measuring):
-        path = folder / output.RECORDS
-        before = path.read_bytes()
-        found = [json.loads(line) for line in before.splitlines()]
-        assert all(set(records.REQUIRED) <= set(record) for record in found)
-        for module, name in measuring:
-            monkeypatch.setattr(module, name, None)
-        run()
-        assert path.read_bytes() == before
+    def run(name: str) -> Path:
+        small, whole = small_runs.RUNS[name], small_folder(name)
+        folder = shutil.copytree(whole, tmp_path / name)
+        with pytest.MonkeyPatch.context() as patch:
+            small.change(patch)
+            for owner, attribute in small.measuring:
+                patch.setattr(owner, attribute, None)
+            small.call(folder, small_models)
+        for path in whole.iterdir():
+            assert (folder / path.name).read_bytes() == path.read_bytes(), path.name
+        return folder
 
-    return check
+    return run

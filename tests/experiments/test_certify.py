@@ -13,22 +13,16 @@ from experiments.problems import protocols, registry
 from experiments.report import exhibit
 from r2et_jax import certificates, datasets, models, threat
 from r2et_jax.subject import subject
+from tests.experiments import small_runs
 
-TINY = protocols.PRESETS["smoke"]._replace(
-    pretrain_epochs=4,
-    epochs=2,
-    eval_every=1,
-    num_valid=10,
-    num_test=20,
-    strongest_budget=1300,
-)
 METHODS = ("vanilla", "sp", "logistic")
 BUDGETS = (0.05, 0.5)
+NUM_TEST = small_runs.TINY.num_test
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", small_runs.TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 
@@ -39,9 +33,9 @@ def call(folder, *arguments):
     cli.call(experiment, *common, *folders, *arguments)
 
 
-def test_a_run_records_draws_and_resumes(tiny, tmp_path, drawn, resumes):
-    call(tmp_path)
-    text = (tmp_path / "records.jsonl").read_text()
+def test_a_run_records_and_draws(drawn, again):
+    folder = again("certify")
+    text = (folder / "records.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     value = {
         (r["method"], r["seed"], r["epsilon"], r["metric"]): r["value"] for r in found
@@ -58,7 +52,7 @@ def test_a_run_records_draws_and_resumes(tiny, tmp_path, drawn, resumes):
                 cell = method, seed, epsilon
                 certified = np.array(each[*cell, "certified_p@k_inputs"])
                 attacked = np.array(each[*cell, "p@k_inputs"])
-                assert len(certified) == len(attacked) == 20
+                assert len(certified) == len(attacked) == NUM_TEST
                 assert np.all(certified <= attacked)
                 assert value[*cell, "violations"] == 0
                 np.testing.assert_allclose(
@@ -76,8 +70,8 @@ def test_a_run_records_draws_and_resumes(tiny, tmp_path, drawn, resumes):
     assert value["logistic", 0, 0.5, "certified_p@k"] == 1
     assert 0 < value["sp", 0, 0.05, "certified_p@k"] < 1
     for name in ("table.md", "table.csv", "config.json"):
-        assert (tmp_path / name).stat().st_size > 100
-    assert "at 0 of 240 inputs" in (tmp_path / "table.md").read_text()
+        assert (folder / name).stat().st_size > 100
+    assert "at 0 of 144 inputs" in (folder / "table.md").read_text()
     name = "certified_breast_cancer.png"
     assert {"attacked (strongest)", "certified", "l2 budget ε"} <= drawn.texts(name)
     for metric in ("certified_p@k", "p@k"):
@@ -86,10 +80,9 @@ def test_a_run_records_draws_and_resumes(tiny, tmp_path, drawn, resumes):
             for epsilon in BUDGETS
         ]
         assert any(np.allclose(line, means) for line in drawn.lines(name)), metric
-    shown = exhibit.read(tmp_path)
-    assert "breast_cancer 0 of 240" in shown.claims[0].found and shown.claims[0].held
+    shown = exhibit.read(folder)
+    assert "breast_cancer 0 of 144" in shown.claims[0].found and shown.claims[0].held
     assert list(shown.figures) == ["certified_breast_cancer.png"]
-    resumes(tmp_path, lambda: call(tmp_path), (measure.Certifier, "measure"))
 
 
 def certifier(model, x, k, budget=1300):
@@ -200,7 +193,7 @@ def test_the_exact_worst_case_and_the_variants(tiny, tmp_path, drawn, monkeypatc
     assert value["exact_slowest"] >= value["exact_seconds"] > 0
     assert value["certified_p@k"] <= value["exact_lower"] <= value["p@k"] + 1e-4
     table = (tmp_path / "table.md").read_text()
-    assert "closed, ε = 0.05" in table and "exact > attacked at 0 of 20" in table
+    assert "closed, ε = 0.05" in table and "exact > attacked at 0 of 12" in table
     ways = {r["variant"]: r["value"] for r in found if r["metric"] == "variant_p@k"}
     assert ways["layers, 1 slabs"] <= ways["layers, 4 slabs"] + 1e-6
     assert ways["intervals"] <= ways["better of three slopes"] + 1e-6

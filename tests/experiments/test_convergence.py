@@ -13,11 +13,7 @@ from experiments.problems import protocols
 from experiments.report import exhibit
 from r2et_jax import attacks
 from r2et_jax.attacks.multiobjective import ARMIJO, GAP_SHARE
-
-TINY = protocols.PRESETS["smoke"]._replace(
-    pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
-)
-EFFORT = convergence.Effort(5, 12, 12)
+from tests.experiments import small_runs
 
 
 def result(norms, sizes, falls, worst=None):
@@ -91,8 +87,8 @@ def test_dependence_keeps_censored_inputs_apart():
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
-    monkeypatch.setitem(convergence.EFFORTS, "smoke", EFFORT)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", small_runs.TINY)
+    monkeypatch.setitem(convergence.EFFORTS, "smoke", small_runs.CONVERGENCE)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 
@@ -102,9 +98,9 @@ def call(folder, *arguments):
     cli.call(experiment, *common, *folders, *arguments)
 
 
-def test_a_run_records_draws_and_resumes(tiny, tmp_path, drawn, resumes):
-    call(tmp_path)
-    text = (tmp_path / "records.jsonl").read_text()
+def test_a_run_records_and_draws(drawn, again):
+    folder = again("convergence")
+    text = (folder / "records.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     thick = [r for r in found if r["metric"] == "thickness"]
     assert all((r["attack"], r["epsilon"]) == ("none", 1.0) for r in thick)
@@ -128,17 +124,16 @@ def test_a_run_records_draws_and_resumes(tiny, tmp_path, drawn, resumes):
         assert along[0]["iteration"] == 1 and along[-1]["iteration"] == last
         assert (np.diff(values) <= 0).all()
     for name in ("table.md", "table.csv", "config.json"):
-        assert (tmp_path / name).stat().st_size > 100
+        assert (folder / name).stat().st_size > 100
     name = "direction_norm_breast_cancer.png"
     line = drawn.lines(name)[0]
     assert len(line) == 12 and (np.diff(line) <= 0).all()
     assert {"1/√t", "iteration t"} <= drawn.texts(name)
     assert "smallest initial gap" in drawn.texts("steps_by_gap_breast_cancer.png")
-    shown = exhibit.read(tmp_path)
+    shown = exhibit.read(folder)
     # One method alone has no order by thickness.
     assert len(shown.claims) == 2 and len(shown.figures) == 2
     assert "(0 violations)" in shown.claims[0].found
-    resumes(tmp_path, lambda: call(tmp_path), (experiment, "measure"))
 
 
 @pytest.mark.parametrize(

@@ -15,18 +15,15 @@ from experiments.problems.registry import problem
 from experiments.report import exhibit
 from experiments.store import records
 from r2et_jax import datasets, models, ranking, score
+from tests.experiments import small_runs
 
-TINY = protocols.PRESETS["smoke"]._replace(
-    pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
-)
-EFFORT = thickness.Effort(9, 3, 3)
 K = 8
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
-    monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), EFFORT)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", small_runs.TINY)
+    monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), small_runs.CORRELATION)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 
@@ -67,9 +64,9 @@ def test_quantities_are_those_of_the_dense_hessian(tiny, monkeypatch):
     assert not np.allclose(estimated["hessian"], values["hessian"], rtol=1e-5)
 
 
-def test_a_run_records_draws_and_resumes(tiny, tmp_path, drawn, resumes):
-    call(tmp_path)
-    text = (tmp_path / "records.jsonl").read_text()
+def test_a_run_records_and_draws(tmp_path, small_models, drawn, again):
+    folder = again("correlation")
+    text = (folder / "records.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     one = [r for r in found if r["seed"] == 3]
     (epochs,) = [r for r in one if r["metric"] == "manipulation_epoch"]
@@ -90,24 +87,27 @@ def test_a_run_records_draws_and_resumes(tiny, tmp_path, drawn, resumes):
         expected = stats.pearsonr(x[left], steps[left])[0]
         assert value["pearson"]["value"] == pytest.approx(expected, abs=0.01)
     for name in ("table.md", "table.csv", "config.json"):
-        assert (tmp_path / name).stat().st_size > 100
+        assert (folder / name).stat().st_size > 100
     inputs = drawn["inputs_breast_cancer.png"]
     assert len([axes for axes in inputs.axes if axes.get_xlabel()]) == 6
     shown = drawn.texts("correlations_breast_cancer.png")
     assert {"all inputs", "manipulated ones", "Hessian", "gap", "thickness"} <= shown
-    shown = exhibit.read(tmp_path)
+    shown = exhibit.read(folder)
     assert len(shown.claims) == 4 and len(shown.figures) == 2
-    (fewer,) = _epochs(tmp_path / "share", "--seeds=3", "--share=.7")
+    # Beside the models of the small run.
+    (_, fewer) = _epochs(tmp_path / "share", small_models, "--share=.7")
     # Three of eight features take longer to leave than one.
     kept = np.isfinite(fewer)
     assert (fewer[kept] >= steps[kept]).all() and (fewer[kept] > steps[kept]).any()
     assert "P@k fell below 0.7" in (tmp_path / "share" / "table.md").read_text("utf-8")
-    resumes(tmp_path, lambda: call(tmp_path), (experiment, "measure"))
 
 
-def _epochs(folder, *arguments):
+def _epochs(folder, models_dir, *arguments):
     """Manipulation epochs of every model of a run."""
-    call(folder, *arguments)
+    small = small_runs.RUNS["correlation"]
+    with pytest.MonkeyPatch.context() as patch:
+        small.change(patch)
+        small.call(folder, models_dir, *arguments)
     text = (folder / "records.jsonl").read_text()
     found = map(json.loads, text.splitlines())
     values = [r["values"] for r in found if r["metric"] == "manipulation_epoch"]

@@ -1,4 +1,4 @@
-"""The experiment `explainers`: factories, orders by SciPy, records, resumption."""
+"""The experiment `explainers`: factories, orders by SciPy, records."""
 
 import dataclasses
 import functools
@@ -9,63 +9,31 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.console import cli
 from experiments.explainers import experiment, measure, report
-from experiments.loop import parts, setup
-from experiments.problems import protocols, registry
+from experiments.problems import registry
 from experiments.problems import views as views_of
 from experiments.report import exhibit
 from experiments.store import records
 from r2et_jax import datasets, models, saliency, score
 
 NUM_TEST = 8
-TINY = protocols.PRESETS["smoke"]._replace(num_test=NUM_TEST)
 
 
-def untrained(experiment, found, k, common, *, description):
-    """`parts.models` without training: random parameters."""
-    model = models.MLP(hidden=(16,))
-    for method in common.methods:
-        for seed in common.seeds:
-            params = model.init(jax.random.key(seed + len(method)), found.sample)
-            fields = setup.model_fields(
-                experiment, found, model, method=method, seed=seed, k=k, tolerance=0.01
-            )
-            yield parts.Trained(fields, model, params, {})
-
-
-def test_a_run_records_each_explainer_and_resumes(tmp_path, monkeypatch):
-    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
-    monkeypatch.setitem(measure.EFFORTS, ("smoke", True), measure.Effort(20, 3, 3))
-    monkeypatch.setattr(parts, "models", untrained)
-    monkeypatch.delenv("R2ET_DEBUG", raising=False)
-
-    def call():
-        fixed = (
-            "--preset=smoke", "--noprogress", "--methods=vanilla,wd", "--seeds=0,3",
-            f"--output_dir={tmp_path}",
-        )  # fmt: skip
-        cli.call(experiment, *fixed)
-
-    call()
-    path = tmp_path / "records.jsonl"
-    before = path.read_bytes()
-    store = records.RecordStore(path)
+def test_a_run_records_each_explainer(again):
+    folder = again("explainers")
+    store = records.RecordStore(folder / "records.jsonl")
     found = store.select(metric="p@k")
     assert all(set(records.REQUIRED) <= set(record) for record in found)
     cells = {(r["method"], r["seed"], r["explainer"]) for r in found}
     assert len(cells) == len(found) == 2 * 2 * 3
     assert all(r["n"] == NUM_TEST and 0 <= r["value"] < 1 for r in found)
     assert len({r["value"] for r in found if r["seed"] == 0}) > 3
-    shown = exhibit.read(tmp_path)
+    shown = exhibit.read(folder)
     assert list(shown.figures) == ["explainers_breast_cancer.png"]
     (claim,) = shown.claims
     assert "2 methods, 2 runs" in claim.found
-    table = (tmp_path / "table.md").read_text()
+    table = (folder / "table.md").read_text()
     assert "gradient–integrated_gradients: Kendall's τ" in table
-    monkeypatch.setattr(experiment, "measure", None)  # nothing is measured again
-    call()
-    assert path.read_bytes() == before
 
 
 def test_explainers_are_those_of_the_library():

@@ -15,16 +15,14 @@ from experiments.problems.registry import problem
 from experiments.report import exhibit
 from experiments.store.records import BOOKKEEPING, REQUIRED, RecordStore
 from r2et_jax import datasets, models
+from tests.experiments import small_runs
 
-TINY = protocols.PRESETS["smoke"]._replace(
-    pretrain_epochs=4, epochs=2, eval_every=1, num_valid=10, num_test=12
-)
 METHODS = ("vanilla", "r2et_nh")
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", small_runs.TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 
@@ -175,25 +173,23 @@ def test_the_verdict():
     assert report.verdict(None) is None
 
 
-def test_a_run_records_judges_and_resumes(tiny, tmp_path, drawn, resumes):
-    call(tmp_path)
-    path = tmp_path / "records.jsonl"
-    store = RecordStore(path)
+def test_a_run_records_and_judges(drawn, again):
+    folder = again("faithfulness")
+    store = RecordStore(folder / "records.jsonl")
     cells = store.select(metric="dffot")
     assert len(cells) == len(METHODS) * 2 * 3 * 2  # seeds, baselines, rankings
     assert all(record["n"] == 12 and 0 < record["value"] <= 1 for record in cells)
     assert {record["value"] for record in store.select(metric="tied")} == {0.0}
-    table = (tmp_path / "table.md").read_text()
+    table = (folder / "table.md").read_text()
     assert table.count("| breast_cancer |") == 3 * len(METHODS)
-    told = exhibit.read(tmp_path)
+    told = exhibit.read(folder)
     (claim,) = told.claims
     assert "r2et_nh" in claim.said and "breast_cancer" in claim.found
     assert "2 runs" in claim.found
     assert set(told.figures) == {"faithfulness_breast_cancer.png"}
     shown = drawn.texts("faithfulness_breast_cancer.png")
     assert {"DFFOT", "COMP", "SUFF", "zero", "mean", "conditional", *METHODS} <= shown
-    resumes(tmp_path, lambda: call(tmp_path), (measure.Measurer, "records"))
-    flags = json.loads((tmp_path / "config.json").read_text())["flags"]
+    flags = json.loads((folder / "config.json").read_text())["flags"]
     assert flags["baselines"] == ["zero", "mean", "conditional"]
 
 

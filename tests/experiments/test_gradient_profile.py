@@ -1,4 +1,4 @@
-"""The experiment `gradient_profile`: numbers by hand, records, report, resumption."""
+"""The experiment `gradient_profile`: numbers by hand, records, report."""
 
 import json
 
@@ -13,15 +13,12 @@ from experiments.problems import protocols
 from experiments.report import exhibit
 from experiments.store import records
 from r2et_jax import datasets
-
-TINY = protocols.PRESETS["smoke"]._replace(
-    pretrain_epochs=2, epochs=1, eval_every=1, num_valid=10, num_test=12
-)
+from tests.experiments import small_runs
 
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", small_runs.TINY)
     # Compiles in a fraction of the time.
     monkeypatch.setattr(candidates, "_ATTACK", "random")
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
@@ -102,9 +99,9 @@ def test_a_long_tail_is_told_from_sorted_noise(tmp_path):
     assert report.concentration(store, "a", common)[0] is True
 
 
-def test_a_run_records_draws_and_resumes(run, tmp_path, drawn, resumes):
-    run()
-    text = (tmp_path / "records.jsonl").read_text()
+def test_a_run_records_and_draws(drawn, again):
+    folder = again("gradient_profile")
+    text = (folder / "records.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     (profile,) = (r for r in found if r["metric"] == "profile" and r["seed"] == 3)
     values = np.array(profile["values"])
@@ -112,7 +109,7 @@ def test_a_run_records_draws_and_resumes(run, tmp_path, drawn, resumes):
     assert values.sum() == pytest.approx(1, abs=1e-3)
     (top,) = (r for r in found if r["metric"] == "top_share" and r["seed"] == 3)
     assert top["value"] == pytest.approx(values[:8].sum(), abs=1e-3)
-    shown = exhibit.read(tmp_path)
+    shown = exhibit.read(folder)
     assert shown.tables == ("table.md",)
     assert list(shown.figures) == ["gradient_profile_breast_cancer.png"]
     (claim,) = shown.claims
@@ -122,7 +119,6 @@ def test_a_run_records_draws_and_resumes(run, tmp_path, drawn, resumes):
     assert {"vanilla", "chance", "rank of the feature, of 30"} <= drawn.texts(name)
     both = [r["values"] for r in found if r["metric"] == "profile"]
     np.testing.assert_allclose(drawn.lines(name)[0], np.mean(both, axis=0), rtol=1e-3)
-    resumes(tmp_path, run, (experiment, "measure"))
 
 
 @pytest.mark.parametrize(

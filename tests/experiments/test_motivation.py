@@ -2,36 +2,21 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from scipy import stats
 
 from experiments.console import cli
-from experiments.loop import parts, setup
+from experiments.loop import parts
 from experiments.motivation import experiment, measure, report
 from experiments.problems import protocols
 from experiments.report import exhibit
 from experiments.store import records
-from r2et_jax import models
+from tests.experiments import small_runs
 
 METHODS, SEEDS = ("vanilla", "r2et"), (0, 3)
 NUM_TEST = 9
 TINY = protocols.PRESETS["smoke"]._replace(num_test=NUM_TEST)
-
-
-def untrained(experiment, found, k, common, *, description):
-    """`parts.models` without training: random parameters."""
-    model = models.MLP(hidden=(16,))
-    for method in common.methods:
-        for seed in common.seeds:
-            key = jax.random.key(seed + len(method))
-            params = model.init(key, found.sample)
-            params = jax.tree.map(lambda leaf: 2.5 * leaf, params)
-            fields = setup.model_fields(
-                experiment, found, model, method=method, seed=seed, k=k, tolerance=0.01
-            )
-            yield parts.Trained(fields, model, params, {})
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +34,7 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(protocols.PRESETS, "smoke", TINY)
-        patch.setattr(parts, "models", untrained)
+        patch.setattr(parts, "models", small_runs.untrained)
         patch.delenv("R2ET_DEBUG", raising=False)
         records_of = measure.measure
         patch.setattr(

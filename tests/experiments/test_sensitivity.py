@@ -14,10 +14,9 @@ from experiments.report import exhibit
 from experiments.sensitivity import experiment, measure, report
 from experiments.store import records
 from r2et_jax import attacks, datasets, ranking, saliency, score, threat
+from tests.experiments import small_runs
 
-TINY = protocols.PRESETS["smoke"]._replace(
-    pretrain_epochs=4, epochs=2, eval_every=1, num_valid=8, num_test=12
-)
+TINY = small_runs.TINY
 
 
 @pytest.fixture
@@ -141,10 +140,9 @@ def test_the_loss_takes_the_pairs_that_are_asked_for(bundled):
         )
 
 
-def test_a_run_records_draws_and_resumes(tiny, bundled, tmp_path, drawn, resumes):
-    asked = ("--factors=k_prime,lambda_1", "--epsilon=.5,.25", "--attacks=random")
-    call(tmp_path, *asked)
-    text = (tmp_path / "records.jsonl").read_text()
+def test_a_run_records_and_draws(tiny, bundled, small_models, drawn, again):
+    folder = again("sensitivity")
+    text = (folder / "records.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     tried = {(r["method"], r["factor"], r["level"]) for r in found}
     assert tried == {
@@ -159,7 +157,7 @@ def test_a_run_records_draws_and_resumes(tiny, bundled, tmp_path, drawn, resumes
 
     # The number of one cell, from the model that was saved, by another way.
     changed = measure.short_grid(TINY)._replace(k_prime=1)
-    own = fitter(bundled, changed, tmp_path / "models")
+    own = fitter(bundled, changed, small_models)
     assert own._folder("r2et_mm")[0].is_dir()
     model, params = own.fit("r2et_mm").at(1, 0)
     named = attacks.protocol("random", bundled.view.attacked(model), k=4)
@@ -186,11 +184,10 @@ def test_a_run_records_draws_and_resumes(tiny, bundled, tmp_path, drawn, resumes
     expected = [np.mean([r["value"] for r in cell]) for cell in cells]
     assert any(np.allclose(line, expected) for line in drawn.lines(name))
     for name in ("table.md", "table_k_prime.csv", "table_lambda_1.csv"):
-        assert (tmp_path / name).stat().st_size > 100
-    shown = exhibit.read(tmp_path)
+        assert (folder / name).stat().st_size > 100
+    shown = exhibit.read(folder)
     assert len(shown.claims) == 2 and all(claim.found for claim in shown.claims)
     assert list(shown.figures) == ["sensitivity_breast_cancer.png"]
-    resumes(tmp_path, lambda: call(tmp_path, *asked), (experiment, "measure"))
 
 
 @pytest.mark.parametrize(

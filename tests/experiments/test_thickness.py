@@ -23,12 +23,9 @@ from experiments.thickness import (
     stability_report,
 )
 from r2et_jax import datasets, models, saliency, score, threat
+from tests.experiments import small_runs
 
-TINY = protocols.PRESETS["smoke"]._replace(
-    pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
-)
-EFFORT = thickness.Effort(6, 4, 3)
-PLAN = stability.Plan((8, 32), 16, 8, 1e-2, 40, thickness.Effort(0, 2, 2))
+EFFORT, PLAN = small_runs.THICKNESS, small_runs.PLAN
 K = 8
 
 
@@ -211,7 +208,7 @@ def test_correlation_over_models_and_run_by_run():
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", small_runs.TINY)
     monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), EFFORT)
     monkeypatch.setitem(stability.PLANS, ("smoke", True), PLAN)
     for room in (stability, stability_report):
@@ -225,9 +222,9 @@ def call(folder, *arguments):
     cli.call(experiment, *common, *folders, *arguments)
 
 
-def test_a_run_records_draws_and_resumes(tiny, tmp_path, drawn, resumes):
-    call(tmp_path)
-    text = (tmp_path / "records.jsonl").read_text()
+def test_a_run_records_and_draws(drawn, again):
+    folder = again("thickness")
+    text = (folder / "records.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     thick = [r for r in found if r["metric"] == "thickness"]
     cells = {(r["distribution"], r["epsilon"]) for r in thick}
@@ -243,17 +240,15 @@ def test_a_run_records_draws_and_resumes(tiny, tmp_path, drawn, resumes):
     sizes = {r["sample_size"] for r in found if "sample_size" in r}
     assert sizes == {8, 32}
     for name in ("table", "bounds", "stability"):
-        assert (tmp_path / f"{name}.md").stat().st_size > 100
+        assert (folder / f"{name}.md").stat().st_size > 100
     assert "mean thickness Θ" in drawn.texts("thickness_breast_cancer.png")
     upper, *_, lower = drawn.lines("bounds_breast_cancer.png")
     assert (upper > lower).all()
     assert "√(1/m + 1/u)" in drawn.texts("stability_breast_cancer.png")
-    shown = exhibit.read(tmp_path)
+    shown = exhibit.read(folder)
     assert len(shown.claims) == 5 and len(shown.figures) == 3
     assert shown.claims[0].held is None  # one method
     assert shown.claims[1].held is True
-    measuring = (experiment, "measure"), (stability, "differences")
-    resumes(tmp_path, lambda: call(tmp_path), *measuring)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,8 @@ from experiments.problems import protocols
 from experiments.report import exhibit
 from experiments.store.records import BOOKKEEPING, REQUIRED, RecordStore
 from experiments.tradeoff import experiment, report
+from tests.experiments import small_runs
 
-TINY = protocols.PRESETS["smoke"]._replace(
-    pretrain_epochs=4, epochs=2, eval_every=1, num_valid=10, num_test=12
-)
 METHODS = ("vanilla", "r2et_nh")
 POINT = st.tuples(*[st.integers(0, 4)] * 2)
 
@@ -117,7 +115,7 @@ def test_the_verdict(share, held):
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setitem(protocols.PRESETS, "smoke", TINY)
+    monkeypatch.setitem(protocols.PRESETS, "smoke", small_runs.TINY)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 
@@ -127,11 +125,9 @@ def call(folder, *arguments):
     cli.call(experiment, *common, *folders, *arguments)
 
 
-def test_a_run_records_draws_and_resumes(tmp_path, monkeypatch, drawn):
-    call(tmp_path, "--attacks=random", "--epsilon=.5")
-    path = tmp_path / "records.jsonl"
-    text = path.read_text()
-    store = RecordStore(path)
+def test_a_run_records_and_draws(drawn, again):
+    folder = again("tradeoff")
+    store = RecordStore(folder / "records.jsonl")
     assert {record["epsilon"] for record in store.select()} == {0.5}
     for metric in ("auc", "aauc", "p@k", "sensitivity"):
         # Methods, tolerances, seeds.
@@ -139,7 +135,7 @@ def test_a_run_records_draws_and_resumes(tmp_path, monkeypatch, drawn):
     assert all(0 < r["value"] <= 1 for r in store.select(metric="p@k"))
     assert all(r["n"] == 12 for r in store.select(metric="aauc"))
     assert min(r["n"] for r in store.select(metric="auc")) > 50  # the whole split
-    told = exhibit.read(tmp_path)
+    told = exhibit.read(folder)
     assert [claim.said.split("and ")[1][:4] for claim in told.claims] == [
         "cAUC",
         "aAUC",
@@ -150,16 +146,20 @@ def test_a_run_records_draws_and_resumes(tmp_path, monkeypatch, drawn):
     for metric, word in (("auc", "the test split (cAUC)"), ("aauc", "the attacked")):
         words = "\n".join(drawn.texts(f"front_{metric}_breast_cancer.png"))
         assert f"AUC of {word}" in words and "r2et_nh" in words
-    table = (tmp_path / "table.md").read_text()
+    table = (folder / "table.md").read_text()
     assert "breast_cancer, P@8 and cAUC: " in table
-    monkeypatch.setattr(experiment, "Evaluator", None)  # nothing is measured again
-    call(tmp_path, "--attacks=random", "--epsilon=.5")
-    assert path.read_text() == text
-    assert json.loads((tmp_path / "config.json").read_text())["flags"]["k"] == [8]
-    # Nor is what a run of robustness has measured, but for a cell that it lacks.
+    assert json.loads((folder / "config.json").read_text())["flags"]["k"] == [8]
+
+
+def test_what_a_run_of_robustness_has_measured_is_not_again(
+    small_folder, small_models, tmp_path, monkeypatch
+):
+    """But for a cell that it lacks."""
+    small, whole = small_runs.RUNS["tradeoff"], small_folder("tradeoff")
+    text = (whole / "records.jsonl").read_text()
     found = [json.loads(line) for line in text.splitlines()]
     (tmp_path / "robustness").mkdir()
-    told = json.loads((tmp_path / "config.json").read_text())
+    told = json.loads((whole / "config.json").read_text())
     (tmp_path / "robustness" / "config.json").write_text(
         json.dumps(told | {"experiment": "robustness"})
     )
@@ -168,19 +168,16 @@ def test_a_run_records_draws_and_resumes(tmp_path, monkeypatch, drawn):
         record = {n: v for n, v in record.items() if n not in BOOKKEEPING}
         where = {"attack": "none", "epsilon": 0.0} if record["metric"] == "auc" else {}
         robustness.append({**record, "experiment": "robustness", **where})
-    again = (
-        "--attacks=random", "--epsilon=.5", f"--records={tmp_path / 'robustness'}",
-        f"--models_dir={tmp_path / 'models'}",
-    )  # fmt: skip
     measured = []
-    monkeypatch.setattr(experiment, "Evaluator", Evaluator)
+    small.change(monkeypatch)
     attacked = Evaluator.attacked
     monkeypatch.setattr(
         Evaluator,
         "attacked",
         lambda *args, **options: measured.append(args) or attacked(*args, **options),
     )
-    call(tmp_path / "again", *again)
+    records_of = f"--records={tmp_path / 'robustness'}"
+    small.call(tmp_path / "again", small_models, records_of)
     assert len(measured) == 1
     text_again = (tmp_path / "again" / "records.jsonl").read_text()
     own = map(json.loads, text_again.splitlines())
