@@ -99,6 +99,23 @@ def _outermost(fn, options: dict[str, Any] | None = None) -> Callable[..., Any]:
     return jax.jit(fn, compiler_options=options)
 
 
+def evaluated(fn: Callable[..., Any], *args: Any) -> Any:
+    """fn(*args) by a program of its own, also while another one is traced.
+
+    Under `jax.ensure_compile_time_eval` each operation would be compiled by itself.
+
+    Args:
+      fn: a function of arrays.
+      *args: pytrees of arrays that are known.
+
+    Example:
+      >>> float(jax.jit(lambda x: x + int(evaluated(jnp.sum, np.ones(3))))(1.0))
+      4.0
+    """
+    options = {_LEVEL: 0, **_FEW_OPTIONS}
+    return _outermost(fn, options).lower(*args).compile()(*args)
+
+
 def _are_few(args: tuple[Any, ...]) -> bool:
     for arg in reversed(args):
         for leaf in jax.tree.leaves(arg):

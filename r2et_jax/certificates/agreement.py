@@ -22,6 +22,7 @@ from r2et_jax.certificates.intervals import (
     slope_bounds,
     unit_reach,
 )
+from r2et_jax.execution import evaluated
 from r2et_jax.score import log_odds
 from r2et_jax.types import ApplyFn, Array, Params
 
@@ -98,23 +99,20 @@ def layers_check(
     """
     agreed = set()
 
+    def agree(params, x):
+        epsilon = jnp.ones((), x.dtype)
+        return layers_agree(
+            apply, params, layers(params), x, epsilon=epsilon, norm="l2"
+        )
+
     def check(params, x):
         leaves, structure = jax.tree.flatten((params, x))
         forms = [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
         if (structure, *forms) in agreed:
             return
         rng = np.random.default_rng(0)
-        with jax.ensure_compile_time_eval():
-            drawn, at = structure.unflatten(_draw(rng, *form) for form in forms)
-            same = layers_agree(
-                apply,
-                drawn,
-                layers(drawn),
-                at,
-                epsilon=jnp.ones((), at.dtype),
-                norm="l2",
-            )
-        if not same:
+        drawn = structure.unflatten(_draw(rng, *form) for form in forms)
+        if not evaluated(agree, *drawn):
             raise ValueError(
                 "layers must give the weights and slopes of the model itself, got some "
                 "of another gradient: for parameters and inputs drawn at random, too; "
@@ -126,11 +124,11 @@ def layers_check(
     return check
 
 
-def _draw(rng: np.random.Generator, shape: tuple[int, ...], dtype) -> Array:
+def _draw(rng: np.random.Generator, shape: tuple[int, ...], dtype) -> np.ndarray:
     """Numbers of a size that leaves sums over the first axis near 1; 0 of integers."""
     is_float = jnp.issubdtype(dtype, jnp.floating)
     drawn = rng.standard_normal(shape) / np.sqrt(shape[0]) if shape else 1.0
-    return jnp.asarray(drawn if is_float else np.zeros(shape), dtype)
+    return np.asarray(drawn if is_float else np.zeros(shape), dtype)
 
 
 def _points(x: Array, epsilon: Array) -> Array:

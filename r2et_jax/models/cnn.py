@@ -8,10 +8,11 @@ import flax.linen as nn
 
 from r2et_jax.models.activations import activation
 from r2et_jax.models.convolution import Conv
+from r2et_jax.models.initial import Module
 from r2et_jax.models.pooling import as_image, pool, smooth_clone
 
 
-class CNN(nn.Module):
+class CNN(Module):
     """Two convolutions with pooling, then dense layers, to C logits or an embedding.
 
     28×28×1 → conv 5×5 → 24×24×8 → pool 2 → 12×12×8 → conv 3×3 → 10×10×16 → pool 3 →

@@ -13,6 +13,7 @@ import numpy as np
 
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.models.activations import activation, surrogate_name
+from r2et_jax.models.initial import Module
 from r2et_jax.numerics import magnitude
 from r2et_jax.types import Array
 
@@ -220,7 +221,7 @@ class _Sparse:
         return sums / jnp.maximum(sizes, 1).astype(h.dtype)[:, None]
 
 
-class GCN(nn.Module):
+class GCN(Module):
     """Graph convolutions H ← φ(D^{-1/2} Ã D^{-1/2} H W + b), then the mean over nodes.
 
     Ã is the adjacency with each zero on its diagonal replaced by 1, and D is the

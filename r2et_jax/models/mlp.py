@@ -8,12 +8,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from r2et_jax.models.activations import activation, surrogate_name
+from r2et_jax.models.initial import Module
 from r2et_jax.models.lines import slope_lines
 from r2et_jax.models.slopes import OneHiddenLayer, slope_range
 from r2et_jax.types import Params
 
 
-class MLP(nn.Module):
+class MLP(Module):
     """n → hidden layers → C logits, with one activation throughout.
 
     `model.apply(params, x)` takes one input [n] (or a batch [..., n]) to logits
@@ -129,7 +130,7 @@ class SkipMLP(MLP):
         )
 
 
-class Linear(nn.Module):
+class Linear(Module):
     """Logistic regression: n → C logits.
 
     Attributes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import flax.linen as nn
 
 from r2et_jax.models.activations import activation
+from r2et_jax.models.initial import Module
 from r2et_jax.models.pooling import as_image, pool, smooth_clone
 
 
-class ResNet9(nn.Module):
+class ResNet9(Module):
     """Eight 3×3 convolutions, two residual blocks of two each, and a linear layer.
 
     With widths for `width` = 64: 32×32×3 → 64 → 128, pool 2 → residual(128) → 256,

@@ -6,11 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from r2et_jax.models.initial import Module
 from r2et_jax.numerics import unit_l2
 from r2et_jax.types import ApplyFn, Array, Params
 
 
-class Siamese(nn.Module):
+class Siamese(Module):
     """Logit of Pr[same class] = σ(a·cos(e(x) − c, e(x′) − c) + b) of a pair.
 
     e is the encoder, a and b are learnt, and c is the mean embedding of the training

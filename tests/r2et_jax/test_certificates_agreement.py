@@ -115,3 +115,17 @@ def test_a_radius_of_other_layers_is_zero_and_shapes_are_named():
     certify = certificates.ranking_certificate(MODEL.apply, narrow, k=2)
     with pytest.raises(ValueError, match=r"weight .* shape \(6, 6\).* got \(6, 4\)"):
         certify(params, X[0], BALL)
+
+
+def test_a_check_of_layers_is_one_program_wherever_it_is_asked(compilations):
+    params = jax.tree.map(np.asarray, parameters(MODEL))
+    check = certificates.layers_check(MODEL.apply, MODEL.layers)
+    x, before = np.float32(X[0]), compilations()
+    check(params, x)
+    jax.make_jaxpr(check)(params, x)
+    assert compilations() - before == 1
+    wrong = certificates.layers_check(
+        MODEL.apply, changed(MODEL, out=lambda net: 2 * net.out)
+    )
+    with pytest.raises(ValueError, match="of another gradient"):
+        jax.jit(lambda params, x: (wrong(params, x), x)[1])(params, x)
