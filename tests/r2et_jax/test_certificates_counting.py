@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from r2et_jax import attacks, certificates, models, saliency, score, threat
+from r2et_jax.certificates import counting
 from r2et_jax.subject import Form
 
 N, H, K = 6, 5, 3
@@ -92,6 +93,7 @@ def sampled(model, params, x, ball, count=2000):
 
 @functools.cache
 def _certify(model, **options):
+    options = {"all_pairs": True, **options}
     certify = certificates.ranking_certificate(
         model.apply, model.layers, k=K, **options
     )
@@ -187,6 +189,28 @@ def test_each_form_tightens_the_one_before(wide):
     second, sliced = np.concatenate(gains, axis=1)
     assert np.all(second >= -1e-9) and np.all(sliced >= -1e-9)
     assert np.mean(second > 0.01) > 0.2 and np.mean(sliced > 0.001) > 0.2
+
+
+@pytest.mark.parametrize("at_a_time", [3, 100])
+def test_pairs_that_decide_are_enough(wide, monkeypatch, at_a_time):
+    """What stays is that of slabs for all pairs, whatever is left out."""
+    monkeypatch.setattr(counting, "_AT_A_TIME", at_a_time)
+    some = _certify.__wrapped__(module(rho=5.0), all_pairs=False)
+    x = np.random.default_rng(0).normal(size=(40, N))
+    only, spared = 0, 0
+    for seed, epsilon in itertools.product(range(4), (0.05, 0.1, 0.2)):
+        params = parameters(module(rho=5.0), seed=seed, scale=0.7)
+        ball = threat.threat_model("l2", epsilon)
+        found = some(params, x, ball)
+        whole = _certify(module(rho=5.0))(params, x, ball)
+        without = _certify(module(rho=5.0), num_slabs=1)(params, x, ball)
+        np.testing.assert_array_equal(found.kept, whole.kept)
+        np.testing.assert_array_equal(found.precision, whole.precision)
+        assert (found.separation <= whole.separation + 1e-12).all()
+        assert (found.separation >= without.separation - 1e-12).all()
+        only += int(np.sum(whole.kept & ~without.kept))
+        spared += int(np.sum(found.separation < whole.separation - 1e-6))
+    assert only > 3 and spared > 100, (only, spared)
 
 
 def test_bounds_are_close_to_what_descent_finds(wide):
