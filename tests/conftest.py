@@ -63,8 +63,12 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What was imported stays: the garbage collector need not look at it each time."""
+    """What was imported stays: the garbage collector need not look at it each time.
+
+    Nor so often while JAX traces, which makes many objects and drops few.
+    """
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(autouse=True, scope="module")

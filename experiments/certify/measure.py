@@ -16,6 +16,7 @@ from experiments.models import trained
 from experiments.problems.registry import Problem
 from experiments.problems.sizes import by_size
 from r2et_jax import certificates
+from r2et_jax.execution import balanced_size
 from r2et_jax.subject import Subject, subject
 
 # Inputs of tables that are certified at a time: their pairs stay within the cache. One
@@ -109,14 +110,15 @@ class Certifier:
             context_of = jax.tree.map(lambda leaf: leaf[rows], context)
             examined, x = self._subject(params, context_of), self.x[rows]
 
+            # Chunks of one size, so that what is timed is compiled before.
+            size = balanced_size(len(x), batch)
+
             def certify(count):
                 first = jax.tree.map(lambda leaf: leaf[:count], examined.context)
                 some = examined.at(examined.params, first)
-                return certificates.certify(
-                    some, x[:count], ball, k=k, batch_size=batch
-                )
+                return certificates.certify(some, x[:count], ball, k=k, batch_size=size)
 
-            certify(2 * batch)  # compiled, whatever the number of cores
+            certify(2 * size)
             start = time.perf_counter()
             found = certify(len(x))
             spent.append(time.perf_counter() - start)

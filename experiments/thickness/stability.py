@@ -6,7 +6,6 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
@@ -115,7 +114,7 @@ def differences(
         test = problem.inputs("test")
         rest = rng.permutation(len(test.y))[: plan.num_unseen]
         unseen = _take((test.x, test.partner), rest)
-    x, partner = jax.tree.map(lambda *both: jnp.concatenate(both), seen, unseen)
+    x, partner = jax.tree.map(lambda *both: np.concatenate(both), seen, unseen)
     sample = thickness.Sample(x, problem.view.context(model, params, partner))
     thick = thickness.estimate(
         problem, model, params, sample, "uniform",
@@ -135,7 +134,8 @@ def differences(
 
 
 def _take(tree, rows):
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), tree)
+    # By the host: XLA would compile for each number of rows.
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], tree)
 
 
 def _learn(problem, method, rows, *, seed, k, plan):
@@ -147,7 +147,8 @@ def _learn(problem, method, rows, *, seed, k, plan):
     # What follows an epoch, as in all training, follows each one where there is any.
     rounds = 1 if problem.view.tabular else epochs
     init, shuffle = jax.random.split(jax.random.key(seed))
-    start = jax.tree.map(lambda leaf: leaf[None], model.init(init, problem.sample))
+    params = model.init(init, problem.sample)
+    start = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
     objective = _objective(problem, method, model, k)
     run, optimizer = _trainer(objective, epochs // rounds, epochs, plan)
     # The sample alone: embeddings of graphs are centred by those that were learnt.
@@ -161,11 +162,11 @@ def _learn(problem, method, rows, *, seed, k, plan):
     scale = 1.0
     if not problem.view.tabular:
         scale = problem.num_features / TABULAR_FEATURES
-    weights = scale * jnp.asarray([METHODS[method]], jnp.float32)
+    weights = np.float32(scale) * np.asarray([METHODS[method]], np.float32)
     for _ in range(rounds):
         states = run(states, weights, x, y)
         states = states._replace(params=problem.settle(model, states.params, inputs))
-    return model, jax.tree.map(lambda leaf: leaf[0, 0], states.params)
+    return model, jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0, ...], states.params)
 
 
 @functools.lru_cache(maxsize=4)

@@ -337,24 +337,30 @@ def test_layers_of_another_model_are_refused_however_it_is_compiled():
 def test_programs_are_bounded_for_the_first_examples_of_a_batch_alone(monkeypatch):
     monkeypatch.setattr(certified, "BOUNDED_EXAMPLES", 2)
     rng = np.random.default_rng(3)
-    x, y = jnp.asarray(rng.normal(size=(5, N))), jnp.zeros(5, jnp.int32)
+    x, y = rng.normal(size=(5, N)), np.zeros(5, np.int32)
     params = deep_parameters(1)
 
-    def penalty_of(made, rows):
-        return jax.jit(
-            lambda: (
-                made.loss(params, x[rows], y[rows], jnp.ones(1), progress=1.0)
-                - made.loss(params, x[rows], y[rows], jnp.zeros(1), progress=1.0)
+    def penalty_of(made, params):
+        """A function of rows, one program for each number of them."""
+        loss = jax.jit(functools.partial(made.loss, progress=1.0))
+
+        def run(rows):
+            weighted, plain = (
+                loss(params, x[rows], y[rows], w) for w in (np.ones(1), np.zeros(1))
             )
-        )()
+            return weighted - plain
+
+        return run
 
     deep = objectives.objective("cert_rank", DEEP.apply, k=K)
-    first, whole = penalty_of(deep, slice(0, 2)), penalty_of(deep, slice(None))
-    assert abs(first - penalty_of(deep, slice(3, 5))) > 1e-3
+    penalty = penalty_of(deep, params)
+    first, whole = penalty(slice(0, 2)), penalty(slice(None))
+    assert abs(first - penalty(slice(3, 5))) > 1e-3
     np.testing.assert_allclose(whole, first, rtol=1e-9)
     # Bounds of one hidden layer are cheap: all examples.
     model = MLP(hidden=(H,), activation="softplus", rho=RHO)
     params = model.init(jax.random.key(0), x[0])
     shallow = objectives.objective("cert_rank", model.apply, k=K, layers=model.layers)
-    first, whole = penalty_of(shallow, slice(0, 2)), penalty_of(shallow, slice(None))
+    penalty = penalty_of(shallow, params)
+    first, whole = penalty(slice(0, 2)), penalty(slice(None))
     assert abs(first - whole) > 1e-3
