@@ -392,12 +392,31 @@ def _in_threads(chunk, starts, shape, warm, device):
         ):
             return here(start)
 
-    # Two threads that meet a new shape together would both compile it.
-    done = [] if shape in warm else [here(0)]
-    warm.add(shape)
+    done = []
+    if shape not in warm:
+        # Two threads that meet a new shape together would both compile it.
+        with _no_collection():
+            done = [here(0)]
+        warm.add(shape)
     with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
         done += pool.map(elsewhere, starts[len(done) :])
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *done)
+
+
+@contextlib.contextmanager
+def _no_collection():
+    """Without Python's garbage collector, which finds little in what is being traced.
+
+    It would walk through all of a growing program again and again, a seventh of the
+    time that tracing takes.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _on_host(leaf):

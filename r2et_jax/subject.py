@@ -29,7 +29,8 @@ from r2et_jax.checks import (
     is_linen,
 )
 from r2et_jax.context import in_context
-from r2et_jax.execution import compile_chunked, hashable, kept
+from r2et_jax.execution import drive_chunks, hashable, jit, kept
+from r2et_jax.tracing import examples_in_cache
 from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
 
 __all__ = ["Subject", "explain", "subject"]
@@ -343,7 +344,22 @@ def _explaining(form: Form, batch_size: int | None):
     def chunk(params, batched):
         return jax.vmap(one, (None, 0, 0, 0))(params, *batched)
 
-    return compile_chunked(chunk, batch_size=batch_size)
+    compiled = jit(chunk)
+
+    @functools.cache
+    def driven(in_cache):
+        return drive_chunks(compiled, batch_size=batch_size, in_cache=in_cache)
+
+    sizes: dict[Any, int] = {}
+
+    def run(params, batched):
+        shapes = jax.tree.map(lambda leaf: (np.shape(leaf), leaf.dtype), batched)
+        shape = str((shapes, jax.tree.map(np.shape, params), jax.config.jax_enable_x64))
+        if shape not in sizes:
+            sizes[shape] = examples_in_cache(one, params, batched)
+        return driven(sizes[shape])(params, batched)
+
+    return run
 
 
 # One object for the same model, by which compiled programs are found again.

@@ -20,7 +20,7 @@ FLOORS = (
     GROUND,
     {"devices"},
     HELPERS,
-    {"programs"},
+    {"programs", "tracing"},
     {"score"},
     {"saliency", "curvature"},
     {"ranking"},
@@ -41,7 +41,7 @@ TOP = frozenset({"saved"})
 ROOF = frozenset({"audit"})
 
 MAX_LINES = 450
-COMPILING = frozenset({"execution", "attacks", "training", "audit"})
+COMPILING = frozenset({"execution", "tracing", "attacks", "training", "audit"})
 # Nor is what draws first parameters maths.
 DRAWING = frozenset({Path("models/initial.py")})
 # Imported nowhere in the library: it stands alone, and it never downloads.

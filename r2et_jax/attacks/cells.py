@@ -23,6 +23,9 @@ _MARGIN = 1e-4
 # Visits of each kink in the search for the nearest point. P@8 on 100 validation inputs
 # of Adult, vanilla, by 4, 10, 12 and 20 of them: .207, .160, .160 and .156.
 _SWEEPS = 12
+# Visits in a turn of the loop, a divisor of them: with two an evolution takes a tenth
+# less time.
+_UNROLLED = 2
 
 
 class Cells(NamedTuple):
@@ -105,9 +108,11 @@ def nearest(
         # A kink that nothing moves stays out of it.
         step = short / jnp.where(square[h] > 0, square[h], jnp.inf)
         dual = jnp.maximum(sign[h] * signed[h] + step, 0)
-        return signed.at[h].set(sign[h] * dual)
+        # A scatter takes longer than an update in place does.
+        return jax.lax.dynamic_update_index_in_dim(signed, sign[h] * dual, h, 0)
 
-    signed = jax.lax.fori_loop(0, _SWEEPS * count, visit, sign * known)
+    visits = _SWEEPS * count
+    signed = jax.lax.fori_loop(0, visits, visit, sign * known, unroll=_UNROLLED)
     return around.normals.T @ signed, sign * signed
 
 

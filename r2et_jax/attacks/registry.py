@@ -14,6 +14,7 @@ from r2et_jax.checks import check_count, check_in, check_key, check_positive
 from r2et_jax.execution import kept
 from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel, check_threat, with_epsilon
+from r2et_jax.tracing import traced_once
 from r2et_jax.types import Array
 
 STRONGEST = "strongest"
@@ -127,6 +128,7 @@ def _compiled(
     form: Form, name, k, num_steps, track_every, rho, budget, batch_size, host_driven
 ):
     """The compiled attack, kept for the process."""
+    form = traced_once(form)
     options = {"batch_size": batch_size, "host_driven": host_driven}
     if name == STRONGEST:
         members = default_ensemble(

@@ -39,7 +39,7 @@ from r2et_jax.types import Array, Params
 _IN_CACHE = 64
 # Evaluations of an input in a call, up to which a program of few inputs runs for less
 # time than its compiler takes to make it faster.
-_BRIEF = 500
+_BRIEF = 250
 
 
 def compile_strongest(
@@ -83,14 +83,16 @@ def compile_strongest(
         check_in(f"start of {member.name}", member.start, STARTS)
         check_in(f"suited of {member.name}", member.suited, SUITED)
     families: dict[Any, Callable] = {}
-    shapes = [(m.build, m.num_steps, m.track_every, m.restarts) for m in members]
+    shapes = [(m.build, m.num_steps, m.track_every) for m in members]
     for shape in shapes:
         if shape not in families:
             sharing = [m for m, s in zip(members, shapes, strict=True) if s == shape]
             once = all(member.once for member in sharing)
             is_brief = once and sum(member.cost for member in sharing) <= _BRIEF
+            counts = {member.restarts for member in sharing}
             families[shape] = _compile_family(
                 *shape,
+                counts.pop() if len(counts) == 1 else None,
                 work="little" if is_brief else "some",
                 apply=first.apply,
                 most_restarts=max(member.restarts for member in members),
@@ -140,11 +142,12 @@ def compile_strongest(
                 spent += member.cost
                 active = np.flatnonzero(same.precision > 0)
                 draws = key, np.uint32(i), np.uint32(stage)
+                restarts = np.int32(member.restarts)
                 if active.size:
                     beside = jax.tree.map(lambda leaf, rows=active: leaf[rows], context)
                     starts = _starts(member.start, x, best, same)[active]
                     found, found_same, vanished = compiled[i](
-                        (params, threat, draws, member.settings),
+                        (params, threat, draws, member.settings, restarts),
                         (x[active], starts, active.astype(np.uint32), beside),
                         # One shape for all rounds, however few inputs are left.
                         like=m,
@@ -263,9 +266,11 @@ def _compile_family(
     batch_size,
     host_driven,
 ):
-    """`run((params, threat, draws, settings), (x, start [m, n], index [m], context))`.
+    """`run((params, threat, draws, settings, restarts), (x, start, index, context))`.
 
-    The draws are a key and the numbers of the member and of the round. It returns the
+    x and start are [m, n], index [m]. The draws are a key and the numbers of the member
+    and of the round. Members that differ in their restarts alone share a program:
+    num_restarts is None there, and what the call says counts. It returns the
     best inputs under the prediction rule and with the class kept, and the number of
     steps whose gradient vanished.
     """
@@ -284,6 +289,7 @@ def _compile_family(
     scanned = scan_phases(parts, **steps)
 
     def examples(shared, batched):
+        *shared, restarts = shared
         x, start, keys, context = batched
 
         def restart(carry, keys):
@@ -293,18 +299,23 @@ def _compile_family(
             kept = jax.vmap(keep)(carry, best, best_same, state.num_vanished)
             return kept, None
 
+        none = jax.vmap(nothing)(x)
+        if num_restarts is None:
+            return jax.lax.fori_loop(
+                0, restarts, lambda i, carry: restart(carry, keys[:, i])[0], none
+            )
         keys = jnp.swapaxes(keys[:, :num_restarts], 0, 1)
-        return jax.lax.scan(restart, jax.vmap(nothing)(x), keys)[0]
+        return jax.lax.scan(restart, none, keys)[0]
 
     examples = jit(examples, work=work)
     # By itself: compiling draws takes long, and this one is the same for all members.
     draw = _compile_keys(most_restarts)
 
     def chunk(shared, batched):
-        params, threat, draws, settings = shared
+        params, threat, draws, settings, restarts = shared
         x, start, index, context = batched
         given = x, start, draw(draws, index), context
-        return examples((params, threat, settings), given)
+        return examples((params, threat, settings, restarts), given)
 
     by_steps = compile_phases(
         lambda *settings: phases(build(*settings), **steps), apply, **steps
@@ -313,10 +324,10 @@ def _compile_family(
     update = jit(jax.vmap(keep))
 
     def stepwise(shared, batched):
-        params, threat, draws, settings = shared
+        params, threat, draws, settings, restarts = shared
         x, start, index, context = batched
         carry, keys = begin(x), draw(draws, index)
-        for restart in range(num_restarts):
+        for restart in range(int(restarts)):
             inputs = x, keys[:, restart], start, context
             result = by_steps((params, threat, settings), inputs)
             found = result.best, result.best_same_class, num_steps * result.vanished

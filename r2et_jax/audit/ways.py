@@ -11,6 +11,7 @@ from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, kept
 from r2et_jax.subject import Form
 from r2et_jax.threat import ThreatModel, distance, project, with_epsilon
+from r2et_jax.tracing import traced_once
 from r2et_jax.types import Array, Params
 
 # Points on each way, and inputs that suit a core's cache.
@@ -47,7 +48,7 @@ def first_leaving(
       Distances [m, k], in the order of the top-k features; ∞ where a feature left at
       none of the points, NaN where it has no saliency.
     """
-    run = _leaving(form, k)
+    run = _leaving(traced_once(form), k)
     return run((params, threat), (np.asarray(x), np.asarray(ends), context))
 
 

@@ -38,6 +38,7 @@ from r2et_jax.threat import (
     check_threat,
     threat_model,
 )
+from r2et_jax.tracing import traced_once
 from r2et_jax.types import ApplyFn, Array, SaliencyFn
 
 
@@ -208,7 +209,7 @@ def audit(
     found = curve.at(main)
     index = np.arange(len(x), dtype=np.uint32)
     tell("the guards")
-    seen, kept, flat = _looking(form, k)(
+    seen, kept, flat = _looking(traced_once(form), k)(
         (params, threat, key), (x, found.map, index, context)
     )
     excluded = np.select(

@@ -233,3 +233,35 @@ def test_every_member_compiles_once_however_few_inputs_are_left():
     assert left[-1] < left[0]  # some inputs have dropped out
     # Once for each of the phases of the one program: begin, advance, judge.
     assert len(traces) == 3
+
+
+def test_members_that_differ_in_restarts_alone_share_a_program():
+    """Each finds what it finds by itself, and the model is traced for one of them."""
+    traced = []
+
+    def build(temperature):
+        traced.append(temperature)
+        return descend(temperature)
+
+    few = Member("few", build, (1.0,), 6, 3, 1, True)
+    many = few._replace(name="many", restarts=5)
+    args = parameters(), inputs(), threat_model("l2", 0.25)
+
+    def found(*members):
+        run = attacks.compile_strongest(members, budget=sum(m.cost for m in members))
+        traced.clear()
+        return run(*args, key=jax.random.key(3)), len(traced)
+
+    (both, once), (alone, of_one) = found(few, many), found(few)
+    assert once == of_one
+    np.testing.assert_array_equal(
+        both.details.member_precision[0], alone.details.member_precision[0]
+    )
+    # Draws depend on a member's place: behind one of other steps, it has its own
+    # program.
+    other = few._replace(name="other", num_steps=3)
+    (own, _), (fewer, _) = found(other, many), found(other, many._replace(restarts=1))
+    of_many = (f.details.member_precision[1] for f in (both, own, fewer))
+    shared, separate, of_few = of_many
+    np.testing.assert_array_equal(shared, separate)
+    assert shared.mean() < of_few.mean()

@@ -1,5 +1,7 @@
 """Chunks that the host drives: the result, the traces, the threads."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,3 +111,25 @@ def test_the_attack_sees_the_explainer(two_cores, explainer):
     )
     assert found.best.precision.mean() < drawn.best.precision.mean()
     assert found.vanished.max() == 0
+
+
+def test_the_garbage_collector_rests_while_a_new_shape_is_traced():
+    seen = []
+
+    def fn(shared, x):
+        seen.append(gc.isenabled())
+        if shared.shape:
+            raise ValueError("traced")
+        return shared * x
+
+    run = compile_chunked(fn)
+    for on in (True, False):
+        (gc.enable if on else gc.disable)()
+        try:
+            run(np.float32(2), np.ones(3 + on, np.float32))
+            with pytest.raises(ValueError, match="traced"):
+                run(np.ones(3 + on, np.float32), np.ones(3 + on, np.float32))
+            assert gc.isenabled() == on
+        finally:
+            gc.enable()
+    assert seen == [False] * 4

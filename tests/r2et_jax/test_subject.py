@@ -1,6 +1,7 @@
 """One value for a model: what it reads by itself, and what it refuses."""
 
 import doctest
+import functools
 import inspect
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import pytest
 import r2et_jax.subject
 from r2et_jax import _callable, models, programs, saliency, score
 from r2et_jax import subject as subject_lib
+from r2et_jax.execution import IN_CACHE
 from r2et_jax.subject import Subject, explain, subject
+from r2et_jax.tracing import traced_once
 
 N = 6
 MODEL = models.MLP(hidden=(8,))
@@ -188,3 +191,60 @@ def test_layers_are_those_that_the_module_has():
     x = jnp.zeros(N)
     assert subject(one, one.init(jax.random.key(0), x)).layers is not None
     assert subject(deep, deep.init(jax.random.key(0), x)).layers is None
+
+
+def test_a_chunk_holds_fewer_inputs_whose_explanation_makes_large_arrays(monkeypatch):
+    """By the largest array: what is explained does not depend on it."""
+    seen = []
+    drive = subject_lib.drive_chunks
+
+    def noted(compiled, *, batch_size, in_cache):
+        seen.append(in_cache)
+        return drive(compiled, batch_size=batch_size, in_cache=in_cache)
+
+    monkeypatch.setattr(subject_lib, "drive_chunks", noted)
+    points, n = 1000, 300
+
+    def apply(params, x, /):
+        return jnp.tanh(params * x).sum()[None]
+
+    explainer = functools.partial(saliency.integrated_gradients, num_points=points)
+    x = np.random.default_rng(0).normal(size=(9, n)).astype(np.float32)
+    params = jnp.linspace(-1.0, 1.0, n)
+    found = explain(subject(apply, params, explainer=explainer), x)
+    # The gradients of all points.
+    assert seen[-1] == 2**20 // (points * n) == 3
+    explain(subject(apply, params), x)
+    assert seen[-1] == IN_CACHE
+    # Integrated: tanh(w·x) of each feature.
+    expected = np.abs(np.tanh(params * x))
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_a_model_that_is_traced_once_is_the_model():
+    calls = []
+
+    def apply(params, x, /):
+        calls.append(x.shape)
+        return jnp.maximum(params @ x, 0).sum()[None]
+
+    form = subject(apply, jnp.eye(3)).form
+    once = traced_once(form)
+    assert traced_once(form) == once != form
+    program = jax.make_jaxpr(lambda p, x: form.saliency()(p, x, 1))(
+        jnp.eye(3), X[0][:3]
+    )
+    calls.clear()
+    copied = [
+        jax.make_jaxpr(lambda p, x: once.saliency()(p, x, 1))(jnp.eye(3), X[0][:3])
+        for _ in range(3)
+    ]
+    assert len(calls) == 1
+    assert {len(one.eqns) for one in copied} == {len(program.eqns)}
+    # A stand-in that is the model itself stays the model: its kinks are still read.
+    own = form._replace(smoothed=lambda rho: apply)
+    soft, plain = (
+        f.stand_in(2.0)(jnp.eye(3), -jnp.ones(3)) for f in (traced_once(own), once)
+    )
+    assert float(soft[0]) == float(plain[0]) > 0
