@@ -25,6 +25,12 @@ from experiments.store import output, records
 from r2et_jax import attacks, checks, datasets, objectives
 
 EXPERIMENT = "cost"
+# Parts that compare -> module and name of what they compare with.
+OTHERS = {
+    "throughput_ratio": ("torch", "PyTorch"),
+    "explain_ratio": ("captum", "Captum"),
+    "evaluation_ratio": ("quantus", "Quantus"),
+}
 FLAGS = flags.describe(
     EXPERIMENT,
     defaults=presets.FLAGS[EXPERIMENT],
@@ -88,6 +94,20 @@ def parts_of(setting: Setting) -> dict[str, Callable[[Setting], list[dict]]]:
     return image_parts.PAIR_PARTS if paired else image_parts.PARTS
 
 
+def absent() -> tuple[tuple[str, ...], str]:
+    """The parts whose other libraries are not installed, and a sentence on it."""
+    missing, names = [], []
+    for metric, (library, name) in OTHERS.items():
+        needed = {"torch", library}
+        if any(importlib.util.find_spec(module) is None for module in needed):
+            missing.append(metric)
+            names.append(name)
+    if not missing:
+        return (), ""
+    listed = ", ".join(names)
+    return tuple(missing), f"Not installed, so that it was not compared with: {listed}."
+
+
 def main(values) -> None:
     """Measure what is not yet recorded, then write the table and the figure."""
     common = FLAGS.read(
@@ -105,10 +125,8 @@ def main(values) -> None:
         folder / output.RECORDS,
         data={(name, None): sha256 for name, sha256 in data.items()},
     )
-    missing, skipped = (), ""
-    if importlib.util.find_spec("torch") is None:
-        missing = ("throughput_ratio",)
-        skipped = "PyTorch is not installed: the comparison with it was skipped."
+    missing, skipped = absent()
+    if skipped:
         print(skipped)
     cells = [
         (setting, metric)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.cost.explaining import measure_captum
 from experiments.cost.measure import Setting
 from experiments.cost.parts import LOOP_NOTE, TRAIN_BATCH
 from experiments.measures import costs
@@ -330,4 +331,9 @@ PARTS: dict[str, Callable[[Setting], list[dict]]] = {
     "throughput_ratio": measure_torch,
     "resident_growth_bytes": measure_memory,
 }
-PAIR_PARTS = {"flops_ratio": measure_training, **PARTS}
+# The network of pairs has an encoder that is explained by itself.
+PAIR_PARTS = {
+    "flops_ratio": measure_training,
+    **PARTS,
+    "explain_ratio": measure_captum,
+}

@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.cost import floors as cost_floors
 from experiments.cost.curvature import measure_penalty_memory
+from experiments.cost.explaining import measure_captum, measure_quantus
 from experiments.cost.graphs import measure_graphs
 from experiments.cost.growth import measure_growth_by_size, measure_many
 from experiments.cost.measure import Setting
@@ -272,6 +273,8 @@ PARTS: dict[str, Callable[[Setting], list[dict]]] = {
     "flops_exponent": measure_growth,
     "flop_units": measure_attacks,
     "throughput_ratio": measure_torch,
+    "explain_ratio": measure_captum,
+    "evaluation_ratio": measure_quantus,
     "peak_memory_bytes": measure_memory,
     "strongest_seconds": measure_strongest,
     "graph_form_ratio": measure_graphs,

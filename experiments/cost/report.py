@@ -30,6 +30,8 @@ TARGETS = (
         1.0,
         False,
     ),
+    ("explain_ratio", {}, 1.5, False),
+    ("evaluation_ratio", {}, 50.0, False),
     ("grouped_convolutions", {"attack": "er"}, 0, True),
     ("throughput_ratio", {"against": "torch_one_by_one"}, 1000.0, False),
     ("peak_memory_bytes", {"attack": "er"}, MEMORY_LIMIT, True),
@@ -67,6 +69,18 @@ SECTIONS = {
         ("bare steps", "throughput_ratio_bare", 1, ".2f", True),
         ("PyTorch, 10³ sample-iterations/s", "torch_throughput", 1e3, ".1f", True),
         ("here", "jax_throughput", 1e3, ".1f", True),
+    )),
+    "Explanations against Captum": ("against", (
+        ("times as fast", "explain_ratio", 1, ".2f", True),
+        ("in CPU seconds", "explain_ratio_cpu", 1, ".2f", True),
+        ("Captum, inputs/s", "explain_rate_theirs", 1, ".0f", True),
+        ("here", "explain_rate", 1, ".0f", True),
+    )),
+    "Evaluations of an explanation against Quantus": ("against", (
+        ("times as many a second", "evaluation_ratio", 1, ".0f", True),
+        ("a CPU second", "evaluation_ratio_cpu", 1, ".0f", True),
+        ("Quantus, 10³ a second", "evaluation_rate_theirs", 1e3, ".1f", True),
+        ("here", "evaluation_rate", 1e3, ".1f", True),
     )),
     "The strongest attack, seconds": ("attack", (
         ("first call", "strongest_seconds", 1, ".1f", False),

@@ -95,7 +95,11 @@ def counted_key(seed: int) -> jax.Array:
 
 
 def interleaved(
-    runs: Mapping[str, Callable[[], Any]], *, rounds: int, pause: float = 0.0
+    runs: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int,
+    pause: float = 0.0,
+    clock: Callable[[], Any] = time.perf_counter,
 ) -> dict[str, np.ndarray]:
     """Time functions in alternation, so that a busy machine slows all of them alike.
 
@@ -106,9 +110,10 @@ def interleaved(
       runs: name -> function of no arguments; what it returns is waited for.
       rounds: timings of each.
       pause: seconds of rest before every timing, for the threads of the one before.
+      clock: seconds, or an array of several clocks' [c].
 
     Returns:
-      name -> seconds [rounds].
+      name -> seconds [rounds], or of several clocks [rounds, c].
     """
     for run in runs.values():
         jax.block_until_ready(run())
@@ -118,9 +123,9 @@ def interleaved(
         for name in names:
             if pause:
                 time.sleep(pause)
-            start = time.perf_counter()
+            start = clock()
             jax.block_until_ready(runs[name]())
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: np.array(values) for name, values in seconds.items()}
 
 

@@ -339,4 +339,6 @@ GROWTH = {
 _MANY = (100_000, 300_000, 1_000_000)
 MANY_INPUTS = {"smoke": (2048, 4096), "standard": _MANY, "paper": _MANY}
 MEMORY_WIDTHS = {"smoke": 256, "standard": 3072, "paper": 3072}
+# Inputs that are explained here and by other libraries, and rounds of both in turn.
+EXPLAINED = {"smoke": (32, 2), "standard": (1024, 9), "paper": (1024, 25)}
 STRONGEST_INPUTS = {"smoke": 64, "standard": 1000, "paper": 1000}

@@ -1,0 +1,100 @@
+"""The explanations that `cost` times: other libraries compute the same numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.cost import experiment, explaining, report
+from experiments.cost.measure import SIZES, Setting
+from experiments.measures import costs
+from r2et_jax import models
+from r2et_jax.subject import explain
+
+
+def setting(dataset, folder="."):
+    return Setting(
+        dataset, folder, ("r2et",), ("er",), 8, 1.0, 0, SIZES["smoke"], "smoke"
+    )
+
+
+def made(dataset, folder, count, monkeypatch):
+    if dataset == "mnist":
+        return explaining.network(setting(dataset, folder), count)
+    x = np.random.default_rng(0).normal(size=(count, 9)).astype(np.float32)
+    model = models.MLP(hidden=(7, 5))
+    params = model.init(jax.random.key(0), x[0])
+    subject = costs.Subject(model, params, jnp.asarray(x))
+    monkeypatch.setattr(costs, "subject", lambda *_, **__: subject)
+    return explaining.network(setting("adult"), count)
+
+
+@pytest.mark.parametrize("dataset", ["table", "mnist"])
+@pytest.mark.filterwarnings("default")
+def test_captum_explains_the_same_network_alike(dataset, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("captum", reason="Captum is not installed")
+    from experiments.cost import torch_explaining as theirs
+
+    found = made(dataset, tmp_path, 4, monkeypatch)
+    x = torch.tensor(found.torch_x)
+    logits = jax.vmap(found.model.apply, (None, 0))(found.params, found.x)
+    np.testing.assert_allclose(
+        found.torch_net(x).detach().numpy(), logits, rtol=1e-4, atol=1e-5
+    )
+    for name, tolerance in (("gradient", 1e-4), ("integrated_gradients", 1e-4)):
+        run = theirs.captum(name, found.torch_net, x, points=50, sigma=0.1, size=10)
+        maps = run().abs().detach().numpy().reshape(4, -1)
+        maps /= maps.sum(axis=1, keepdims=True)
+        own = explain(explaining.examined(found, name), found.x)
+        np.testing.assert_allclose(own, maps, rtol=tolerance, atol=1e-6)
+    # Other draws: their means are near each other, and far from the plain gradient.
+    run = theirs.captum(
+        "smooth_grad", found.torch_net, x, points=50, sigma=0.1, size=10
+    )
+    maps = run().detach().numpy().reshape(4, -1)
+    maps /= maps.sum(axis=1, keepdims=True)
+    own = explain(explaining.examined(found, "smooth_grad"), found.x)
+    assert np.abs(own - maps).sum(axis=1).max() < 0.2
+
+
+@pytest.mark.parametrize("part", ["measure_captum", "measure_quantus"])
+@pytest.mark.filterwarnings("default")
+def test_a_comparison_is_recorded_and_shown(part, tmp_path, monkeypatch):
+    library = part.removeprefix("measure_")
+    for name in ("torch", "captum", library):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    made("table", tmp_path, 32, monkeypatch)
+    records = getattr(explaining, part)(setting("adult"))
+    assert all(r["value"] > 0 for r in records)
+    rows = {r["against"] for r in records}
+    assert all(library in row for row in rows)
+    table = report.to_markdown(records, report.target_lines(records))
+    assert all(f"| adult | {row} |" in table for row in rows)
+    assert "Target: " in table
+
+
+def test_libraries_that_are_not_installed_are_named(monkeypatch):
+    there = {"torch": True, "captum": True, "quantus": None}
+    monkeypatch.setattr(experiment.importlib.util, "find_spec", there.get)
+    missing, told = experiment.absent()
+    assert missing == ("evaluation_ratio",)
+    assert told == "Not installed, so that it was not compared with: Quantus."
+    monkeypatch.setitem(there, "torch", None)
+    assert len(experiment.absent()[0]) == 3
+    monkeypatch.setattr(experiment.importlib.util, "find_spec", lambda _: True)
+    assert experiment.absent() == ((), "")
+
+
+def test_several_clocks_are_read_for_each_round():
+    ticks = iter(range(100))
+    seconds = costs.interleaved(
+        {"a": lambda: None, "b": lambda: None},
+        rounds=3,
+        clock=lambda: np.array([next(ticks), 0.0]),
+    )
+    assert {name: values.shape for name, values in seconds.items()} == {
+        "a": (3, 2),
+        "b": (3, 2),
+    }
+    assert (seconds["a"] == [1, 0]).all()
