@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -86,3 +88,19 @@ def programs_in(params: Any) -> Iterator[Any]:
         leaf = getattr(leaf, "jaxpr", leaf)
         if hasattr(leaf, "eqns"):
             yield leaf
+
+
+@contextlib.contextmanager
+def no_collection():
+    """Without Python's garbage collector, which finds little in what is being traced.
+
+    It would walk through all of a growing program again and again, a seventh of the
+    time that tracing takes.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -34,6 +34,7 @@ _LEVEL = "xla_backend_optimization_level"
 _FEW_OPTIONS = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
+    "xla_llvm_disable_expensive_passes": True,
 }
 # The one axis of the mesh.
 _EXAMPLES = "examples"
@@ -395,28 +396,12 @@ def _in_threads(chunk, starts, shape, warm, device):
     done = []
     if shape not in warm:
         # Two threads that meet a new shape together would both compile it.
-        with _no_collection():
+        with devices_lib.no_collection():
             done = [here(0)]
         warm.add(shape)
     with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
         done += pool.map(elsewhere, starts[len(done) :])
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *done)
-
-
-@contextlib.contextmanager
-def _no_collection():
-    """Without Python's garbage collector, which finds little in what is being traced.
-
-    It would walk through all of a growing program again and again, a seventh of the
-    time that tracing takes.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _on_host(leaf):
