@@ -143,6 +143,7 @@ MANY = {"xla_backend_optimization_level": 1}
 FEW = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
+    "xla_llvm_disable_expensive_passes": True,
 }
 LEVEL = "--xla_backend_optimization_level=3"
 
