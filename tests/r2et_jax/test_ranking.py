@@ -278,6 +278,12 @@ def test_smallest_pairs_are_weakest_with_strongest(n, k, k_prime, float64):
         )
 
 
+SMALLEST, ANCHORED = (
+    jax.jit(weigh, static_argnames=("k", "k_prime"))
+    for weigh in (ranking.smallest_pair_weights, ranking.anchored_weights)
+)
+
+
 def test_smallest_pairs_have_the_smallest_gaps_of_distinct_indices():
     reference = map_of(6, 4)
     k, k_prime = 3, 2
@@ -288,16 +294,16 @@ def test_smallest_pairs_have_the_smallest_gaps_of_distinct_indices():
         for outside in itertools.permutations(order_by_hand(reference)[k:], k_prime)
     )
     assert sum(reference[i] - reference[j] for i, j in chosen) == pytest.approx(best)
-    weights = ranking.smallest_pair_weights(
-        jnp.asarray(reference, jnp.float32), k=k, k_prime=k_prime
-    )
+    weights = SMALLEST(np.float32(reference), k=k, k_prime=k_prime)
     assert np.sum(weights * np.float32(reference)) == pytest.approx(best / 2, rel=1e-5)
 
 
 def test_smallest_pairs_of_all_features_are_the_full_mean():
-    reference = jnp.asarray(map_of(8, 5), jnp.float32)
-    mm = ranking.smallest_pair_weights(reference, k=4, k_prime=4)
-    full = ranking.mean_gap_weights(ranking.top_k_mask(reference, k=4), k=4)
+    reference = np.float32(map_of(8, 5))
+    mm = SMALLEST(reference, k=4, k_prime=4)
+    full = jax.jit(
+        lambda values: ranking.mean_gap_weights(ranking.top_k_mask(values, k=4), k=4)
+    )(reference)
     np.testing.assert_array_equal(mm, full)
 
 
@@ -312,18 +318,18 @@ def test_anchored_pairs_follow_the_formula_in_sorted_order(n, k, k_prime, float6
     gaps = [h[i] - h[k] for i in range(max(k - k_prime, 1), k)]
     gaps += [h[k] - h[j] for j in range(k + 1, k + k_prime + 1)]
     assert len(gaps) == 2 * k_prime - (k_prime == k)
-    weights = ranking.anchored_weights(jnp.asarray(reference), k=k, k_prime=k_prime)
-    value = ranking.weighted_sum(jnp.asarray(values), weights)
+    weights = ANCHORED(reference, k=k, k_prime=k_prime)
+    value = jax.jit(ranking.weighted_sum)(values, weights)
     np.testing.assert_allclose(value, np.mean(gaps), rtol=1e-12)
 
 
 def test_the_anchor_is_the_last_feature_inside():
     """12, 11 … 1, the fourth is the last inside: 9 anchors (12 11 10) and (8 7 6)."""
-    values = jnp.arange(12.0, 0.0, -1.0)
-    weights = ranking.anchored_weights(values, k=4, k_prime=3)
+    values = np.arange(12, 0, -1, dtype=np.float32)
+    weights = np.asarray(ANCHORED(values, k=4, k_prime=3))
     np.testing.assert_allclose(6 * weights, [1, 1, 1, 0, -1, -1, -1] + [0] * 5)
     # As published, k′ = k: 12 + 11 + 10 − 3 · 9 and 4 · 9 − (8 + 7 + 6 + 5).
-    weights = ranking.anchored_weights(values, k=4, k_prime=4)
+    weights = np.asarray(ANCHORED(values, k=4, k_prime=4))
     np.testing.assert_allclose(
         7 * weights, [1, 1, 1, 1, -1, -1, -1, -1] + [0] * 4, atol=1e-6
     )
