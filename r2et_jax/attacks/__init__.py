@@ -14,6 +14,7 @@ from r2et_jax.attacks.descent import prediction_divergence as prediction_diverge
 from r2et_jax.attacks.descent import random_search as random_search
 from r2et_jax.attacks.ensemble import DEFAULT_BUDGET as DEFAULT_BUDGET
 from r2et_jax.attacks.ensemble import Member as Member
+from r2et_jax.attacks.ensemble import default_budget as default_budget
 from r2et_jax.attacks.ensemble import default_ensemble as default_ensemble
 from r2et_jax.attacks.ensemble import round_cost as round_cost
 from r2et_jax.attacks.evolution import evolution as evolution

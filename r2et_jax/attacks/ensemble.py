@@ -63,9 +63,39 @@ _SHARP_STEPS, _SHARP_DECAY = 60, 0.8
 _SMOOTH_SHARE = 2
 # Evaluations of one restart of all members, the random draws' included.
 _RESTART_COST = (len(_RUNS) + 1) * _STEPS + len(STARTS) * _GENERATIONS * _POPULATION
+# Steps of the published attacks on images, and where the budget is too small for more.
+_FEW_STEPS = 100
 # Evaluations for each input; the curve of P@k against them is flat by then on the
 # tabular networks (python -m experiments.evidence --claim=saturation).
 DEFAULT_BUDGET = 16_000
+# With which every member runs once, if only just.
+_LEAST = 2 * _FEW_STEPS + _RESTART_COST
+# Numbers in an input -> evaluations: an evaluation takes longer the larger the input.
+_BUDGETS = ((256, DEFAULT_BUDGET), (16_384, 3500))
+
+
+def default_budget(n: int) -> int:
+    """Evaluations for each input of n numbers that an attack takes by default.
+
+    Of tables as many as it takes until more lower P@k hardly any further; of images and
+    graphs as many as the experiments take at `standard`; of inputs of more than 16,384
+    numbers, such as photographs, those with which every member runs once.
+
+    Args:
+      n: numbers in an input.
+
+    Returns:
+      16,000 up to 256 numbers, 3,500 up to 16,384, and 1,040 above.
+
+    Raises:
+      ValueError: for n < 1.
+
+    Example:
+      >>> default_budget(30), default_budget(28 * 28), default_budget(224 * 224 * 3)
+      (16000, 3500, 1040)
+    """
+    check_count("n", n)
+    return next((budget for largest, budget in _BUDGETS if n <= largest), _LEAST)
 
 
 class Member(NamedTuple):
@@ -129,7 +159,8 @@ def default_ensemble(
     Args:
       subject: the model; its parameters have no part in it.
       k: size of the top set.
-      num_steps: of the published attacks, as in `protocol`.
+      num_steps: of the published attacks, as in `protocol`; by default 100, as on
+        images, where with these alone the budget lets every member run once.
       rho: sharpness of the stand-in in `er_surrogate`.
       budget: evaluations for each input that are planned for. Members draw ten random
         starts in a round, or as many as let every member run once within the budget;
@@ -174,13 +205,9 @@ def default_ensemble(
             random_start=share,
         )
 
-    members = []
-    for name in ("er", "er_surrogate"):
-        named = protocol(name, form, k=k, num_steps=num_steps, rho=rho)
-        build = functools.partial(lambda attack: attack, named.attack)
-        members.append(
-            Member(name, build, (), named.num_steps, named.track_every, 1, True)
-        )
+    members = _published(form, k, num_steps, rho)
+    if num_steps is None and _LEAST <= budget < round_cost(members) + _RESTART_COST:
+        members = _published(form, k, _FEW_STEPS, rho)
     fixed = round_cost(members)
     restarts = min(max((budget - fixed) // _RESTART_COST, 1), _RESTARTS)
     fewer = max(restarts // _SMOOTH_SHARE, 1)
@@ -199,6 +226,17 @@ def default_ensemble(
     draw = functools.partial(random_search, apply, judged, k=k)
     members.append(Member("random", draw, (), _STEPS * restarts, 1, 1, True))
     return tuple(members)
+
+
+def _published(form: Form, k: int, num_steps: int | None, rho: float) -> list[Member]:
+    members = []
+    for name in ("er", "er_surrogate"):
+        named = protocol(name, form, k=k, num_steps=num_steps, rho=rho)
+        build = functools.partial(lambda attack: attack, named.attack)
+        members.append(
+            Member(name, build, (), named.num_steps, named.track_every, 1, True)
+        )
+    return members
 
 
 def _sharp(form: Form, k: int, restarts: int) -> list[Member]:

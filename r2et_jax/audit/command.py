@@ -16,7 +16,6 @@ import jax
 import numpy as np
 
 from r2et_jax import adapters, saliency, saved
-from r2et_jax.attacks import DEFAULT_BUDGET
 from r2et_jax.audit.tables import Table, read
 from r2et_jax.audit.whole import audit
 from r2et_jax.checks import adapter_of, as_folder
@@ -72,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--explainer", choices=_EXPLAINERS, default="gradient")
     add("--certify", choices=("auto", "yes", "no"), default="auto", help="prove what "
         "stays: auto, where that is quick; yes, by bounds of any program")  # fmt: skip
-    add("--budget", type=int, default=DEFAULT_BUDGET, help="evaluations an input")
+    add("--budget", type=int, help="evaluations an input; by default 16,000, and less "
+        "where one has more than 256 numbers")  # fmt: skip
     add("--seed", type=int, default=0)
     add("--min_precision", type=float, help="level of mean P@k, in [0, 1]")
     add("--at", type=float, help="budget at which it is asked; --epsilon by default")

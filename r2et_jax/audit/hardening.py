@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax import attacks, objectives, saliency, training
+from r2et_jax import objectives, saliency, training
 from r2et_jax.audit import asked as asked_lib
 from r2et_jax.audit.examples import Examples, examples
 from r2et_jax.audit.hardened import Hardened
@@ -63,7 +63,7 @@ def harden(
     num_valid: int | None = 500,
     num_test: int | None = 200,
     epsilons: Sequence[float] | None = None,
-    budget: int = attacks.DEFAULT_BUDGET,
+    budget: int | None = None,
     channel_axis: int | str | None = "auto",
     folder: str | os.PathLike[str] | None = None,
     key: Array | None = None,

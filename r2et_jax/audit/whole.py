@@ -57,7 +57,7 @@ def audit(
     channel_axis: int | str | None = "auto",
     smoothed: Callable[[float], ApplyFn] | None = None,
     explainer: Callable[..., SaliencyFn] | None = None,
-    budget: int = attacks.DEFAULT_BUDGET,
+    budget: int | None = None,
     certify: bool | str = "auto",
     key: Array | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -104,7 +104,8 @@ def audit(
         model's own program, see `programs.smooth`.
       explainer: factory of the explanation; `saliency.gradient` by default. A subject
         says this, and what is above from `names` to `batched`, itself.
-      budget: gradient evaluations for each input and each of the budgets ε.
+      budget: gradient evaluations for each input and each of the budgets ε; by default
+        as `attacks.default_budget` says for an input's size, 16,000 for a table.
       certify: whether lower bounds of P@k are computed: True, for every model whose
         program has bounds, see `certificates.certify`, and by branch and bound within
         a second an input and budget where `exact_certificate` serves; False; or "auto",
@@ -168,6 +169,7 @@ def audit(
             f"the threat model must let a column change, got all {layout.size} frozen"
         )
     budgets = asked_lib.budgets(threat, epsilons)
+    budget = attacks.default_budget(layout.size) if budget is None else budget
     check_count("budget", budget)
     if certify not in (True, False, "auto"):
         raise ValueError(f"certify must be True, False or 'auto', got {certify!r}")

@@ -185,11 +185,22 @@ def test_every_member_of_the_default_ensemble_fits_its_budget(num_steps):
         attacks.default_ensemble(Form(net), k=K, num_steps=num_steps, budget=budget)
         for budget in (fewest - 1, attacks.DEFAULT_BUDGET)
     )
-    assert attacks.round_cost(few) == fewest > fewest - 1
+    # Published attacks of 1,200 steps give way to such of 200, if none are asked for.
+    assert attacks.round_cost(few) == (1040 if num_steps else 1880)
     # Ten of short runs and one evolution; on smooth models more rounds of fewer.
     for suited, restarts in (("kinked", {1, 10}), ("smooth", {5, 15})):
         going_on = (m for m in many if m.start == "best" and m.suited == suited)
         assert {member.restarts for member in going_on} == restarts
+
+
+def test_larger_inputs_get_fewer_evaluations_and_every_member_still_runs():
+    budgets = [attacks.default_budget(n) for n in (1, 256, 257, 16_384, 16_385, 10**7)]
+    assert budgets == [16_000, 16_000, 3500, 3500, 1040, 1040]
+    for budget in budgets:
+        members = attacks.default_ensemble(Form(net), k=K, budget=budget)
+        assert attacks.round_cost(members) <= budget
+    with pytest.raises(ValueError, match="n must be an integer of at least 1, got 0"):
+        attacks.default_budget(0)
 
 
 def test_members_that_never_ran_are_named():

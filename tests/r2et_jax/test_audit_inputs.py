@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax import saliency, threat
+from r2et_jax import attacks, saliency, threat
 from r2et_jax.audit import audit
 from r2et_jax.audit.layout import as_rows
 from r2et_jax.subject import subject
@@ -223,6 +223,26 @@ def test_an_input_of_two_axes_goes_back_to_its_shape():
     layout, rows = as_rows(x, None)
     np.testing.assert_array_equal(layout.one(rows[1]), x[1])
     assert as_rows(x, -2)[0].explained == (4,)
+
+
+@pytest.mark.parametrize(("side", "budget"), [(16, 16_000), (17, 3500)])
+def test_how_hard_is_attacked_goes_by_the_size_of_an_input(side, budget, monkeypatch):
+    """A photograph at a table's number of evaluations would take hours."""
+    asked = {}
+
+    def attack(name, **keywords):
+        asked.update(keywords)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(attacks, "attack", attack)
+    with pytest.raises(KeyboardInterrupt):
+        audit(
+            lambda w, x: (w * x**2).sum()[None],
+            jnp.ones(()),
+            np.ones((2, side, side)),
+            k=1,
+        )
+    assert asked["budget"] == budget
 
 
 def test_progress_is_told():
