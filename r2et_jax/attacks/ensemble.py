@@ -113,6 +113,9 @@ class Member(NamedTuple):
       start: one of `STARTS`.
       step_cost: evaluations of a step.
       suited: one of `SUITED`; on other models the member does not run.
+      relative: whether the first of the settings is a sharpness ρ that suits
+        pre-activations which the budget moves as it does in standardised tables, and is
+        a power of ten higher where they move less.
     """
 
     name: str
@@ -125,6 +128,7 @@ class Member(NamedTuple):
     start: str = "clean"
     step_cost: int = 1
     suited: str = "all"
+    relative: bool = False
 
     @property
     def cost(self) -> int:
@@ -148,7 +152,9 @@ def default_ensemble(
 
     Many short runs beat few long ones at equal cost: P@k falls by restarts, while a
     run has settled after some thirty steps. Sharp surrogates (ρ = 10, 20) suit most
-    inputs; the others differ, so that their failures do too. Two members go on from
+    inputs of tables at ε = 1; where the budget moves the pre-activations less, as in
+    images and graphs, ρ is 10, 100, … times as high, see `Member.relative`. The others
+    differ, so that their failures do too. Two members go on from
     the best input so far. An evolution that crosses kinks finds what no gradient
     does; it runs from the clean input, from the best, and with the class kept.
 
@@ -212,7 +218,18 @@ def default_ensemble(
     restarts = min(max((budget - fixed) // _RESTART_COST, 1), _RESTARTS)
     fewer = max(restarts // _SMOOTH_SHARE, 1)
     members += [
-        Member(name, drawn, settings, _STEPS, 3, count, False, start, suited=suited)
+        Member(
+            name,
+            drawn,
+            settings,
+            _STEPS,
+            3,
+            count,
+            False,
+            start,
+            suited=suited,
+            relative=suited == "kinked",
+        )
         for runs, count, suited in (
             (_RUNS, restarts, "kinked"),
             (_SMOOTH_RUNS, fewer, "smooth"),

@@ -32,11 +32,15 @@ from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, drive_chunks, jit, kept
 from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
 from r2et_jax.score import class_probabilities, predicted_class
-from r2et_jax.threat import ThreatModel, check_inputs
-from r2et_jax.types import Array, Params
+from r2et_jax.threat import ThreatModel, check_inputs, sample_boundary
+from r2et_jax.types import ApplyFn, Array, Params
 
 # Inputs that suit a core's cache with the states of all restarts.
 _IN_CACHE = 64
+# How far a random change of the budget's size moves a pre-activation in the median, on
+# the tables at ε = 1 for which the sharpness of members was chosen; of so many inputs
+# it is measured, with so many changes of each.
+_MOVEMENT, _LOOKED_AT, _CHANGES = 0.25, 16, 4
 # Evaluations of an input in a call, up to which a program of few inputs runs for less
 # time than its compiler takes to make it faster.
 _BRIEF = 250
@@ -54,7 +58,8 @@ def compile_strongest(
     Every round runs each member that suits the model from fresh random starts. Inputs
     whose P@k is 0 with the predicted class kept, which cannot be beaten under any
     prediction rule, drop out of all that follows. What happens to an input does not
-    depend on the others.
+    depend on the others, but for the power of ten of `Member.relative`, which is that
+    of the first 16 inputs' median.
 
     Args:
       members: the ensemble, not empty, with distinct names.
@@ -79,6 +84,7 @@ def compile_strongest(
         raise ValueError(f"members must have distinct names, got {names}")
     first = members[0].build(*members[0].settings)
     judge = _compile_judge(first, batch_size)
+    movement = _compile_movement(first.apply)
     for member in members:
         check_in(f"start of {member.name}", member.start, STARTS)
         check_in(f"suited of {member.name}", member.suited, SUITED)
@@ -127,7 +133,7 @@ def compile_strongest(
         evaluations = np.zeros(m, np.int64)
         num_steps, num_vanished = np.zeros(m, np.int64), np.zeros(m)
         curve_budget, curve = [0], [clean.copy()]
-        suited = _suited(members, params, x, context)
+        suited, sharper = _suited(members, params, x, context), None
         never = dict.fromkeys(itertools.compress(names, suited))
         spent, stage = 0, 0
         while True:
@@ -146,8 +152,14 @@ def compile_strongest(
                 if active.size:
                     beside = jax.tree.map(lambda leaf, rows=active: leaf[rows], context)
                     starts = _starts(member.start, x, best, same)[active]
+                    settings = member.settings
+                    if member.relative:
+                        if sharper is None:
+                            moved = movement(params, threat, x, context)
+                            sharper = _sharper(moved)
+                        settings = (sharper * settings[0], *settings[1:])
                     found, found_same, vanished = compiled[i](
-                        (params, threat, draws, member.settings, restarts),
+                        (params, threat, draws, settings, restarts),
                         (x[active], starts, active.astype(np.uint32), beside),
                         # One shape for all rounds, however few inputs are left.
                         like=m,
@@ -206,6 +218,42 @@ def _suited(members, params: Params, x: Array, context: Any) -> list[bool]:
         kinked = programs.has_kinks(apply, in_context(params, beside), one)
         kinds = {"all", "kinked" if kinked else "smooth"}
     return [member.suited in kinds for member in members]
+
+
+def _compile_movement(apply: ApplyFn):
+    """`run(params, threat, x, context) -> scalar`, see `_MOVEMENT`.
+
+    It is the median over kinks that move at all, and over the inputs.
+    """
+    switches = programs.kinks(apply)
+
+    def one(params, threat, x, context, keys):
+        params = in_context(params, context)
+        clean = switches(params, x)
+
+        def change(key):
+            return switches(params, sample_boundary(threat, x, key=key)) - clean
+
+        size = jnp.sqrt(jnp.mean(jax.lax.map(change, keys) ** 2, axis=0))
+        return jnp.nanmedian(jnp.where(size > 0, size, jnp.nan))
+
+    def several(params, threat, x, context):
+        keys = jax.random.split(jax.random.key(0), _CHANGES)
+        each = jax.vmap(one, (None, None, 0, 0, None))
+        return jnp.nanmedian(each(params, threat, x, context, keys))
+
+    run = jit(several, work="little")
+    return lambda params, threat, x, context: run(
+        params, threat, *jax.tree.map(lambda leaf: leaf[:_LOOKED_AT], (x, context))
+    )
+
+
+def _sharper(movement: Array) -> float:
+    """The power of ten, at least 1, by which members' sharpness grows."""
+    movement = float(movement)
+    if not 0 < movement < _MOVEMENT:
+        return 1.0
+    return 10.0 ** round(np.log10(_MOVEMENT / movement))
 
 
 def _starts(start: str, x: np.ndarray, best: Best, same: Best) -> np.ndarray:

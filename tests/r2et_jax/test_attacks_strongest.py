@@ -209,6 +209,37 @@ def test_members_that_never_ran_are_named():
     assert run(budget=32)[0].details.left_out == ()
 
 
+@pytest.mark.standard_promotion
+def test_the_units_of_hidden_layers_do_not_matter():
+    """ReLU(c·z)/c = ReLU(z): the same model, of which a fixed ρ is another stand-in.
+
+    Small pre-activations, as of graphs, were all within its smooth part.
+    """
+
+    def kinked(params, x, /):
+        first, bias, second = params
+        return second @ jax.nn.relu(first @ x + bias)
+
+    rng = np.random.default_rng(2)
+    first, bias = rng.normal(size=(12, N)), rng.normal(size=12)
+    second = rng.normal(size=(1, 12))
+    members = [
+        member
+        for member in attacks.default_ensemble(Form(kinked), k=K, budget=4200)
+        if member.name in ("precision_rho10", "elite_rho20")
+    ]
+    attack = attacks.compile_strongest(members, budget=500)
+    x, threat = rng.normal(size=(30, N)), threat_model("l2", 0.5)
+
+    def precision(unit):
+        params = unit * first, unit * bias, second / unit
+        return attack(params, x, threat, key=jax.random.key(0)).precision
+
+    np.testing.assert_array_equal(precision(0.01), precision(1.0))
+    # Only ever sharper: within a decade of the tables' units ρ stays as it is.
+    assert not np.array_equal(precision(100.0), precision(1.0))
+
+
 def test_a_start_is_where_the_best_so_far_is():
     """A member that does not move returns its start: nothing gets better by it."""
     still = Member("still", lambda: draw()._replace(step=lambda p, c, s: s), (), 1, 1,
