@@ -73,6 +73,11 @@ def bound(
 
 def _finished(space: Space, forms: list[Form]) -> list[Affine]:
     """The forms with all their symbols in one order, that of the whole call."""
+    if len(forms) == 1:
+        # What one entry has alone cancels in no difference of two.
+        (form,) = forms
+        own = [g for g in form.sparse if g != INPUT and space.is_own(form, g)]
+        forms = [space.boxed(form, own)]
     forms = [space.densified(form) for form in forms]
     groups = sorted({g for form in forms for g, _ in form.layout if g != INPUT})
     made = []

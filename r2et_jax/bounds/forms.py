@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 from typing import Any
 
 import jax.numpy as jnp
@@ -228,14 +229,20 @@ class Space:
             total -= self.counts[gone[-1]]
         if not gone:
             return form
+        return self.boxed(form, gone)
+
+    def boxed(self, form: Form, gone: Collection[int]) -> Form:
+        """The form with these groups of noise in its box."""
         box = form.box
         parts, sparse = dict(self.parts(form)), dict(form.sparse)
         unit = jnp.finfo(form.dtype).eps
         for group in gone:
             if group in sparse:
                 moved = jnp.abs(sparse.pop(group)[1])
-            else:
+            elif group in parts:
                 moved = jnp.sum(jnp.abs(parts.pop(group)), axis=0)
+            else:
+                continue
             box = box + moved * (1 + (self.counts[group] + 4) * unit)
         layout = tuple((g, count) for g, count in form.layout if g in parts)
         dense = jnp.concatenate([parts[g] for g, _ in layout]) if layout else None
@@ -243,9 +250,23 @@ class Space:
             form, dense=dense, layout=layout, sparse=sparse, box=box, ends=None
         )
 
-    def num_symbols(self, form: Form) -> int:
-        groups = [g for g, _ in form.layout] + list(form.sparse)
-        return sum(self.counts[g] for g in groups if g != INPUT)
+    def with_fresh_symbols(self, form: Form) -> Form:
+        """The form with its box as symbols, which keep their signs in what follows."""
+        return self.noisy(form, jnp.zeros_like(form.box))
+
+    def noise(self, forms: list[Form]) -> set[int]:
+        """The groups of noise that the forms have."""
+        dense = {g for form in forms for g, _ in form.layout}
+        return (dense | {g for form in forms for g in form.sparse}) - {INPUT}
+
+    def num_rows(self, groups: Collection[int]) -> int:
+        return sum(self.counts[group] for group in groups)
+
+    def is_own(self, form: Form, group: int) -> bool:
+        """Whether each symbol of a sparse group is that of one entry alone."""
+        used = form.sparse[group][0].reshape(-1)
+        used = used[used >= 0]
+        return len(np.unique(used)) == len(used)
 
 
 def _rows(index: np.ndarray, scale: Array, count: int) -> Array:

@@ -27,7 +27,7 @@ def linear_map(
     f: Function,
     forms: Sequence[Form],
     *,
-    terms: int = 0,
+    terms: int | Array = 0,
     absolute: Function | None = None,
     ends: Callable[[Arrays, Arrays], tuple[Arrays, Arrays]] | None = None,
     places: Function | None = None,
@@ -39,7 +39,8 @@ def linear_map(
       space: the symbols.
       f: `f(*arrays) -> [array, ...]`.
       forms: the arguments.
-      terms: products that an entry of the result sums; 0 where nothing is computed.
+      terms: products that an entry of the result sums, or those of each entry; 0
+        where nothing is computed.
       absolute: |f|, with what f adds in absolute value, too; f itself by default.
       ends: `ends(lows, highs) -> (lows, highs)` of the results; by default those of a
         function that grows with every argument: f of both.
@@ -51,6 +52,7 @@ def linear_map(
     """
     absolute = absolute or f
     centers = f(*(form.center for form in forms))
+    forms, boxed = _condensed(space, f, forms, places, elementwise, centers)
     sizes, boxes = jax.jvp(
         lambda *taken: absolute(*taken),
         tuple(form.size for form in forms),
@@ -67,18 +69,75 @@ def linear_map(
         points = tuple(form.center for form in forms)
         dense = jax.vmap(lambda *t: jax.jvp(lambda *p: f(*p), points, t)[1])(*rows)
     made = []
-    exact = not terms and all(form.exact for form in forms)
+    rounded = not isinstance(terms, int) or terms > 0
+    exact = not rounded and all(form.exact for form in forms)
     for n, center in enumerate(centers):
         box, size, low, high = boxes[n], sizes[n], lows[n], highs[n]
-        if terms:
+        if rounded:
             info = jnp.finfo(center.dtype)
             gamma = (terms + 2) * info.eps
             slack = gamma * size + 2 * info.tiny
             box, low, high = box * (1 + gamma) + slack, low - slack, high + slack
         sparse = {g: parts[n] for g, parts in kept.items() if parts[n] is not None}
         form = Form(center, dense[n], layout, sparse, box, size, low, high, exact)
-        made.append(space.reduced(form) if len(forms) > 1 else form)
+        form = space.reduced(form) if len(forms) > 1 else form
+        made.append(space.with_fresh_symbols(form) if boxed else form)
     return made
+
+
+def _condensed(
+    space: Space, f, forms, places, elementwise: bool, centers: Arrays
+) -> tuple[list[Form], bool]:
+    """The forms with no more noise than the policy admits in a result of f.
+
+    Counted are coefficients of dense rows. First the fresh symbols go that one entry
+    of one form has alone: between entries of a result without common terms they cancel
+    nothing. Then whole groups do, the largest first, in favour of one fresh symbol for
+    each entry of their form where these fit in.
+
+    Returns:
+      The forms, and whether boxes are left that the results need symbols for.
+    """
+    forms, limit = list(forms), space.policy.max_coefficients
+    size = max(center.size for center in centers)
+    if limit is None or space.num_rows(space.noise(forms)) * size <= limit:
+        return forms, False
+
+    def is_dense(group):
+        return _kept(f, forms, group, places, elementwise) is None
+
+    def is_too_much(groups):
+        return space.num_rows(groups) * size > limit
+
+    left = {group for group in space.noise(forms) if is_dense(group)}
+    if not is_too_much(left):
+        return forms, False
+    boxed = False
+    for group in sorted(left, reverse=True):
+        having = [n for n, form in enumerate(forms) if group in space.noise([form])]
+        owner = forms[having[0]]
+        if len(having) == 1 and group in owner.sparse and space.is_own(owner, group):
+            forms[having[0]] = space.boxed(owner, [group])
+            left.discard(group)
+            boxed = True
+    gone = []
+    for group in sorted(left, key=lambda group: (-space.counts[group], group)):
+        if not is_too_much(left):
+            break
+        gone.append(group)
+        left.discard(group)
+    is_sparse = places is not None or elementwise
+    for n, form in enumerate(forms):
+        if not space.noise([form]).intersection(gone):
+            continue
+        form = space.boxed(form, gone)
+        fits = (space.num_rows(left) + form.center.size) * size <= limit
+        if is_sparse or fits:
+            form = space.with_fresh_symbols(form)
+        else:
+            boxed = True
+        forms[n] = form
+    return forms, boxed
 
 
 def _sparse(space: Space, f, forms: list[Form], places, elementwise: bool):

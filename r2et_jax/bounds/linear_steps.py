@@ -103,6 +103,23 @@ def num_terms(step: Step, taken: list[Any]) -> int:
     return _TERMS[step.name](step, [jnp.shape(value) for value in map(_array, taken)])
 
 
+def _known_terms(step: Step, taken: list[Any]) -> Any:
+    """The same for each entry, without those of known zeros, which round nothing.
+
+    Of a convolution as a banded matrix that leaves the products of the kernel.
+    """
+    if step.name not in {"conv_general_dilated", "dot_general"}:
+        return num_terms(step, taken)
+    dtype = next(value.dtype for value in taken if isinstance(value, Form))
+    present = [
+        jnp.ones(value.shape, dtype)
+        if isinstance(value, Form)
+        else (jnp.asarray(value) != 0).astype(dtype)
+        for value in taken
+    ]
+    return bind(step, present)[0]
+
+
 def _array(value: Any) -> Any:
     return value.center if isinstance(value, Form) else value
 
@@ -138,7 +155,7 @@ def linear_step(space: Space, step: Step, taken: list[Any]) -> list[Any]:
         space,
         f,
         forms,
-        terms=num_terms(step, taken),
+        terms=_known_terms(step, taken),
         absolute=absolute,
         ends=_ends(step, taken, filled),
         places=_places(step, taken, filled) if step.name in STRUCTURAL else None,

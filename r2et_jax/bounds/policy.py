@@ -23,6 +23,9 @@ class Policy:
         groups of symbols (of ties, the oldest) become a box of its own: entry by entry
         Σ|coefficients|, no longer shared with other values. Memory is about
         (n + max_symbols) floats for each entry of the largest value. None for no limit.
+      max_coefficients: coefficients of noise that one value may carry, its entries
+        times its symbols. Beyond it noise is condensed into one fresh symbol for each
+        entry, where it is narrowest. None for no limit.
       quadratic: bound products by squares of sums and differences, which sees what the
         factors have in common, at the cost of two more passes over both.
       max_turns: turns of a scan, which is unrolled.
@@ -35,6 +38,7 @@ class Policy:
     slope: str = "best"
     num_cells: int = 16
     max_symbols: int | None = None
+    max_coefficients: int | None = 2**22
     quadratic: bool = True
     max_turns: int = 256
     max_chain: int = 64
@@ -44,5 +48,7 @@ class Policy:
         check_count("num_cells", self.num_cells, minimum=2)
         if self.max_symbols is not None:
             check_count("max_symbols", self.max_symbols, minimum=0)
+        if self.max_coefficients is not None:
+            check_count("max_coefficients", self.max_coefficients, minimum=0)
         check_count("max_turns", self.max_turns)
         check_count("max_chain", self.max_chain)

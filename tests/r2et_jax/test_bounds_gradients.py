@@ -126,3 +126,21 @@ def test_what_has_no_rule_is_refused_with_its_line():
 
     with pytest.raises(ValueError, match=r"'sort'.*test_bounds_gradients\.py:\d+"):
         bound(model, ball(jnp.zeros(3), 0.1))
+
+
+def test_zeros_of_a_matrix_round_nothing():
+    """A banded matrix costs the rounding of its band, which still covers the errors."""
+    rng = np.random.default_rng(0)
+    band = np.abs(np.subtract.outer(np.arange(300) // 6, np.arange(50))) < 1
+    weight = (rng.standard_normal((300, 50)) * band).astype(np.float32)
+    x = rng.standard_normal(300).astype(np.float32)
+    made = jax.jit(
+        lambda x, w: bound(lambda v: v @ w, ball(x, jnp.float32(0))).interval()
+    )
+    low, high = (np.asarray(end, np.float64) for end in made(x, weight))
+    for seen in (x.astype(np.float64) @ weight, np.asarray(jnp.asarray(x) @ weight)):
+        assert (low <= seen).all() and (seen <= high).all()
+    size = np.abs(x).astype(np.float64) @ np.abs(weight)
+    eps = np.finfo(np.float32).eps
+    assert (high - low <= 60 * eps * size).all()
+    assert (high - low >= 2 * 6 * eps * size).all()
