@@ -211,7 +211,9 @@ def _certifying(form: Form, layers: Callable | None, policy, k, cuts, batch_size
 
         return jax.vmap(each)(*batched)
 
-    return compile_chunked(chunk, batch_size=batch_size, in_cache=_IN_CACHE)
+    return compile_chunked(
+        chunk, batch_size=batch_size, in_cache=_IN_CACHE, work="little"
+    )
 
 
 @kept
