@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any, NamedTuple
 
 import jax
@@ -298,7 +298,8 @@ def explain(
       Maps [m, ...] on the host.
 
     Raises:
-      ValueError: for an empty batch, x that holds no finite floats, targets that are no
+      ValueError: for an empty batch, one input in place of a batch, inputs of a shape
+        that the model does not take, x that holds no finite floats, targets that are no
         class indices or of another number.
 
     Example:
@@ -309,15 +310,28 @@ def explain(
     """
     if batch_size is not None:
         check_count("batch_size", batch_size)
+    is_array = hasattr(x, "shape")
     for at, leaf in jax.tree_util.tree_leaves_with_path(x):
         name, values = f"x{jax.tree_util.keystr(at)}", np.asarray(leaf)
         if not jax.numpy.issubdtype(values.dtype, jax.numpy.floating):
             raise ValueError(f"{name} must hold floats, got dtype {values.dtype}")
+        if values.ndim < (2 if is_array else 1):
+            raise ValueError(
+                f"{name} must be a batch [m, ...] of inputs, got shape {values.shape}; "
+                "one input x is the batch x[None]"
+            )
         check_finite(name, values)
     if target is not None:
         target = _targets(subject, x, target)
     run = _explaining(subject.form, batch_size)
-    return run(subject.params, (x, target, subject.context))
+    try:
+        return run(subject.params, (x, target, subject.context))
+    except TypeError as error:
+        shapes = jax.tree.map(lambda leaf: np.shape(leaf)[1:], x)
+        raise ValueError(
+            f"the model must take inputs of shape {shapes}, got "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _targets(subject: Subject, x: Any, target: Any) -> np.ndarray:
@@ -395,7 +409,7 @@ def _smoothed(convert, smoothed):
 def _texts(what: str, given: Any, count: int | None) -> tuple[str, ...] | None:
     if given is None:
         return None
-    listed = isinstance(given, Iterable) and not isinstance(given, str)
+    listed = isinstance(given, Iterable) and not isinstance(given, (str, Set))
     texts = tuple(given) if listed else ()
     if not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{what} must be a sequence of texts, got {given!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import math
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from r2et_jax.threat import ThreatModel
 from r2et_jax.types import Array
 
 _VERSIONS = ("r2et-jax", "jax", "numpy")
+# Columns that may not change are named, of so many.
+_LISTED = 20
 # What may be left of a common beginning of the columns' names of one variable.
 _JOINTS = " =_:-./|["
 
@@ -40,7 +43,11 @@ class Asked(NamedTuple):
       norm: of the threat model.
       epsilon: its budget.
       rules: what else it says, in words.
+      constraints: digest of the box, the columns that may move and the groups, which
+        the rules say in short.
       budget: gradient evaluations for each input and budget.
+      channel_axis: as given, or what "auto" took.
+      certify: as given.
       key: numbers of the random key.
       dtype: float type of the inputs.
       differentiable: whether the model has gradients; a black box has none.
@@ -59,7 +66,10 @@ class Asked(NamedTuple):
     norm: str
     epsilon: float
     rules: tuple[str, ...]
+    constraints: str
     budget: int
+    channel_axis: int | None
+    certify: bool | str
     key: tuple[int, ...]
     dtype: str
     differentiable: bool
@@ -235,6 +245,7 @@ def asked(
     k: int,
     names: tuple[str, ...],
     budget: int,
+    certify: bool | str,
     key: Array,
 ) -> Asked:
     """What was asked, in plain values."""
@@ -253,7 +264,10 @@ def asked(
         norm=threat.norm,
         epsilon=float(threat.epsilon),
         rules=_rules(threat),
+        constraints=_constraints(threat),
         budget=int(budget),
+        channel_axis=layout.channel_axis,
+        certify=certify,
         key=tuple(int(word) for word in np.asarray(raw).ravel()),
         dtype=str(x.dtype),
         differentiable=examined.form.differentiable,
@@ -289,6 +303,16 @@ def _explainer_name(examined: Subject) -> str:
     return name.replace("_", " ")
 
 
+def _constraints(threat: ThreatModel) -> str:
+    digest = hashlib.sha256()
+    for part in (threat.lower, threat.upper, threat.movable, threat.groups):
+        for leaf in jax.tree.leaves(part):
+            values = np.asarray(leaf)
+            digest.update(f"{values.shape}{values.dtype}".encode() + values.tobytes())
+        digest.update(b"|")
+    return digest.hexdigest()[:16]
+
+
 def _rules(threat: ThreatModel) -> tuple[str, ...]:
     rules = []
     for bound, word in ((threat.lower, "at least"), (threat.upper, "at most")):
@@ -300,8 +324,12 @@ def _rules(threat: ThreatModel) -> tuple[str, ...]:
             elif len(values):
                 rules.append(f"values stay {word} each column's bound")
     if threat.movable is not None:
-        frozen = int(np.sum(~np.asarray(threat.movable)))
-        rules.append(f"{frozen} of {threat.movable.size} columns may not change")
+        frozen = np.flatnonzero(~np.asarray(threat.movable)).tolist()
+        which = ", ".join(map(str, frozen))
+        which = f": {which}" if len(frozen) <= _LISTED else ""
+        rules.append(
+            f"{len(frozen)} of {threat.movable.size} columns may not change{which}"
+        )
     if threat.groups:
         rules.append(
             f"{len(threat.groups)} one-hot groups stay nonnegative with their sum"

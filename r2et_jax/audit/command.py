@@ -92,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         return _run(_parser().parse_args(arguments))
-    except (ValueError, ImportError, OSError) as error:
+    # The last is what a model raises from within a callback.
+    except (ValueError, ImportError, OSError, jax.errors.JaxRuntimeError) as error:
         first = " ".join(str(error).split())
         print(f"r2et-audit: {first}", file=sys.stderr)
         return WRONG

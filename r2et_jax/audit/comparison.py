@@ -167,7 +167,7 @@ def _check_same(first: str, base: Audit, name: str, audit: Audit) -> None:
             f"audits must be of the same inputs, got others in {name!r} than in "
             f"{first!r}"
         )
-    for field in ("k", "norm", "budget", "rules"):
+    for field in ("k", "norm", "budget", "rules", "constraints"):
         mine, other = (getattr(one.asked, field) for one in (base, audit))
         if mine != other:
             raise ValueError(

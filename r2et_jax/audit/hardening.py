@@ -301,7 +301,7 @@ def harden(
 
 def _check_numbers(**counts: int | None) -> None:
     for name, value in counts.items():
-        if value is not None or name not in ("patience", "num_valid"):
+        if value is not None or name not in ("patience", "num_valid", "budget"):
             check_count(name, value)
 
 

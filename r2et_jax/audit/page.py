@@ -388,15 +388,18 @@ def _guards(told: dict[str, Any]) -> str:
 
 def _repeat(audit: Audit) -> str:
     asked = audit.asked
-    epsilons = ", ".join(f"{epsilon:g}" for epsilon in audit.epsilons)
+    epsilons = ", ".join(repr(float(epsilon)) for epsilon in audit.epsilons)
+    more = "" if asked.certify == "auto" else f" certify={asked.certify},"
+    if isinstance(asked.shape, tuple) and len(asked.shape) > 1:
+        more += f" channel_axis={asked.channel_axis},"
     rules = "  # and its other rules, see above" if asked.rules else ""
     code = "\n".join(
         [
             "import jax, r2et_jax as r2",
-            f"threat = r2.threat_model({asked.norm!r}, {asked.epsilon:g}){rules}",
+            f"threat = r2.threat_model({asked.norm!r}, {asked.epsilon!r}){rules}",
             "report = r2.audit(",
             f"    subject, x, k={asked.k}, threat=threat, epsilons=({epsilons},),",
-            f"    budget={asked.budget}, key={_key(asked.key)},",
+            f"    budget={asked.budget}, key={_key(asked.key)},{more}",
             ")",
             'report.save("audit")',
         ]

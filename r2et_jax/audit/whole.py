@@ -195,8 +195,9 @@ def audit(
     check_k(k, count)
     names = asked_lib.explained_names(examined, layout, given[-1], count)
     asked = asked_lib.asked(
-        shown, layout, threat, x, k=k, names=names, budget=budget, key=key
-    )
+        shown, layout, threat, x, k=k, names=names, budget=budget, certify=certify,
+        key=key,
+    )  # fmt: skip
     if examined.output == "regression" and threat.prediction != "free":
         raise ValueError(
             "a regression has no class that stays: its threat model must have "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -163,9 +164,12 @@ def _smallest(audit: Audit) -> str:
 
 
 def _worth(audit: Audit, row: Row) -> str:
+    # Down, as a proof says no more than it has shown.
+    share = math.floor(100 * row.certified + 1e-9) if np.isfinite(row.certified) else 0
     proved = (
-        f"It is proved that no such change leaves fewer than {percent(row.certified)} "
-        "on average"
+        f"It is proved that no such change leaves fewer than {share} % on average"
+        if share
+        else "Less than one percent is proved: a stronger attack may find more"
         if np.isfinite(row.certified)
         else "Nothing is proved: a stronger attack may find more"
     )

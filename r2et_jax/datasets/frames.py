@@ -70,6 +70,10 @@ def from_frame(
       >>> data.meta["classes"]
       ['no', 'yes']
     """
+    names = [str(column) for column in _names(frame, name)]
+    twice = sorted({column for column in names if names.count(column) > 1})
+    if twice:
+        raise ValueError(f"{name}: columns must differ, got {twice[0]!r} twice")
     columns = {str(column): frame[column] for column in _names(frame, name)}
     return _coded(
         columns, target, name, drop, categories, immutable, seed=seed,

@@ -1,12 +1,14 @@
 """Audits side by side: paired by input, and corrected over all pairs."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
 from r2et_jax import metrics, threat
-from r2et_jax.audit import audit, compare
+from r2et_jax.audit import asked, audit, compare, words
 
 # Optax's schedules mix dtypes.
 pytestmark = pytest.mark.standard_promotion
@@ -76,3 +78,31 @@ def test_what_cannot_be_compared_is_named(audits):
             compare({"curved": base, **others})
     with pytest.raises(ValueError, match="measured at ε = 0.3, got 0.1"):
         compare(audits, at=0.1)
+
+
+def test_other_constraints_are_another_threat_model(audits):
+    """Two boxes read the same in short; what may move is said column by column."""
+    base = audits["curved"]
+    boxes = (
+        dataclasses.replace(base, asked=base.asked._replace(constraints=digest))
+        for digest in ("a", "b")
+    )
+    with pytest.raises(ValueError, match="same constraints, got 'a' in 'one'"):
+        compare(dict(zip(("one", "two"), boxes, strict=True)))
+    one, two = (
+        asked._constraints(threat.threat_model("l2", 1.0, lower=np.array(lower)))
+        for lower in ([-1.0, -2.0], [-2.0, -1.0])
+    )
+    assert one != two
+    frozen = threat.threat_model("l2", 1.0, frozen=[1], num_features=3)
+    assert asked._rules(frozen) == ("1 of 3 columns may not change: 1",)
+
+
+@pytest.mark.parametrize(
+    ("bound", "said"),
+    [(0.876, "fewer than 87 %"), (0.999, "fewer than 99 %"), (1.0, "fewer than 100 %"),
+     (0.29, "fewer than 29 %"), (0.004, "Less than one percent is proved")],
+)  # fmt: skip
+def test_a_proof_is_not_rounded_up(audits, bound, said):
+    row = words.rows(audits["curved"])[0]._replace(certified=bound)
+    assert said in words._worth(audits["curved"], row)

@@ -133,6 +133,8 @@ def test_wrong_names_are_told(options, message):
 def test_what_is_no_table_is_refused():
     with pytest.raises(ValueError, match="a mapping of names to columns, got a list"):
         datasets.from_frame([1, 2], target="a", name="own")
+    with pytest.raises(ValueError, match="own: columns must differ, got '1' twice"):
+        datasets.from_frame({1: [1, 2], "1": [3, 4]}, target="1", name="own")
     with pytest.raises(ValueError, match=r"one length, got \[2, 3\]"):
         datasets.from_frame({"a": [1, 2], "b": [1, 2, 3]}, target="a", name="own")
     with pytest.raises(ValueError, match="a column of features besides 'a'"):

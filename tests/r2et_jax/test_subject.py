@@ -147,6 +147,7 @@ def test_each_input_is_explained_in_its_context():
         ({"smoothed": 3.0}, "smoothed must be a function, got 3.0"),
         ({"layers": 3.0}, "layers must be a function, got 3.0"),
         ({"names": "abcdef"}, "names must be a sequence of texts, got 'abcdef'"),
+        ({"names": set("abcdef")}, "names must be a sequence of texts, got {"),
         ({"names": ["a", "b", "a"]}, "names must differ, got 'a' twice"),
         ({"names": ["a", "b"], "shape": (N,)}, "as many as the features, 6, got 2"),
         ({"classes": [0, 1]}, "classes must be a sequence of texts"),
@@ -220,6 +221,27 @@ def test_a_chunk_holds_fewer_inputs_whose_explanation_makes_large_arrays(monkeyp
     expected = np.abs(np.tanh(params * x))
     expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (
+            np.ones(4, np.float32),
+            r"a batch .* got shape \(4,\); one input x is .* x\[None",
+        ),
+        ([[1.0, 2.0, 3.0, 4.0]], r"x\[0\]\[0\] must be a batch"),
+        (
+            np.ones((2, 3), np.float32),
+            r"must take inputs of shape \(3,\), got TypeError",
+        ),
+    ],
+)
+def test_what_is_no_batch_of_the_models_inputs(x, message):
+    """One row was taken for a batch of numbers: its map was 1 everywhere."""
+    examined = subject(lambda params, x: (params * x**2).sum()[None], jnp.ones(4))
+    with pytest.raises(ValueError, match=message):
+        explain(examined, x)
 
 
 def test_a_model_that_is_traced_once_is_the_model():
