@@ -230,6 +230,8 @@ def _compile_movement(apply: ApplyFn):
     def one(params, threat, x, context, keys):
         params = in_context(params, context)
         clean = switches(params, x)
+        if not clean.size:
+            return jnp.zeros((), x.dtype)
 
         def change(key):
             return switches(params, sample_boundary(threat, x, key=key)) - clean

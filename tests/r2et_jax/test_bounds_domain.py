@@ -127,7 +127,9 @@ def test_separations_are_the_sums_of_pairs(monkeypatch, kind, block):
             normal = jnp.asarray(rng.normal(size=(1, 4)))
             domain = with_slabs(domain, normal, jnp.array([-0.1]), jnp.array([0.2]))
         policy = Policy(max_symbols=0 if kind == "no symbols" else None)
-        made = bound(lambda x: jnp.tanh(x @ w) ** 2 - 0.2, domain, policy=policy)
+        # Noise that one entry has alone would be its box.
+        mix = jnp.asarray(rng.normal(size=(5, 5)))
+        made = bound(lambda x: jnp.tanh(x @ w) ** 2 @ mix, domain, policy=policy)
         assert (made.noise.shape[0] == 0) == (kind == "no symbols")
         features, signs = jnp.array([3, 0, 2]), jnp.array([1.0, -1.0, 0.0])
         found = np.asarray(made.separations(features, signs))
@@ -141,6 +143,6 @@ def test_separations_are_the_sums_of_pairs(monkeypatch, kind, block):
             others = np.arange(5) != i
             np.testing.assert_allclose(found[row, others], expected[others], rtol=1e-12)
             # Never above what values of the domain are.
-            seen = np.asarray(jnp.tanh(points(domain) @ w) ** 2 - 0.2)
+            seen = np.asarray(jnp.tanh(points(domain) @ w) ** 2 @ mix)
             gaps = sign * seen[:, [i]] - np.abs(seen)
             assert (gaps >= found[row] - 1e-12)[:, others].all()

@@ -222,7 +222,8 @@ def test_a_partner_that_does_not_move_stays_known():
     def fn(x):
         both = jnp.stack([x, jnp.ones(6)])
         first, second = jnp.tanh(both[0] @ W), jnp.tanh(both[1] @ W)
-        return first * second
+        # Twice, as noise that one entry has alone ends as its box.
+        return jnp.concatenate([first * second, first * second])
 
     made = jax.eval_shape(lambda d: bound(fn, d), ball(np.zeros(6), 0.1))
     assert made.noise.shape[0] == 6
