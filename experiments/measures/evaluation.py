@@ -240,13 +240,14 @@ class Evaluator:
         clean_logits, logits = result.clean_logits, result.best_logits
         precision, units = result.best.precision, self.units
         shift = metrics.prediction_shift(clean_logits, logits, units=units)
-        corrected = metrics.corrected_precision(
+        # For the error of P@k⁺, which the reports compute.
+        covariance = metrics.overlap_covariance(
             precision, top_sets(result.clean_map, self.sizes), k=self.k, units=units
         )
         return [
             self._mean("p@k", precision),
             self._mean("p@k_same_class", result.best_same_class.precision),
-            summarised("p@k+", corrected),
+            measured("p@k_same_covariance", covariance, None, len(np.unique(units))),
             each(PER_INPUT, precision, units),
             measured("aauc", self._auc(logits), None, len(self.y)),
             measured("cauc", self._auc(clean_logits), None, len(self.y)),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from experiments.measures.evaluation import STRONGEST
 from experiments.models.fitting import LOGISTIC
 from experiments.report import statistics
+from experiments.report.corrected import corrected
 from experiments.store.records import Record, RecordStore
 from r2et_jax import datasets
 from r2et_jax.metrics import Estimate
@@ -64,6 +65,8 @@ def split_references(names: Sequence[str]) -> list[tuple[str, ...]]:
 class Results:
     """The records of one k by data set, method, tolerance, attack and metric.
 
+    Those of P@k⁺ are computed here, see `corrected`.
+
     Args:
       store: all records.
       common: the flags of the run.
@@ -80,7 +83,8 @@ class Results:
         self.k = k
         self._found: dict[tuple, list[Record]] = {}
         wanted = {"dataset": common.datasets, "method": common.methods, "k": (k, None)}
-        for record in store.select(**wanted):
+        records = store.select(**wanted)
+        for record in [*records, *corrected(records)]:
             key = (
                 record["dataset"], record["method"], record.get("tolerance"),
                 record["attack"], record["metric"],

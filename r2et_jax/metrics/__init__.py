@@ -36,6 +36,7 @@ from r2et_jax.metrics.perturbing import (
 from r2et_jax.metrics.perturbing import infidelity as infidelity
 from r2et_jax.metrics.same import corrected_precision as corrected_precision
 from r2et_jax.metrics.same import mean_topk_overlap as mean_topk_overlap
+from r2et_jax.metrics.same import overlap_covariance as overlap_covariance
 from r2et_jax.metrics.statistics import CONFIDENCE as CONFIDENCE
 from r2et_jax.metrics.statistics import Estimate as Estimate
 from r2et_jax.metrics.statistics import by_run as by_run
@@ -77,6 +78,7 @@ __all__ = [
     "mse",
     "null_share",
     "over_runs",
+    "overlap_covariance",
     "pareto_mask",
     "pearson",
     "precision_at_k",

@@ -88,6 +88,62 @@ def corrected_precision(
       >>> print(corrected_precision([1.0, 0.5], maps, k=2).mean)
       0.5
     """
+    parts = _left_out(precision, maps, k, units)
+    without = np.asarray(chance_corrected(parts.precisions, parts.overlaps), np.float64)
+    return Summary(
+        np.float64(chance_corrected(parts.precision, parts.overlap)),
+        jackknife_stderr(without),
+        parts.num_known,
+        parts.num_nonfinite,
+    )
+
+
+def overlap_covariance(
+    precision: ArrayLike, maps: ArrayLike, *, k: int, units: ArrayLike | None = None
+) -> np.float64:
+    """Covariance of a model's mean P@k with its `same`, which are of the same inputs.
+
+    With it and the errors of both, the error of P@k⁺ is known without the inputs.
+    By leaving out one of u inputs at a time (jackknife):
+
+        (u−1)/u Σ_i (P_i − mean P)(same_i − mean same)
+
+    Args:
+      precision, maps, k, units: as of `corrected_precision`.
+
+    Returns:
+      The covariance; nan if fewer than three inputs have a ranking.
+
+    Raises:
+      ValueError: as `corrected_precision`.
+
+    Example:
+      >>> maps = jnp.array([[3.0, 2.0, 1.0], [3.0, 1.0, 2.0], [3.0, 2.0, 1.0]])
+      >>> print(round(float(overlap_covariance([0.5, 1.0, 0.5], maps, k=2)), 4))
+      -0.0278
+    """
+    parts = _left_out(precision, maps, k, units)
+    u = len(parts.overlaps)
+    if u < 3:
+        return np.float64(np.nan)
+    first, second = (v - v.mean() for v in (parts.precisions, parts.overlaps))
+    return (u - 1) / u * np.sum(first * second)
+
+
+class _LeftOut(NamedTuple):
+    """Mean P@k and `same`, and both without each of the inputs that enter either."""
+
+    precision: np.float64
+    overlap: np.float64
+    precisions: np.ndarray
+    overlaps: np.ndarray
+    num_known: int
+    num_nonfinite: int
+
+
+def _left_out(
+    precision: ArrayLike, maps: ArrayLike, k: int, units: ArrayLike | None
+) -> _LeftOut:
     precision = np.asarray(precision, np.float64)
     overlap = _overlap(maps, k, units)
     units = as_units(units, len(np.asarray(maps)))
@@ -107,10 +163,11 @@ def corrected_precision(
     same[overlap.units] = overlap.without
     concerned = known.copy()
     concerned[overlap.units] = True
-    without = np.asarray(chance_corrected(rest, same), np.float64)[concerned]
-    return Summary(
-        np.float64(chance_corrected(mean, overlap.mean)),
-        jackknife_stderr(without),
+    return _LeftOut(
+        mean,
+        overlap.mean,
+        rest[concerned],
+        same[concerned],
         int(count),
         int(np.sum(~np.isfinite(precision))),
     )

@@ -7,6 +7,7 @@ import pytest
 from experiments.measures import evaluation
 from experiments.problems import registry
 from experiments.problems.sizes import top_sets
+from experiments.report.corrected import corrected as corrected_records
 from r2et_jax import datasets, metrics, models
 
 K = 4
@@ -57,9 +58,15 @@ def test_same_and_the_corrected_precision_by_all_pairs(table):
     def corrected(rows):
         return (each[rows].mean() - same(rows)) / (1 - same(rows))
 
-    np.testing.assert_allclose(found["p@k+"]["value"], corrected(rows))
+    # From the records of both cells alone.
+    fields = {"model": "mlp", "seed": 0}
+    clean = [{**fields, "attack": "none", **clean["same"]}]
+    attacked = [{**fields, "attack": "er", "epsilon": 1.0, **r} for r in found.values()]
+    (record,) = corrected_records(clean + attacked)
+    assert record["metric"] == "p@k+" and record["attack"] == "er"
+    np.testing.assert_allclose(record["value"], corrected(rows))
     expected = jackknife([corrected(rest) for rest in without])
-    np.testing.assert_allclose(found["p@k+"]["stderr"], expected)
+    np.testing.assert_allclose(record["stderr"], expected, rtol=0.1)
 
 
 def test_pairs_count_by_the_input_that_is_explained():
@@ -75,7 +82,8 @@ def test_pairs_count_by_the_input_that_is_explained():
     assert clean["same"]["n"] == clean["tied"]["n"] == clean["null"]["n"] == len(names)
     out = measured(evaluator.attacked(params, "random", 0.02))
     each = np.array(out[evaluation.PER_INPUT]["values"])
-    assert len(each) == out["p@k"]["n"] == out["p@k+"]["n"] == len(names)
+    assert len(each) == out["p@k"]["n"] == len(names)
+    assert out["p@k_same_covariance"]["n"] == len(names)
     np.testing.assert_allclose(out["p@k"]["value"], each.mean(), atol=1e-4)
     expected = each.std(ddof=1) / len(names) ** 0.5
     np.testing.assert_allclose(out["p@k"]["stderr"], expected, atol=1e-4)

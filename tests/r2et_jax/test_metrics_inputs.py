@@ -1,5 +1,7 @@
 """Means, `same`, P@k⁺ and ties over different inputs, against all pairs by hand."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -162,6 +164,30 @@ def test_the_error_of_the_corrected_precision_has_that_of_same(seed):
     assert abs(main.stderr / (1 - same.mean) / found.stderr - 1) > 0.02
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_means_and_their_covariance_tell_the_error_of_the_corrected_precision(seed):
+    maps, units, precision = made(seed)
+    precision[[2, 5]] = np.nan
+    main = metrics.mean_and_stderr(precision, units=units)
+    same = metrics.mean_topk_overlap(maps, k=3, units=units)
+    both = metrics.overlap_covariance(precision, maps, k=3, units=units)
+    labels = np.unique(units)
+    found = []
+    for label in labels:
+        kept = units != label
+        mean = metrics.mean_and_stderr(precision[kept], units=units[kept]).mean
+        found.append((mean, same_by_hand(maps[kept], units[kept], 3)))
+    expected = np.cov(np.transpose(found))[0, 1] * (len(labels) - 1) ** 2 / len(labels)
+    np.testing.assert_allclose(both, expected)
+    # To first order, of θ = 1 − (1 − P)/(1 − same).
+    slopes = 1 / (1 - same.mean), -(1 - main.mean) / (1 - same.mean) ** 2
+    terms = slopes[0] * main.stderr, slopes[1] * same.stderr
+    stderr = math.sqrt(sum(np.square(terms)) + 2 * slopes[0] * slopes[1] * both)
+    whole = metrics.corrected_precision(precision, maps, k=3, units=units)
+    np.testing.assert_allclose(stderr, whole.stderr, rtol=0.05)
+    assert np.isnan(metrics.overlap_covariance([1, 0], MAPS[:2], k=2))
+
+
 def test_nothing_is_left_to_correct_where_all_rankings_are_one():
     maps = np.tile(np.float32([[7, 6, 5, 4, 3, 2, 1, 0]]), (5, 1))
     for units in (None, [0, 0, 1, 2, 2]):
@@ -188,6 +214,7 @@ def test_the_jackknife_of_a_mean_is_its_error():
         (lambda: metrics.mean_topk_overlap(MAPS, k=2, units=[0]), "of the 6 rows"),
         (lambda: metrics.mean_topk_overlap(MAPS, k=4), "k must lie in"),
         (lambda: metrics.corrected_precision([1.0], MAPS, k=2), "of the 6 maps"),
+        (lambda: metrics.overlap_covariance([1.0], MAPS, k=2), "of the 6 maps"),
     ],
 )
 def test_mistakes_raise(call, message):
