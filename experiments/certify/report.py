@@ -56,7 +56,7 @@ def num_mismatched(found: list[dict[str, Any]]) -> int:
 def _sound(store, dataset, common):
     found = store.select(dataset=dataset, method=common.methods, k=common.k)
     violations, count = num_violations(found)
-    return violations == 0, f"{dataset} {violations} of {count}"
+    return runs.Verdict(violations == 0, f"{violations} of {count}")
 
 
 def _not_vacuous(store, dataset, common):
@@ -78,7 +78,7 @@ def _not_vacuous(store, dataset, common):
         return None
     best = max(finite, key=lambda method: finite[method].mean)
     shown = ", ".join(f"{m} {runs.shown(value)}" for m, value in each.items())
-    return runs.above(each[best], _HALF), f"{dataset}, ε = {budget:g}: {shown}"
+    return runs.Verdict(runs.above(each[best], _HALF), f"ε = {budget:g}: {shown}")
 
 
 def _where_vanilla_loses(store, dataset, common):
@@ -104,8 +104,8 @@ def _where_vanilla_loses(store, dataset, common):
     best = max(each, key=lambda method: each[method].mean)
     kept = _mean(found, "vanilla", "p@k", lost[0])
     shown = ", ".join(f"{m} {runs.shown(value)}" for m, value in each.items())
-    text = f"{dataset}, ε = {lost[0]:g} (vanilla keeps {kept:.2f}): {shown}"
-    return runs.above(each[best], _HALF), text
+    text = f"ε = {lost[0]:g} (vanilla keeps {kept:.2f}): {shown}"
+    return runs.Verdict(runs.above(each[best], _HALF), text)
 
 
 QUESTIONS = (

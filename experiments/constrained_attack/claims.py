@@ -53,8 +53,8 @@ def _judge_front(store, dataset, common):
     )
     share = np.mean(list(shares["gda"].values()))
     verdict = True if share == 1 else False if share <= 0.5 else None
-    text = f"{dataset}, runs with a setting on the front (of so many settings): {shown}"
-    return verdict, text
+    text = f"runs with a setting on the front (of so many settings): {shown}"
+    return runs.Verdict(verdict, text)
 
 
 def _judge_saved(store, dataset, common):
@@ -68,12 +68,12 @@ def _judge_saved(store, dataset, common):
     saved = runs.difference(*pair)
     whole = np.mean(list(pair[0].values()))
     text = (
-        f"{dataset} the unconstrained attack changes {whole:.3f}, gda "
+        f"the unconstrained attack changes {whole:.3f}, gda "
         f"{runs.shown(saved, '.3f')} fewer"
     )
     verdict = runs.above(saved, 0)
-    nothing = (_NOTHING,) if verdict is None and whole < 0.01 else ()
-    return verdict, text, *nothing
+    nothing = _NOTHING if verdict is None and whole < 0.01 else ""
+    return runs.Verdict(verdict, text, nothing)
 
 
 _NOTHING = (

@@ -160,7 +160,7 @@ def _judge_rate(store, dataset, common):
         falls = runs.above(exponent._replace(mean=-exponent.mean), 0.5)
         verdicts.append(False if wrong else falls)
         texts.append(f"{method} {runs.shown(exponent)} ({wrong:.0f} violations)")
-    return runs.together(verdicts), f"{dataset} {', '.join(texts)}"
+    return runs.Verdict(runs.together(verdicts), ", ".join(texts))
 
 
 def _judge_gaps(store, dataset, common):
@@ -173,7 +173,7 @@ def _judge_gaps(store, dataset, common):
         texts.append(
             f"{method} {runs.shown(related)} ({censored.mean:.0%} kept their top k)"
         )
-    return runs.together(verdicts), f"{dataset} {', '.join(texts)}"
+    return runs.Verdict(runs.together(verdicts), ", ".join(texts))
 
 
 def _judge_models(store, dataset, common):
@@ -202,8 +202,8 @@ def _judge_models(store, dataset, common):
         own = [pair for model, pair in points.items() if model[0] == method]
         width, taken = np.mean(own, axis=0)
         shown.append(f"{method} Θ {width:.3f}, {taken:.1f} steps")
-    text = f"{dataset} {runs.shown(related, '+.2f')} ({', '.join(shown)})"
-    return runs.above(related, 0), text
+    text = f"{runs.shown(related, '+.2f')} ({', '.join(shown)})"
+    return runs.Verdict(runs.above(related, 0), text)
 
 
 QUESTIONS = (

@@ -201,11 +201,11 @@ def thickness_tells(store, dataset: str, common):
     kept = [number(r["value"]) for r in records.select(found, metric="censored")]
     without = over_runs(found, _THICKNESS, "spearman")
     text = (
-        f"{_text(found, dataset, names)}; without the {np.mean(kept):.0%} never "
+        f"{_text(found, names)}; without the {np.mean(kept):.0%} never "
         f"manipulated, uniform {runs.shown(without, '+.2f')} (manipulated: "
         f"{_event(found)})"
     )
-    return runs.above(over_runs(found, _THICKNESS), 0), text
+    return runs.Verdict(runs.above(over_runs(found, _THICKNESS), 0), text)
 
 
 def hessian_hardly_tells(quantity: str):
@@ -219,9 +219,9 @@ def hessian_hardly_tells(quantity: str):
         half = {cell: value / 2 for cell, value in thick.items()}
         size = _cells(found, quantity, _MAIN, of=abs)
         mean = runs.over_runs(size)
-        text = _text(found, dataset, (quantity, _THICKNESS))
+        text = _text(found, (quantity, _THICKNESS))
         text += f"; the first in size {runs.shown(mean)}"
-        return runs.above(runs.difference(half, size), 0), text
+        return runs.Verdict(runs.above(runs.difference(half, size), 0), text)
 
     return judged
 
@@ -231,19 +231,19 @@ def gap_tells_more(store, dataset: str, common):
     found = _chosen(store, dataset, common)
     more = runs.difference(_cells(found, _GAP, _MAIN), _cells(found, _THICKNESS, _MAIN))
     names = "gap", "gap_mean", _THICKNESS
-    return runs.above(more, 0), _text(found, dataset, names)
+    return runs.Verdict(runs.above(more, 0), _text(found, names))
 
 
 def _chosen(store, dataset, common):
     return store.select(dataset=dataset, method=common.methods, k=common.k)
 
 
-def _text(found, dataset, names) -> str:
+def _text(found, names) -> str:
     shown = [
         f"{QUANTITIES[name][0]} {runs.shown(over_runs(found, name), '+.2f')}"
         for name in names
     ]
-    return f"{dataset}: {', '.join(shown)}{_without(found, _THICKNESS)}"
+    return f"{', '.join(shown)}{_without(found, _THICKNESS)}"
 
 
 _RULE = (

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from experiments.loop import runs
-from experiments.report.exhibit import Claim
+from experiments.report.exhibit import Case, Claim, Verdict, together
 from experiments.store import records
 
 # FLOPs of a training step with R2ET at most, in those of a vanilla one.
@@ -18,15 +17,6 @@ ADVERSARIAL = "at"
 # The same attack in PyTorch by batches; written anew for speed it is only shown.
 PYTORCH = {"torch_batched": "few inputs", "torch_batched_many": "many inputs"}
 _TUNED = {"torch_tuned": "tuned PyTorch, few", "torch_tuned_many": "tuned, many"}
-_CAUSES = {
-    "small": "Penalties on pairs sort the features, and curvature needs second "
-    "derivatives; see the table for the floor of the FLOPs.",
-    "growth": "Sums over all pairs, or comparisons of all features, grow as the square "
-    "of their number.",
-    "dear": "Adversarial training takes three attack steps here; its cost grows with "
-    "them.",
-    "fast": "The machine was busy, or the chunk does not fit its cache.",
-}
 
 
 def claims(found: Sequence[records.Record]) -> list[Claim]:
@@ -37,21 +27,24 @@ def claims(found: Sequence[records.Record]) -> list[Claim]:
             "pairs of features.",
             f"FLOPs of a step over vanilla's, at most {MOST:g}",
             _small,
-            "small",
+            "Penalties on pairs sort the features, and curvature needs second "
+            "derivatives; see the table for the floor of the FLOPs.",
             False,
         ),
         (
             "Training with R2ET costs nearly linearly in the number n of features.",
             f"exponent of n in the FLOPs of a step, at most {NEARLY_LINEAR:g}",
             _growth,
-            "growth",
+            "Sums over all pairs, or comparisons of all features, grow as the square "
+            "of their number.",
             False,
         ),
         (
             "Adversarial training is dearer than R2ET.",
             "FLOPs of a step of at over those of r2et, above 1",
             _dear,
-            "dear",
+            "Adversarial training takes three attack steps here; its cost grows with "
+            "them.",
             False,
         ),
         (
@@ -59,27 +52,20 @@ def claims(found: Sequence[records.Record]) -> list[Claim]:
             "sample-iterations a second of ERAttack over PyTorch's, above 1 in all "
             "rounds",
             _fast,
-            "fast",
+            "The machine was busy, or the chunk does not fit its cache.",
             True,
         ),
     )
-    return [
-        claim._replace(ours=ours)
-        for said, rule, judge, cause, ours in asked
-        if (claim := _claim(found, said, rule, judge, _CAUSES[cause]))
-    ]
-
-
-def _claim(found, said: str, rule: str, judge: Callable, cause: str) -> Claim | None:
-    names = dict.fromkeys(r["dataset"] for r in found)
-    judged = [judge(records.select(found, dataset=name), name) for name in names]
-    judged = [one for one in judged if one is not None]
-    if not judged:
-        return None
-    verdicts, texts = zip(*judged, strict=True)
-    held = runs.together(verdicts)
-    causes = {True: "", None: "The ranges over rounds hold both."}
-    return Claim(said, held, f"{rule}: {'; '.join(texts)}.", causes.get(held, cause))
+    judged = []
+    for said, rule, judge, cause, ours in asked:
+        cases = tuple(
+            Case(name, None, verdict)
+            for name in dict.fromkeys(record["dataset"] for record in found)
+            if (verdict := judge(records.select(found, dataset=name)))
+        )
+        if cases:
+            judged.append(Claim(said, rule, cases, cause, ours))
+    return judged
 
 
 def _value(found, metric: str, **where) -> float | None:
@@ -87,7 +73,7 @@ def _value(found, metric: str, **where) -> float | None:
     return records.number(values[0]["value"]) if values else None
 
 
-def _small(found, name):
+def _small(found):
     ratios = {m: _value(found, "flops_ratio", method=m) for m in R2ET}
     ratios = {m: value for m, value in ratios.items() if value is not None}
     if not ratios:
@@ -95,17 +81,17 @@ def _small(found, name):
     shown = ", ".join(
         f"{m} {value:.1f}{_time(found, m)}" for m, value in ratios.items()
     )
-    return max(ratios.values()) <= MOST, f"{name} {shown}"
+    return Verdict(max(ratios.values()) <= MOST, shown)
 
 
-def _growth(found, name):
+def _growth(found):
     known = records.select(found, metric="flops_exponent")
     powers = {r["method"]: records.number(r["value"]) for r in known}
     ours = [power for method, power in powers.items() if method in R2ET]
     if not ours:
         return None
     shown = ", ".join(f"{m} {power:.2f}" for m, power in powers.items())
-    return max(ours) <= NEARLY_LINEAR, f"{name} {shown} ({known[0]['note']})"
+    return Verdict(max(ours) <= NEARLY_LINEAR, f"{shown} ({known[0]['note']})")
 
 
 def _time(found, method: str) -> str:
@@ -113,19 +99,19 @@ def _time(found, method: str) -> str:
     return "" if value is None else f" (time {value:.1f})"
 
 
-def _dear(found, name):
+def _dear(found):
     pair = [_value(found, "flops_ratio", method=m) for m in (ADVERSARIAL, "r2et")]
     if None in pair:
         return None
     ratio = pair[0] / pair[1]
     times = [_value(found, "time_ratio", method=m) for m in (ADVERSARIAL, "r2et")]
-    text = f"{name} {ratio:.2f}"
+    text = f"{ratio:.2f}"
     if None not in times:
         text += f" (time {times[0] / times[1]:.2f})"
-    return ratio > 1, text
+    return Verdict(ratio > 1, text)
 
 
-def _fast(found, name):
+def _fast(found):
     judged, texts = [], []
     for against, shown in (*PYTORCH.items(), *_TUNED.items()):
         of = {"against": against}
@@ -141,4 +127,6 @@ def _fast(found, name):
             judged.append(True if low > 1 else False if high < 1 else None)
     if not judged:
         return None
-    return runs.together(judged), f"{name} {', '.join(texts)}"
+    held = together(judged)
+    cause = "The ranges over rounds hold both." if held is None else ""
+    return Verdict(held, ", ".join(texts), cause)

@@ -98,7 +98,7 @@ def orders(store, dataset: str, common) -> dict[tuple[str, str], Order]:
     }
 
 
-def judge(store, dataset: str, common) -> tuple[bool | None, str] | None:
+def judge(store, dataset: str, common) -> runs.Verdict | None:
     """Whether the order of the papers' methods is unchanged, and what shows it."""
     methods = [name for name in common.methods if family(name) != "ours"]
     if len(methods) < 2:
@@ -120,9 +120,12 @@ def judge(store, dataset: str, common) -> tuple[bool | None, str] | None:
     }
     best = max(common.methods, key=means[GRADIENT].get)
     shown = ", ".join(f"{means[name][best]:.2f}" for name in NAMES)
-    text = f"{dataset} ({len(common.methods)} methods, {count} runs): "
     texts = ", ".join(texts)
-    return verdict, f"{text}{texts}; {best} by {', '.join(NAMES)}: {shown}"
+    return runs.Verdict(
+        verdict,
+        f"{texts}; {best} by {', '.join(NAMES)}: {shown} "
+        f"({len(common.methods)} methods, {count} runs)",
+    )
 
 
 def _joined(pair):

@@ -248,7 +248,7 @@ def write_exhibit(
     folder: Path, store: RecordStore, groups, baselines, written: Sequence[Path]
 ) -> Path:
     """Write the claims, one for each method of R2ET, on all data sets."""
-    told: dict[str, list[tuple[bool | None, str]]] = {}
+    judged: dict[str, list[exhibit.Case]] = {}
     figures = {}
     for common in groups:
         (k,) = common.k
@@ -262,17 +262,20 @@ def write_exhibit(
                 of = {"method": method, "reference": reference, **where}
                 share = total(store, baselines, **of)
                 if share is None:
-                    text = f"{dataset}: {reference} not told from a random order"
+                    text = f"{reference} not told from a random order"
                 else:
                     count, less, more = raw(store, baselines, **of)
                     text = (
-                        f"{dataset} {runs.shown(share)} ({share.runs} runs; of the "
+                        f"{runs.shown(share)} ({share.runs} runs; of the "
                         f"{count} raw numbers, not less a random order's, {less} are "
                         f"worse and {more} better)"
                     )
                     texts.append(f"{method} {runs.shown(share)}")
                 if family(method) == "R2ET":
-                    told.setdefault(method, []).append((verdict(share), text))
+                    case = exhibit.Case(
+                        dataset, None, exhibit.Verdict(verdict(share), text)
+                    )
+                    judged.setdefault(method, []).append(case)
             means = ", ".join(texts) or "none"
             figures[folder / figure_name(dataset)] = (
                 "Panels for DFFOT, COMP and SUFF, in each of them the baselines; a "
@@ -282,7 +285,7 @@ def write_exhibit(
     return exhibit.write(
         folder,
         title="Faithfulness: DFFOT, COMP and SUFF",
-        claims=[_claim(method, judged) for method, judged in told.items()],
+        claims=[_claim(method, cases) for method, cases in judged.items()],
         figures=figures,
         tables=[path for path in written if path.match("table*.md")][:1],
         typed=groups[0].typed,
@@ -290,22 +293,15 @@ def write_exhibit(
     )
 
 
-def _claim(method, judged):
-    verdicts, texts = zip(*judged, strict=True)
-    held = runs.together(verdicts)
-    cause = runs.UNCLEAR
-    if held is False:
-        cause = (
-            "A penalty that moves the gaps of the ranking may move it away from the "
-            "features that the prediction hangs on."
-        )
+def _claim(method, cases):
     return exhibit.Claim(
-        said="Robustness is not paid for with faithfulness: explanations of models "
+        "Robustness is not paid for with faithfulness: explanations of models "
         f"trained with {method} are as faithful as vanilla's.",
-        held=held,
-        found="Lead over a random order of features, relative to that order's, mean "
-        "over DFFOT, COMP, SUFF and the baselines, as a share of vanilla's: "
-        f"{'; '.join(texts)}. Rule: did not hold if the 95 % interval over paired runs "
-        f"lies below 1, else held if it lies above {1 - MARGIN:g}.",
-        cause="" if held else cause,
+        "lead over a random order of features, relative to that order's, mean over "
+        "DFFOT, COMP, SUFF and the baselines, as a share of vanilla's: did not hold "
+        "if the 95 % interval over paired runs lies below 1, else held if it lies "
+        f"above {1 - MARGIN:g}",
+        tuple(cases),
+        "A penalty that moves the gaps of the ranking may move it away from the "
+        "features that the prediction hangs on.",
     )

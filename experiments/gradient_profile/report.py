@@ -139,7 +139,7 @@ def _positive(values):
     return np.where(values > 0, values, np.nan)
 
 
-def long_tail(store, dataset: str, common) -> tuple[bool | None, str]:
+def long_tail(store, dataset: str, common) -> runs.Verdict:
     """Whether vanilla's features for 90 % of the sum are fewer than normal numbers'."""
     (k,), methods = common.k, common.methods
     n = _num_features(store, dataset, k)
@@ -149,14 +149,14 @@ def long_tail(store, dataset: str, common) -> tuple[bool | None, str]:
     more = runs.above(found, _FEWER * reference)
     top = _over_runs(store, dataset, k, main, "top_share")
     text = (
-        f"{dataset}: {runs.shown(found, '.1f')} of {n} features make up 90 % "
+        f"{runs.shown(found, '.1f')} of {n} features make up 90 % "
         f"({_numbers(common.kind)}: {reference:.1f}), the top {k} {top.mean:.0%} "
         f"({main}, {found.runs} runs)"
     )
-    return None if more is None else not more, text
+    return runs.Verdict(None if more is None else not more, text)
 
 
-def concentration(store, dataset: str, common) -> tuple[bool | None, str] | None:
+def concentration(store, dataset: str, common) -> runs.Verdict | None:
     """Whether R2ET's explanations need fewer features than vanilla's, run by run."""
     if not {_TRAINED, "vanilla"} <= set(common.methods):
         return None
@@ -170,10 +170,10 @@ def concentration(store, dataset: str, common) -> tuple[bool | None, str] | None
     after, before = map(runs.over_runs, found.values())
     saved = runs.difference(found["vanilla"], found[_TRAINED])
     text = (
-        f"{dataset}: {before.mean:.1f} → {after.mean:.1f} features, "
+        f"{before.mean:.1f} → {after.mean:.1f} features, "
         f"{runs.shown(saved, '.1f')} fewer ({saved.runs} runs)"
     )
-    return runs.above(saved, 0), text
+    return runs.Verdict(runs.above(saved, 0), text)
 
 
 def _over_runs(store, dataset, k, method, metric):

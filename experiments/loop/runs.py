@@ -12,6 +12,10 @@ from experiments.loop import parts
 from experiments.measures.numbers import measured
 from experiments.problems import presets
 from experiments.report import exhibit
+from experiments.report.exhibit import UNCLEAR as UNCLEAR
+from experiments.report.exhibit import Case
+from experiments.report.exhibit import Verdict as Verdict
+from experiments.report.exhibit import together as together
 from experiments.report.statistics import Cells as Cells
 from experiments.report.statistics import above as above
 from experiments.report.statistics import cells as cells
@@ -26,21 +30,11 @@ from r2et_jax.metrics import verdicts as verdicts
 
 # Kinds of tables that an exhibit shows, by the beginning of their files' names.
 _TABLES = ("table", "bounds", "stability")
-# Cause of a verdict of None.
-UNCLEAR = "Too few runs, or differences within their errors."
 # Behind ±, in claims, tables, figures and notes alike.
 _ERRORS = (
     "the standard error over runs (seeds, folds averaged; of one seed its folds), of a "
     "single run that over its inputs"
 )
-
-
-def together(verdicts: Iterable[bool | None]) -> bool | None:
-    """Whether all hold: False if one does not, else None if one cannot be told."""
-    verdicts = list(verdicts)
-    if any(verdict is False for verdict in verdicts):
-        return False
-    return True if verdicts and all(verdicts) else None
 
 
 def listed(metric: str, value: float, n: int, values: Iterable) -> dict[str, Any]:
@@ -60,9 +54,8 @@ class Question(NamedTuple):
     Attributes:
       said: the claim.
       rule: by which a data set is judged.
-      judge: `judge(store, dataset, common) -> (verdict, numbers)`, where `common` has
-        one k; followed by the likely cause where it is another one than `cause`, or,
-        of a verdict of None, than `UNCLEAR`; or None where the question has no meaning.
+      judge: `judge(store, dataset, common) -> Verdict`, where `common` has one k; None
+        where the question has no meaning.
       cause: the likely one where it does not hold.
       exact: whether the rule counts, so that no error comes in.
       figure: name of the figure that shows it, or None.
@@ -71,7 +64,7 @@ class Question(NamedTuple):
 
     said: str
     rule: str
-    judge: Callable[..., tuple[Any, ...] | None]
+    judge: Callable[..., Verdict | None]
     cause: str
     exact: bool = False
     figure: str | None = None
@@ -171,18 +164,18 @@ def write_exhibit(
     }
     claims, told = [], {}
     for question in questions:
-        judged = {}
+        cases = []
         for (name, suffix), own in cells.items():
-            found = question.judge(store, name, own)
-            if found is not None:
-                verdict, text, *cause = found
-                if suffix:
-                    numbers = text.removeprefix(name).lstrip(":, ")
-                    text = f"{name}, k = {own.k[0]}: {numbers}"
-                judged[name, suffix] = verdict, text, *cause
-                told.setdefault((question.figure, name, suffix), []).append(text)
-        if judged:
-            claims.append(_claim(question, judged))
+            verdict = question.judge(store, name, own)
+            if verdict is not None:
+                case = Case(name, own.k[0] if suffix else None, verdict)
+                cases.append(case)
+                told.setdefault((question.figure, name, suffix), []).append(case.told())
+        if cases:
+            beyond = f", beyond a {CONFIDENCE:.0%} interval over runs"
+            rule = f"{question.rule}{'' if question.exact else beyond}"
+            of = question.said, rule, tuple(cases), question.cause, question.ours
+            claims.append(exhibit.Claim(*of))
     drawn = {
         path: f"{text} {'; '.join(told.get((figure, name, suffix), [name]))}."
         for name, suffix in cells
@@ -239,23 +232,4 @@ def settings(
     return (
         f"{'. '.join(told)}. Checkpoints within {limits} of vanilla's validation AUC; "
         f"± is {error}."
-    )
-
-
-def _claim(question, judged):
-    verdicts, texts = zip(*(found[:2] for found in judged.values()), strict=True)
-    held = together(verdicts)
-    usual = question.cause if held is False else UNCLEAR
-    causes = {(*found, usual)[2] for found in judged.values() if found[0] is held}
-    beyond = f", beyond a {CONFIDENCE:.0%} interval over runs"
-    rule = f"{question.rule}{'' if question.exact else beyond}"
-    of = "data sets" if len({name for name, _ in judged}) == len(judged) else "cases"
-    several = f"On {verdicts.count(True)} of {len(verdicts)} {of}. "
-    return exhibit.Claim(
-        said=question.said,
-        held=held,
-        found=f"{several if len(verdicts) > 1 else ''}{'; '.join(texts)}. "
-        f"Rule: {rule}.",
-        cause="" if held else " ".join(sorted(causes)),
-        ours=question.ours,
     )

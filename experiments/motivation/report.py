@@ -140,7 +140,7 @@ def _example(found):
     return {r["role"]: r for r in records.select(found, metric="example")}
 
 
-def judge(store, dataset: str, common) -> tuple[bool | None, str]:
+def judge(store, dataset: str, common) -> runs.Verdict:
     """Whether vanilla's discordant pairs are clearly more than none in every norm."""
     (k,), method = common.k, runs.main_method(common.methods)
 
@@ -152,11 +152,12 @@ def judge(store, dataset: str, common) -> tuple[bool | None, str]:
     shown = ", ".join(f"{norm} {runs.shown(v, '.0%')}" for norm, v in shares.items())
     farthest, lowest = mean("p@k_farthest", norm="l2"), mean("p@k_lowest")
     text = (
-        f"{dataset}: {shown} of pairs ({method}, {lowest.runs} runs); the perturbation "
+        f"{shown} of pairs ({method}, {lowest.runs} runs); the perturbation "
         f"farthest in l2 keeps {farthest.mean:.2f} of the top {k}, the worst "
         f"{lowest.mean:.2f}"
     )
-    return runs.together(runs.above(v, _CLEARLY) for v in shares.values()), text
+    held = runs.together(runs.above(v, _CLEARLY) for v in shares.values())
+    return runs.Verdict(held, text)
 
 
 QUESTIONS = (

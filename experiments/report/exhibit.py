@@ -17,22 +17,94 @@ FILE = "exhibit.json"
 _APART = {"datasets", "preset", "data_dir", "records", *PRESENTATION}
 
 
+# Cause of what cannot be told.
+UNCLEAR = "Too few runs, or differences within their errors."
+
+
+class Verdict(NamedTuple):
+    """What was measured of one data set says of a claim.
+
+    Attributes:
+      held: whether it came out; None if this run cannot tell.
+      numbers: what was measured and over how many runs, without the data set's name.
+      cause: the likely one where it did not hold or cannot be told; "" for the usual.
+    """
+
+    held: bool | None
+    numbers: str
+    cause: str = ""
+
+
+class Case(NamedTuple):
+    """The verdict on one data set, and on one k where a run has several."""
+
+    dataset: str
+    k: int | None
+    verdict: Verdict
+
+    def told(self, *, named: bool = True) -> str:
+        """Its numbers, behind what they are of; the data set only where it is named."""
+        of = [self.dataset] if named else []
+        of += [] if self.k is None else [f"k = {self.k}"]
+        return (
+            f"{', '.join(of)}: {self.verdict.numbers}" if of else self.verdict.numbers
+        )
+
+
 class Claim(NamedTuple):
     """A claim of the papers, or ours, beside what was measured.
 
     Attributes:
       said: the claim in a sentence.
-      held: whether it came out; None if this run cannot tell.
-      found: what was measured, with numbers and over how many seeds.
-      cause: where it does not hold or cannot be told, the likely cause.
+      rule: by which a data set is judged.
+      cases: the verdicts.
+      usual: the likely cause where it does not hold.
       ours: whether this project makes it, not the papers.
     """
 
     said: str
-    held: bool | None
-    found: str
-    cause: str = ""
+    rule: str
+    cases: tuple[Case, ...]
+    usual: str = ""
     ours: bool = False
+
+    @property
+    def held(self) -> bool | None:
+        """Whether it came out in all cases."""
+        return together(case.verdict.held for case in self.cases)
+
+    @property
+    def cause(self) -> str:
+        """Where it does not hold or cannot be told, the likely causes."""
+        if self.held:
+            return ""
+        usual = self.usual if self.held is False else UNCLEAR
+        verdicts = (case.verdict for case in self.cases)
+        return " ".join(
+            sorted({v.cause or usual for v in verdicts if v.held is self.held})
+        )
+
+    def told(self, page: str = "") -> str:
+        """What was measured, case by case, and the rule.
+
+        Args:
+          page: a data set that is not named, as it stands before the text already.
+        """
+        text = "; ".join(case.told(named=case.dataset != page) for case in self.cases)
+        if len(self.cases) > 1:
+            each_once = len({case.dataset for case in self.cases}) == len(self.cases)
+            held = sum(case.verdict.held is True for case in self.cases)
+            of = "data sets" if each_once else "cases"
+            text = f"On {held} of {len(self.cases)} {of}. {text}"
+        return f"{text}. Rule: {self.rule}."
+
+
+def together(verdicts: Iterable[bool | None]) -> bool | None:
+    """Whether all hold: False if one does not, else None if one cannot be told."""
+    verdicts = list(verdicts)
+    if any(verdict is False for verdict in verdicts):
+        return False
+    return True if verdicts and all(verdicts) else None
 
 
 class Exhibit(NamedTuple):
@@ -83,7 +155,16 @@ def write(
             raise ValueError(f"the figure {path.name} needs a text alternative")
     content = {
         "title": title,
-        "claims": [claim._asdict() for claim in claims],
+        "claims": [
+            claim._asdict()
+            | {
+                "cases": [
+                    case._asdict() | {"verdict": case.verdict._asdict()}
+                    for case in claim.cases
+                ]
+            }
+            for claim in claims
+        ],
         "figures": {str(p.relative_to(folder)): text for p, text in figures.items()},
         "tables": [str(path.relative_to(folder)) for path in tables],
         "given": [flag for flag in typed if _name(flag) not in _APART],
@@ -107,7 +188,7 @@ def read(folder: Path) -> Exhibit:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = Exhibit(
             content["title"],
-            tuple(Claim(**claim) for claim in content["claims"]),
+            tuple(map(_claim, content["claims"])),
             dict(content["figures"]),
             tuple(content["tables"]),
             tuple(content.get("given", ())),
@@ -117,11 +198,22 @@ def read(folder: Path) -> Exhibit:
         raise ValueError(f"{path} is not an exhibit ({error}): run it again") from error
     texts = [found.title, found.settings, *found.tables, *found.given]
     texts += [text for item in found.figures.items() for text in item]
-    texts += [text for one in found.claims for text in (one.said, one.found, one.cause)]
+    for claim in found.claims:
+        texts += [claim.said, claim.rule, claim.usual]
+        for case in claim.cases:
+            texts += [case.dataset, case.verdict.numbers, case.verdict.cause]
     for text in texts:
         if not isinstance(text, str):
             raise ValueError(f"{path} is not an exhibit: {text!r} is no text")
     return found
+
+
+def _claim(content: dict) -> Claim:
+    cases = tuple(
+        Case(**case | {"verdict": Verdict(**case["verdict"])})
+        for case in content["cases"]
+    )
+    return Claim(**content | {"cases": cases})
 
 
 def _name(flag: str) -> str:

@@ -221,13 +221,9 @@ def _by_claim(section: Section) -> dict[str, list[tuple[str, Claim]]]:
 
 
 def _told(name: str, claim: Claim) -> str:
-    """What was found and the likely cause; the data set stands before it already."""
-    found = claim.found.removeprefix(f"{name}: ").removeprefix(f"{name} ")
-    return f"{found} {_cause(claim)}".strip()
-
-
-def _cause(claim: Claim) -> str:
-    return f"Likely cause: {claim.cause}" if claim.cause and not claim.held else ""
+    """What was measured and the likely cause; the data set stands before it already."""
+    cause = f" Likely cause: {claim.cause}" if claim.cause else ""
+    return f"{claim.told(name)}{cause}"
 
 
 def _count(sections: Iterable[Section]) -> str:

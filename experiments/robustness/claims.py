@@ -179,7 +179,7 @@ def _against_others(found, attack, names, store, dataset, common):
     # One that is not finite first: it decides.
     least = min(gains, key=lambda name: np.nan_to_num(gains[name].mean, nan=-np.inf))
     text = (
-        f"{dataset} {ours} {runs.shown(gains[least], '+.3f')} against {least}, of "
+        f"{ours} {runs.shown(gains[least], '+.3f')} against {least}, of "
         f"{', '.join(others)}{_started(results, dataset, ours)}"
     )
     verdict = runs.together(runs.verdicts(gains.values()))
@@ -198,15 +198,15 @@ def _against_decay(found, attack, candidates, store, dataset, common):
     )
     shown = (ours, decay, "vanilla")
     text = (
-        f"{dataset} {ours} minus {decay} {runs.shown(gain, '+.3f')}, "
+        f"{ours} minus {decay} {runs.shown(gain, '+.3f')}, "
         f"AUC {_levels(results, dataset, 'auc', shown)}"
     )
     column, metric = _SIGNS[common.kind]
     text += f", {column} {_levels(results, dataset, metric, shown)}"
     text += _started(results, dataset, ours)
     verdict = runs.above(gain, 0)
-    cause = (_DECAY[common.kind],) if verdict is False else ()
-    return _unless_nothing_learnt(results, dataset, common, verdict, text, *cause)
+    cause = _DECAY[common.kind] if verdict is False else ""
+    return _unless_nothing_learnt(results, dataset, common, verdict, text, cause)
 
 
 def _started(results, dataset, method) -> str:
@@ -233,7 +233,7 @@ def _corrected(found, store, dataset, common):
     same = _levels(results, dataset, "same", (ours, "vanilla"))
     if gain.num_nonfinite:
         text = (
-            f"{dataset} {ours}, same {same} (without a value in {gain.num_nonfinite} "
+            f"{ours}, same {same} (without a value in {gain.num_nonfinite} "
             f"of {gain.runs} runs)"
         )
         return _unless_nothing_learnt(
@@ -241,12 +241,12 @@ def _corrected(found, store, dataset, common):
         )
     levels = [runs.over_runs(values).mean for values in (first, second)]
     text = (
-        f"{dataset} {ours} {levels[0]:.2f} less vanilla {levels[1]:.2f}: "
+        f"{ours} {levels[0]:.2f} less vanilla {levels[1]:.2f}: "
         f"{runs.shown(gain, '+.2f')}, same {same}"
     )
     verdict = runs.above(gain, 0)
-    cause = (_BELOW_CHANCE,) if not verdict and max(levels) < 0 else ()
-    return _unless_nothing_learnt(results, dataset, common, verdict, text, *cause)
+    cause = _BELOW_CHANCE if not verdict and max(levels) < 0 else ""
+    return _unless_nothing_learnt(results, dataset, common, verdict, text, cause)
 
 
 def _mse_weaker(found, store, dataset, common):
@@ -267,7 +267,7 @@ def _mse_weaker(found, store, dataset, common):
     if not count or dataset.endswith(REFERENCE):
         return None
     gap = runs.over_runs({cell: sum(v) / len(v) for cell, v in gaps.items()})
-    text = f"{dataset} {runs.shown(gap, '+.3f')} over {count} methods"
+    text = f"{runs.shown(gap, '+.3f')} over {count} methods"
     return _unless_nothing_learnt(results, dataset, common, runs.above(gap, 0), text)
 
 
@@ -281,7 +281,7 @@ def _strongest_lower(found, store, dataset, common):
     if not all(pair) or dataset.endswith(REFERENCE):
         return None
     gap = runs.difference(*pair)
-    text = f"{dataset} {runs.shown(gap, '+.3f')}, down to {_average(pair[1]):.3f}"
+    text = f"{runs.shown(gap, '+.3f')}, down to {_average(pair[1]):.3f}"
     return _unless_nothing_learnt(results, dataset, common, runs.above(gap, 0), text)
 
 
@@ -301,19 +301,21 @@ def _truth_kept(found, store, dataset, common):
         f"before and {_average(after):.3f} after"
         for method, after in attacked.items()
     )
-    text = f"{dataset} {runs.shown(gain, '+.3f')} ({', '.join(levels)})"
+    text = f"{runs.shown(gain, '+.3f')} ({', '.join(levels)})"
     return _unless_nothing_learnt(results, dataset, common, runs.above(gain, 0), text)
 
 
-def _unless_nothing_learnt(results, dataset, common, *judged):
+def _unless_nothing_learnt(results, dataset, common, held, numbers, cause=""):
     """Of graph models at chance it cannot be told how robust they are."""
+    judged = runs.Verdict(held, numbers, cause)
     if common.kind != "graph":
         return judged
     auc = runs.of_records(results.get(dataset, "vanilla", "auc", tolerance=_TOLERANCE))
     if auc.runs == 1 or runs.above(auc, 0.5):
         return judged
     chance = f"vanilla's AUC {runs.shown(auc)} is at chance"
-    return None, f"{judged[1]} (nothing was learnt: {chance})", _NOTHING_LEARNT
+    numbers = f"{numbers} (nothing was learnt: {chance})"
+    return runs.Verdict(None, numbers, _NOTHING_LEARNT)
 
 
 def _is_ours(method: str) -> bool:

@@ -257,7 +257,7 @@ def _judge(factor, sign, verdict, store, dataset, common):
         return None
     verdicts = verdict(judged)
     held = f"{verdicts.count(True)} of {len(verdicts)}"
-    return runs.together(verdicts), f"{dataset} {'; '.join(texts)}: {held} hold"
+    return runs.Verdict(runs.together(verdicts), f"{'; '.join(texts)}: {held} hold")
 
 
 def _not_below(found: Sequence[runs.Estimate]) -> list[bool | None]:
@@ -333,7 +333,7 @@ def _judge_weight(factor, store, dataset, common):
         )
     if not verdicts:
         return None
-    return runs.together(verdicts), f"{dataset} {'; '.join(texts)}"
+    return runs.Verdict(runs.together(verdicts), "; ".join(texts))
 
 
 _OF_WEIGHTS = (

@@ -310,7 +310,7 @@ def thicker_is_more_robust(store, dataset: str, common):
         )
         if distribution == MAIN:
             verdict = runs.above(rho, 0)
-    return verdict, f"{dataset}: {', '.join(texts)}"
+    return runs.Verdict(verdict, ", ".join(texts))
 
 
 def bounds_hold(store, dataset: str, common):
@@ -333,7 +333,7 @@ def bounds_hold(store, dataset: str, common):
         for e in ends
     ]
     held = outside == 0 and bool(np.all(np.diff(widths) > 0))
-    return held, f"{dataset}: {outside:.2%} of pairs outside; {'; '.join(shown)}"
+    return runs.Verdict(held, f"{outside:.2%} of pairs outside; {'; '.join(shown)}")
 
 
 def published_holds(store, dataset: str, common):
@@ -342,5 +342,5 @@ def published_holds(store, dataset: str, common):
     shares = _numbers(found, "published_violated", max(common.epsilon))
     if not shares:
         return None
-    text = f"{dataset}: {np.mean(shares):.1%} of pairs below at ε = "
-    return max(shares) == 0, f"{text}{max(common.epsilon):g} ({len(shares)} models)"
+    text = f"{np.mean(shares):.1%} of pairs below at ε = {max(common.epsilon):g}"
+    return runs.Verdict(max(shares) == 0, f"{text} ({len(shares)} models)")

@@ -128,13 +128,12 @@ def judge(metric: str):
         found = rate(learnt, dataset, metric) if learnt else None
         if found is None:
             return None
-        text = f"{dataset}: exponent {runs.shown(found, '+.2f')}, {found.runs} runs"
+        text = f"exponent {runs.shown(found, '+.2f')}, {found.runs} runs"
         if runs.above(found, -0.5):
-            return (
-                (False, text, _FEW_GRAPHS) if common.kind == "graph" else (False, text)
-            )
+            cause = _FEW_GRAPHS if common.kind == "graph" else ""
+            return runs.Verdict(False, text, cause)
         slow = runs.above(found, -_FAST_ENOUGH)
-        return (True if slow is False else None), text
+        return runs.Verdict(True if slow is False else None, text)
 
     return judged
 

@@ -238,7 +238,7 @@ def _figure(found, dataset, metric, common):
 
 def write_exhibit(folder, store, groups, written):
     figures = {}
-    told: dict[str, list[tuple[bool | None, str]]] = {metric: [] for metric in AXES}
+    judged: dict[str, list[exhibit.Case]] = {metric: [] for metric in AXES}
     for common in groups:
         for dataset in common.datasets:
             for metric, (short, _) in AXES.items():
@@ -249,12 +249,13 @@ def write_exhibit(folder, store, groups, written):
                 r2et = [label for label in alone.labels if kinds[label] == "R2ET"]
                 fronts = [", ".join(one.labels) for one in (alone, networks)]
                 text = (
-                    f"{dataset}, {common.attacks[0]}: in {share}; {len(r2et)} of "
+                    f"in {share} under {common.attacks[0]}; {len(r2et)} of "
                     f"{len(alone.labels)} points of the front are R2ET's "
                     f"({', '.join(r2et) or 'none'}); with all other methods the front "
                     f"is {fronts[1]}"
                 )
-                told[metric].append((verdict(alone.r2et), text))
+                told = exhibit.Verdict(verdict(alone.r2et), text)
+                judged[metric].append(exhibit.Case(dataset, None, told))
                 figures[folder / figure_name(dataset, metric)] = (
                     f"P@{common.k[0]} under attack against {short}: a point for each "
                     "method and tolerance, coloured by kind, with standard errors; "
@@ -264,7 +265,7 @@ def write_exhibit(folder, store, groups, written):
     return exhibit.write(
         folder,
         title="Robustness against accuracy",
-        claims=[_claim(metric, judged) for metric, judged in told.items()],
+        claims=[_claim(metric, cases) for metric, cases in judged.items()],
         figures=figures,
         tables=[path for path in written if path.match("table*.md")][:1],
         typed=groups[0].typed,
@@ -284,17 +285,11 @@ def verdict(share: float | None) -> bool | None:
     return share >= SURE
 
 
-def _claim(metric, judged):
-    verdicts, texts = zip(*judged, strict=True)
-    held = runs.together(verdicts)
-    cause = runs.UNCLEAR
-    if held is False:
-        cause = "Where it does not, a method without a ranking term is better in both."
+def _claim(metric, cases):
     return exhibit.Claim(
-        said="R2ET is on the Pareto front of P@k under attack and "
+        "R2ET is on the Pareto front of P@k under attack and "
         f"{AXES[metric][0]}, compared with the other baselines.",
-        held=held,
-        found=f"{'. '.join(texts)}. Rule: a variant is on the front in at least "
-        f"{SURE:.0%} of resampled runs.",
-        cause="" if held else cause,
+        f"a variant is on the front in at least {SURE:.0%} of resampled runs",
+        tuple(cases),
+        "Where it does not, a method without a ranking term is better in both.",
     )

@@ -82,7 +82,7 @@ def test_a_run_records_and_draws(drawn, again):
         ]
         assert any(np.allclose(line, means) for line in drawn.lines(name)), metric
     shown = exhibit.read(folder)
-    assert "breast_cancer 0 of 96" in shown.claims[0].found and shown.claims[0].held
+    assert "breast_cancer: 0 of 96" in shown.claims[0].told() and shown.claims[0].held
     assert list(shown.figures) == ["certified_breast_cancer.png"]
 
 

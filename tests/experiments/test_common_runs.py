@@ -71,20 +71,23 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
     question = runs.Question(
         "It holds.",
         "by more than 1",
-        lambda store, name, common: (name == "a", f"{name}: {store.told}"),
+        lambda store, name, common: exhibit.Verdict(name == "a", store.told),
         "Chance.",
         figure="seen",
     )
     silent = question._replace(judge=lambda *_: None)
     unsure = question._replace(
-        judge=lambda _, name, common: (None, name, "Too dark.")[: 2 + (name == "a")]
+        judge=lambda _, name, common: exhibit.Verdict(
+            None, "dim", "Too dark." if name == "a" else ""
+        )
     )
     store = SimpleNamespace(
         told="two", select=lambda **_: [{"fold": fold} for fold in (1, 0, 1)]
     )
     felt = unsure._replace(figure="felt", ours=True)
     known = question._replace(
-        figure=None, judge=lambda _, name, common: (False, name, "Too few.")
+        figure=None,
+        judge=lambda _, name, common: exhibit.Verdict(False, "few", "Too few."),
     )
     asked = [question, silent, felt, known]
     runs.finish(
@@ -98,11 +101,11 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
     assert undecided.held is None
     assert undecided.cause == f"Too dark. {runs.UNCLEAR}"
     assert (claim.held, claim.cause) == (False, "Chance.")
-    assert claim.found.startswith("On 1 of 2 data sets. a: two; b: two.")
-    assert "Rule: by more than 1, beyond a 95% interval over runs." in claim.found
+    assert claim.told().startswith("On 1 of 2 data sets. a: two; b: two.")
+    assert "Rule: by more than 1, beyond a 95% interval over runs." in claim.told()
     # Each figure tells what the claims that it shows have found.
     assert found.figures == {
-        "seen_a.png": "What is seen. a: two.", "felt_a.png": "What is felt. a."
+        "seen_a.png": "What is seen. a: two.", "felt_a.png": "What is felt. a: dim."
     }  # fmt: skip
     assert found.tables == ("table.md", "bounds.md")
     expected = "a, b: seeds 0, 1; folds 0, 1; k = 8; l2 budgets 0.5, 1; attacks er. "
@@ -117,7 +120,7 @@ def test_every_k_is_judged_and_shown(tmp_path):
     question = runs.Question(
         "It holds.",
         "by more than 1",
-        lambda store, name, common: (common.k == (5,), f"{name} {common.k}"),
+        lambda store, name, common: exhibit.Verdict(common.k == (5,), "some"),
         "Chance.",
         figure="seen",
     )
@@ -132,10 +135,10 @@ def test_every_k_is_judged_and_shown(tmp_path):
     )
     found = exhibit.read(path.parent)
     (claim,) = found.claims
-    assert claim.found.startswith("On 1 of 2 cases. a, k = 2: (2,); a, k = 5: (5,).")
+    assert claim.told().startswith("On 1 of 2 cases. a, k = 2: some; a, k = 5: some.")
     assert claim.held is False
     assert found.tables == ("table_k2.md", "table_k5.md")
-    assert found.figures == {"seen_a_k2.png": "What is seen. a, k = 2: (2,)."}
+    assert found.figures == {"seen_a_k2.png": "What is seen. a, k = 2: some."}
 
 
 def test_folds_with_one_k_follow_each_other(monkeypatch):

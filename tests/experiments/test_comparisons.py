@@ -109,7 +109,7 @@ def test_one_seed_of_folds_has_one_error_everywhere(tmp_path):
         if q.said.startswith("Under the strongest attack R2ET keeps more of the top k t"
                              "han every")
     )  # fmt: skip
-    assert f"r2et {text} against vanilla" in asked.judge(store, "adult", common)[1]
+    assert f"r2et {text} against vanilla" in asked.judge(store, "adult", common).numbers
     axes = robustness_figures._dots(results, "adult", "strongest").axes[0]
     bars = [s for c in axes.collections for s in getattr(c, "get_segments", list)()]
     ends = {tuple(np.round(np.sort(bar[:, 0]), 4)) for bar in bars}

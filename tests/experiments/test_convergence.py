@@ -133,7 +133,7 @@ def test_a_run_records_and_draws(drawn, again):
     shown = exhibit.read(folder)
     # One method alone has no order by thickness.
     assert len(shown.claims) == 2 and len(shown.figures) == 2
-    assert "(0 violations)" in shown.claims[0].found
+    assert "(0 violations)" in shown.claims[0].told()
 
 
 @pytest.mark.parametrize(

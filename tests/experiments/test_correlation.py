@@ -151,7 +151,7 @@ def judged(thick, hessian, gap, bend=0.1):
     found = [question.judge(Store(), "d", Common) for question in questions]
     assert "without the 25% never manipulated" in found[0][1]
     assert "(manipulated: a top-k feature left)" in found[0][1]
-    return [verdict for verdict, _ in found]
+    return [verdict.held for verdict in found]
 
 
 def test_claims_follow_the_correlations():

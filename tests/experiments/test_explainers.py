@@ -31,7 +31,7 @@ def test_a_run_records_each_explainer(again):
     shown = exhibit.read(folder)
     assert list(shown.figures) == ["explainers_breast_cancer.png"]
     (claim,) = shown.claims
-    assert "2 methods, 2 runs" in claim.found
+    assert "2 methods, 2 runs" in claim.told()
     table = (folder / "table.md").read_text()
     assert "gradient–integrated_gradients: Kendall's τ" in table
 
@@ -158,7 +158,7 @@ def test_the_claim_has_three_answers(monkeypatch):
             return found
 
         monkeypatch.setattr(report, "orders", orders)
-        assert report.judge(None, "adult", common)[0] is verdict
+        assert report.judge(None, "adult", common).held is verdict
     # The claim is the papers': a method of ours does not break it.
     assert asked == [["vanilla", "r2et"]] * 3
     assert report.judge(None, "adult", Common(("vanilla", "rat"))) is None

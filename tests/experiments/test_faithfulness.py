@@ -184,8 +184,8 @@ def test_a_run_records_and_judges(drawn, again):
     assert table.count("| breast_cancer |") == 3 * len(METHODS)
     told = exhibit.read(folder)
     (claim,) = told.claims
-    assert "r2et_nh" in claim.said and "breast_cancer" in claim.found
-    assert "2 runs" in claim.found
+    assert "r2et_nh" in claim.said and "breast_cancer" in claim.told()
+    assert "2 runs" in claim.told()
     assert set(told.figures) == {"faithfulness_breast_cancer.png"}
     shown = drawn.texts("faithfulness_breast_cancer.png")
     assert {"DFFOT", "COMP", "SUFF", "zero", "mean", "conditional", *METHODS} <= shown

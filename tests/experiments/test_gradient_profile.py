@@ -89,7 +89,7 @@ def test_a_long_tail_is_told_from_sorted_noise(tmp_path):
     common = type(
         "Common", (), {"k": (k,), "methods": ("vanilla", "r2et"), "kind": "graph"}
     )
-    verdict, text = report.long_tail(store, "a", common)
+    verdict, text, _ = report.long_tail(store, "a", common)
     assert verdict is False and "of 20 features" in text
     assert "independent normal numbers × the inputs" in text
     common.methods = ("r2et",)
@@ -113,7 +113,7 @@ def test_a_run_records_and_draws(drawn, again):
     assert shown.tables == ("table.md",)
     assert list(shown.figures) == ["gradient_profile_breast_cancer.png"]
     (claim,) = shown.claims
-    assert "of 30 features make up 90 %" in claim.found
+    assert "of 30 features make up 90 %" in claim.told()
     assert claim.held is not None or claim.cause == runs.UNCLEAR
     name = "gradient_profile_breast_cancer.png"
     assert {"vanilla", "chance", "rank of the feature, of 30"} <= drawn.texts(name)

@@ -134,7 +134,7 @@ def test_figures_and_claim_are_made_from_records_and_a_second_run_adds_none(
         "distance_breast_cancer.png", "example_breast_cancer.png",
     }  # fmt: skip
     (claim,) = shown.claims
-    assert "vanilla, 2 runs" in claim.found
+    assert "vanilla, 2 runs" in claim.told()
     before = (folder / "records.jsonl").read_bytes()
     text = json.loads((folder / "exhibit.json").read_text())
     monkeypatch.setattr(experiment, "perturb", None)  # nothing is measured again
@@ -159,5 +159,5 @@ def test_the_claim_asks_for_clearly_discordant_pairs_in_every_norm(tmp_path):
                 for norm, share in shares.items()
             ]  # fmt: skip
             store.append([*rows, {**cell, "metric": "p@k_lowest", "value": 0.2}])
-        verdicts.append(report.judge(store, "a", common)[0])
+        verdicts.append(report.judge(store, "a", common).held)
     assert verdicts == [True, False]

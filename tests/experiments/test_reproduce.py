@@ -12,10 +12,14 @@ from PIL import Image
 
 from experiments.console import cli
 from experiments.report import exhibit
-from experiments.report.exhibit import Claim
+from experiments.report.exhibit import Case, Claim, Verdict
 from experiments.reproduce import experiment as reproduce
 from experiments.reproduce import page as report_page
 from r2et_jax import datasets
+
+
+def claimed(said, verdict):
+    return Claim(said, "by eye", (Case("adult", None, verdict),), "Chance.")
 
 
 @pytest.fixture
@@ -31,11 +35,12 @@ def run_folder(tmp_path):
         "\n* <b> is no tag.\n"
     )
     claims = [
-        Claim("R2ET is above vanilla.", True, "0.9 against 0.3 over 5 seeds."),
-        Claim(
-            "R2ET is above all.", False, "adult: 0.9 against 0.95.", "<i> & nonlinear."
+        claimed("R2ET is above vanilla.", Verdict(True, "0.9 against 0.3, 5 seeds")),
+        claimed(
+            "R2ET is above all.",
+            Verdict(False, "0.9 against 0.95", "<i> & nonlinear."),
         ),
-        Claim("R2ET is cheap.", None, "Not timed.", ours=True),
+        claimed("R2ET is cheap.", Verdict(None, "not timed"))._replace(ours=True),
     ]
     exhibit.write(
         folder,
@@ -53,6 +58,10 @@ def test_an_exhibit_comes_back_as_written(run_folder):
     found = exhibit.read(run_folder)
     assert found.title == "P@k under attack"
     assert [claim.held for claim in found.claims] == [True, False, None]
+    assert [claim.cause for claim in found.claims] == [
+        "", "<i> & nonlinear.", exhibit.UNCLEAR
+    ]  # fmt: skip
+    assert found.claims[1].told() == "adult: 0.9 against 0.95. Rule: by eye."
     assert found.figures == {"lines.png": 'Lines: R2ET on top of "vanilla".'}
     assert found.tables == ("table.md",)
     # How a run is shown makes no other command of it.
@@ -144,7 +153,7 @@ def test_the_page_needs_nothing_beside_it(run_folder, tmp_path):
     with Image.open(run_folder / "lines.png") as drawn:
         assert size == drawn.size
     for text in (
-        "0.9 against 0.3 over 5 seeds.",
+        "0.9 against 0.3, 5 seeds. Rule: by eye.",
         "Likely cause: <i> & nonlinear.",
         "r2et_mm_nh",
         "<b> is no tag.",
@@ -159,7 +168,7 @@ def test_the_page_needs_nothing_beside_it(run_folder, tmp_path):
         assert text in words
     assert [words.count(v) for v in ("did not hold", "cannot be told")] == [2, 4]
     text = summary.read_text(encoding="utf-8")
-    assert "* adult: **did not hold**. 0.9 against 0.95. Likely cause:" in text
+    assert "* adult: **did not hold**. 0.9 against 0.95. Rule: by eye. Likely" in text
     assert "\n**R2ET is cheap.** (our claim)\n" in text
     assert "\nadult: seeds 0, 1.\n" in text
     assert re.search(r"(?m)^## P@k under attack$", text)

@@ -186,7 +186,7 @@ def test_a_run_records_and_draws(tiny, bundled, small_models, drawn, again):
     for name in ("table.md", "table_k_prime.csv", "table_lambda_1.csv"):
         assert (folder / name).stat().st_size > 100
     shown = exhibit.read(folder)
-    assert len(shown.claims) == 2 and all(claim.found for claim in shown.claims)
+    assert len(shown.claims) == 2 and all(claim.told() for claim in shown.claims)
     assert list(shown.figures) == ["sensitivity_breast_cancer.png"]
 
 
@@ -254,7 +254,7 @@ BASE = np.array([0.7, 0.8, 0.9])
 )
 def test_k_prime_is_stable_within_a_margin(shift, spread, held):
     other = BASE + shift + spread * np.array([-1, 0, 1])
-    verdict, text = judged(made("k_prime", {"4": BASE, "1": other}), "k_prime")
+    verdict, text, _ = judged(made("k_prime", {"4": BASE, "1": other}), "k_prime")
     assert verdict is held
     assert f"k′ = 1 {shift:+.3f}" in text
 
@@ -269,7 +269,7 @@ def test_pretraining_is_judged_against_scratch(shift, held):
 def test_k_is_compared_with_vanilla_at_the_same_k():
     found = made("k", {"8": BASE, "2": BASE - 0.1})
     found += made("k", {"8": BASE - 0.2, "2": BASE}, method="vanilla")
-    verdict, text = judged(found, "k")
+    verdict, text, _ = judged(found, "k")
     assert verdict is False
     assert "k = 2 -0.100" in text and "k = 8 +0.200" in text
     differences = records.select(

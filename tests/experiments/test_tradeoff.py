@@ -140,7 +140,7 @@ def test_a_run_records_and_draws(drawn, again):
         "cAUC",
         "aAUC",
     ]
-    assert all("breast_cancer, random: in" in claim.found for claim in told.claims)
+    assert all("breast_cancer: in " in claim.told() for claim in told.claims)
     figures = {f"front_{metric}_breast_cancer.png" for metric in ("auc", "aauc")}
     assert set(told.figures) == figures
     for metric, word in (("auc", "the test split (cAUC)"), ("aauc", "the attacked")):
