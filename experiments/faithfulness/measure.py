@@ -13,14 +13,11 @@ from experiments.problems.registry import Problem
 from r2et_jax import metrics, score
 from r2et_jax.context import in_context
 from r2et_jax.execution import example_keys, map_batched
+from r2et_jax.metrics.faithfulness import removal_sizes
 
 NUM_DRAWS = 10
 # Training inputs among which the conditional baseline looks for the nearest.
 _MAX_REFERENCES = 2000
-# Up to so many features, DFFOT looks at every number of them; else at steps of 2 %.
-_FEW_FEATURES, _STEPS = 64, 50
-# Of COMP and SUFF on images and graphs, as in ERASER; on tables every number.
-_SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 # Changed inputs that the model sees at a time; bounds the memory.
 _ROWS = 2048
 
@@ -102,19 +99,3 @@ class Measurer:
         }[baseline]
         found = run(params, self.x, maps, context, known)
         return [summary(*item, self.units) for item in found._asdict().items()]
-
-
-def removal_sizes(n: int, *, every: bool) -> tuple[list[int], list[int]]:
-    """Numbers of features for COMP and SUFF, and for DFFOT.
-
-    Args:
-      n: number of features.
-      every: whether COMP and SUFF take every number instead of shares of n.
-    """
-    sizes = range(1, n + 1)
-    if not every:
-        sizes = sorted({max(1, round(share * n)) for share in _SHARES})
-    if n <= _FEW_FEATURES:
-        return list(sizes), list(range(1, n + 1))
-    steps = {max(1, round(n * step / _STEPS)) for step in range(1, _STEPS + 1)}
-    return list(sizes), sorted(steps | set(sizes))

@@ -149,11 +149,9 @@ def _run(asked: argparse.Namespace) -> int:
         print(f"wrote {written[0]}")
     if level is None:
         return PASSED if report.counted.any() else FAILED
-    passed = report.check(level, asked.at)
-    at = asked.epsilon if asked.at is None else asked.at
-    word = "passed" if passed else "FAILED"
-    print(f"{word}: mean P@{asked.k} of at least {level:g} at ε = {at:g}")
-    return PASSED if passed else FAILED
+    gate = report.check(level, asked.at)
+    print(gate)
+    return gate.exit_status
 
 
 def _columns(names: Sequence[str], table: Table) -> list[int]:
@@ -245,12 +243,15 @@ def _named(error: Exception) -> str:
 
 
 def _progress() -> Any:
-    """Stages on stderr, each with the time since the beginning."""
-    start = time.monotonic()
+    """A bar of the stages on stderr: one line on a terminal, else a line for each."""
+    start, last = time.monotonic(), "\r" if sys.stderr.isatty() else "\n"
 
     def tell(done: int, total: int, what: str) -> None:
         passed = time.monotonic() - start
-        line = f"[{done}/{total}] {passed:4.0f} s  {what}"
-        print(line, file=sys.stderr, flush=True)
+        bar = "█" * done + "░" * (total - done)
+        line = f"{bar} {done}/{total} {passed:4.0f} s  {what}".ljust(78)
+        end = "\n" if done == total else last
+        print(line.rstrip() if end == "\n" else line, end=end, file=sys.stderr)
+        sys.stderr.flush()
 
     return tell

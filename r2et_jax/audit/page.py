@@ -50,6 +50,7 @@ grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))}
 .bar{display:grid;grid-template-columns:minmax(0,12.5em) 1fr;gap:0 .6em;
 align-items:center;font-size:.85em;margin:.2em 0}
 .bar span{overflow-wrap:anywhere;line-height:1.2}
+.bar small{display:block;color:#555}
 .bar i{display:block;height:7px;min-width:1px}
 .bar i+i{margin-top:2px;background:#fff!important;border:1.5px solid}
 .stays{color:#0072B2}.leaves{color:#B34700}.enters{color:#007A59}
@@ -277,7 +278,13 @@ def _inputs(audit: Audit, told: dict[str, Any]) -> str:
         "are the edges' weights before the change, hollow bars after it."
         if graph is not None
         else "Filled bars are the features' weights before the change, hollow bars "
-        "after it: blue stays on top, orange leaves, green enters."
+        "after it: blue stays on top, orange leaves, green enters. Below a name: the "
+        "smallest change found at which it is no longer on top"
+        + (
+            ", and the one up to which it provably is."
+            if audit.certified.radii is not None
+            else "."
+        )
     )
     cards = "".join(_card(audit, told["inputs"][i], as_images, graph) for i in order)
     return _paragraph(key, "note") + f'<div class="inputs">{cards}</div>'
@@ -288,9 +295,11 @@ def _card(
 ) -> str:
     k, i = audit.asked.k, one["input"]
     first = _short(one["radius"], "none found")
-    proved = one["certified"]
+    proved, stays = one["certified"], one["certified_radius"]
     head = f"Input {i}, {one['predicted']}: P@{k} = {_number(one['precision'])}"
     note = f"first change of the top {k} at a distance of {first}"
+    if stays is not None:
+        note += f", provably none up to {words.floored(stays)}"
     if proved is not None:
         note += f"; {_percent(proved)} of it provably stays at "
         note += f"ε = {audit.asked.epsilon:g}"
@@ -325,13 +334,30 @@ def _bars(one: dict[str, Any]) -> str:
     def bar(kind, line):
         before, after = (100 * (line[when] or 0) / most for when in ("before", "after"))
         return (
-            f'<div class="bar {kind}"><span>{signs[kind]}{_text(line["name"])}</span>'
+            f'<div class="bar {kind}"><span>{signs[kind]}{_name(line["name"])}'
+            f"{_reach(line)}</span>"
             f'<div><i style="width:{before:.1f}%"></i><i style="width:{after:.1f}%">'
             "</i></div></div>"
         )
 
     bars = "".join(bar(kind, line) for kind, line in lines)
     return bars + (_paragraph(more, "note") if more else "")
+
+
+def _reach(line: dict[str, Any]) -> str:
+    """Where a top feature leaves, and up to where it provably stays."""
+    said = []
+    if line.get("leaves_at") is not None:
+        said.append(f"leaves at {_short(line['leaves_at'])}")
+    if line.get("proved_up_to"):
+        said.append(f"stays up to {words.floored(line['proved_up_to'])}")
+    lines = (_text(text).replace(" ", "\u00a0") for text in said)
+    return f"<small>{'; '.join(lines)}</small>" if said else ""
+
+
+def _name(name: str) -> str:
+    """A feature's name, which may be broken after its underscores."""
+    return _text(name).replace("_", "_<wbr>")
 
 
 def _image_shape(audit: Audit) -> tuple[int, ...] | None:

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from r2et_jax import metrics
-from r2et_jax.audit import page, words, writing
+from r2et_jax.audit import guard_words, page, words, writing
 from r2et_jax.audit.asked import Asked
+from r2et_jax.audit.gate import Gate
 from r2et_jax.audit.measures import Certified
+from r2et_jax.audit.quality import Quality
 from r2et_jax.checks import check_in
 
 
@@ -61,6 +63,7 @@ class Audit:
         [m, k]; ∞ where none was, NaN where it has no saliency. An upper bound.
       certified: `Certified`, what is provable at each budget, or why nothing is.
       nearest: median distance of the inputs to the nearest other one.
+      quality: `Quality`, thickness, and faithfulness beside that of a random ranking.
       asked: what was asked, see `Asked`.
     """
 
@@ -88,6 +91,7 @@ class Audit:
     distances: np.ndarray
     certified: Certified
     nearest: float
+    quality: Quality
     asked: Asked
 
     @property
@@ -100,6 +104,14 @@ class Audit:
         """Least distance seen at which the top set is another one [m]."""
         some = np.where(np.isnan(self.distances), np.inf, self.distances)
         return np.where(self.counted, some.min(axis=1), np.nan)
+
+    @property
+    def certified_radius(self) -> np.ndarray:
+        """Up to which distance the top set provably stays [m]; NaN without proofs."""
+        if self.certified.radii is None:
+            return np.full(len(self.precision), np.nan)
+        least = np.where(np.isnan(self.distances), np.inf, self.certified.radii)
+        return np.where(self.counted, least.min(axis=1), np.nan)
 
     @property
     def corrected(self) -> metrics.Summary:
@@ -136,7 +148,7 @@ class Audit:
         at: float | None = None,
         *,
         prediction: str = "free",
-    ) -> bool:
+    ) -> Gate:
         """Whether the mean P@k under attack is at least a level: a gate.
 
         Args:
@@ -145,11 +157,12 @@ class Audit:
           prediction: "free", or "same_class" for attacks that keep the class.
 
         Returns:
-          True if it is; False also where no input has a ranking.
+          `Gate`: true if it is, false also where no input has a ranking; print it for
+          a line, its `exit_status` is that of a command.
 
         Raises:
           ValueError: for a level outside of [0, 1], a budget that was not measured, an
-            unknown rule.
+            unknown rule, a class that a regression should keep.
         """
         check_in("prediction rule", prediction, ("free", "same_class"))
         is_number = isinstance(min_precision, numbers.Real | np.number)
@@ -157,10 +170,23 @@ class Audit:
             is_number and 0 <= min_precision <= 1
         ):
             raise ValueError(f"min_precision must lie in [0, 1], got {min_precision!r}")
+        if prediction == "same_class" and self.asked.output == "regression":
+            raise ValueError(
+                "a regression has no class that stays: ask with prediction='free', got "
+                "'same_class'"
+            )
         curve = self.curve if prediction == "free" else self.curve_same_class
-        mean = metrics.mean_and_stderr(curve[self.at(at)]).mean
-        # Means of shares of k are exact but for rounding.
-        return bool(mean >= min_precision - 1e-9)
+        place = self.at(at)
+        mean = float(metrics.mean_and_stderr(curve[place]).mean)
+        return Gate(
+            # Means of shares of k are exact but for rounding.
+            passed=bool(mean >= min_precision - 1e-9),
+            precision=mean,
+            min_precision=float(min_precision),
+            epsilon=float(self.epsilons[place]),
+            k=self.asked.k,
+            prediction=prediction,
+        )
 
     def save(
         self,
@@ -214,7 +240,7 @@ class Audit:
         if not self.asked.differentiable:
             lines.append(f"gradients are from {self.asked.stand_in}")
         if counted.any():
-            lines += [words.table(self), *words.verdict(self)]
+            lines += [words.table(self), guard_words.worth(self), *words.verdict(self)]
         return "\n".join(lines)
 
 

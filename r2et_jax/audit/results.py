@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2et_jax.audit import words
+from r2et_jax.audit import guard_words, words
 
 if TYPE_CHECKING:
     from r2et_jax.audit.result import Audit
@@ -19,7 +19,7 @@ def results(audit: Audit) -> dict[str, Any]:
             "asked": {**audit.asked._asdict()},
             "verdict": words.verdict(audit),
             "curve": [row._asdict() for row in words.rows(audit)],
-            "guards": [guard._asdict() for guard in words.guards(audit)],
+            "guards": [guard._asdict() for guard in guard_words.guards(audit)],
             "features": features(audit),
             "inputs": [input_of(audit, i) for i in range(len(audit.precision))],
             "limits": words.limits(audit),
@@ -98,6 +98,7 @@ def input_of(audit: Audit, i: int) -> dict[str, Any]:
         "precision": float(audit.precision[i]),
         "radius": float(audit.radius[i]),
         "certified": _of_input(audit.certified.precision, i, audit.at()),
+        "certified_radius": float(audit.certified_radius[i]),
         "left_out": str(audit.excluded[i]),
         "top": [_top_feature(audit, i, rank) for rank in range(audit.asked.k)],
         "entered": [
@@ -117,18 +118,21 @@ def _of_input(values: np.ndarray | None, i: int, at: int) -> float:
 
 def _top_feature(audit: Audit, i: int, rank: int) -> dict[str, Any]:
     feature = audit.top_k[i, rank]
-    proved = np.nan
-    if audit.certified.kept is not None:
-        stays = audit.epsilons[audit.certified.kept[:, i, rank]]
-        proved = float(stays.max()) if len(stays) else 0.0
     return {
         "name": audit.asked.names[feature],
         "before": float(audit.maps[i, feature]),
         "after": float(audit.perturbed_maps[i, feature]),
         "stays": bool(audit.kept[i, rank]),
         "leaves_at": float(audit.distances[i, rank]),
-        "proved_up_to": proved,
+        "proved_up_to": proved_up_to(audit, i, rank),
     }
+
+
+def proved_up_to(audit: Audit, i: int, rank: int) -> float:
+    """The distance up to which a top feature provably stays; NaN: nothing is proved."""
+    radii = audit.certified.radii
+    has_none = radii is None or np.isnan(audit.distances[i, rank])
+    return float("nan") if has_none else float(radii[i, rank])
 
 
 def _plain(value: Any) -> Any:

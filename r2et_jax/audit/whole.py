@@ -15,7 +15,7 @@ from r2et_jax import attacks, metrics, ranking
 from r2et_jax import subject as subject_lib
 from r2et_jax._callable import make_callable
 from r2et_jax.audit import asked as asked_lib
-from r2et_jax.audit import guards, measures, regression
+from r2et_jax.audit import guards, measures, quality, regression
 from r2et_jax.audit.inputs import check_explainer, check_output
 from r2et_jax.audit.layout import as_rows, of_rows
 from r2et_jax.audit.result import Audit
@@ -229,6 +229,12 @@ def audit(
         "",
     )
     counted = excluded == ""
+    tell("thickness and faithfulness")
+    worth = quality.measured(
+        form, params, x, found.perturbed, threat, k=k, count=count, key=key,
+        features=quality.feature_of_columns(examined.groups, layout, count),
+        output=examined.output, budget=budget, context=context,
+    )  # fmt: skip
     tell("the distances")
     distances = measures.distances(form, params, x, curve, threat, k, context)
     tell("what is provable")
@@ -269,6 +275,7 @@ def audit(
         distances=np.where(counted[:, None], distances, np.nan),
         certified=certified,
         nearest=measures.nearest(x, threat.norm),
+        quality=worth,
         asked=asked,
     )
 
@@ -302,7 +309,7 @@ def _teller(progress: Any, num_budgets: int) -> Callable[[str], None]:
             f"progress must be a function, progress(done, total, what), got "
             f"{progress!r}"
         )
-    total, done = num_budgets + 3, iter(range(num_budgets + 4))
+    total, done = num_budgets + 4, iter(range(num_budgets + 5))
 
     def tell(what: str) -> None:
         number = next(done)

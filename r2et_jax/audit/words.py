@@ -42,15 +42,6 @@ class Row(NamedTuple):
     reordered: float
 
 
-class Guard(NamedTuple):
-    """One guard: what it is called, its value, what it says, whether it warns."""
-
-    name: str
-    value: str
-    meaning: str
-    warns: bool
-
-
 def rows(audit: Audit) -> list[Row]:
     """The table of P@k against the budgets."""
     counted = audit.counted
@@ -78,6 +69,16 @@ def rows(audit: Audit) -> list[Row]:
 def number(value: float) -> str:
     """Three digits behind the point, or "–" where there is no number."""
     return f"{value:.3f}" if np.isfinite(value) else "–"
+
+
+def floored(value: float) -> str:
+    """Two digits, rounded down: what is proved says no more than its proof."""
+    if not np.isfinite(value):
+        return "–"
+    if value <= 0:
+        return "0"
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.floor(value / step + 1e-9) * step:.2g}"
 
 
 def percent(value: float) -> str:
@@ -181,106 +182,6 @@ def _worth(audit: Audit, row: Row) -> str:
     return f"{proved}; {alike}, which is what a fixed ranking would keep."
 
 
-def prediction_change(audit: Audit) -> np.ndarray:
-    """How far the attack that left the least moved the prediction [m].
-
-    Total variation between the class probabilities, in [0, 1]; of a regression the
-    absolute change of the value.
-    """
-    clean, after = (
-        np.asarray(one, np.float64) for one in (audit.outputs, audit.perturbed_outputs)
-    )
-    if audit.asked.output == "regression":
-        return np.abs(after - clean).sum(axis=1)
-    return 0.5 * np.abs(_probabilities(after) - _probabilities(clean)).sum(axis=1)
-
-
-def _probabilities(logits: np.ndarray) -> np.ndarray:
-    if logits.shape[1] == 1:
-        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
-def guards(audit: Audit) -> list[Guard]:
-    """What shows that a ranking was had too cheaply, or is none."""
-    k, counted, m = audit.asked.k, audit.counted, len(audit.precision)
-    some = counted.any()
-    plus = float(audit.corrected.mean) if some else np.nan
-    noise = float(metrics.mean_and_stderr(audit.noise_precision).mean)
-    moved = prediction_change(audit)[counted]
-    fewer = int(np.sum(counted & (audit.num_positive < k)))
-    ties, outside = int(audit.tied.sum()), int(audit.moved.sum())
-    silent = int(np.sum(~counted))
-    share = audit.asked.epsilon / audit.nearest if audit.nearest else np.nan
-    unit = "" if audit.asked.output == "regression" else ", as a shift of probability"
-    return [
-        Guard(
-            "overlap of different inputs",
-            number(audit.same),
-            f"share of the top {k} that two different inputs have in common; near 1 "
-            "the explanation is the same for all, and cannot but be stable",
-            audit.same >= ALIKE,
-        ),
-        Guard(
-            f"P@{k}⁺",
-            number(plus),
-            "P@k above what different inputs share anyway: (P@k − overlap)/(1 − "
-            "overlap); 1 is perfect, 0 no better than one ranking for all",
-            plus < UNSTABLE,
-        ),
-        Guard(
-            "P@k under noise of length 1e-6",
-            number(noise),
-            "below 1 inputs sit on a kink or a tie, where the explanation is arbitrary",
-            noise < 1,
-        ),
-        Guard(
-            "inputs without a gradient of the ranking",
-            percent(audit.vanished),
-            "where the model's own gradient hides the ranking; the attack goes through "
-            "a smooth stand-in there",
-            audit.vanished > 0.5,
-        ),
-        Guard(
-            "the prediction moved by",
-            number(float(np.mean(moved)) if some else np.nan),
-            f"how far the attack moved the output{unit}, on average",
-            False,
-        ),
-        Guard(
-            "ε over the distance to the nearest other input",
-            number(share),
-            "near 1 or above, a changed input may as well be another one",
-            share >= 1,
-        ),
-        Guard(
-            "inputs left out",
-            f"{silent} of {m}",
-            "without a ranking: an output or an explanation that is zero or not finite",
-            silent > 0,
-        ),
-        Guard(
-            f"inputs with fewer than {k} features",
-            f"{fewer} of {m}",
-            "features without any weight do not count as top features",
-            fewer > 0,
-        ),
-        Guard(
-            f"inputs tied between ranks {k} and {k + 1}",
-            f"{ties} of {m}",
-            "the order of the columns decides there what is on top",
-            ties > 0,
-        ),
-        Guard(
-            "inputs moved into the box",
-            f"{outside} of {m}",
-            "inputs that lay outside of the bounds of the threat model",
-            outside > 0,
-        ),
-    ]
-
-
 def limits(audit: Audit) -> list[str]:
     """What was assumed, and what the answer does not say."""
     asked = audit.asked
@@ -299,7 +200,22 @@ def limits(audit: Audit) -> list[str]:
         if not proved
         else f"No lower bound is given: {proved.removeprefix('nothing is proved: ')}.",
         f"The attack takes its gradients from {asked.stand_in}.",
-        "Distances are of changes that were found: the smallest one may be smaller.",
+        "Distances are of changes that were found: the smallest one may be smaller."
+        + (
+            ""
+            if audit.certified.radii is None
+            else " What provably stays is searched for in steps, and may reach further."
+        ),
+        *(
+            [
+                "Faithfulness puts a feature's mean over these inputs in its place; "
+                f"random rankings are means over {audit.quality.num_rankings} for each "
+                "input. ⚠ "
+                "stands where the lead over them is less than two standard errors."
+            ]
+            if not audit.quality.not_faithful
+            else []
+        ),
         "± is one standard error over the inputs, of this one trained model; another "
         "training run would give another model.",
         "The answer is about these inputs and this kind of change alone.",

@@ -15,7 +15,7 @@ import numpy as np
 
 from r2et_jax.audit import words
 from r2et_jax.audit.page import page
-from r2et_jax.audit.results import after_top, before_top, results
+from r2et_jax.audit.results import after_top, before_top, proved_up_to, results
 from r2et_jax.checks import as_folder
 from r2et_jax.files import replacing
 
@@ -98,9 +98,7 @@ def _csv(audit: Audit) -> str:
             leaves = proved = None
             if rank is not None:
                 leaves = audit.distances[i, rank]
-                if audit.certified.kept is not None:
-                    stays = audit.epsilons[audit.certified.kept[:, i, rank]]
-                    proved = stays.max() if len(stays) else 0.0
+                proved = proved_up_to(audit, i, rank)
             writer.writerow(
                 [
                     i,

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from r2et_jax.checks import check_count, check_ndim
@@ -34,6 +35,11 @@ from r2et_jax.types import ApplyFn, Array, Params
 
 # baseline(x [n], kept: boolean [n], key) -> [draws, n], equal to x where kept.
 Baseline = Callable[[Array, Array, Array], Array]
+
+# Up to so many features, DFFOT looks at every number of them; else at steps of 2 %.
+_FEW_FEATURES, _STEPS = 64, 50
+# Of COMP and SUFF of many features, as in ERASER.
+_SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 
 
 class Faithfulness(NamedTuple):
@@ -70,6 +76,7 @@ def faithfulness(
     *,
     sizes: Sequence[int],
     flip_sizes: Sequence[int] | None = None,
+    features: Sequence[int] | None = None,
 ) -> Callable[..., Faithfulness]:
     """Return the function that measures one explanation of one input.
 
@@ -84,16 +91,20 @@ def faithfulness(
       sizes: the j of COMP and SUFF, in 1…n, such as range(1, n + 1) or shares of n.
       flip_sizes: the j of DFFOT; by default 1…n. With fewer, it is rounded up to one of
         them.
+      features: the place in the saliency [n] of each entry of x, whose entries of one
+        feature are removed together, such as the columns of a category. By default
+        x has n entries, or C for each feature, as flat images with their channels
+        innermost.
 
     Returns:
-      `measure(params, x [n], saliency [n], /, *, key) -> Faithfulness`, a pure function
+      `measure(params, x, saliency [n], /, *, key) -> Faithfulness`, a pure function
       of one example: batch it with `jax.vmap`. Equal saliencies are removed in order
-      of their indices. A saliency [n/C] of flat images, channels innermost, removes the
-      C channels of a pixel together; n is then the number of pixels. All but `tied`
-      are NaN if the saliency or a probability is not finite.
+      of their indices. All but `tied` are NaN if the saliency or a probability is not
+      finite.
 
     Raises:
-      ValueError: when called, if the shapes do not fit, or a size lies outside 1…n.
+      ValueError: when called, if the shapes do not fit, a size lies outside 1…n, or a
+        feature outside 0…n−1.
 
     Example:
       >>> measure = faithfulness(lambda w, x: w @ x[:, None], constant_baseline(0.0),
@@ -113,17 +124,12 @@ def faithfulness(
         check_ndim("x", x, 1)
         check_ndim("saliency", saliency, 1)
         n = saliency.shape[0]
-        if x.shape[0] % n:
-            raise ValueError(
-                "x must have as many entries as saliency, or a multiple, got shapes "
-                f"{x.shape} and {saliency.shape}"
-            )
-        channels = x.shape[0] // n
+        feature_of = _features(features, x.shape[0], n)
         own = as_sizes("sizes", sizes, n)
         flips = range(1, n + 1) if flip_sizes is None else flip_sizes
         flips = as_sizes("flip_sizes", flips, n)
         every = sorted({*own, *flips})
-        place = jnp.repeat(ranks(saliency), channels)
+        place = ranks(saliency)[feature_of]
         without = place >= jnp.asarray(every, place.dtype)[:, None]
         alone = place < jnp.asarray(own, place.dtype)[:, None]
 
@@ -242,6 +248,44 @@ def conditional_baseline(inputs: ArrayLike, *, num_draws: int = 10) -> Baseline:
         return jnp.where(kept, x, drawn)
 
     return replace
+
+
+def _features(features: Sequence[int] | None, num_entries: int, n: int) -> np.ndarray:
+    """The feature of each entry of x."""
+    if features is None:
+        if num_entries % n:
+            raise ValueError(
+                "x must have as many entries as saliency, or a multiple, got shapes "
+                f"{(num_entries,)} and {(n,)}"
+            )
+        return np.repeat(np.arange(n), num_entries // n)
+    features = np.asarray(features)
+    if features.shape != (num_entries,) or features.dtype.kind not in "iu":
+        raise ValueError(
+            f"features must be integers, one for each of the {num_entries} entries of "
+            f"x, got {features.dtype} of shape {features.shape}"
+        )
+    if features.min() < 0 or features.max() >= n:
+        outside = features[(features < 0) | (features >= n)][0]
+        raise ValueError(f"features must lie in 0…n−1 = 0…{n - 1}, got {outside}")
+    return features
+
+
+def removal_sizes(n: int, *, every: bool) -> tuple[list[int], list[int]]:
+    """Numbers of features for COMP and SUFF, and for DFFOT, at bounded cost.
+
+    Args:
+      n: number of features.
+      every: whether COMP and SUFF take every number, as of few columns, instead of
+        ERASER's shares of n.
+    """
+    sizes = range(1, n + 1)
+    if not every:
+        sizes = sorted({max(1, round(share * n)) for share in _SHARES})
+    if n <= _FEW_FEATURES:
+        return list(sizes), list(range(1, n + 1))
+    steps = {max(1, round(n * step / _STEPS)) for step in range(1, _STEPS + 1)}
+    return list(sizes), sorted(steps | set(sizes))
 
 
 def as_sizes(name: str, sizes: Sequence[int], n: int) -> list[int]:

@@ -248,7 +248,7 @@ def test_how_hard_is_attacked_goes_by_the_size_of_an_input(side, budget, monkeyp
 def test_progress_is_told():
     told = []
     audit(switching, PARAMS, X, progress=lambda *now: told.append(now), **OPTIONS)
-    assert [done for done, _, _ in told] == [0, 1, 2, 3, 4]
+    assert [done for done, _, _ in told] == [0, 1, 2, 3, 4, 5]
     assert {total for _, total, _ in told} == {4}
     assert told[0][2] == "the attack at ε = 0.3" and told[-1][2] == "done"
 

@@ -99,8 +99,21 @@ def test_the_numbers_of_the_page_are_those_of_the_audit(report):
     (line,) = [line for line in features if line[0] == NAMES[i]]
     lost = 1 - report.kept[report.top_k == i].mean()
     assert line[2] == words.percent(lost)
-    assert guards[1][1] == f"{report.same:.3f}"
-    assert guards[2][1] == f"{float(report.corrected.mean):.3f}"
+    values = {line[0]: line[1] for line in guards[1:]}
+    assert values["overlap of different inputs"] == f"{report.same:.3f}"
+    assert values["P@3⁺"] == f"{float(report.corrected.mean):.3f}"
+    quality = report.quality
+    assert values["thickness"] == f"{quality.thickness.mean():.3f}"
+    for name, field in (
+        ("COMP, comprehensiveness", "comprehensiveness"),
+        ("SUFF, sufficiency", "sufficiency"),
+        ("DFFOT, decision flip", "dffot"),
+    ):
+        ours, random = (
+            getattr(values, field).mean()
+            for values in (quality.faithfulness, quality.random)
+        )
+        assert values[name] == f"{ours:.3f} (random {random:.3f})"
     low = np.flatnonzero(report.precision == report.precision.min())
     worst = low[np.argmin(report.radius[low])]
     least = f"P@3 = {report.precision[worst]:.3f}"
