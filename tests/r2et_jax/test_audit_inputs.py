@@ -249,7 +249,7 @@ def test_progress_is_told():
     told = []
     audit(switching, PARAMS, X, progress=lambda *now: told.append(now), **OPTIONS)
     assert [done for done, _, _ in told] == [0, 1, 2, 3, 4, 5]
-    assert {total for _, total, _ in told} == {4}
+    assert {total for _, total, _ in told} == {5}
     assert told[0][2] == "the attack at ε = 0.3" and told[-1][2] == "done"
 
 
