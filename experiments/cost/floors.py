@@ -283,8 +283,9 @@ _REPLACED = Floor(
 )
 
 
-def floor(method: str, network: Network) -> Count:
-    """The floor of one training step of a method for one example.
+def floor(method: str, network: Network) -> Count | None:
+    """The floor of one training step of a method for one example; None if the count of
+    one of its penalties is not derived here.
 
     The penalties of a sum share the gradient at x and its ranking.
 
@@ -293,6 +294,8 @@ def floor(method: str, network: Network) -> Count:
       network: the network and the sizes of the ranking terms.
     """
     found = objectives.method(method)
+    if not FLOORS.keys() >= set(found.terms):
+        return None
     terms = [FLOORS[term] for term in found.terms] + [_REPLACED] * found.attacked
     gradient = max((term.gradient for term in terms), default=Gradient.NONE)
     passes, inner, words = _GRADIENTS[gradient]

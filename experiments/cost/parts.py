@@ -93,8 +93,8 @@ def training_flops(
 
 def training_floor(
     name: str, num_features: int, *, k: int, batch: int
-) -> cost_floors.Count:
-    """The floor of that count for one example."""
+) -> cost_floors.Count | None:
+    """The floor of that count for one example, see `floors.floor`."""
     network = training_step(name, num_features, k=k, seed=0).network
     number = costs.flops_per_random_number(num_features, batch=batch)
     return cost_floors.floor(name, network._replace(number=number))
@@ -123,21 +123,24 @@ def measure_training(setting: Setting) -> list[dict]:
     for name in runs:
         counted, floor = flops[name].flops, floors[name]
         note = {"note": LOOP_NOTE} if flops[name].has_loop else {}
-        derived = {"note": floor.derivation, "method": name}
         each = seconds[name] / sizes.train_steps
         over = seconds[name] / seconds["vanilla"]
         ratio = counted / flops["vanilla"].flops
-        least = floor.flops / floors["vanilla"].flops
-        above = counted / (TRAIN_BATCH * floor.flops)
         found += [
             setting.record("flops", counted, 1, method=name, **note),
             setting.record("flops_ratio", ratio, 1, method=name, **note),
-            setting.record("flops_floor", least, 1, **derived),
-            setting.record("floor_passes", floor.passes, 1, method=name),
-            setting.record("flops_over_floor", above, 1, method=name, **note),
             *setting.spread("step_seconds", each, method=name),
             *setting.spread("time_ratio", over, method=name),
         ]
+        if floor is not None:
+            least = floor.flops / floors["vanilla"].flops
+            above = counted / (TRAIN_BATCH * floor.flops)
+            derived = {"note": floor.derivation, "method": name}
+            found += [
+                setting.record("flops_floor", least, 1, **derived),
+                setting.record("floor_passes", floor.passes, 1, method=name),
+                setting.record("flops_over_floor", above, 1, method=name, **note),
+            ]
     return found
 
 

@@ -11,8 +11,8 @@ from scipy import stats
 
 from experiments.explainers.measure import EFFORTS, GRADIENT, NAMES
 from experiments.loop import runs
+from experiments.problems.methods import family
 from experiments.report import tables
-from experiments.report.results import family
 from experiments.store import output, records
 from r2et_jax import plots
 

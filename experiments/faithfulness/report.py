@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from experiments.loop import runs
+from experiments.problems.methods import family
 from experiments.report import exhibit, tables
-from experiments.report.results import family
 from experiments.store.output import save_figure
 from experiments.store.records import RecordStore
 from r2et_jax import plots

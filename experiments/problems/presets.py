@@ -6,11 +6,10 @@ how much is measured.
 
 from __future__ import annotations
 
+from experiments.problems import methods
 from r2et_jax import objectives
 from r2et_jax.training.weights import GRID, HALVING, PAIRED
 
-# Sums of methods that stand in the full table.
-SUMS = ("wd+r2et_nh", "r2et_nh+logit_h", "skip+cert_rank")
 SCHEDULES = ("pretrain", "scratch")
 REFERENCES = ("self", "previous_epoch", "vanilla")
 
@@ -24,7 +23,7 @@ TABULAR_K = 8
 
 # The flags of each experiment where they are not given, as they would be typed. Images
 # and graphs have k, budgets and seeds of their own, in some experiments also methods.
-_EVERY = ",".join(["logistic", *objectives.NAMES, *SUMS])
+_EVERY = ",".join(["logistic", *objectives.NAMES, *methods.SUMS])
 _SHORT = "vanilla,wd,r2et_nh,r2et"
 _BUDGETS = ".1,.25,.5,1"
 
@@ -164,11 +163,8 @@ PROTOCOLS = {
 }  # fmt: skip
 
 # The same of images and graphs: see `protocols.methods` and `protocols.protocol`.
-# Methods where none is named; closed forms for small tables are left out.
-STRUCTURED_METHODS = (
-    "vanilla", "wd", "sp", "est_h", "exact_h", "ssr", "at", "rat", "logit_h", "r2et_nh",
-    "r2et", "r2et_mm_nh", "r2et_mm", "r2et_nh+logit_h",
-)  # fmt: skip
+# Methods where none is named, as `methods.ROWS` says.
+STRUCTURED_METHODS = tuple(n for n, row in methods.ROWS.items() if row.structured)
 # Neither a graph's normalisation nor that of a ResNet-9's channels is piecewise linear:
 # the Frobenius norm is estimated there.
 ESTIMATED = {"exact_h": "hutchinson_h"}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from experiments.measures.evaluation import STRONGEST
-from experiments.models.fitting import LOGISTIC
+from experiments.problems.methods import family
 from experiments.report import statistics
 from experiments.report.corrected import corrected
 from experiments.store.records import Record, RecordStore
@@ -17,38 +17,6 @@ from r2et_jax.metrics import Estimate
 LEADING = (STRONGEST, "er_surrogate")
 # A data set of this ending lacks one reference level of each one-hot group.
 REFERENCE = datasets.REFERENCE_SUFFIX
-
-# Whom a method has to beat: what was published before R2ET, or is an ablation of it
-# without a ranking term. adv_gap, the adversarial form that R2ET bounds, is among them:
-# one more baseline can only make the comparison harder for the others.
-BASELINES = frozenset(
-    {
-        "vanilla", "wd", "wd_decoupled", "sp", "est_h", "est_h_fd", "exact_h",
-        "hutchinson_h", "ssr", "at", "at_mixed", "adv_gap", "cl", "cure", "ig_norm",
-    }
-)  # fmt: skip
-# Proposed in the papers of R2ET, thickness in its direct forms included.
-R2ET = frozenset(
-    {
-        "r2et", "r2et_nh", "r2et_exp", "r2et_mm", "r2et_mm_nh", "r2et_mm_k",
-        "r2et_mm_exp", "r2et_anchored", "ratio", "mc_thickness",
-    }
-)  # fmt: skip
-OURS = frozenset({"logit_h", "rat", "ratio_hinge", "cert_rank", "skip"})
-FAMILIES = ("baseline", "R2ET", "ours", "linear")
-
-
-def family(method: str) -> str:
-    """Which of `FAMILIES` a method belongs to; a sum to the latest of its parts.
-
-    A name of none of them counts as ours, so that it is never a baseline by accident.
-    """
-    if method == LOGISTIC:
-        return "linear"
-    parts = method.split("+")
-    if all(part in BASELINES for part in parts):
-        return "baseline"
-    return "R2ET" if all(part in BASELINES | R2ET for part in parts) else "ours"
 
 
 def leading_attack(attacks: Sequence[str]) -> str:

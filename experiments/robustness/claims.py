@@ -10,18 +10,19 @@ import numpy as np
 
 from experiments.loop import runs
 from experiments.measures.evaluation import STRONGEST
-from experiments.problems import presets
-from experiments.report.results import BASELINES, R2ET, REFERENCE, Results, family
+from experiments.problems import methods, presets
+from experiments.problems.methods import family
+from experiments.report.results import REFERENCE, Results
 from experiments.store.records import RecordStore, number
 from r2et_jax import metrics
 
 TITLE = "How much of the top k survives attacks"
 WEIGHT_DECAY = ("wd", "wd_decoupled")
 # What R2ET was compared with where it was published, but for weight decay.
-COMPARED = frozenset({"vanilla", "sp", "est_h", "exact_h", "hutchinson_h", "ssr", "at"})
-OTHERS = BASELINES.difference(WEIGHT_DECAY)
+COMPARED = frozenset(name for name, row in methods.ROWS.items() if row.beside)
+OTHERS = methods.names("baseline").difference(WEIGHT_DECAY)
 # Its own forms: sums with other methods, and thickness by itself, prove nothing of it.
-FORMS = frozenset(name for name in R2ET if name.startswith("r2et"))
+FORMS = frozenset(n for n in methods.names("R2ET") if n.startswith("r2et"))
 PUBLISHED_ATTACK = "er"
 _TOLERANCE = presets.MAIN_TOLERANCE
 # By kind of data, why weight decay is not beaten.

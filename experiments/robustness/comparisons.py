@@ -20,8 +20,9 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.measures.evaluation import PER_INPUT
+from experiments.problems.methods import family
 from experiments.report import statistics
-from experiments.report.results import LEADING, Results, family
+from experiments.report.results import LEADING, Results
 from experiments.store.records import number
 from r2et_jax import metrics
 

@@ -6,11 +6,11 @@ import math
 
 from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
+from experiments.problems.methods import family
 from experiments.report import statistics
 from experiments.report.results import (
     LEADING,
     Results,
-    family,
     leading_attack,
     split_references,
 )
@@ -44,7 +44,7 @@ def describe(method: str) -> str:
     """What a method is; the parts of a sum joined."""
     if method == LOGISTIC:
         return "logistic regression, whose ranking cannot change"
-    return "; plus ".join(objectives.DESCRIPTIONS[part] for part in method.split("+"))
+    return objectives.method(method).description
 
 
 def command(results: Results, method: str) -> str:

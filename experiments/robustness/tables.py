@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from experiments.measures.evaluation import STRONGEST
 from experiments.problems import presets
+from experiments.problems.methods import family
 from experiments.report import statistics, tables
 from experiments.report.results import (
     LEADING,
     REFERENCE,
     Results,
-    family,
     leading_attack,
     split_references,
 )

@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 
 from experiments.loop import runs
 from experiments.problems import presets
+from experiments.problems.methods import family
 from experiments.report import exhibit, tables
-from experiments.report.results import family
 from experiments.store import output
 from experiments.store.records import RecordStore
 from r2et_jax import metrics, plots

@@ -1,15 +1,14 @@
 """Training objectives by name: cross-entropy plus a weighted sum of penalties.
 
 `objective("r2et", apply, k=8)` builds a loss; names joined by `+` sum their
-penalties, as in `wd+r2et_nh`. To add a method, add its penalty to `terms.TERMS`, its
-name to `METHODS` and a line to `DESCRIPTIONS`.
+penalties, as in `wd+r2et_nh`. The names are in `methods`.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,6 @@ from r2et_jax.attacks import SURROGATE_RHO
 from r2et_jax.certificates import layers_check
 from r2et_jax.checks import (
     check_count,
-    check_in,
     check_labels,
     check_no_batch_statistics,
     check_positive,
@@ -28,133 +26,10 @@ from r2et_jax.objectives.architecture import check_skip, check_smooth, one_input
 from r2et_jax.objectives.certified import Layers
 from r2et_jax.objectives.curvature_penalties import Split
 from r2et_jax.objectives.loss import Objective
-from r2et_jax.objectives.terms import TERMS, Setting
+from r2et_jax.objectives.methods import METHODS, TERMS, Setting, method
 from r2et_jax.score import cross_entropy, predicted_class
 from r2et_jax.subject import Subject
 from r2et_jax.types import ApplyFn
-
-
-class Method(NamedTuple):
-    """A method of training.
-
-    Attributes:
-      terms: names of its penalties, each with a weight of its own.
-      smooth: whether its model has softplus in place of a piecewise-linear
-        activation.
-      skip: whether its model has a linear part beside the network.
-      attacked: whether its cross-entropy is at the input that a ranking attack found,
-        in place of the clean one.
-    """
-
-    terms: tuple[str, ...]
-    smooth: bool = False
-    skip: bool = False
-    attacked: bool = False
-
-
-METHODS: dict[str, Method] = {
-    "vanilla": Method(()),
-    "wd": Method(("l2",)),
-    "wd_decoupled": Method(("decay",)),
-    "sp": Method((), smooth=True),
-    "skip": Method((), skip=True),
-    "est_h": Method(("curvature",)),
-    "est_h_fd": Method(("curvature_fd", "tau")),
-    "exact_h": Method(("frobenius",)),
-    "hutchinson_h": Method(("frobenius_squared",)),
-    "ssr": Method(("spectral",)),
-    "logit_h": Method(("logit_curvature",), smooth=True),
-    "cl": Method(("cross_lipschitz",)),
-    "cure": Method(("gradient_change",)),
-    "ig_norm": Method(("ig_change",)),
-    "at": Method((), attacked=True),
-    "at_mixed": Method(("adv_loss",)),
-    "adv_gap": Method(("adv_gap",)),
-    "rat": Method(("adv_hinge",)),
-    "r2et": Method(("gap", "curvature")),
-    "r2et_nh": Method(("gap",)),
-    "r2et_exp": Method(("exp_gap", "curvature")),
-    "r2et_mm": Method(("mm_gap", "curvature")),
-    "r2et_mm_nh": Method(("mm_gap",)),
-    "r2et_mm_k": Method(("mm_gap_k", "curvature")),
-    "r2et_mm_exp": Method(("mm_exp_gap", "curvature")),
-    "r2et_anchored": Method(("anchored_gap", "curvature")),
-    "ratio": Method(("radius",)),
-    "ratio_hinge": Method(("radius_hinge",), smooth=True),
-    "mc_thickness": Method(("thickness",)),
-    "cert_rank": Method(("certified_gap",), smooth=True),
-}
-NAMES = tuple(METHODS)
-DESCRIPTIONS = {
-    "vanilla": "cross-entropy alone",
-    "wd": "coupled L2 of the weight matrices",
-    "wd_decoupled": "weight decay apart from the loss and from Adam's scaling (AdamW)",
-    "sp": "softplus activations, no penalty",
-    "skip": "a linear part aᵀx beside the network, no penalty",
-    "est_h": "‖Hv‖₂ of the probability, v the sign of its gradient, exact product",
-    "est_h_fd": "the same by a finite difference of step τ, its second weight",
-    "exact_h": "‖H‖_F of the probability, exact",
-    "hutchinson_h": "‖H‖_F² of the probability, the square, by Hutchinson's unbiased "
-    "estimate from 4 random probes",
-    "ssr": "largest |eigenvalue| of the probability's Hessian",
-    "logit_h": "‖∇²u v‖₂/‖∇u‖₂ of the log-odds u, softplus activations",
-    "cl": "‖∇z_a − ∇z_b‖₂², mean over pairs of classes (cross-Lipschitz)",
-    "cure": "‖∇ℓ(x + εz) − ∇ℓ(x)‖₂² along the sign z of the loss's gradient (CURE)",
-    "ig_norm": "largest ‖IG(x, x′)‖₁ of the loss over the ball, 3 steps (IG-NORM)",
-    "at": "cross-entropy at an input that 3 steps on the mean gap found, in place of "
-    "that at the clean one",
-    "at_mixed": "the same with a weight, added to that at the clean one",
-    "adv_gap": "−mean gap at an input that 3 steps on the mean gap found",
-    "rat": "hinge on the clean top-k set at an input that 3 steps on the smooth "
-    "P@k found from a random start",
-    "r2et": "−mean gap + ‖Hv‖₂",
-    "r2et_nh": "−mean gap",
-    "r2et_exp": "mean exp(−gap/θ) + ‖Hv‖₂",
-    "r2et_mm": "−mean of the k′ smallest gaps + ‖Hv‖₂",
-    "r2et_mm_nh": "−mean of the k′ smallest gaps",
-    "r2et_mm_k": "r2et_mm with the published k′ = k",
-    "r2et_mm_exp": "mean exp(−gap/θ) of the k′ smallest gaps + ‖Hv‖₂",
-    "r2et_anchored": "−mean gap of 2k′ pairs with the last feature inside + ‖Hv‖₂",
-    "ratio": "−mean gap/slope of the k′ border pairs, of the probability",
-    "ratio_hinge": "relu(ε − gap/slope) of the k′ border pairs, of the log-odds, "
-    "softplus activations",
-    "mc_thickness": "−thickness with a smoothed indicator over all pairs, 2 Gaussian "
-    "draws, a point on each segment",
-    "cert_rank": "relu(.1 − certified gap/mean |g|) of the 5 × 5 border pairs over the "
-    "ball of radius ε, ramped up over the first half, softplus activations",
-}
-
-
-def method(name: str) -> Method:
-    """The method of that name, or the sum of several joined by `+`.
-
-    Args:
-      name: a name of `NAMES`, or several joined by `+`.
-
-    Returns:
-      `Method`: the penalties of all parts, and what they ask of the model.
-
-    Raises:
-      ValueError: for an unknown name, with the known ones, or a repeated penalty.
-
-    Example:
-      >>> method("wd+r2et_nh").terms
-      ('l2', 'gap')
-    """
-    if not isinstance(name, str):
-        raise ValueError(f"method must be a text, got {name!r}")
-    parts = name.split("+")
-    for part in parts:
-        check_in("method", part, NAMES)
-    terms = tuple(term for part in parts for term in METHODS[part].terms)
-    if len(set(terms)) != len(terms):
-        raise ValueError(f"method {name!r} names a penalty twice: {terms}")
-    return Method(
-        terms,
-        smooth=any(METHODS[part].smooth for part in parts),
-        skip=any(METHODS[part].skip for part in parts),
-        attacked=any(METHODS[part].attacked for part in parts),
-    )
 
 
 def _architecture(name: str) -> list[tuple[str, Callable[..., None]]]:

@@ -192,6 +192,12 @@ def test_a_floor_is_the_sum_of_its_passes():
     assert noisy.extra == 7 * 4 * 50
 
 
+def test_a_floor_that_is_not_derived_is_not_told(monkeypatch):
+    deep = cost_floors.Network(50, (40, 30), 3, False, k=5, k_prime=2)
+    monkeypatch.delitem(cost_floors.FLOORS, "gap")
+    assert cost_floors.floor("wd+r2et_nh", deep) is None
+
+
 def test_every_penalty_has_a_floor():
     terms = {t for method in objectives.METHODS.values() for t in method.terms}
     assert terms == set(cost_floors.FLOORS)

@@ -10,7 +10,7 @@ import pytest
 
 from r2et_jax import objectives
 from r2et_jax.models import MLP, SkipMLP
-from r2et_jax.objectives.terms import TERMS
+from r2et_jax.objectives.methods import TERMS
 
 N, K, M = 6, 2, 3
 SUMS = ("skip+cert_rank", "wd_decoupled+r2et_nh", "hutchinson_h+mc_thickness")
