@@ -42,15 +42,13 @@ from data_prep.graph_table import GraphTable, checked, distinct
 from data_prep.sources import SOURCES, Source, fetch
 from data_prep.unpacking import read_file, unzip
 from r2et_jax.checks import check_in
-from r2et_jax.datasets import (
-    PairTable,
-    fold_pairs,
-    known,
-    save_pairs_npz,
-    upper_triangle,
-)
+from r2et_jax.datasets import save_pairs_npz
+from r2et_jax.datasets.graphs import upper_triangle
 from r2et_jax.datasets.npz import read_arrays
 from r2et_jax.datasets.pair_files import load_table
+from r2et_jax.datasets.pairing import fold_pairs
+from r2et_jax.datasets.pairs import PairTable
+from r2et_jax.datasets.registry import known
 
 NAMES = ("adhd", "bp", "hiv")
 _ABSOLUTE = frozenset({"bp", "hiv"})

@@ -33,15 +33,12 @@ from data_prep import cifar, idx
 from data_prep._main import named_folder, run
 from data_prep.sources import SOURCES, Source, fetch
 from r2et_jax.checks import check_in
-from r2et_jax.datasets import (
-    PairTable,
-    equal_rows,
-    load_images_npz,
-    load_pairs_npz,
-    save_pairs_npz,
-    split_pairs,
-)
-from r2et_jax.datasets.images import FORMAT_VERSION
+from r2et_jax.datasets import save_pairs_npz
+from r2et_jax.datasets.images import FORMAT_VERSION, load_images_npz
+from r2et_jax.datasets.pair_files import load_pairs_npz
+from r2et_jax.datasets.pairing import split_pairs
+from r2et_jax.datasets.pairs import PairTable
+from r2et_jax.datasets.splitting import equal_rows
 from r2et_jax.files import replacing
 
 NAMES = ("cifar10", "mnist")

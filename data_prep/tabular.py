@@ -33,8 +33,9 @@ from data_prep._main import named_folder, run
 from data_prep.sources import SOURCES, Source, fetch
 from data_prep.tables import Table
 from r2et_jax.checks import check_in
-from r2et_jax.datasets import Dataset, load_npz, split_apart
-from r2et_jax.datasets.tabular import FORMAT_VERSION, copies_in_words
+from r2et_jax.datasets import Dataset
+from r2et_jax.datasets.splitting import split_apart
+from r2et_jax.datasets.tabular import FORMAT_VERSION, copies_in_words, load_npz
 from r2et_jax.files import replacing
 
 TABLES = {"adult": adult.table, "bank": bank.table, "compas": compas.table}

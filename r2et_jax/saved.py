@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from r2et_jax import training
 from r2et_jax.models import registry
+from r2et_jax.training.checkpoint import load_model, save_model
 from r2et_jax.types import Params
 
 __all__ = ["Saved", "load", "save"]
@@ -65,9 +65,7 @@ def save(
     told = (description or {}).get(_ARCHITECTURE, architecture)
     if told != architecture:
         raise ValueError(f"the description is of {told}, the model is {architecture}")
-    training.save_model(
-        folder, params, {**(description or {}), _ARCHITECTURE: architecture}
-    )
+    save_model(folder, params, {**(description or {}), _ARCHITECTURE: architecture})
 
 
 def load(folder: str | os.PathLike[str]) -> Saved:
@@ -96,7 +94,7 @@ def load(folder: str | os.PathLike[str]) -> Saved:
       >>> model.apply(params, np.ones(3)).shape
       (1,)
     """
-    params, description = training.load_model(folder)
+    params, description = load_model(folder)
     if _ARCHITECTURE not in description:
         raise ValueError(f"the model in {folder} does not name its architecture")
     try:

@@ -27,7 +27,8 @@ from experiments.measures.evaluation import Evaluator
 from experiments.models import trained
 from experiments.problems import presets, views
 from experiments.problems.registry import Problem, problem
-from r2et_jax import attacks, checks, datasets, training
+from r2et_jax import attacks, checks, datasets
+from r2et_jax.training.packing import params_sha256
 
 
 def _define(values):
@@ -115,7 +116,7 @@ def _subjects(common) -> list[Subject]:
             "tolerance": told.get("tolerance"),
             "schedule": told.get("schedule"),
             "trained_on": told.get("dataset"),
-            "params_sha256": training.params_sha256(model.params),
+            "params_sha256": params_sha256(model.params),
         }
         module = model.model
         if data.absent == "free":

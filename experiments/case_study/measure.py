@@ -13,7 +13,10 @@ import numpy as np
 from experiments.measures import numbers
 from experiments.measures.evaluation import PER_INPUT, compiled_attack
 from experiments.store.output import write_atomic
-from r2et_jax import metrics, ranking, score
+from r2et_jax import score
+from r2et_jax.metrics.ground_truth import truth_precision
+from r2et_jax.metrics.summary import distinct_inputs
+from r2et_jax.ranking.topk import positive_top_k_mask
 
 # Value of the field `example` in records over all inputs.
 ALL = "all"
@@ -55,9 +58,7 @@ class Attacked(NamedTuple):
     def tops(self, k: int) -> np.ndarray:
         """Masks of the top sets before and after [2, m, n]."""
         maps = jnp.stack([jnp.asarray(self.clean_map), jnp.asarray(self.best_map)])
-        one = jax.vmap(
-            jax.vmap(lambda values: ranking.positive_top_k_mask(values, k=k))
-        )
+        one = jax.vmap(jax.vmap(lambda values: positive_top_k_mask(values, k=k)))
         return np.asarray(one(maps))
 
 
@@ -173,14 +174,14 @@ def load_arrays(folder: Path, cell: dict[str, Any]) -> Attacked:
 
 def whole_records(fields, attacked: Attacked, dataset: Any) -> list[dict[str, Any]]:
     """What is recorded of all attacked inputs."""
-    units = metrics.distinct_inputs(attacked.x)
+    units = distinct_inputs(attacked.x)
     found = [
         numbers.summary("p@k", attacked.precision, units),
         numbers.each(PER_INPUT, attacked.precision),
         numbers.each("correct", attacked.correct),
     ]
     for metric, maps in _truth_maps(attacked, dataset):
-        one = metrics.truth_precision(dataset.truth, maps, k=fields["k"], units=units)
+        one = truth_precision(dataset.truth, maps, k=fields["k"], units=units)
         found.append(numbers.summarised(metric, one))
     return [{**fields, **record} for record in found]
 
@@ -200,7 +201,7 @@ def example_records(
         "linf": change.max(),
     }
     for metric, maps in _truth_maps(attacked, dataset):
-        found = metrics.truth_precision(dataset.truth, maps[i][None], k=shared["k"])
+        found = truth_precision(dataset.truth, maps[i][None], k=shared["k"])
         values[metric] = found.mean
     fields = {
         **shared,

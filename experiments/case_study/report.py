@@ -15,6 +15,8 @@ from experiments.models.fitting import LOGISTIC
 from experiments.report import exhibit, tables
 from experiments.store import output, records
 from r2et_jax import metrics, objectives, plots
+from r2et_jax.metrics.summary import distinct_inputs, means_by_unit
+from r2et_jax.plots._explained import Explained
 
 # The method that a headline sets against the first one, if it is there.
 _OURS, _BASE = "r2et", "vanilla"
@@ -108,8 +110,8 @@ def gain(ours, base) -> runs.Estimate:
 
     Inputs of which either has no value are left out; the table counts them.
     """
-    units = metrics.distinct_inputs(ours.x)
-    means = metrics.means_by_unit(ours.precision - base.precision, units)
+    units = distinct_inputs(ours.x)
+    means = means_by_unit(ours.precision - base.precision, units)
     return metrics.estimate(means[np.isfinite(means)], over="inputs")
 
 
@@ -160,7 +162,7 @@ class Drawn:
             maps = attacked.clean_map[i], attacked.best_map[i]
             inputs = attacked.x[i], attacked.perturbed[i]
             self.pairs[method] = tuple(
-                plots.Explained(*map(self._shaped, leaves))
+                Explained(*map(self._shaped, leaves))
                 for leaves in zip(maps, tops, inputs, strict=True)
             )
 

@@ -16,6 +16,7 @@ from experiments.models import trained
 from experiments.problems.registry import Problem
 from experiments.problems.sizes import by_size
 from r2et_jax import certificates
+from r2et_jax.certificates.exact import is_piecewise_linear
 from r2et_jax.execution import balanced_size
 from r2et_jax.subject import Subject, subject
 
@@ -143,9 +144,7 @@ class Certifier:
         return np.asarray(precision), np.asarray(perturbed)
 
     def _is_exact(self, params) -> bool:
-        return self.view.tabular and certificates.is_piecewise_linear(
-            subject(self.model, params)
-        )
+        return self.view.tabular and is_piecewise_linear(subject(self.model, params))
 
     def _exact(self, params, ball, start, attacked, max_seconds):
         found = certificates.exact_certificate(

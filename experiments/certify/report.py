@@ -11,7 +11,7 @@ from experiments.measures.evaluation import STRONGEST
 from experiments.models.fitting import LOGISTIC
 from experiments.report import tables
 from experiments.store import output, records
-from r2et_jax import plots
+from r2et_jax.plots._paired import paired_curves
 
 # Of the top k, certified: more than this says something.
 _HALF = 0.5
@@ -223,7 +223,7 @@ def _figure(found, dataset: str, k: int, common):
             for metric in ("p@k", "certified_p@k")
         ]
         series[method] = (budgets, *lines)
-    return plots.paired_curves(
+    return paired_curves(
         series,
         names=(f"attacked ({STRONGEST})", "certified"),
         xlabel="l2 budget ε",

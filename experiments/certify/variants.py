@@ -15,6 +15,7 @@ from experiments.report import tables
 from experiments.store import output, records
 from r2et_jax import certificates, plots
 from r2et_jax.bounds import Policy
+from r2et_jax.certificates.exact import is_piecewise_linear
 from r2et_jax.execution import balanced_size
 from r2et_jax.subject import Subject, subject
 
@@ -80,7 +81,7 @@ def measure(
     below = ((best > 0) & others).sum(axis=2)
     kept = (below >= x.shape[1] - k).mean(axis=1)
     found["better of three slopes"] = _records(kept, spent)
-    if examined.layers is not None and certificates.is_piecewise_linear(examined):
+    if examined.layers is not None and is_piecewise_linear(examined):
         found.update(_searched(examined, x, ball, k))
     return found
 

@@ -20,10 +20,12 @@ import optax
 from experiments.measures.numbers import measured, summary
 from experiments.models import trained
 from experiments.problems.registry import TABULAR, Problem, View
-from r2et_jax import attacks, models, ranking, score, threat
+from r2et_jax import attacks, ranking, score, threat
 from r2et_jax.attacks.constrained import constrained_attack
+from r2et_jax.attacks.descent import prediction_divergence
 from r2et_jax.context import in_context, without_context
 from r2et_jax.execution import example_keys, map_batched
+from r2et_jax.models.siamese import class_apply
 
 NUM_STEPS = 200
 TRACK_EVERY = 5
@@ -164,7 +166,7 @@ def _predictions(model, view: View):
     """The predictions that should stay, as functions of the first input."""
     if not view.paired:
         return (view.apply(model),)
-    single = without_context(models.class_apply(model))
+    single = without_context(class_apply(model))
     return view.apply(model), single
 
 
@@ -205,7 +207,7 @@ def _compiled(model, weighting: str, k: int, num_steps: int, view: View):
                 return (
                     ranking.top_k_overlap(context.top_mask, values, k=k),
                     jnp.stack([now != before for before, now in classes]),
-                    jnp.stack([attacks.prediction_divergence(*pair) for pair in ends]),
+                    jnp.stack([prediction_divergence(*pair) for pair in ends]),
                     ~jnp.all(jnp.isfinite(values)),
                 )
 

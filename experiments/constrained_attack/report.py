@@ -11,7 +11,9 @@ from experiments.constrained_attack import measure as constrained
 from experiments.report import tables
 from experiments.store.output import save_figure, write_text_atomic
 from experiments.store.records import Record, RecordStore, number
-from r2et_jax import metrics, plots
+from r2et_jax import plots
+from r2et_jax.numerics import pareto_mask
+from r2et_jax.plots._figure import as_written
 
 _ROWS = ("dataset", "method", "weighting", "learning_rate", "ranking_weight")
 _NOTES = (
@@ -144,7 +146,7 @@ def derive(found: list[Record]) -> list[Record]:
     derived = []
     for members in runs.values():
         points = np.array([_point(records) for records in members.values()])
-        front = metrics.pareto_mask(points, maximize=(False, False))
+        front = pareto_mask(points, maximize=(False, False))
         base = _curve(members[constrained.UNCONSTRAINED])
         for on_front, (variant, records) in zip(front, members.items(), strict=True):
             cell = {k: v for k, v in records[0].items() if k != "note"}
@@ -206,7 +208,7 @@ def knee(points: np.ndarray) -> int:
       ValueError: if no point is finite.
     """
     points = np.asarray(points, float)
-    front = np.flatnonzero(metrics.pareto_mask(points, maximize=(False, False)))
+    front = np.flatnonzero(pareto_mask(points, maximize=(False, False)))
     if not front.size:
         raise ValueError(f"no point is finite, got {points.tolist()}")
     low, high = points[front].min(axis=0), points[front].max(axis=0)
@@ -248,7 +250,7 @@ def _figures(folder, group, dataset, method, k, epsilon, suffix):
     )
     x, y = points[chosen]
     figure.axes[0].annotate(
-        plots.as_written(f"with constraint:\n{chosen.label}"),
+        as_written(f"with constraint:\n{chosen.label}"),
         (x, y),
         xytext=(0.35, 0.6),
         textcoords="axes fraction",

@@ -18,7 +18,7 @@ from experiments.correlation import report
 from experiments.correlation.measure import measure
 from experiments.loop import asked, parts, runs
 from experiments.measures import thickness
-from r2et_jax import attacks
+from r2et_jax.attacks.protocols import SINGLE
 
 _SHARE = 0.8
 
@@ -41,7 +41,7 @@ def main(values):
     common = asked.read(
         FLAGS,
         values,
-        attacks=[name for name in attacks.SINGLE if name != thickness.ADVERSARY],
+        attacks=[name for name in SINGLE if name != thickness.ADVERSARY],
         single=("k", "attacks", "epsilon"),
     )
     share = common.given["share"]

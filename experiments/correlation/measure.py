@@ -13,9 +13,13 @@ from experiments.measures import thickness
 from experiments.measures.convergence import dependence
 from experiments.measures.numbers import measured, summary
 from experiments.problems.registry import View
-from r2et_jax import attacks, curvature, metrics, ranking, score
+from r2et_jax import attacks, curvature, ranking, score
 from r2et_jax.context import in_context
+from r2et_jax.curvature.norms import safe_sqrt
 from r2et_jax.execution import example_keys, map_batched
+from r2et_jax.metrics.summary import distinct_inputs
+from r2et_jax.ranking.gaps import mean_gap_weights, weighted_sum
+from r2et_jax.ranking.topk import border
 
 EPOCH = "manipulation_epoch"
 # Features up to which the Hessian's norm is exact, and probes of the estimate above.
@@ -67,7 +71,7 @@ def measure(
         )
         values[distribution] = thick.mean
         values[f"{distribution}_min"] = thick.least
-    units = metrics.distinct_inputs(sample.x)
+    units = distinct_inputs(sample.x)
     cells = [
         # An input that was never manipulated has no epoch.
         _each(EPOCH, np.where(steps > 0, steps, np.nan), units),
@@ -119,23 +123,21 @@ def _local(model, k: int, view: View):
         estimate = curvature.frobenius_norm_squared_hutchinson(
             explained, num_samples=PROBES
         )
-        return curvature.safe_sqrt(estimate(params, x, target, key=key))
+        return safe_sqrt(estimate(params, x, target, key=key))
 
     def one(x, context, key, params):
         params = in_context(params, context)
         target = score.predicted_class(apply(params, x))
         values = explain(params, x, target)
         mask = ranking.top_k_mask(values, k=k)
-        inner, outer = ranking.border(values, k=k)
+        inner, outer = border(values, k=k)
         size = jnp.linalg.norm(gradient(params, x, target))
         bend = norm(score.log_odds(smooth), params, x, target, key)
         return {
             "hessian": norm(score.probability(smooth), params, x, target, key),
             "bend": bend / jnp.where(size > 0, size, 1),
             "gap": inner - outer,
-            "gap_mean": ranking.weighted_sum(
-                values, ranking.mean_gap_weights(mask, k=k)
-            ),
+            "gap_mean": weighted_sum(values, mean_gap_weights(mask, k=k)),
         }
 
     def run(params, sample):

@@ -14,6 +14,7 @@ from experiments.report import tables
 from experiments.store import output, records
 from experiments.store.records import number
 from r2et_jax import plots
+from r2et_jax.plots._scatter_panels import ScatterPanel, scatter_panels
 
 # Quantity -> how it is told, and the kind that it belongs to.
 QUANTITIES = {
@@ -122,14 +123,14 @@ def _inputs_figure(found, dataset, common):
             "never": (x[~left], height[~left]),
         }
         drawn.append(
-            plots.ScatterPanel(
+            ScatterPanel(
                 f"Spearman {runs.shown(rho, '+.2f')}",
                 QUANTITIES[quantity][0],
                 {label: xy for label, xy in points.items() if len(xy[0])},
                 "log" if quantity in _LOGARITHMIC else "linear",
             )
         )
-    return plots.scatter_panels(
+    return scatter_panels(
         drawn,
         ylabel=f"iterations until\n{_event(here).replace('@k', f'@{k}')}",
         title=f"{dataset}, {method}: what tells how long an input withstands an attack",

@@ -22,7 +22,8 @@ from experiments.measures import image_costs as cost_images
 from experiments.problems import presets
 from experiments.problems.registry import problem
 from experiments.store import output, records
-from r2et_jax import attacks, checks, datasets, objectives
+from r2et_jax import checks, datasets, objectives
+from r2et_jax.attacks.protocols import SINGLE
 
 EXPERIMENT = "cost"
 # Parts that compare -> module and name of what they compare with.
@@ -114,7 +115,7 @@ def main(values) -> None:
         values,
         datasets=(*asked.known_tables(values), *cost_images.NAMES),
         methods=objectives.NAMES,
-        attacks=attacks.SINGLE,
+        attacks=SINGLE,
     )
     settings = read_settings(common)
     data = _data_sha256(common)

@@ -13,6 +13,7 @@ import numpy as np
 from experiments.cost.measure import Setting
 from experiments.measures import costs
 from r2et_jax import models
+from r2et_jax.models.gcn import edge_list, sparse_graph
 
 # Regions and edges of graphs like KKI's, sparse, and like HIV's, whose edges are all
 # there.
@@ -52,10 +53,10 @@ def compare(
         row[kept] = rng.uniform(0.2, 1, num_edges)
     model = models.GCN(num_nodes, hidden=hidden)
     params = model.init(jax.random.key(0), jnp.asarray(x[0]))
-    listed = [models.edge_list(row, num_nodes, length=num_edges) for row in x]
+    listed = [edge_list(row, num_nodes, length=num_edges) for row in x]
     weights, pairs = (np.stack(part) for part in zip(*listed, strict=True))
     graphs = [
-        jax.device_get(models.sparse_graph(*one, num_nodes))
+        jax.device_get(sparse_graph(*one, num_nodes))
         for one in zip(weights, pairs, strict=True)
     ]
     batch = jax.device_put(jraph.batch_np(graphs))

@@ -25,6 +25,7 @@ from experiments.measures import costs, processes
 from experiments.problems import presets
 from r2et_jax import attacks, certificates, models, objectives, ranking, training
 from r2et_jax.threat import threat_model
+from r2et_jax.training.epochs import train_step
 
 _UNITS = 32
 _POINTS = _DRAWS = 4
@@ -94,7 +95,7 @@ def _training(size: Size) -> Program:
     model, params, x = _network(size)
     objective = objectives.objective("r2et", model.apply, k=size.k)
     optimizer, key = training.adam(1e-3), costs.counted_key(0)
-    one = training.train_step(objective, optimizer)
+    one = train_step(objective, optimizer)
     weights = jnp.full(len(objective.terms), 1e-2)
 
     def step(shared, batched):

@@ -19,7 +19,10 @@ from experiments.measures import costs
 from experiments.measures import image_costs as cost_images
 from experiments.problems import presets, protocols
 from r2et_jax import attacks, models, objectives, training
+from r2et_jax.attacks.runner import attack_batch
+from r2et_jax.objectives.loss import with_context
 from r2et_jax.threat import threat_model
+from r2et_jax.training.epochs import train_step
 
 # What is measured of the methods and attacks that are asked for.
 METHODS = ("vanilla", "r2et_nh", "r2et")
@@ -83,7 +86,7 @@ def training_flops_and_step(
         surrogate=models.pair_apply(smooth),
     )
     optimizer = training.adam(1e-3)
-    one = training.train_step(objectives.with_context(objective), optimizer)
+    one = train_step(with_context(objective), optimizer)
     weights = jnp.full(len(objective.terms), 1e-2)
 
     def step(state, x, y, key):
@@ -308,7 +311,7 @@ def measure_memory(setting: Setting) -> list[dict]:
 
 def result_bytes(subject: costs.Subject, attack: attacks.Attack) -> int:
     """Bytes of what an attack returns of each input, with a trace of one number."""
-    run = attacks.attack_batch(
+    run = attack_batch(
         attack, num_steps=TRACK_EVERY, track_every=TRACK_EVERY, batch_size=1
     )
     run = functools.partial(run, key=jax.random.key(0), context=subject.context)

@@ -22,7 +22,10 @@ from experiments.measures import costs
 from experiments.measures.evaluation import STRONGEST, strongest
 from experiments.problems import presets, protocols
 from r2et_jax import attacks, datasets, models, objectives, training
+from r2et_jax.attacks.ensemble import DEFAULT_BUDGET
+from r2et_jax.attacks.runner import attack_batch
 from r2et_jax.threat import threat_model
+from r2et_jax.training.epochs import TrainState, train_step
 
 TRAIN_BATCH = 256
 FLOP_BATCH = 2048
@@ -43,8 +46,8 @@ class TrainingStep(NamedTuple):
       network: what the floor of the count depends on.
     """
 
-    step: Callable[..., training.TrainState]
-    state: training.TrainState
+    step: Callable[..., TrainState]
+    state: TrainState
     weights: jax.Array
     network: cost_floors.Network
 
@@ -65,7 +68,7 @@ def training_step(name: str, num_features: int, *, k: int, seed: int) -> Trainin
         layers=model.layers,
     )
     optimizer = training.adam(1e-3)
-    one = training.train_step(objective, optimizer)
+    one = train_step(objective, optimizer)
 
     def step(state, x, y, weights, key):
         # In the middle of a ramp: its ends could be simplified away.
@@ -223,7 +226,7 @@ def measure_memory(setting: Setting) -> list[dict]:
         fields = {"attack": name, "epsilon": setting.epsilon}
         # One program for the whole batch: the host-driven form compiles a chunk alone.
         run = jax.jit(
-            attacks.attack_batch(attack, num_steps=num_steps, track_every=track_every)
+            attack_batch(attack, num_steps=num_steps, track_every=track_every)
         )
         threat = threat_model("l2", setting.epsilon)
         size = costs.compiled_bytes(
@@ -255,7 +258,7 @@ def measure_strongest(setting: Setting) -> list[dict]:
     """Seconds of `strongest` at its default budget, the first call and another one."""
     count = presets.STRONGEST_INPUTS[setting.preset]
     subject = setting.subject(count)
-    run = strongest(subject.model, setting.k, attacks.DEFAULT_BUDGET)
+    run = strongest(subject.model, setting.k, DEFAULT_BUDGET)
     threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)
     seconds = []
     for _ in range(2):
@@ -263,7 +266,7 @@ def measure_strongest(setting: Setting) -> list[dict]:
         jax.block_until_ready(run(subject.params, subject.x, threat, key=key))
         seconds.append(time.perf_counter() - start)
     fields = {"attack": STRONGEST, "epsilon": setting.epsilon}
-    fields["note"] = f"{count} inputs, {attacks.DEFAULT_BUDGET} evaluations of each"
+    fields["note"] = f"{count} inputs, {DEFAULT_BUDGET} evaluations of each"
     return [
         setting.record("strongest_seconds", seconds[0], count, **fields),
         setting.record("strongest_seconds_compiled", seconds[1], count, **fields),

@@ -14,6 +14,8 @@ from experiments.measures.evaluation import strongest
 from experiments.models.fitting import Fitter
 from experiments.problems import protocols, registry
 from r2et_jax import attacks, datasets, models, saliency, score, threat
+from r2et_jax.attacks.ensemble import DEFAULT_BUDGET
+from r2et_jax.threat.definition import NORMS
 
 TABULAR = ("adult", "bank", "compas")
 _SATURATION_METHODS = ("vanilla", "sp", "wd")
@@ -68,7 +70,7 @@ def _strongest_below_published(common):
     k, budget = common.k[0], threat.threat_model("l2", common.epsilon[0])
     for dataset in _loaded(common):
         model, seeds = vanilla(common, dataset)
-        run = strongest(model, k, attacks.DEFAULT_BUDGET)
+        run = strongest(model, k, DEFAULT_BUDGET)
         x = _inputs(common, dataset)
         lowest, published, above = [], [], 0
         for params in seeds:
@@ -139,7 +141,7 @@ def _small_models(n, k, points, count):
     params = jax.tree.map(lambda leaf: 2.0 * leaf, params)
     x = 0.7 * jax.random.normal(jax.random.key(1), (count, n))
     epsilon = 0.5
-    run = strongest(model, k, attacks.DEFAULT_BUDGET)
+    run = strongest(model, k, DEFAULT_BUDGET)
     budget = threat.threat_model("l2", epsilon)
     found = run(params, x, budget, key=jax.random.key(2)).best.precision
     axis = np.linspace(-epsilon, epsilon, points)
@@ -182,7 +184,7 @@ def _constraints(common):
         worst, count = 0, 0
         run = attacks.attack("er_surrogate", k=k, num_steps=100, track_every=50)
         subject = registry.TABULAR.attacked(model, seeds[0])
-        for norm in threat.NORMS:
+        for norm in NORMS:
             for rules in inside.values():
                 budget = threat.threat_model(norm, common.epsilon[0], **rules)
                 result = run(subject, x, budget, key=jax.random.key(0))

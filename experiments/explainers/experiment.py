@@ -17,7 +17,7 @@ from experiments.explainers.measure import EFFORTS, measure, views
 from experiments.explainers.report import FIGURES, QUESTIONS, write_report
 from experiments.loop import asked, parts, runs
 from experiments.measures import evaluation
-from r2et_jax import attacks
+from r2et_jax.attacks.protocols import SINGLE
 
 FLAGS = asked.describe("explainers")
 
@@ -27,7 +27,7 @@ def main(values):
         FLAGS,
         values,
         methods=asked.WITH_LOGISTIC,
-        attacks=attacks.SINGLE,
+        attacks=SINGLE,
         single=("attacks", "k", "epsilon"),
     )
     runs.run(

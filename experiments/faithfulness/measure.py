@@ -13,7 +13,7 @@ from experiments.problems.registry import Problem
 from r2et_jax import metrics, score
 from r2et_jax.context import in_context
 from r2et_jax.execution import example_keys, map_batched
-from r2et_jax.metrics.faithfulness import removal_sizes
+from r2et_jax.metrics.faithfulness import conditional_baseline, removal_sizes
 
 NUM_DRAWS = 10
 # Training inputs among which the conditional baseline looks for the nearest.
@@ -71,7 +71,7 @@ class Measurer:
             return jax.jit(run)
 
         def nearest(known):
-            return metrics.conditional_baseline(known, num_draws=num_draws)
+            return conditional_baseline(known, num_draws=num_draws)
 
         self._explain = jax.jit(jax.vmap(explained, (None, 0, 0)))
         self._constant = measured(metrics.constant_baseline, 1)

@@ -26,7 +26,8 @@ from experiments.problems.methods import family
 from experiments.report import exhibit, tables
 from experiments.store.output import save_figure
 from experiments.store.records import RecordStore
-from r2et_jax import plots
+from r2et_jax.plots._figure import as_written
+from r2et_jax.plots._panels import Panel, panels
 
 # Metric -> its name, and whether more is more faithful.
 METRICS = {
@@ -228,8 +229,8 @@ def _figure(store, methods, baselines, where):
                 pairs.append(share[:2])
             mean, stderr = np.array(pairs).T
             series[method] = mean, None if method == reference else stderr
-        drawn.append(plots.Panel(name, baselines, series))
-    figure = plots.panels(
+        drawn.append(Panel(name, baselines, series))
+    figure = panels(
         drawn,
         ylabel=f"1: as faithful as {reference}\n0: as a random order",
         title=f"{where['dataset']}: faithfulness, by what stands for removed features",
@@ -237,7 +238,7 @@ def _figure(store, methods, baselines, where):
     )
     if hidden:
         cause = f"not shown: where {reference} cannot be told from a random order"
-        figure.supxlabel(plots.as_written(cause), fontsize=8)
+        figure.supxlabel(as_written(cause), fontsize=8)
     for axes in figure.axes:
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_ylim(bottom=min(-0.05, axes.get_ylim()[0]))

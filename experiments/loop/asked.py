@@ -12,7 +12,10 @@ from experiments.console.flags import Common, ExperimentFlags
 from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
 from experiments.problems.registry import POOLINGS
-from r2et_jax import datasets, objectives, threat
+from r2et_jax import datasets, objectives
+from r2et_jax.datasets import registry
+from r2et_jax.datasets.registry import prepared
+from r2et_jax.threat.definition import ABSENT_RULES, NORMS
 
 # Flags of no account for tables.
 OF_PAIRS = ("folds", "pooling", "absent_edges")
@@ -92,13 +95,13 @@ def check_single(common: Common, names: Sequence[str]) -> None:
 
 def known_datasets(data_dir: str | Path) -> tuple[str, ...]:
     """Names of the tables, pairs and single images, and what else --data_dir holds."""
-    further = datasets.prepared(data_dir)
-    return (*datasets.known(), *further)
+    further = prepared(data_dir)
+    return (*registry.known(), *further)
 
 
 def known_tables(values: absl_flags.FlagValues) -> tuple[str, ...]:
     """Names of the tables, and of those of one's own in --data_dir."""
-    own = datasets.prepared(values["data_dir"].value, "tabular")
+    own = prepared(values["data_dir"].value, "tabular")
     return (*datasets.names(), *own)
 
 
@@ -132,7 +135,7 @@ def define_absent_edges(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_enum(
         "absent_edges",
         None,
-        threat.ABSENT_RULES,
+        ABSENT_RULES,
         "of graphs under attack: free to appear, or frozen at zero (default: frozen "
         "where the graphs are sparse)",
         flag_values=values,
@@ -144,7 +147,7 @@ def define_norm(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_enum(
         "norm",
         None,
-        threat.NORMS,
+        NORMS,
         "of the attacks on images; their models are chosen in l2 in any case (default: "
         "l2)",
         flag_values=values,

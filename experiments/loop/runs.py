@@ -23,10 +23,10 @@ from experiments.report.statistics import difference as difference
 from experiments.report.statistics import of_records as of_records
 from experiments.report.statistics import shown as shown
 from experiments.store.records import RecordStore
-from r2et_jax.metrics import CONFIDENCE as CONFIDENCE
-from r2et_jax.metrics import Estimate as Estimate
-from r2et_jax.metrics import over_runs as over_runs
 from r2et_jax.metrics import verdicts as verdicts
+from r2et_jax.metrics.statistics import CONFIDENCE as CONFIDENCE
+from r2et_jax.metrics.statistics import Estimate as Estimate
+from r2et_jax.metrics.statistics import over_runs as over_runs
 
 # Kinds of tables that an exhibit shows, by the beginning of their files' names.
 _TABLES = ("table", "bounds", "stability")

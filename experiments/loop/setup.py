@@ -13,6 +13,7 @@ from experiments.problems.registry import Problem, problem
 from experiments.store import output
 from experiments.store.records import RecordStore
 from r2et_jax import datasets, execution, objectives
+from r2et_jax.datasets.soundness import validate
 
 
 def load(
@@ -39,7 +40,7 @@ def load(
             found = [dataset]
         loaded += found
     for dataset in loaded:
-        datasets.validate(dataset)
+        validate(dataset)
     return loaded
 
 

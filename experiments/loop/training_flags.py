@@ -11,8 +11,9 @@ from experiments.console import flags
 from experiments.console.flags import Common
 from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
-from r2et_jax import objectives, training
+from r2et_jax import objectives
 from r2et_jax.checks import check_positive
+from r2et_jax.training.optimizers import SCHEDULES
 
 NAMES = (
     "schedule",
@@ -44,7 +45,7 @@ def define_training(values: absl_flags.FlagValues) -> None:
     absl_flags.DEFINE_enum(
         "learning_rate_schedule",
         None,
-        training.SCHEDULES,
+        SCHEDULES,
         "of the learning rate (default: constant)",
         flag_values=values,
     )

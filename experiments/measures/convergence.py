@@ -18,6 +18,8 @@ import numpy as np
 from experiments.problems import presets
 from r2et_jax import attacks, metrics, saliency, score, threat
 from r2et_jax.attacks.multiobjective import ARMIJO, GAP_SHARE
+from r2et_jax.attacks.multiobjective_trace import DescentResult, trace_descent
+from r2et_jax.attacks.smooth_terms import smoothed_gradient
 
 ATTACK = "multiobjective"
 # Smoothing of |g|, in units of the log-odds' gradient.
@@ -99,13 +101,13 @@ def descent(model: Any, k: int, num_steps: int, *, max_length: float = math.inf)
         smooth.apply,
         saliency.gradient(explained),
         k=k,
-        attack_saliency=attacks.smoothed_gradient(explained, mu=MU, normalize=False),
+        attack_saliency=smoothed_gradient(explained, mu=MU, normalize=False),
         project=False,
         max_length=max_length,
     )
 
     def one(params, x):
-        return attacks.trace_descent(
+        return trace_descent(
             attack,
             params,
             x,
@@ -125,7 +127,7 @@ def descent(model: Any, k: int, num_steps: int, *, max_length: float = math.inf)
     return run
 
 
-def rate(result: attacks.DescentResult) -> Rate:
+def rate(result: DescentResult) -> Rate:
     """The rate of convergence of a batch; see `Rate`."""
     trace = result.trace
     lowest = np.minimum.accumulate(trace.direction_norm, axis=1)
@@ -176,6 +178,6 @@ def dependence(gaps: np.ndarray, steps: np.ndarray, *, num_steps: int) -> Depend
     return Dependence(**found, spearman_all=whole, n=n, num_censored=len(gaps) - n)
 
 
-def initial_gaps(result: attacks.DescentResult) -> np.ndarray:
+def initial_gaps(result: DescentResult) -> np.ndarray:
     """The smallest gap at the start [m]."""
     return result.trace.smallest_gap[:, 0]

@@ -15,6 +15,8 @@ from jax.extend import core
 from experiments.measures import image_costs as cost_images
 from experiments.measures import processes
 from r2et_jax import attacks, datasets, models
+from r2et_jax.attacks.descent import Context
+from r2et_jax.attacks.protocols import Protocol
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, drive_chunks, example_keys
 from r2et_jax.score import predicted_class
@@ -222,7 +224,7 @@ def image_subject(
     return Subject(model, params, x, jax.jit(jax.vmap(embed))(images.partner))
 
 
-def protocol(subject: Subject, name: str, *, k: int) -> attacks.Protocol:
+def protocol(subject: Subject, name: str, *, k: int) -> Protocol:
     """A named attack on the subject's model."""
     return attacks.protocol(name, subject.attacked, k=k)
 
@@ -242,7 +244,7 @@ class Steps(NamedTuple):
 def batched_steps(attack: attacks.Attack) -> Steps:
     """The steps of an attack on a batch."""
     # The threat model is shared by the batch; all else of what is fixed is not.
-    axes = attacks.Context(*[0] * len(attacks.Context._fields))._replace(threat=None)
+    axes = Context(*[0] * len(Context._fields))._replace(threat=None)
 
     def begin(params, x, context, threat, keys):
         def one(x, context, key):

@@ -20,14 +20,20 @@ from r2et_jax import (
     checks,
     datasets,
     metrics,
-    training,
 )
+from r2et_jax.attacks import registry
+from r2et_jax.attacks.ensemble import DEFAULT_BUDGET
 from r2et_jax.audit import guards
 from r2et_jax.context import in_context
 from r2et_jax.execution import map_batched
+from r2et_jax.metrics.classification import prediction_shift
+from r2et_jax.metrics.ground_truth import truth_precision
+from r2et_jax.metrics.guards import background_share, data_directions
+from r2et_jax.metrics.same import overlap_covariance
+from r2et_jax.training.packing import params_sha256
 
 _TRACE_POINTS = 20
-STRONGEST = attacks.STRONGEST
+STRONGEST = registry.STRONGEST
 # Metric whose record has the P@k of every input in its field `values`.
 PER_INPUT = "p@k_inputs"
 
@@ -53,7 +59,7 @@ class Evaluator:
         *,
         k: int,
         num_test: int,
-        strongest_budget: int = attacks.DEFAULT_BUDGET,
+        strongest_budget: int = DEFAULT_BUDGET,
     ):
         self.problem = problem(dataset)
         self.view = self.problem.view
@@ -134,7 +140,7 @@ class Evaluator:
           name: name of the attack.
           epsilon: budget.
         """
-        cell = (training.params_sha256(params), name, epsilon)
+        cell = (params_sha256(params), name, epsilon)
         if cell not in self._measured:
             budget, context = self.problem.budget(epsilon), self._context(params)
             key = jax.random.key(0)
@@ -202,7 +208,7 @@ class Evaluator:
 
     @functools.cached_property
     def _directions(self) -> np.ndarray:
-        return metrics.data_directions(self.problem.train_inputs())
+        return data_directions(self.problem.train_inputs())
 
     def _copies(self) -> list[dict[str, Any]]:
         """How many rows of the whole table equal another one, where it is known."""
@@ -215,7 +221,7 @@ class Evaluator:
     def _background(self, maps) -> dict[str, Any]:
         # A pixel is background if all of its channels are zero.
         pixels = np.abs(self.x).reshape(*maps.shape, -1).max(axis=-1)
-        shares = metrics.background_share(maps, pixels, k=self.k, units=self.units)
+        shares = background_share(maps, pixels, k=self.k, units=self.units)
         return summarised("bg", shares)
 
     def _truth(self, maps) -> list[dict[str, Any]]:
@@ -223,7 +229,7 @@ class Evaluator:
         truth = self.problem.truth
         if truth is None:
             return []
-        found = metrics.truth_precision(truth, maps, k=self.k, units=self.units)
+        found = truth_precision(truth, maps, k=self.k, units=self.units)
         return [summarised("truth_precision", found)]
 
     def _mean(self, metric, values, rows=slice(None)):
@@ -239,9 +245,9 @@ class Evaluator:
         """What every attack reports of the inputs that it found."""
         clean_logits, logits = result.clean_logits, result.best_logits
         precision, units = result.best.precision, self.units
-        shift = metrics.prediction_shift(clean_logits, logits, units=units)
+        shift = prediction_shift(clean_logits, logits, units=units)
         # For the error of P@k⁺, which the reports compute.
-        covariance = metrics.overlap_covariance(
+        covariance = overlap_covariance(
             precision, top_sets(result.clean_map, self.sizes), k=self.k, units=units
         )
         return [
@@ -271,7 +277,7 @@ class Evaluator:
 
     def _classifier(self, params):
         """The model of pairs whose classifier of single inputs is fitted."""
-        digest = training.params_sha256(params)
+        digest = params_sha256(params)
         if self._single is None or self._single[0] != digest:
             self._single = digest, with_classifier(self.problem, self.model, params)
         return self._single[1]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from r2et_jax import metrics
+from r2et_jax.metrics.summary import mean_and_stderr, means_by_unit
 
 
 def measured(metric: str, value: Any, stderr: Any, n: Any) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def measured(metric: str, value: Any, stderr: Any, n: Any) -> dict[str, Any]:
 
 
 def summarised(metric: str, found: Any) -> dict[str, Any]:
-    """The fields of a `metrics.Summary`, or what is like it; says what is no number."""
+    """The fields of a `Summary`, or what is like it; says what is no number."""
     record = measured(metric, found.mean, found.stderr, found.n)
     if found.num_nonfinite:
         record["note"] = f"{int(found.num_nonfinite)} inputs are not finite"
@@ -32,7 +32,7 @@ def summary(metric: str, values: Any, units: Any = None) -> dict[str, Any]:
       units: which input each value is of, where several are of one.
     """
     values = np.asarray(values, np.float64)
-    return summarised(metric, metrics.mean_and_stderr(values, units=units))
+    return summarised(metric, mean_and_stderr(values, units=units))
 
 
 def each(metric: str, values: Any, units: Any = None) -> dict[str, Any]:
@@ -41,6 +41,6 @@ def each(metric: str, values: Any, units: Any = None) -> dict[str, Any]:
     Of several values of one input, as `units` says, their mean.
     """
     values = np.asarray(values, np.float64)
-    listed = values if units is None else metrics.means_by_unit(values, units)
+    listed = values if units is None else means_by_unit(values, units)
     short = [round(float(v), 4) if np.isfinite(v) else None for v in listed]
     return {**summary(metric, values, units), "values": short}

@@ -17,9 +17,12 @@ import numpy as np
 from experiments.measures import evaluation
 from experiments.problems import presets
 from experiments.problems.registry import Problem
-from r2et_jax import certificates, metrics, models, ranking, saliency, score, threat
+from r2et_jax import metrics, ranking, saliency, score, threat
+from r2et_jax.certificates.row_curvature import row_curvature
 from r2et_jax.checks import check_in
 from r2et_jax.execution import example_keys, map_batched
+from r2et_jax.metrics.thickness import InputThickness
+from r2et_jax.models.bends import bend_range
 
 DISTRIBUTIONS = ("uniform", "gaussian", "adversarial")
 ADVERSARY = "mse"
@@ -79,7 +82,7 @@ def estimate(
     k: int,
     epsilon: float | None,
     effort: Effort,
-) -> metrics.InputThickness:
+) -> InputThickness:
     """The thickness of every input of a sample under one distribution.
 
     Args:
@@ -176,8 +179,8 @@ def bounds(
 
 @functools.lru_cache
 def _bounds(model, k: int, num_draws: int, num_points: int):
-    bends = models.bend_range(model.activation, rho=model.rho)
-    curvature = certificates.row_curvature(model.apply, model.layers, bends, k=k)
+    bends = bend_range(model.activation, rho=model.rho)
+    curvature = row_curvature(model.apply, model.layers, bends, k=k)
     explain = saliency.gradient(score.log_odds(model.apply), normalize=False)
     times = (jnp.arange(num_points) + 0.5) / num_points
 

@@ -12,8 +12,10 @@ import numpy as np
 
 from experiments.problems.registry import TABULAR, Problem, View, problem
 from experiments.problems.sizes import by_size
-from r2et_jax import attacks, datasets, metrics, threat
+from r2et_jax import attacks, datasets, threat
+from r2et_jax.attacks.runner import attack_batch
 from r2et_jax.execution import num_cores
+from r2et_jax.metrics.classification import roc_auc_ranked
 from r2et_jax.types import Params
 
 _ATTACK = "er_surrogate"
@@ -102,7 +104,7 @@ def _flatten(params: Params, ndim: int) -> tuple[tuple[int, ...], Params]:
 def _auc(model, view: View):
     def run(params, x, partner, y):
         def one(params):
-            return metrics.roc_auc_ranked(y, view.logits(model, params, x, partner))
+            return roc_auc_ranked(y, view.logits(model, params, x, partner))
 
         return jax.lax.map(one, params)
 
@@ -117,7 +119,7 @@ def validation_precision(model, k: int, view: View = TABULAR):
     tables.
     """
     named = attacks.protocol(_ATTACK, view.attacked(model), k=k, **view.attack_options)
-    run = attacks.attack_batch(
+    run = attack_batch(
         named.attack,
         num_steps=named.num_steps,
         track_every=named.track_every,

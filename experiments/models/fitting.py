@@ -23,6 +23,7 @@ from experiments.models.candidates import Candidates
 from experiments.problems import presets, protocols
 from experiments.problems.registry import LOGISTIC, Problem, problem
 from r2et_jax import datasets, metrics, objectives, training
+from r2et_jax.training.checkpoint import save_model
 from r2et_jax.types import Params
 
 # Settings that a fitted model does not depend on; its own grid and k′ are recorded
@@ -124,7 +125,7 @@ class Fitter:
             run = self._fit_logistic if method == LOGISTIC else self._fit_network
             params, choices = run(method, folder, config)
             description = {"config": config, "choices": choices}
-            training.save_model(folder, params, description)
+            save_model(folder, params, description)
             return params, description
 
         params, description = self._found_or_fitted(folder, fit, config)
@@ -269,7 +270,7 @@ class Fitter:
             states = plan.run(states, jnp.zeros((1, 0)), self.x, self.y)
             checkpoints.save(block + 1, states)
         params = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], states.params)
-        training.save_model(folder, params, {"config": config})
+        save_model(folder, params, {"config": config})
         return params, {"config": config}
 
     def pretrained(self, method: str) -> Params:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from r2et_jax import training
+from r2et_jax.training.checkpoint import load_model
 from r2et_jax.types import Params
 
 try:
@@ -40,7 +40,7 @@ def found_or_fitted(
 
 
 def _kept(folder: Path, config: dict[str, Any]) -> tuple[Params, dict[str, Any]]:
-    params, description = training.load_model(folder)
+    params, description = load_model(folder)
     if description.get("config") != config:
         raise ValueError(
             f"the model in {folder} is of another configuration: its config is "

@@ -11,7 +11,9 @@ import jax
 import numpy as np
 
 from experiments.problems.registry import Problem, problem
-from r2et_jax import datasets, metrics, models, saved, score, training
+from r2et_jax import datasets, metrics, models, saved, score
+from r2et_jax.models.siamese import class_apply
+from r2et_jax.training.packing import params_sha256
 from r2et_jax.types import Array, Params
 
 Data = datasets.Dataset | datasets.PairDataset | Problem
@@ -80,7 +82,7 @@ def describe_data(dataset: Data) -> dict[str, Any]:
 
 def write(folder: Path, model: Any, params: Params, description: dict[str, Any]) -> str:
     """Save a model, unless it is there already, and return its params_sha256."""
-    sha256 = training.params_sha256(params)
+    sha256 = params_sha256(params)
     try:
         if read(folder).description[_SHA256] == sha256:
             return sha256
@@ -241,7 +243,7 @@ def with_classifier(
 @functools.partial(jax.jit, static_argnums=0)
 def class_logits(model: models.Siamese, params: Params, x: Array) -> Array:
     """Logits [m, C] of single inputs [m, n], by the classifier of a model of pairs."""
-    return jax.vmap(models.class_apply(model), (None, 0))(params, x)
+    return jax.vmap(class_apply(model), (None, 0))(params, x)
 
 
 def class_accuracy(

@@ -14,13 +14,13 @@ from __future__ import annotations
 from experiments.loop import asked, parts, runs
 from experiments.motivation.measure import example, measure, perturb, points
 from experiments.motivation.report import FIGURES, QUESTIONS, write_report
-from r2et_jax import attacks
+from r2et_jax.attacks.protocols import SINGLE
 
 FLAGS = asked.describe("motivation")
 
 
 def main(values):
-    common = asked.read(FLAGS, values, attacks=attacks.SINGLE, single=("k", "epsilon"))
+    common = asked.read(FLAGS, values, attacks=SINGLE, single=("k", "epsilon"))
     runs.run(
         FLAGS.experiment,
         common,

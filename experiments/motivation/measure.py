@@ -13,9 +13,13 @@ from experiments.loop import runs
 from experiments.measures import evaluation
 from experiments.measures.numbers import summary
 from experiments.problems.registry import Problem, View
-from r2et_jax import metrics, ranking, score, threat
+from r2et_jax import metrics, ranking, score
 from r2et_jax.context import in_context
 from r2et_jax.execution import example_keys, map_batched
+from r2et_jax.metrics.discordance import Discordance
+from r2et_jax.metrics.discordance import discordance as measure_discordance
+from r2et_jax.ranking.topk import positive_top_k_mask
+from r2et_jax.threat.geometry import sample_boundary
 
 NORMS = ("l1", "l2", "linf")
 _L2 = NORMS.index("l2")
@@ -47,7 +51,7 @@ class Moved(NamedTuple):
     maps: np.ndarray
     distance: np.ndarray
     overlap: np.ndarray
-    discordance: dict[str, metrics.Discordance]
+    discordance: dict[str, Discordance]
     kendall: np.ndarray
     spearman: np.ndarray
 
@@ -93,7 +97,7 @@ def _compare(model: Any, k: int, view: View, num_random: int):
         kinds = {"all": None, "random": drawn[:, None] & drawn}
         kinds |= {"mixed": drawn[:, None] ^ drawn, "attacks": ~(drawn[:, None] | drawn)}
         found = {
-            kind: metrics.discordance(distance, overlap, pairs=pairs)
+            kind: measure_discordance(distance, overlap, pairs=pairs)
             for kind, pairs in kinds.items()
         }
         kendall = metrics.kendall(distance, overlap)
@@ -104,8 +108,8 @@ def _compare(model: Any, k: int, view: View, num_random: int):
             both = in_context(params, context)
             target = score.predicted_class(apply(both, x))
             clean = explain(both, x, target)
-            mask = ranking.positive_top_k_mask(clean, k=k)
-            draw = jax.vmap(lambda key: threat.sample_boundary(budget, x, key=key))
+            mask = positive_top_k_mask(clean, k=k)
+            draw = jax.vmap(lambda key: sample_boundary(budget, x, key=key))
             perturbed = jnp.concatenate(
                 [draw(jax.random.split(key, num_random)), attacked]
             )

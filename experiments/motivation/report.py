@@ -11,6 +11,7 @@ from experiments.motivation.measure import NORMS, NUM_DIRECTIONS, ROLES
 from experiments.report import tables
 from experiments.store import output, records
 from r2et_jax import plots
+from r2et_jax.plots._explained import Explained
 
 # Share of discordant pairs that is clearly above none.
 _CLEARLY = 0.1
@@ -121,7 +122,7 @@ def _bars(found, k):
         values = np.array(record["values"])
         top = np.zeros(values.size, bool)
         top[np.argsort(-values, kind="stable")[:k]] = True
-        explained[role] = plots.Explained(values, top & (values > 0))
+        explained[role] = Explained(values, top & (values > 0))
     panels = {}
     for mark, role in zip("AB", ROLES[1:], strict=True):
         distance, kept = chosen[role]["l2"], chosen[role]["value"] * k

@@ -16,8 +16,11 @@ import numpy as np
 from experiments.problems import presets, protocols
 from experiments.problems.tabular import StructuredProblem
 from experiments.problems.views import GRAPH, IMAGE, Inputs, View
-from r2et_jax import datasets, models, objectives, threat
+from r2et_jax import datasets, models, objectives
 from r2et_jax.checks import check_in
+from r2et_jax.models.siamese import pair_split, recenter
+from r2et_jax.objectives.loss import with_context
+from r2et_jax.threat.definition import ABSENT_RULES
 from r2et_jax.types import ApplyFn, Params
 
 POOLINGS = ("max", "average")
@@ -36,7 +39,7 @@ class PairProblem(StructuredProblem):
       dataset: the data.
       pooling: of the convolutional network, one of `POOLINGS`.
       absent: whether edges of graphs that are absent may appear under attack, one of
-        `threat.ABSENT_RULES`; None: "frozen" where the graphs are sparse.
+        `threat.definition.ABSENT_RULES`; None: "frozen" where the graphs are sparse.
       norm: of the attacks on images; None for l2. Graphs are attacked in l∞.
     """
 
@@ -68,7 +71,7 @@ class PairProblem(StructuredProblem):
         sparse = self._is_graph and bool(dataset.meta.get("sparse"))
         self.default_absent = "frozen" if sparse else "free"
         self.absent = absent if absent and self._is_graph else self.default_absent
-        check_in("rule for absent edges", self.absent, threat.ABSENT_RULES)
+        check_in("rule for absent edges", self.absent, ABSENT_RULES)
         self.k = self._default_k()
         sparse_k = min(_MOST_FEATURES, self.num_features - 1)
         self.most_k = sparse_k if sparse else self.k
@@ -213,7 +216,7 @@ def _objective(
         epsilon=radius,
         split=_split(view, model),
     )
-    return objectives.with_context(built)
+    return with_context(built)
 
 
 def _trained(view: View, model: models.Siamese) -> ApplyFn:
@@ -222,7 +225,7 @@ def _trained(view: View, model: models.Siamese) -> ApplyFn:
 
 def _split(view: View, model: models.Siamese) -> tuple[ApplyFn, ApplyFn] | None:
     # A graph's normalisation is not piecewise linear in its edges.
-    return None if view.kind == "graph" else models.pair_split(model)
+    return None if view.kind == "graph" else pair_split(model)
 
 
 def _in_factors(model: models.Siamese) -> ApplyFn:
@@ -241,7 +244,7 @@ def _recenter(model):
     """`run(params with any leading axes, x [u, n])`, one model after the other."""
 
     def flat(params, x):
-        return jax.lax.map(lambda one: models.recenter(model, one, x), params)
+        return jax.lax.map(lambda one: recenter(model, one, x), params)
 
     flat = jax.jit(flat)
 

@@ -35,7 +35,7 @@ def problem(
       dataset: the data; those whose `meta` has a "shape" are images.
       pooling: of convolutional networks, one of `POOLINGS`.
       absent: of graphs, see `PairProblem`.
-      norm: of the attacks on images, one of `threat.NORMS`; None for l2.
+      norm: of the attacks on images, one of `threat.definition.NORMS`; None for l2.
       changes: of the protocol of the presets, by its names.
 
     Raises:

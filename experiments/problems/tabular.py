@@ -14,6 +14,8 @@ import numpy as np
 from experiments.problems import protocols
 from experiments.problems.views import TABULAR, Inputs, View
 from r2et_jax import datasets, models, objectives, threat
+from r2et_jax.datasets import soundness
+from r2et_jax.models.registry import describe
 from r2et_jax.types import Params
 
 LOGISTIC = "logistic"
@@ -39,7 +41,7 @@ class TabularProblem:
         which checkpoints are chosen.
       radius: of the ball that some penalties look at.
       truth: [n] bool, the features in which the classes truly differ, or None.
-      absent: rule for features that are zero, one of `threat.ABSENT_RULES`.
+      absent: rule for features that are zero, one of `threat.definition.ABSENT_RULES`.
       changes: what is other than in the protocol of the presets, by its names.
       hidden: widths of the hidden layers of the networks for tables.
     """
@@ -62,7 +64,7 @@ class TabularProblem:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the data."""
-        return datasets.fingerprint(self.dataset)
+        return soundness.fingerprint(self.dataset)
 
     def protocol(self, preset: str) -> protocols.Protocol:
         """How much is trained and measured, with what the flags change."""
@@ -211,7 +213,7 @@ class StructuredProblem(TabularProblem):
 
     def config(self, method: str) -> dict[str, Any]:
         return {
-            "model": models.describe(self.model(method)),
+            "model": describe(self.model(method)),
             "norm": self.selection_view.norm,
             "selection_epsilon": self.selection_epsilon,
             "radius": self.radius,

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from experiments.problems import presets
-from r2et_jax import metrics, models, saliency
+from r2et_jax import models, saliency
 from r2et_jax.execution import map_batched
+from r2et_jax.metrics.summary import distinct_inputs
 from r2et_jax.subject import Subject, subject
 from r2et_jax.types import ApplyFn, Params, SaliencyFn
 
@@ -138,7 +139,7 @@ class Inputs(NamedTuple):
     @property
     def units(self) -> np.ndarray:
         """Which input each row is of [m]: rows that explain the same one are alike."""
-        return metrics.distinct_inputs(self.x)
+        return distinct_inputs(self.x)
 
 
 @functools.lru_cache

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from experiments.store.records import MEASURED, Record, number
-from r2et_jax import metrics
+from r2et_jax.metrics.agreement import chance_corrected
 
 CORRECTED = "p@k+"
 _NOT_OF_CELL = MEASURED | {"metric"}
@@ -51,7 +51,7 @@ def _model(record: Record) -> frozenset:
 
 def _corrected(main: Record, same: Record, covariance: float) -> Record:
     precision, overlap = number(main["value"]), number(same["value"])
-    value = float(metrics.chance_corrected(precision, overlap))
+    value = float(chance_corrected(precision, overlap))
     record = {**main, "metric": CORRECTED, "value": value, "stderr": None}
     if math.isnan(value):
         return record | {"value": None, "note": f"value is {value}"}

@@ -10,13 +10,13 @@ from experiments.problems.methods import family
 from experiments.report import statistics
 from experiments.report.corrected import corrected
 from experiments.store.records import Record, RecordStore
-from r2et_jax import datasets
-from r2et_jax.metrics import Estimate
+from r2et_jax.datasets.registry import REFERENCE_SUFFIX
+from r2et_jax.metrics.statistics import Estimate
 
 # The leading attack is the first of these that was run; both are tested.
 LEADING = (STRONGEST, "er_surrogate")
 # A data set of this ending lacks one reference level of each one-hot group.
-REFERENCE = datasets.REFERENCE_SUFFIX
+REFERENCE = REFERENCE_SUFFIX
 
 
 def leading_attack(attacks: Sequence[str]) -> str:

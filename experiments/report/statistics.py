@@ -11,7 +11,8 @@ from scipy import stats
 
 from experiments.store.records import MEASURED, Record, number
 from r2et_jax import metrics
-from r2et_jax.metrics import Estimate
+from r2et_jax.metrics.statistics import Estimate, differences, over_runs
+from r2et_jax.metrics.summary import Summary
 
 Cells = Mapping[tuple[Any, Any], float]
 MISSING = "–"
@@ -49,13 +50,13 @@ def of_records(found: Iterable[Record]) -> Estimate:
     if len(found) == 1:
         (one,) = found
         n = one.get("n", 0)
-        single = metrics.Summary(one["value"], number(one.get("stderr")), n, 0)
-    return metrics.over_runs(cells(found), single=single)
+        single = Summary(one["value"], number(one.get("stderr")), n, 0)
+    return over_runs(cells(found), single=single)
 
 
 def difference(a: Cells, b: Cells) -> Estimate:
     """a − b over the runs that both have."""
-    return metrics.over_runs(metrics.differences(a, b))
+    return over_runs(differences(a, b))
 
 
 def above(found: Estimate, level: float = 0.0) -> bool | None:
@@ -78,7 +79,7 @@ def association(points: Mapping[tuple, tuple[float, float]]) -> dict[str, Any]:
     return {
         "pearson": _related(stats.pearsonr, whole),
         "spearman": _related(stats.spearmanr, whole),
-        "by_run": metrics.over_runs(
+        "by_run": over_runs(
             {
                 cell: _related(stats.spearmanr, np.array(pairs))
                 for cell, pairs in by_run.items()

@@ -12,7 +12,7 @@ from experiments.report.statistics import MISSING as MISSING
 from experiments.report.statistics import of_records, shown
 from experiments.store.output import write_text_atomic
 from experiments.store.records import Record, select
-from r2et_jax.metrics import Estimate
+from r2et_jax.metrics.statistics import Estimate
 
 
 class ColumnSpec(NamedTuple):

@@ -14,7 +14,7 @@ from experiments.problems import methods, presets
 from experiments.problems.methods import family
 from experiments.report.results import REFERENCE, Results
 from experiments.store.records import RecordStore, number
-from r2et_jax import metrics
+from r2et_jax.metrics.statistics import differences
 
 TITLE = "How much of the top k survives attacks"
 WEIGHT_DECAY = ("wd", "wd_decoupled")
@@ -263,7 +263,7 @@ def _mse_weaker(found, store, dataset, common):
         if family(method) == "linear" or not all(pair):
             continue
         count += 1
-        for cell, gap in metrics.differences(*pair).items():
+        for cell, gap in differences(*pair).items():
             gaps.setdefault(cell, []).append(gap)
     if not count or dataset.endswith(REFERENCE):
         return None

@@ -25,6 +25,8 @@ from experiments.report import statistics
 from experiments.report.results import LEADING, Results
 from experiments.store.records import number
 from r2et_jax import metrics
+from r2et_jax.metrics.bootstrap import hierarchical_bootstrap
+from r2et_jax.metrics.statistics import CONFIDENCE
 
 NUM_SAMPLES = 10_000
 BETTER, WORSE, BASELINE = "▲", "▼", "†"
@@ -125,7 +127,7 @@ def notes(comparisons: Comparisons, k: int) -> list[str]:
         f"P@{k} of validation inputs; candidates are all methods but logistic "
         "regression, the variants of R2ET and our own.",
         f"{BETTER} better, {WORSE} worse than {BASELINE} at p < "
-        f"{1 - metrics.CONFIDENCE:.2g}: Student's t of the differences run by run "
+        f"{1 - CONFIDENCE:.2g}: Student's t of the differences run by run "
         "(seeds, folds averaged; of one seed its folds), two-sided; p corrected by "
         "Holm's method over the methods compared on the same data set at the same "
         "tolerance under the same attack. comparisons.csv has every difference, and "
@@ -220,7 +222,7 @@ def _bootstrap(results, cell, where, method, baseline):
         return math.nan, math.nan, 0, 0
     # Its own stream, so that another method more or less changes no number.
     name = repr((*cell, results.k, method))
-    found = metrics.hierarchical_bootstrap(
+    found = hierarchical_bootstrap(
         [values[run] for run in both],
         [reference[run] for run in both],
         num_samples=NUM_SAMPLES,

@@ -25,6 +25,7 @@ from experiments.problems import presets
 from experiments.robustness import claims
 from experiments.robustness.report import summary, write_report
 from r2et_jax import attacks, datasets
+from r2et_jax.datasets.registry import REFERENCE_SUFFIX
 
 # Attacks whose P@k of every input is kept, for comparisons between methods.
 _COMPARED = (STRONGEST, "er_surrogate")
@@ -62,7 +63,7 @@ def main(values):
     reduced = _reference_methods(common)
     reduced = reduced if tables else ()
     if reduced:
-        names = (name + datasets.REFERENCE_SUFFIX for name in named)
+        names = (name + REFERENCE_SUFFIX for name in named)
         more = tuple(n for n in names if n in datasets.names() and n not in named)
         common = common._replace(datasets=(*named, *more))
     config = {**common.config, "reference_methods": list(reduced)}
@@ -100,7 +101,7 @@ def _reference_methods(common) -> tuple[str, ...]:
     given = common.given["reference_methods"]
     if given is not None:
         names = [name for name in given if name]
-        reduced = [name + datasets.REFERENCE_SUFFIX for name in common.datasets]
+        reduced = [name + REFERENCE_SUFFIX for name in common.datasets]
         if names and not set(reduced) & set(datasets.names()):
             raise ValueError(
                 "--reference_methods is for tables with categories, "

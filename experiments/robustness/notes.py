@@ -16,7 +16,7 @@ from experiments.report.results import (
 )
 from experiments.store.output import PRESENTATION
 from r2et_jax import metrics, objectives
-from r2et_jax.metrics import CONFIDENCE
+from r2et_jax.metrics.statistics import CONFIDENCE
 
 _TOLERANCE = presets.MAIN_TOLERANCE
 

@@ -14,7 +14,7 @@ from experiments.report import tables
 from experiments.sensitivity.measure import BASELINE, FACTORS
 from experiments.store import output, records
 from experiments.store.records import Record, RecordStore
-from r2et_jax import plots
+from r2et_jax.plots._panels import Panel, panels
 
 # Differences of P@k up to this are of no account.
 MARGIN = 0.05
@@ -190,7 +190,7 @@ def _figure(found, dataset, k, common):
                 series[method] = _vectors(pairs)
         default = next((r["level"] for r in here if r["default"]), None)
         drawn.append(
-            plots.Panel(
+            Panel(
                 _TITLES[factor],
                 [_WORDS.get(level, level) for level in levels],
                 series,
@@ -198,7 +198,7 @@ def _figure(found, dataset, k, common):
             )
         )
     budget = f"{common.attacks[0]}, {common.norm} ≤ {max(common.epsilon):g}"
-    return plots.panels(
+    return panels(
         drawn,
         ylabel="P@k under attack",
         title=f"{dataset}, {budget}: one hyperparameter at a time (default: shaded)",

@@ -16,7 +16,7 @@ from experiments.loop import asked, parts, runs
 from experiments.measures import thickness
 from experiments.thickness import report, stability
 from experiments.thickness.measure import measure
-from r2et_jax import attacks
+from r2et_jax.attacks.protocols import SINGLE
 
 FLAGS = asked.describe("thickness")
 
@@ -25,7 +25,7 @@ def main(values):
     common = asked.read(
         FLAGS,
         values,
-        attacks=[name for name in attacks.SINGLE if name != thickness.ADVERSARY],
+        attacks=[name for name in SINGLE if name != thickness.ADVERSARY],
         single=("k", "attacks"),
     )
     runs.run(

@@ -9,7 +9,7 @@ import jax
 from experiments.loop import parts
 from experiments.measures import evaluation, thickness
 from experiments.measures.numbers import summary
-from r2et_jax import metrics
+from r2et_jax.metrics.summary import distinct_inputs
 
 
 def measure(
@@ -42,7 +42,7 @@ def measure(
     run = evaluation.compiled_attack(model, attack, k, problem.view, budget=0)
     ball, key = problem.budget(epsilon), jax.random.key(0)
     result = run(params, sample.x, ball, key=key, context=sample.context)
-    units = metrics.distinct_inputs(sample.x)
+    units = distinct_inputs(sample.x)
     cells = [summary("p@k", result.best.precision, units)]
     if largest:
         cells += [*estimate("uniform"), *estimate("adversarial")]
@@ -65,7 +65,7 @@ def measure(
 
 def _estimator(problem, model, params, sample, k, epsilon, effort):
     """`estimate(distribution) -> records`."""
-    units = metrics.distinct_inputs(sample.x)
+    units = distinct_inputs(sample.x)
 
     def estimate(distribution):
         thick = thickness.estimate(

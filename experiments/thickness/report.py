@@ -16,6 +16,7 @@ from experiments.store import output, records
 from experiments.store.records import number
 from experiments.thickness import stability, stability_report
 from r2et_jax import plots
+from r2et_jax.plots._scatter_panels import ScatterPanel, scatter_panels
 
 # The distribution by which the claim is judged; the others stand beside it.
 MAIN = "uniform"
@@ -193,8 +194,8 @@ def _robustness_figure(found, dataset, common, k):
             if mine:
                 shown[method] = tuple(np.array(mine).T)
         title = f"{NAMES[distribution]}\nSpearman {runs.shown(rho, '+.2f')}"
-        drawn.append(plots.ScatterPanel(title, "mean thickness Θ", shown))
-    return plots.scatter_panels(
+        drawn.append(ScatterPanel(title, "mean thickness Θ", shown))
+    return scatter_panels(
         drawn,
         ylabel=f"P@{k} under {common.attacks[0]}",
         title=f"{dataset}: thickness and robustness of trained models, ε = {epsilon:g}",

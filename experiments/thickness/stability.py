@@ -16,9 +16,10 @@ from experiments.measures.numbers import measured
 from experiments.measures.thickness import Effort
 from experiments.problems import presets
 from experiments.problems.registry import Problem, View
-from r2et_jax import ranking, score, training
+from r2et_jax import score, training
 from r2et_jax.context import in_context
 from r2et_jax.execution import map_batched
+from r2et_jax.ranking.topk import border
 from r2et_jax.training.weights import TABULAR_FEATURES
 
 
@@ -198,7 +199,7 @@ def border_gaps(model: Any, k: int, view: View):
         def one(x, context):
             own = in_context(params, context)
             values = explain(own, x, score.predicted_class(apply(own, x)))
-            inner, outer = ranking.border(values, k=k)
+            inner, outer = border(values, k=k)
             return inner - outer
 
         return map_batched(one, tuple(sample), batch_size=256)

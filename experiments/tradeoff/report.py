@@ -15,6 +15,9 @@ from experiments.report import exhibit, tables
 from experiments.store import output
 from experiments.store.records import RecordStore
 from r2et_jax import metrics, plots
+from r2et_jax.metrics.statistics import by_run
+from r2et_jax.numerics import pareto_mask
+from r2et_jax.plots._figure import as_label
 
 # What a front sets against P@k: metric -> name and axis.
 AXES = {
@@ -88,13 +91,13 @@ def points(store: RecordStore, common, dataset: str, metric: str) -> Points:
         methods.append(method)
         labels.append(f"{method} at {tolerance:g}")
         both = [{cell: one[cell] for cell in sorted(shared)} for one in pair]
-        values.append([list(metrics.by_run(one).values()) for one in both])
+        values.append([list(by_run(one).values()) for one in both])
     return Points(methods, labels, np.array(values))
 
 
 def on_front(means: np.ndarray) -> np.ndarray:
     """Which of [m, 2] points no other one dominates, bool [m]; more is better."""
-    return metrics.pareto_mask(means, maximize=(True, True))
+    return pareto_mask(means, maximize=(True, True))
 
 
 def resampled_fronts(values: np.ndarray, *, num_resamples: int) -> np.ndarray:
@@ -220,7 +223,7 @@ def _figure(found, dataset, metric, common):
     linear = found.of("linear")
     for label, place in zip(linear.labels, linear.means, strict=True):
         (star,) = axes.plot(
-            *place, "*", color="black", markersize=11, label=plots.as_label(label)
+            *place, "*", color="black", markersize=11, label=as_label(label)
         )
         handles.append(star)
     ordered = sorted(places, key=lambda label: tuple(places[label]))
@@ -230,7 +233,7 @@ def _figure(found, dataset, metric, common):
         )
         look = {"linestyle": "none", "color": "black", "markeredgewidth": 0}
         look |= {"marker": f"${number}$", "markersize": 4 + 3 * len(str(number))}
-        handles.append(Line2D([], [], label=plots.as_label(label), **look))
+        handles.append(Line2D([], [], label=as_label(label), **look))
     style = {"frameon": False, "fontsize": 8, "handlelength": 2.6}
     figure.legend(handles=handles, loc="outside right lower", **style)
     return figure

@@ -54,7 +54,7 @@ def cells(
     """The cells around an input, δ = x′ − clean, by the kinks' gradients at another.
 
     Args:
-      switches: see `programs.kinks`.
+      switches: see `programs.transform.kinks`.
       params: of the model.
       clean: x [n], which δ is counted from.
       at: where the gradients are taken [n].

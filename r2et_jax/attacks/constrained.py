@@ -180,8 +180,9 @@ def constrained_attack(
 
       >>> from r2et_jax import models
       >>> from r2et_jax.context import of_context, without_context
+      >>> from r2et_jax.models.siamese import class_apply
       >>> siamese = models.Siamese(models.MLP(hidden=(6,), num_outputs=4))
-      >>> single = models.class_apply(siamese)
+      >>> single = class_apply(siamese)
       >>> predictions = (
       ...     models.pair_apply(siamese),
       ...     without_context(single),

@@ -12,9 +12,10 @@ from r2et_jax import threat as threat_lib
 from r2et_jax.attacks.goals import Goal
 from r2et_jax.attacks.optimizers import StepRule, check_step_rule
 from r2et_jax.checks import check_count, check_k, check_nonnegative
-from r2et_jax.ranking import positive_top_k_mask
+from r2et_jax.ranking.topk import positive_top_k_mask
 from r2et_jax.score import class_probabilities
 from r2et_jax.threat import ThreatModel
+from r2et_jax.threat.geometry import admissible_gradient, sample_boundary
 from r2et_jax.types import ApplyFn, Array, SaliencyFn
 
 
@@ -173,7 +174,7 @@ def gradient_attack(
         context = context._replace(reference=reference)
         start = x if start is None else start
         if isinstance(random_start, jax.Array) or random_start:
-            jump = threat_lib.sample_boundary(threat, x, key=start_key) - x
+            jump = sample_boundary(threat, x, key=start_key) - x
             start = threat_lib.project(threat, x, start + random_start * jump)
         state = State(
             perturbed=start,
@@ -238,7 +239,7 @@ def move(
       vanished (boolean).
     """
     threat, start = context.threat, state.perturbed
-    gradient = threat_lib.admissible_gradient(threat, context.clean, start, gradient)
+    gradient = admissible_gradient(threat, context.clean, start, gradient)
     update, optimizer_state = optimizer(threat.norm).update(
         gradient, state.optimizer_state, start
     )
@@ -278,7 +279,7 @@ def random_search(
 
     Source: Carlini et al. 2019, "On evaluating adversarial robustness".
     """
-    draw = threat_lib.sample_boundary if on_boundary else threat_lib.sample
+    draw = sample_boundary if on_boundary else threat_lib.sample
     prepare = clean_context(apply, saliency, k)
 
     def init(params, x, target, threat, /, *, key, start=None):

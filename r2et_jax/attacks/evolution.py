@@ -13,14 +13,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from r2et_jax import programs
 from r2et_jax import threat as threat_lib
 from r2et_jax.attacks import cells as cells_lib
 from r2et_jax.attacks.descent import Attack, clean_context
 from r2et_jax.checks import check_count
+from r2et_jax.programs.transform import crossing, kinks
 from r2et_jax.ranking import top_k_mask
 from r2et_jax.ranking.topk import border
 from r2et_jax.score import predicted_class
+from r2et_jax.threat.geometry import (
+    admissible_gradient,
+    movable_features,
+    sample_boundary,
+)
 from r2et_jax.types import ApplyFn, Array, SaliencyFn
 
 # Beyond the kink by so much of its distance, and noise of so much of the budget.
@@ -169,7 +174,7 @@ def evolution(
     if population < 2:
         raise ValueError(f"population must be at least 2, got {population}")
     prepare = clean_context(apply, saliency, k)
-    switches, cross = programs.kinks(apply), programs.crossing(apply)
+    switches, cross = kinks(apply), crossing(apply)
 
     def num_kinks(params, x):
         return jax.eval_shape(switches, params, x).shape[0]
@@ -185,7 +190,7 @@ def evolution(
         return energy + extra, left + extra
 
     def noisy(context, x, share, key):
-        draw = threat_lib.sample_boundary(context.threat, context.clean, key=key)
+        draw = sample_boundary(context.threat, context.clean, key=key)
         low, high = (jnp.log(jnp.asarray(s, x.dtype)) for s in _NOISE)
         size = jnp.exp(low + share * (high - low))
         return x + size * (draw - context.clean)
@@ -200,7 +205,7 @@ def evolution(
         dual = jnp.zeros(0, x.dtype)
         count = num_kinks(params, x)
         if threat.norm == "l2" and 0 < count * x.size <= cells_lib.MOST_NUMBERS:
-            movable = threat_lib.movable_features(threat, x)
+            movable = movable_features(threat, x)
             around = cells_lib.cells(switches, params, x, start, movable)
             context = context._replace(reference=around)
             dual = jnp.zeros(count, x.dtype)
@@ -236,7 +241,7 @@ def evolution(
             # The kink's hyperplane at the base; nothing is evaluated again.
             now = jnp.sign(z) * (z + jnp.sum(w * (point - base)))
             left = jnp.where(now > 0, now + beyond, 0)
-            toward = threat_lib.admissible_gradient(
+            toward = admissible_gradient(
                 context.threat, context.clean, point, jnp.sign(z) * w
             )
             square = jnp.sum(toward**2)

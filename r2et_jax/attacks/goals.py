@@ -18,20 +18,17 @@ from r2et_jax.checks import (
     check_count,
     check_nonnegative,
     check_positive,
-    check_same_shape,
 )
 from r2et_jax.numerics import unit_sum
-from r2et_jax.ranking import (
-    border,
-    leading,
+from r2et_jax.ranking import top_k_indices, top_k_mask
+from r2et_jax.ranking.gaps import (
     mean_exponential_gap,
     mean_gap_scale,
     mean_gap_weights,
     smallest_pair_weights,
-    top_k_indices,
-    top_k_mask,
     weighted_sum,
 )
+from r2et_jax.ranking.topk import border
 from r2et_jax.types import Array
 
 
@@ -93,25 +90,6 @@ def smallest_pairs(*, k_prime: int) -> Goal:
     def prepare(clean_map, seen_map, *, k, key):
         del seen_map, key
         return smallest_pair_weights(clean_map, k=k, k_prime=k_prime)
-
-    return Goal(prepare, weighted_sum)
-
-
-def targeted_pair(*, inside: int | None = None, outside: int | None = None) -> Goal:
-    """The gap of one pair: I_inside − I_outside.
-
-    Args:
-      inside, outside: feature indices; by default the weakest feature of the clean
-        top-k set and the strongest one outside.
-    """
-
-    def prepare(clean_map, seen_map, *, k, key):
-        del seen_map, key
-        _, order = leading(clean_map, k + 1)
-        index = jnp.arange(clean_map.shape[0], dtype=order.dtype)
-        plus = index == (order[k - 1] if inside is None else inside)
-        minus = index == (order[k] if outside is None else outside)
-        return plus.astype(clean_map.dtype) - minus.astype(clean_map.dtype)
 
     return Goal(prepare, weighted_sum)
 
@@ -225,29 +203,6 @@ def mixture(goals: Sequence[Goal], weights: Sequence[Array | float]) -> Goal:
         )
 
     return Goal(prepare, value, any(goal.starts_flat for goal in goals))
-
-
-def mass_center(coordinates: Array) -> Goal:
-    """−‖C(I(x′)) − C(I(x))‖² with C(I) = Σ Iᵢ·rᵢ/Σ Iᵢ, the centre of mass.
-
-    Args:
-      coordinates: position rᵢ of every feature [n, d].
-
-    Source: Ghorbani et al. 2019, "Interpretation of neural networks is fragile".
-    """
-
-    def center(values):
-        return unit_sum(values) @ coordinates.astype(values.dtype)
-
-    def prepare(clean_map, seen_map, *, k, key):
-        del clean_map, k, key
-        check_same_shape("map", seen_map, "coordinates", coordinates[:, 0])
-        return center(seen_map)
-
-    def value(values, clean_center):
-        return -jnp.sum((center(values) - clean_center) ** 2)
-
-    return Goal(prepare, value, starts_flat=True)
 
 
 def random_target() -> Goal:

@@ -30,7 +30,9 @@ from r2et_jax.checks import (
     check_positive,
 )
 from r2et_jax.numerics import safe_norm
-from r2et_jax.ranking import positive_top_k_mask, top_k_mask
+from r2et_jax.ranking import top_k_mask
+from r2et_jax.ranking.topk import positive_top_k_mask
+from r2et_jax.threat.geometry import movable_features
 from r2et_jax.types import ApplyFn, Array, SaliencyFn
 
 ARMIJO = 0.1
@@ -264,7 +266,7 @@ def multiobjective_attack(
         last, x, threat = state.optimizer_state, state.perturbed, context.threat
         mask = context.reference.mask
         stopped = last.converged | last.stalled
-        movable = threat_lib.movable_features(threat, context.clean)
+        movable = movable_features(threat, context.clean)
         movable = True if movable is None else movable.ravel()
         penalty = threat.penalty.astype(x.dtype)
         constraint = constraint_of(threat.prediction)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from r2et_jax.attacks.descent import Attack
 from r2et_jax.attacks.multiobjective import smallest_gap
 from r2et_jax.checks import check_count
-from r2et_jax.ranking import border_tie, top_k_overlap
+from r2et_jax.ranking import top_k_overlap
+from r2et_jax.ranking.topk import border_tie
 from r2et_jax.score import predicted_class
 from r2et_jax.threat import ThreatModel
 from r2et_jax.types import Array, Params

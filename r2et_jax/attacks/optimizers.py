@@ -15,7 +15,7 @@ import optax
 
 from r2et_jax.checks import check_in, check_nonnegative, check_positive
 from r2et_jax.numerics import unit_l2
-from r2et_jax.threat import NORMS
+from r2et_jax.threat.definition import NORMS
 from r2et_jax.types import Array
 
 # rule(norm) -> transformation of the gradient to the update, in units of the budget.

@@ -13,7 +13,8 @@ from r2et_jax.attacks.strongest import compile_strongest
 from r2et_jax.checks import check_count, check_in, check_key, check_positive
 from r2et_jax.execution import kept
 from r2et_jax.subject import Form, Subject
-from r2et_jax.threat import ThreatModel, check_threat, with_epsilon
+from r2et_jax.threat import ThreatModel
+from r2et_jax.threat.definition import check_threat, with_epsilon
 from r2et_jax.tracing import traced_once
 from r2et_jax.types import Array
 

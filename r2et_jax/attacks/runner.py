@@ -27,9 +27,11 @@ from r2et_jax.execution import (
     jit,
     map_batched,
 )
-from r2et_jax.ranking import border_tie, top_k_overlap
+from r2et_jax.ranking import top_k_overlap
+from r2et_jax.ranking.topk import border_tie
 from r2et_jax.score import class_probabilities, predicted_class
-from r2et_jax.threat import ThreatModel, check_inputs
+from r2et_jax.threat import ThreatModel
+from r2et_jax.threat.geometry import check_inputs
 from r2et_jax.types import Array, Params
 
 DEFAULT_BATCH_SIZE = IN_CACHE

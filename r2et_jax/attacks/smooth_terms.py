@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from r2et_jax.checks import check_in, check_nonnegative, check_positive
 from r2et_jax.numerics import safe_norm, unit_sum
 from r2et_jax.score import class_probabilities, predicted_class
-from r2et_jax.threat import PREDICTION_RULES
+from r2et_jax.threat.definition import PREDICTION_RULES
 from r2et_jax.types import ApplyFn, Array, SaliencyFn, ScoreFn
 
 

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax import programs
 from r2et_jax.attacks.descent import Attack
 from r2et_jax.attacks.ensemble import DEFAULT_BUDGET, STARTS, SUITED, Member
 from r2et_jax.attacks.results import AttackResult, Best, Rounds
@@ -30,9 +29,12 @@ from r2et_jax.attacks.stepwise import (
 from r2et_jax.checks import check_count, check_in
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, drive_chunks, jit, kept
-from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
+from r2et_jax.programs.transform import has_kinks, kinks
+from r2et_jax.ranking import top_k_overlap
+from r2et_jax.ranking.topk import positive_top_k_mask
 from r2et_jax.score import class_probabilities, predicted_class
-from r2et_jax.threat import ThreatModel, check_inputs, sample_boundary
+from r2et_jax.threat import ThreatModel
+from r2et_jax.threat.geometry import check_inputs, sample_boundary
 from r2et_jax.types import ApplyFn, Array, Params
 
 # Inputs that suit a core's cache with the states of all restarts.
@@ -215,7 +217,7 @@ def _suited(members, params: Params, x: Array, context: Any) -> list[bool]:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (x, context)
         )
         apply = members[0].build(*members[0].settings).apply
-        kinked = programs.has_kinks(apply, in_context(params, beside), one)
+        kinked = has_kinks(apply, in_context(params, beside), one)
         kinds = {"all", "kinked" if kinked else "smooth"}
     return [member.suited in kinds for member in members]
 
@@ -225,7 +227,7 @@ def _compile_movement(apply: ApplyFn):
 
     It is the median over kinks that move at all, and over the inputs.
     """
-    switches = programs.kinks(apply)
+    switches = kinks(apply)
 
     def one(params, threat, x, context, keys):
         params = in_context(params, context)

@@ -17,6 +17,7 @@ from r2et_jax import subject as subject_lib
 from r2et_jax.audit.inputs import check_explainer, check_output, check_smoothed
 from r2et_jax.audit.layout import Layout, default_names
 from r2et_jax.checks import check_model, check_nonnegative, is_linen
+from r2et_jax.saliency.grouped import by_variable, variables
 from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel
 from r2et_jax.types import Array
@@ -190,7 +191,7 @@ def explained(examined: Subject, layout: Layout) -> Subject:
             "groups are explained by the gradient, see saliency.by_variable, got "
             f"groups and {examined.form.explainer!r}"
         )
-    explainer = saliency.by_variable(groups, layout.size)
+    explainer = by_variable(groups, layout.size)
     form = examined.form._replace(explainer=explainer)
     return dataclasses.replace(examined, form=form)
 
@@ -212,7 +213,7 @@ def explained_names(
         )
     if groups and (given is None or len(given) == layout.size):
         columns = given or default_names(x, layout)
-        members = saliency.variables(groups, layout.size)
+        members = variables(groups, layout.size)
         return tuple(_variable_name([columns[i] for i in group]) for group in members)
     if given is not None and len(given) == count:
         return given

@@ -20,7 +20,8 @@ from r2et_jax.audit.tables import Table, read
 from r2et_jax.audit.whole import audit
 from r2et_jax.checks import adapter_of, as_folder
 from r2et_jax.subject import OUTPUTS, Subject, subject
-from r2et_jax.threat import NORMS, threat_model
+from r2et_jax.threat import threat_model
+from r2et_jax.threat.definition import NORMS
 
 PASSED, FAILED, WRONG = 0, 1, 2
 _EXPLAINERS = ("gradient", "gradient_times_input", "integrated_gradients")

@@ -14,6 +14,8 @@ from r2et_jax import metrics
 from r2et_jax.audit import words
 from r2et_jax.audit.result import Audit
 from r2et_jax.metrics import statistics
+from r2et_jax.metrics.statistics import Estimate
+from r2et_jax.metrics.summary import mean_and_stderr
 
 
 class Difference(NamedTuple):
@@ -29,7 +31,7 @@ class Difference(NamedTuple):
 
     first: str
     second: str
-    estimate: metrics.Estimate
+    estimate: Estimate
     p_value: float
     more_stable: str
 
@@ -55,7 +57,7 @@ class Compared:
         """
         found = []
         for name, audit in self.audits.items():
-            mean = metrics.mean_and_stderr(audit.curve[audit.at(self.epsilon)])
+            mean = mean_and_stderr(audit.curve[audit.at(self.epsilon)])
             plus = float(audit.corrected.mean) if audit.counted.any() else np.nan
             found.append((name, float(mean.mean), float(mean.stderr), audit.same, plus))
         return found
@@ -156,7 +158,7 @@ def _of(audits: Any) -> str:
     return f" of {len(audits)}" if hasattr(audits, "__len__") else ""
 
 
-def _paired(differences: np.ndarray) -> metrics.Estimate:
+def _paired(differences: np.ndarray) -> Estimate:
     known = differences[np.isfinite(differences)]
     return metrics.estimate(known.tolist(), over="inputs")
 

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from r2et_jax.audit.layout import Layout, as_rows
-from r2et_jax.datasets import Dataset, equal_rows, stratified_split
+from r2et_jax.datasets import Dataset
+from r2et_jax.datasets.splitting import equal_rows, stratified_split
 
 PARTS = ("train", "valid", "test")
 _EXPECTED = (

@@ -49,7 +49,7 @@ def graph_of(audit: Audit) -> Graph | None:
     """The graph that the inputs of an audit are, or None.
 
     They are one where each is a symmetric matrix [v, v], or a row whose features are
-    called as `datasets.edge_names` calls the entries above the diagonal.
+    called as `datasets.graphs.edge_names` calls the entries above the diagonal.
     """
     shape, names = audit.asked.shape, audit.asked.names
     square = len(shape) == 2 and shape[0] == shape[1] and shape[0] >= _LEAST_NODES

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from r2et_jax import metrics
 from r2et_jax.audit import words
+from r2et_jax.metrics.summary import mean_and_stderr
 
 if TYPE_CHECKING:
     from r2et_jax.audit.result import Audit
@@ -48,7 +48,7 @@ def guards(audit: Audit) -> list[Guard]:
     k, counted, m = audit.asked.k, audit.counted, len(audit.precision)
     some = counted.any()
     plus = float(audit.corrected.mean) if some else np.nan
-    noise = float(metrics.mean_and_stderr(audit.noise_precision).mean)
+    noise = float(mean_and_stderr(audit.noise_precision).mean)
     moved = prediction_change(audit)[counted]
     fewer = int(np.sum(counted & (audit.num_positive < k)))
     ties, outside = int(audit.tied.sum()), int(audit.moved.sum())
@@ -146,7 +146,7 @@ def _worth_reading(audit: Audit) -> list[Guard]:
             np.asarray(getattr(values, field), np.float64)[counted]
             for values in (quality.faithfulness, quality.random)
         )
-        lead = metrics.mean_and_stderr(sign * (ours - random))
+        lead = mean_and_stderr(sign * (ours - random))
         is_better = lead.mean > 2 * lead.stderr if lead.n > 1 else lead.mean > 0
         value = f"{words.number(_mean(ours))} (random {words.number(_mean(random))})"
         rows.append(Guard(name, value, meaning, bool(lead.n and not is_better)))
@@ -192,4 +192,4 @@ _FAITHFUL = (
 
 
 def _mean(values: np.ndarray) -> float:
-    return float(metrics.mean_and_stderr(np.asarray(values, np.float64)).mean)
+    return float(mean_and_stderr(np.asarray(values, np.float64)).mean)

@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax import ranking, score
+from r2et_jax.ranking.gaps import mean_gap_weights, weighted_sum
+from r2et_jax.ranking.topk import border_tie, positive_top_k_mask
 from r2et_jax.subject import Form
-from r2et_jax.threat import movable_features
+from r2et_jax.threat.geometry import movable_features
 from r2et_jax.types import Array
 
 # Norm of the noise under which a ranking must stand.
@@ -69,7 +71,7 @@ def look(form: Form, *, k: int) -> Callable[..., Look]:
         values = explain(params, x, target)
         noise = jax.random.normal(key, x.shape, x.dtype)
         noise = NOISE * noise / jnp.linalg.norm(noise)
-        mask = ranking.positive_top_k_mask(values, k=k)
+        mask = positive_top_k_mask(values, k=k)
         noisy = explain(params, x + noise, target)
         return Look(
             score=log_odds(params, x, target),
@@ -79,7 +81,7 @@ def look(form: Form, *, k: int) -> Callable[..., Look]:
             top_k=ranking.top_k_indices(values, k=k),
             noise_precision=ranking.top_k_overlap(mask, noisy, k=k),
             num_positive=jnp.sum(values > 0),
-            tied=ranking.border_tie(values, k=k),
+            tied=border_tie(values, k=k),
         )
 
     return run
@@ -105,10 +107,10 @@ def has_vanished(form: Form, *, k: int) -> Callable[..., Array]:
     def run(params, x, threat, /):
         target = score.predicted_class(form.apply(params, x))
         mask = ranking.top_k_mask(explain(params, x, target), k=k)
-        weights = ranking.mean_gap_weights(mask, k=k)
+        weights = mean_gap_weights(mask, k=k)
 
         def gap(x):
-            return ranking.weighted_sum(explain(params, x, target), weights)
+            return weighted_sum(explain(params, x, target), weights)
 
         movable = movable_features(threat, x)
         slope = jnp.where(True if movable is None else movable, jax.grad(gap)(x), 0)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax import objectives, saliency, training
+from r2et_jax import objectives, training
 from r2et_jax.audit import asked as asked_lib
 from r2et_jax.audit.examples import Examples, examples
 from r2et_jax.audit.hardened import Hardened
@@ -37,8 +37,11 @@ from r2et_jax.checks import (
     check_key,
     check_nonnegative,
 )
+from r2et_jax.saliency.grouped import variables
 from r2et_jax.subject import Subject
-from r2et_jax.threat import ThreatModel, check_inputs, check_threat, threat_model
+from r2et_jax.threat import ThreatModel, threat_model
+from r2et_jax.threat.definition import check_threat
+from r2et_jax.threat.geometry import check_inputs
 from r2et_jax.training import weights as weights_lib
 from r2et_jax.training.search import Plan, search_whole
 from r2et_jax.types import Array
@@ -367,7 +370,7 @@ def _in_rows(examined: Subject, data: Examples) -> Subject:
 
 def _num_explained(examined: Subject, data: Examples) -> int:
     if examined.groups:
-        return len(saliency.variables(examined.groups, data.layout.size))
+        return len(variables(examined.groups, data.layout.size))
     return math.prod(data.layout.explained)
 
 

@@ -12,8 +12,10 @@ from r2et_jax import certificates, saliency
 from r2et_jax.audit import ways
 from r2et_jax.audit.layout import Layout
 from r2et_jax.certificates.batch import CertifiedRadii
+from r2et_jax.certificates.exact import is_piecewise_linear
 from r2et_jax.subject import Form, Subject
-from r2et_jax.threat import ThreatModel, with_epsilon
+from r2et_jax.threat import ThreatModel
+from r2et_jax.threat.definition import with_epsilon
 from r2et_jax.types import Array, Params
 
 # Of branch and bound, for each input and budget, where certify=True.
@@ -196,7 +198,7 @@ def _of_features(found: CertifiedRadii, top_k: np.ndarray) -> np.ndarray:
 def _searched(subject, x, threat, budgets, k) -> np.ndarray:
     """Proven P@k by branch and bound [e, m] where it serves, else 0."""
     served = not threat.groups and threat.prediction != "same_class"
-    if not (served and certificates.is_piecewise_linear(subject)):
+    if not (served and is_piecewise_linear(subject)):
         return np.zeros((len(budgets), len(x)))
     return np.stack(
         [

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax import metrics, ranking, saliency, score
+from r2et_jax import metrics, ranking, score
 from r2et_jax.audit.layout import Layout
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, kept
-from r2et_jax.metrics.faithfulness import removal_sizes
+from r2et_jax.metrics.faithfulness import Faithfulness, removal_sizes
+from r2et_jax.saliency.grouped import variables
 from r2et_jax.subject import Form
 from r2et_jax.threat import ThreatModel, sample
 from r2et_jax.tracing import traced_once
@@ -52,8 +53,8 @@ class Quality(NamedTuple):
 
     thickness: np.ndarray
     thickness_attacked: np.ndarray
-    faithfulness: metrics.Faithfulness
-    random: metrics.Faithfulness
+    faithfulness: Faithfulness
+    random: Faithfulness
     num_draws: int
     num_points: int
     num_rankings: int
@@ -71,7 +72,7 @@ def feature_of_columns(
       count: features of an explanation.
     """
     if groups:
-        members = saliency.variables(groups, layout.size)
+        members = variables(groups, layout.size)
         of_column = {i: j for j, columns in enumerate(members) for i in columns}
         return tuple(of_column[i] for i in range(layout.size))
     if count != math.prod(layout.explained):
@@ -152,7 +153,7 @@ def _measuring(
     explain = form.saliency()
     thick = ranking.mean_thickness(explain, k=k, num_points=num_points)
     sizes, flips = removal_sizes(count, every=count <= _FEW_FEATURES)
-    nothing = metrics.Faithfulness(*[jnp.nan] * len(metrics.Faithfulness._fields))
+    nothing = Faithfulness(*[jnp.nan] * len(Faithfulness._fields))
 
     def one(params, threat, key, baseline, x, attacked, index, context):
         params = in_context(params, context)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from r2et_jax import metrics
 from r2et_jax.audit import guard_words, page, words, writing
 from r2et_jax.audit.asked import Asked
 from r2et_jax.audit.gate import Gate
 from r2et_jax.audit.measures import Certified
 from r2et_jax.audit.quality import Quality
 from r2et_jax.checks import check_in
+from r2et_jax.metrics.same import corrected_precision
+from r2et_jax.metrics.summary import Summary, distinct_inputs, mean_and_stderr
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -114,12 +115,12 @@ class Audit:
         return np.where(self.counted, least.min(axis=1), np.nan)
 
     @property
-    def corrected(self) -> metrics.Summary:
+    def corrected(self) -> Summary:
         """P@k⁺, P@k above what different inputs share anyway."""
         k = self.asked.k
         kept = self.counted
-        distinct = metrics.distinct_inputs(self.x)
-        return metrics.corrected_precision(
+        distinct = distinct_inputs(self.x)
+        return corrected_precision(
             self.precision[kept], self.maps[kept], k=k, units=distinct[kept]
         )
 
@@ -177,7 +178,7 @@ class Audit:
             )
         curve = self.curve if prediction == "free" else self.curve_same_class
         place = self.at(at)
-        mean = float(metrics.mean_and_stderr(curve[place]).mean)
+        mean = float(mean_and_stderr(curve[place]).mean)
         return Gate(
             # Means of shares of k are exact but for rounding.
             passed=bool(mean >= min_precision - 1e-9),
@@ -245,4 +246,4 @@ class Audit:
 
 
 def _mean(values: np.ndarray) -> str:
-    return f"{metrics.mean_and_stderr(values).mean:.3f}"
+    return f"{mean_and_stderr(values).mean:.3f}"

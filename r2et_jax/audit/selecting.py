@@ -15,7 +15,9 @@ from r2et_jax.audit.examples import Part
 from r2et_jax.audit.hardened import Checkpoint, Quality
 from r2et_jax.checks import check_labels
 from r2et_jax.execution import compile_chunked, kept
+from r2et_jax.metrics.classification import roc_auc_ranked
 from r2et_jax.subject import Form, Subject
+from r2et_jax.training import selection
 from r2et_jax.training.search import Plan, Searched
 from r2et_jax.types import Array, Params
 
@@ -81,7 +83,7 @@ def quality_of(ranked: Subject, params: Params, part: Part) -> Quality:
     scores = logits[:, 0] if logits.shape[1] == 1 else logits
     return Quality(
         float(metrics.accuracy(part.y, logits)),
-        float(metrics.roc_auc_ranked(part.y, scores)),
+        float(roc_auc_ranked(part.y, scores)),
     )
 
 
@@ -104,7 +106,7 @@ def history_of(searched: Searched, plan: Plan, reference: float):
     ).index
     if chosen is None:
         chosen = 0
-    kept_quality = training.admissible(
+    kept_quality = selection.admissible(
         auc, reference_auc=reference, tolerance=tolerance
     )
     rows = []

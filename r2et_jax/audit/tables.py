@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from r2et_jax import datasets
 from r2et_jax.datasets import frames, npz
+from r2et_jax.datasets.tabular import load_npz
 
 
 class Table(NamedTuple):
@@ -54,7 +54,7 @@ def read(path: str | os.PathLike[str], *, drop: Collection[str] = ()) -> Table:
     if drop:
         raise ValueError(f"columns are dropped of a CSV alone, got {list(drop)}")
     if npz.holds(path, "meta"):
-        prepared = datasets.load_npz(path)
+        prepared = load_npz(path)
         return Table(prepared.test.x, prepared.columns, prepared.groups)
     arrays = npz.read_arrays(path, ("x",), optional=("names",))
     names = arrays.get("names")

@@ -9,8 +9,10 @@ import numpy as np
 from r2et_jax import ranking, score
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, kept
+from r2et_jax.ranking.topk import positive_top_k_mask
 from r2et_jax.subject import Form
-from r2et_jax.threat import ThreatModel, distance, project, with_epsilon
+from r2et_jax.threat import ThreatModel, distance, project
+from r2et_jax.threat.definition import with_epsilon
 from r2et_jax.tracing import traced_once
 from r2et_jax.types import Array, Params
 
@@ -70,7 +72,7 @@ def _leaving(form: Form, k: int):
             if threat.prediction == "same_class":
                 logits = form.apply(params, point)
                 valid &= score.predicted_class(logits) == clean_class
-            gone = valid & ~ranking.positive_top_k_mask(here, k=k)[top]
+            gone = valid & ~positive_top_k_mask(here, k=k)[top]
             return jnp.where(gone, share * distance(threat, center, end), jnp.inf)
 
         shares = (jnp.arange(_POINTS, dtype=x.dtype) + 1) / _POINTS

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax import attacks, metrics, ranking
+from r2et_jax import attacks, metrics
 from r2et_jax import subject as subject_lib
 from r2et_jax._callable import make_callable
+from r2et_jax.attacks.ensemble import default_budget
 from r2et_jax.audit import asked as asked_lib
 from r2et_jax.audit import guards, measures, quality, regression
 from r2et_jax.audit.inputs import check_explainer, check_output
@@ -30,14 +31,11 @@ from r2et_jax.checks import (
 )
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, kept
+from r2et_jax.ranking.topk import positive_top_k_mask
 from r2et_jax.subject import Form, Subject
-from r2et_jax.threat import (
-    ThreatModel,
-    are_inside,
-    check_inputs,
-    check_threat,
-    threat_model,
-)
+from r2et_jax.threat import ThreatModel, threat_model
+from r2et_jax.threat.definition import check_threat
+from r2et_jax.threat.geometry import are_inside, check_inputs
 from r2et_jax.tracing import traced_once
 from r2et_jax.types import ApplyFn, Array, SaliencyFn
 
@@ -105,7 +103,8 @@ def audit(
       explainer: factory of the explanation; `saliency.gradient` by default. A subject
         says this, and what is above from `names` to `batched`, itself.
       budget: gradient evaluations for each input and each of the budgets ε; by default
-        as `attacks.default_budget` says for an input's size, 16,000 for a table.
+        as `attacks.ensemble.default_budget` says for an input's size, 16,000 for a
+        table.
       certify: whether lower bounds of P@k are computed: True, for every model whose
         program has bounds, see `certificates.certify`, and by branch and bound within
         a second an input and budget where `exact_certificate` serves; False; or "auto",
@@ -169,7 +168,7 @@ def audit(
             f"the threat model must let a column change, got all {layout.size} frozen"
         )
     budgets = asked_lib.budgets(threat, epsilons)
-    budget = attacks.default_budget(layout.size) if budget is None else budget
+    budget = default_budget(layout.size) if budget is None else budget
     check_count("budget", budget)
     if certify not in (True, False, "auto"):
         raise ValueError(f"certify must be True, False or 'auto', got {certify!r}")
@@ -356,8 +355,7 @@ def _looking(form: Form, k: int):
         params = in_context(params, context)
         seen = look(params, x, key=jax.random.fold_in(key, index))
         before, after = (
-            ranking.positive_top_k_mask(values, k=k)
-            for values in (seen.map, attacked_map)
+            positive_top_k_mask(values, k=k) for values in (seen.map, attacked_map)
         )
         return seen, (before & after)[seen.top_k], vanished(params, x, threat)
 

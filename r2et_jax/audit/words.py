@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from r2et_jax import metrics
+from r2et_jax.metrics.summary import mean_and_stderr
 
 if TYPE_CHECKING:
     from r2et_jax.audit.result import Audit
@@ -47,7 +47,7 @@ def rows(audit: Audit) -> list[Row]:
     counted = audit.counted
     found = []
     for i, epsilon in enumerate(audit.epsilons):
-        mean = metrics.mean_and_stderr(audit.curve[i])
+        mean = mean_and_stderr(audit.curve[i])
         proved = np.nan
         if audit.certified.precision is not None and counted.any():
             proved = float(np.mean(audit.certified.precision[i][counted]))
@@ -56,9 +56,7 @@ def rows(audit: Audit) -> list[Row]:
                 epsilon=float(epsilon),
                 precision=float(mean.mean),
                 stderr=float(mean.stderr),
-                same_class=float(
-                    metrics.mean_and_stderr(audit.curve_same_class[i]).mean
-                ),
+                same_class=float(mean_and_stderr(audit.curve_same_class[i]).mean),
                 certified=proved,
                 reordered=_share(audit.curve[i][counted] < 1),
             )

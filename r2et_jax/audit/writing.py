@@ -18,6 +18,7 @@ from r2et_jax.audit.page import page
 from r2et_jax.audit.results import after_top, before_top, proved_up_to, results
 from r2et_jax.checks import as_folder
 from r2et_jax.files import replacing
+from r2et_jax.plots._explained import Explained
 
 if TYPE_CHECKING:
     from r2et_jax.audit.result import Audit
@@ -143,7 +144,7 @@ def _figures(audit: Audit) -> Iterator[tuple[str, Any]]:
         return
     pairs = {
         f"input {i}, P@{k} = {words.number(audit.precision[i])}": tuple(
-            plots.Explained(maps[i], top(audit, i))
+            Explained(maps[i], top(audit, i))
             for maps, top in (
                 (audit.maps, before_top),
                 (audit.perturbed_maps, after_top),

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from r2et_jax.checks import check_count, check_in, check_nonnegative
-from r2et_jax.threat import NORMS, ThreatModel, movable_features, project
+from r2et_jax.threat import ThreatModel, project
+from r2et_jax.threat.definition import NORMS
+from r2et_jax.threat.geometry import movable_features
 from r2et_jax.types import Array
 
 # Steps of the search for the multiplier of a ball cut by a box; any number is sound.

@@ -23,7 +23,9 @@ from r2et_jax.checks import check_count, check_positive
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, hashable, kept
 from r2et_jax.subject import Form, Subject
-from r2et_jax.threat import ThreatModel, check_inputs, check_threat
+from r2et_jax.threat import ThreatModel
+from r2et_jax.threat.definition import check_threat
+from r2et_jax.threat.geometry import check_inputs
 from r2et_jax.types import Array
 
 _IN_CACHE = 64

@@ -21,7 +21,6 @@ these over the whole ball.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -30,10 +29,11 @@ import jax.numpy as jnp
 
 from r2et_jax.certificates.agreement import layers_agree
 from r2et_jax.certificates.intervals import OneHiddenLayer, preactivations
-from r2et_jax.checks import check_count, check_in, check_k, check_ndim, check_positive
+from r2et_jax.checks import check_count, check_in, check_k, check_ndim
 from r2et_jax.numerics import safe_norm
 from r2et_jax.ranking import top_k_indices
-from r2et_jax.threat import ThreatModel, movable_features, project
+from r2et_jax.threat import ThreatModel, project
+from r2et_jax.threat.geometry import movable_features
 from r2et_jax.types import ApplyFn, Array, Params
 
 # Explanations whose ranking these bounds are about.
@@ -160,59 +160,6 @@ def ranking_certificate(
         return Certificate(share, features, kept, separation, matches)
 
     return certify
-
-
-def certified_radius(
-    certify: Certify, *, largest: float, level: float = 1.0, num_steps: int = 16
-) -> Callable[[Params, Array, ThreatModel], Array]:
-    """The largest budget, found by bisection, at which P@k is certified.
-
-    Args:
-      certify: what `ranking_certificate` returned.
-      largest: budget > 0 from which the search goes down, in units of x.
-      level: certified P@k that is asked for, in (0, 1].
-      num_steps: halvings of the interval.
-
-    Returns:
-      `radius(params, x, threat)`, a scalar in [0, largest] at which the certificate
-      holds; the budget of the threat model has no part in it. 0 if there is none.
-
-    Raises:
-      ValueError: for an argument out of range.
-
-    Example:
-      >>> from r2et_jax.models import MLP
-      >>> from r2et_jax.threat import threat_model
-      >>> model = MLP(activation="softplus")
-      >>> params = model.init(jax.random.key(0), jnp.ones(4))
-      >>> certify = ranking_certificate(model.apply, model.layers, k=2)
-      >>> radius = jax.jit(certified_radius(certify, largest=1.0))
-      >>> bool(radius(params, jnp.ones(4), threat_model("l2")) > 0)
-      True
-    """
-    check_positive("largest", largest)
-    check_positive("level", level)
-    check_count("num_steps", num_steps)
-    if level > 1:
-        raise ValueError(f"level must lie in (0, 1], got {level}")
-
-    def radius(params, x, threat, /):
-        def holds(epsilon):
-            at = dataclasses.replace(threat, epsilon=epsilon)
-            # Shares are multiples of 1/k in the float type of x.
-            return certify(params, x, at).precision >= level - 1e-6
-
-        def halve(_, ends):
-            low, high = ends
-            middle = (low + high) / 2
-            fits = holds(middle)
-            return jnp.where(fits, middle, low), jnp.where(fits, high, middle)
-
-        top = jnp.asarray(largest, x.dtype)
-        low, _ = jax.lax.fori_loop(0, num_steps, halve, (jnp.zeros_like(top), top))
-        return jnp.where(holds(top), top, low)
-
-    return radius
 
 
 class _Pairs(NamedTuple):

@@ -16,10 +16,13 @@ from r2et_jax.certificates.regions import Moves
 from r2et_jax.certificates.search import Layer, search
 from r2et_jax.checks import check_count, check_k, check_positive
 from r2et_jax.execution import compile_chunked, hashable, kept
-from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
+from r2et_jax.ranking import top_k_overlap
+from r2et_jax.ranking.topk import positive_top_k_mask
 from r2et_jax.score import predicted_class
 from r2et_jax.subject import Form, Subject
-from r2et_jax.threat import ThreatModel, check_inputs, check_threat, contains
+from r2et_jax.threat import ThreatModel, contains
+from r2et_jax.threat.definition import check_threat
+from r2et_jax.threat.geometry import check_inputs
 from r2et_jax.types import Array
 
 _IN_CACHE = 64

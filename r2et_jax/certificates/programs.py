@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax import saliency as saliency_lib
-from r2et_jax.bounds import Policy, bound, of_threat, with_slabs
+from r2et_jax.bounds import Policy, bound, of_threat
+from r2et_jax.bounds.domain import with_slabs
 from r2et_jax.certificates.counting import Certificate, Certify
 from r2et_jax.checks import check_count, check_k
 from r2et_jax.ranking import top_k_indices

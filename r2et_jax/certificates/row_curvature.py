@@ -25,7 +25,8 @@ from r2et_jax.certificates.intervals import (
 )
 from r2et_jax.checks import check_k
 from r2et_jax.numerics import magnitude
-from r2et_jax.ranking import RowNorms, descending_order
+from r2et_jax.ranking.thickness_bounds import RowNorms
+from r2et_jax.ranking.topk import descending_order
 from r2et_jax.types import ApplyFn, Array, Params
 
 # Points between which the range of φ″ is compared with the differences of φ′.
@@ -45,7 +46,7 @@ def row_curvature(
       apply: the model, `apply(params, x) -> logits [1]`, of which the Hessian is.
       layers: `layers(params)`, its weights, as `models.MLP.layers`.
       bends: `bends(low, high) -> (smallest, largest)` φ″ over intervals, as
-        `models.bend_range` gives it.
+        `models.bends.bend_range` gives it.
       k: size of the top set, in 1…n−1.
 
     Returns:
@@ -59,7 +60,8 @@ def row_curvature(
 
     Example:
       >>> import jax
-      >>> from r2et_jax.models import MLP, bend_range
+      >>> from r2et_jax.models import MLP
+      >>> from r2et_jax.models.bends import bend_range
       >>> model = MLP(hidden=(3,), activation="softplus")
       >>> params = model.init(jax.random.key(0), jnp.zeros(5))
       >>> run = row_curvature(model.apply, model.layers, bend_range("softplus"), k=2)

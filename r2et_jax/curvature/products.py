@@ -50,43 +50,6 @@ def hvp(score: ScoreFn) -> Callable[..., Array]:
     return product
 
 
-def finite_difference_hvp(score: ScoreFn, *, tau: float) -> Callable[..., Array]:
-    """Forward difference of gradients in place of H v.
-
-    (∇ₓ s(x + τ v) − ∇ₓ s(x)) / τ. For a smooth score the error is τ/2·‖∇³s[v, v]‖ from
-    truncation and about ulp(‖∇s‖ + ‖H‖‖x‖)/τ from rounding: in float32 τ below 1e-4
-    loses most digits. For a piecewise-linear network it sees the kinks between x
-    and x + τ v, of which the exact product sees none.
-
-    Args:
-      score: `score(params, x, target, /) -> scalar`.
-      tau: the step τ > 0; published values lie in 1e-6 … 1e-1.
-
-    Returns:
-      `fn(params, x, target, v, /) -> approximate H v`, all of x's shape.
-
-    Raises:
-      ValueError: if τ is not positive and finite; when traced, if v and x differ in
-        shape.
-
-    Example:
-      >>> score = lambda params, x, target: jnp.sum(x**2)
-      >>> product = finite_difference_hvp(score, tau=0.5)
-      >>> product(None, jnp.array([1.0, 2.0]), 0, jnp.array([1.0, 0.0])).tolist()
-      [2.0, 0.0]
-
-    Source: R2ET (arXiv 2212.14106); Moosavi-Dezfooli et al., CURE, 2019.
-    """
-    check_positive("tau", tau)
-
-    def product(params, x, target, v, /):
-        check_same_shape("v", v, "x", x)
-        gradient = input_gradient(score, params, target)
-        return (gradient(x + tau * v.astype(x.dtype)) - gradient(x)) / tau
-
-    return product
-
-
 def sign_direction(gradient: Array, /) -> Array:
     """Unit vector along the signs of a gradient, a constant for differentiation.
 
@@ -117,10 +80,15 @@ def directional_norm(
     largest |eigenvalue| of H. The signs are constants for differentiation. Cost:
     about four forward passes in either form.
 
+    The published form (∇ₓ s(x + τ v) − ∇ₓ s(x)) / τ in place of H v has, for a smooth
+    score, the error τ/2·‖∇³s[v, v]‖ from truncation and about ulp(‖∇s‖ + ‖H‖‖x‖)/τ from
+    rounding: in float32 τ below 1e-4 loses most digits. For a piecewise-linear network
+    it sees the kinks between x and x + τ v, of which the exact product sees none.
+
     Args:
       score: `score(params, x, target, /) -> scalar`.
-      tau: None for the exact product; τ > 0 for the published forward difference
-        (see `finite_difference_hvp`), a number or a traced scalar.
+      tau: None for the exact product; τ > 0 for the published forward difference, a
+        number or a traced scalar; published values lie in 1e-6 … 1e-1.
 
     Returns:
       `fn(params, x, target, /) -> scalar ≥ 0`, differentiable in params and x with
@@ -135,7 +103,7 @@ def directional_norm(
       >>> round(float(penalty(3.0, jnp.array([1.0, -2.0]), 0)), 4)
       6.0
 
-    Source: R2ET (arXiv 2212.14106).
+    Source: R2ET (arXiv 2212.14106); Moosavi-Dezfooli et al., CURE, 2019.
     """
     if tau is not None:
         check_positive("tau", tau)

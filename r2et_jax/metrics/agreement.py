@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 
 from r2et_jax.checks import check_ndim, check_same_shape
 from r2et_jax.metrics._arrays import as_floats
-from r2et_jax.ranking import positive_top_k_mask, top_k_overlap
+from r2et_jax.ranking import top_k_overlap
+from r2et_jax.ranking.topk import positive_top_k_mask
 
 
 def precision_at_k(clean: ArrayLike, perturbed: ArrayLike, *, k: int) -> Array:
@@ -20,9 +21,10 @@ def precision_at_k(clean: ArrayLike, perturbed: ArrayLike, *, k: int) -> Array:
 
         P@k = |T(x) ∩ T(x′)| / |T(x)|,   |T(x)| = min(k, #{i : I_i(x) > 0})
 
-    with T as in `ranking.positive_top_k_mask`: only features with positive saliency
-    are members, on either side. For a clean map with at least k positive features the
-    denominator is k; a sparser one can still reach 1. A perturbed map of zeros gives 0.
+    with T as in `ranking.topk.positive_top_k_mask`: only features with positive
+    saliency are members, on either side. For a clean map with at least k positive
+    features the denominator is k; a sparser one can still reach 1. A perturbed map of
+    zeros gives 0.
 
     Args:
       clean: saliency [n] at the clean input, nonnegative.

@@ -174,6 +174,9 @@ def constant_baseline(values: ArrayLike) -> Baseline:
     Args:
       values: one number, or [n]: Captum's `baselines`, Quantus' `perturb_baseline`.
 
+    Returns:
+      `remove(x, kept, key)`, the input with the others replaced [1, n].
+
     Example:
       >>> remove = constant_baseline(0.0)
       >>> x, kept = jnp.array([1.0, 2.0]), jnp.array([True, False])

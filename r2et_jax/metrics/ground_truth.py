@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from r2et_jax.checks import check_k
 from r2et_jax.metrics._arrays import as_floats, check_axes
 from r2et_jax.metrics.summary import Summary, mean_and_stderr
-from r2et_jax.ranking import positive_top_k_mask
+from r2et_jax.ranking.topk import positive_top_k_mask
 
 
 def truth_precision(

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from r2et_jax.checks import check_k, check_positive, check_same_shape
 from r2et_jax.metrics._arrays import as_floats, check_axes
 from r2et_jax.metrics.summary import Summary, as_units, mean_and_stderr
-from r2et_jax.ranking import positive_top_k_mask
+from r2et_jax.ranking.topk import positive_top_k_mask
 
 
 class NullShare(NamedTuple):

@@ -18,7 +18,7 @@ from r2et_jax.metrics.summary import (
     as_units,
     means_by_unit,
 )
-from r2et_jax.ranking import positive_top_k_mask
+from r2et_jax.ranking.topk import positive_top_k_mask
 
 
 def mean_topk_overlap(

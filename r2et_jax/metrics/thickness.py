@@ -12,10 +12,12 @@ import numpy as np
 from r2et_jax.checks import check_count, check_in, check_k, check_key, check_positive
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, kept
-from r2et_jax.ranking import pair_thickness
+from r2et_jax.ranking.thickness import pair_thickness
 from r2et_jax.score import predicted_class
 from r2et_jax.subject import Form, Subject
-from r2et_jax.threat import ThreatModel, check_inputs, check_threat, sample
+from r2et_jax.threat import ThreatModel, sample
+from r2et_jax.threat.definition import check_threat
+from r2et_jax.threat.geometry import check_inputs
 from r2et_jax.types import Array
 
 DISTRIBUTIONS = ("uniform", "gaussian", "given")

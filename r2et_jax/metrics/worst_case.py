@@ -23,7 +23,9 @@ from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, kept
 from r2et_jax.numerics import safe_norm
 from r2et_jax.subject import Form, Subject
-from r2et_jax.threat import ThreatModel, check_inputs, check_threat, sample
+from r2et_jax.threat import ThreatModel, sample
+from r2et_jax.threat.definition import check_threat
+from r2et_jax.threat.geometry import check_inputs
 from r2et_jax.types import Array
 
 # First and last step, as shares of the budget.

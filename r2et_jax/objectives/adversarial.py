@@ -21,6 +21,7 @@ from r2et_jax.checks import check_count, check_k, check_nonnegative, check_posit
 from r2et_jax.numerics import magnitude, over_channels, unit_l2, unit_sum
 from r2et_jax.objectives.penalties import Penalty, ranked_maps
 from r2et_jax.objectives.perturb import ascend
+from r2et_jax.ranking.gaps import mean_gap_weights, weighted_sum
 from r2et_jax.types import ApplyFn, Array
 
 
@@ -132,8 +133,8 @@ def adversarial_gap(apply: ApplyFn, attack: InnerAttack, *, k: int) -> Penalty:
         ranked = maps(params, x, target, reference=reference)[1]
         delta = find(params, ranked, x, target)
         mask = ranking.top_k_mask(ranked, k=k)
-        weights = ranking.mean_gap_weights(mask, k=k)
-        return -ranking.weighted_sum(explain(params, x + delta, target), weights)
+        weights = mean_gap_weights(mask, k=k)
+        return -weighted_sum(explain(params, x + delta, target), weights)
 
     return penalty
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax import programs
+from r2et_jax.programs.linear_part import has_linear_part
 from r2et_jax.types import ApplyFn, Params
 
 # Maxima over axes and windows, as of pooling, which no activation is made of.
@@ -36,7 +37,7 @@ def check_smooth(method: str, apply: ApplyFn, params: Params, x: Any) -> None:
 
 def check_skip(method: str, apply: ApplyFn, params: Params, x: Any) -> None:
     """Raise for a model without a linear part beside the network."""
-    if not programs.has_linear_part(apply, _shapes(params), one_input(x)):
+    if not has_linear_part(apply, _shapes(params), one_input(x)):
         raise ValueError(
             f"{method} trains a model with a linear part aᵀx beside the network, with "
             "weights a of its own, which the method does not put there; got one "

@@ -7,8 +7,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from r2et_jax import certificates, ranking
+from r2et_jax import ranking
 from r2et_jax.bounds import Policy, ball, bound
+from r2et_jax.certificates.intervals import (
+    OneHiddenLayer,
+    feature_gap_bounds,
+    preactivations,
+    unit_reach,
+)
 from r2et_jax.checks import check_count, check_k, check_positive
 from r2et_jax.numerics import magnitude
 from r2et_jax.objectives.penalties import Penalty
@@ -26,7 +32,7 @@ _UNKNOWN = -100.0
 # .28 s of a core with two hidden layers of 32, 60 times the loss itself.
 BOUNDED_EXAMPLES = 16
 
-Layers = Callable[[Params], certificates.OneHiddenLayer]
+Layers = Callable[[Params], OneHiddenLayer]
 
 
 def certified_hinge(
@@ -40,10 +46,10 @@ def certified_hinge(
     """mean relu(m − ℓ_ij/mean|g|) over the weakest of T × the strongest outside.
 
     ℓ_ij is a lower bound of |g_i| − |g_j| over the ball ‖δ‖₂ ≤ r, from intervals of φ′;
-    see `certificates.gap_bounds`. The radius is ramped linearly over the first half of
-    training, r = ε·min(1, 2·progress): at full radius from the start no pair is
-    certified and the bound only flattens the network. Smooth activations suit it
-    best: at a kink the interval of φ′ opens at once.
+    see `certificates.intervals.gap_bounds`. The radius is ramped linearly over the
+    first half of training, r = ε·min(1, 2·progress): at full radius from the start no
+    pair is certified and the bound only flattens the network. Smooth activations suit
+    it best: at a kink the interval of φ′ opens at once.
 
     Args:
       layers: `layers(params)`, the weights of a network with one hidden layer and one
@@ -76,15 +82,15 @@ def certified_hinge(
         del target  # |∇u| of the two classes is the same
         check_k(k, x.size)
         network = layers(params)
-        center = certificates.preactivations(network, x)
+        center = preactivations(network, x)
         ranked = g = gradient(network, center)
         if reference is not None:
             kept = layers(reference)
-            ranked = gradient(kept, certificates.preactivations(kept, x))
+            ranked = gradient(kept, preactivations(kept, x))
         border, signs = _border(ranked, k, num_border)
-        reach = _ramped(epsilon, progress, x) * certificates.unit_reach(network)
+        reach = _ramped(epsilon, progress, x) * unit_reach(network)
         slopes = network.slopes(center - reach, center + reach)
-        gaps = certificates.feature_gap_bounds(network, slopes, border, signs)
+        gaps = feature_gap_bounds(network, slopes, border, signs)
         return _hinge(gaps, g, margin)
 
     return penalty

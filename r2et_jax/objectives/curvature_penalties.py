@@ -13,6 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from r2et_jax import curvature, score
+from r2et_jax.curvature.logit_space import composite_spectral_norm, output_hessian
+from r2et_jax.curvature.norms import safe_sqrt
+from r2et_jax.curvature.products import sign_direction
 from r2et_jax.numerics import safe_norm
 from r2et_jax.objectives.linearity import is_piecewise_linear
 from r2et_jax.objectives.penalties import Penalty
@@ -39,7 +42,7 @@ def _between(
 
         def of_logits(params, logits, target):
             del params
-            return curvature.output_hessian("probability", logits, target)
+            return output_hessian("probability", logits, target)
 
         return apply, of_logits
     return split.inner, jax.hessian(score.probability(split.outer), argnums=1)
@@ -78,7 +81,7 @@ def frobenius_curvature(
             jnp.eye(values.size, dtype=values.dtype)
         ).reshape(values.size, x.size)
         product = rows @ rows.T @ middle
-        return curvature.safe_sqrt(jnp.sum(product * product.T))
+        return safe_sqrt(jnp.sum(product * product.T))
 
     return penalty
 
@@ -126,7 +129,7 @@ def spectral_curvature(
     Source: Wang et al., Smoothed geometry for robust attribution, 2020 (SSR).
     """
     inner, middle_of = _between(apply, split)
-    exact = curvature.composite_spectral_norm(inner, middle_of)
+    exact = composite_spectral_norm(inner, middle_of)
     lanczos = curvature.spectral_norm(score.probability(apply), num_steps=num_steps)
 
     def penalty(params, x, target, /, *, reference=None):
@@ -160,7 +163,7 @@ def relative_curvature(apply: ApplyFn) -> Penalty:
         gradient = jax.grad(log_odds, argnums=1)
         g, tangent = jax.linearize(lambda point: gradient(params, point, target), x)
         size = safe_norm(g)
-        bent = safe_norm(tangent(curvature.sign_direction(g)))
+        bent = safe_norm(tangent(sign_direction(g)))
         return jnp.where(size > 0, bent / jnp.where(size > 0, size, 1), 0)
 
     return penalty

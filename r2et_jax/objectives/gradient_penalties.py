@@ -9,8 +9,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from r2et_jax import curvature, score
+from r2et_jax import score
 from r2et_jax.checks import check_count, check_positive
+from r2et_jax.curvature.products import sign_direction
 from r2et_jax.numerics import magnitude, unit_l2
 from r2et_jax.objectives.penalties import Penalty
 from r2et_jax.objectives.perturb import ascend
@@ -60,7 +61,7 @@ def gradient_change(apply: ApplyFn, *, step: float = 1.0) -> Penalty:
     def penalty(params, x, label, /, *, reference=None):
         del reference
         g = gradient(params, x, label)
-        moved = x + step * curvature.sign_direction(g)
+        moved = x + step * sign_direction(g)
         return jnp.sum((gradient(params, moved, label) - g) ** 2)
 
     return penalty

@@ -15,9 +15,18 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from r2et_jax import curvature, ranking, score
+from r2et_jax import ranking, score
 from r2et_jax.context import InContext
+from r2et_jax.curvature.products import directional_norm
 from r2et_jax.numerics import magnitude, over_channels, unit_sum
+from r2et_jax.ranking.gaps import (
+    anchored_weights,
+    mean_exponential_gap,
+    mean_exponential_smallest,
+    mean_gap_weights,
+    smallest_pair_weights,
+    weighted_sum,
+)
 from r2et_jax.types import ApplyFn, Array
 
 Penalty = Callable[..., Array]
@@ -68,7 +77,7 @@ def mean_gap(apply: ApplyFn, *, k: int, channels: int = 1) -> Penalty:
     def penalty(params, x, target, /, *, reference=None):
         values, ranked = maps(params, x, target, reference=reference)
         mask = ranking.top_k_mask(ranked, k=k)
-        return -ranking.weighted_sum(values, ranking.mean_gap_weights(mask, k=k))
+        return -weighted_sum(values, mean_gap_weights(mask, k=k))
 
     return penalty
 
@@ -89,7 +98,7 @@ def exponential_gap(
     def penalty(params, x, target, /, *, reference=None):
         values, ranked = maps(params, x, target, reference=reference)
         mask = ranking.top_k_mask(ranked, k=k)
-        return ranking.mean_exponential_gap(values, mask, theta=theta)
+        return mean_exponential_gap(values, mask, theta=theta)
 
     return penalty
 
@@ -111,8 +120,8 @@ def smallest_pairs(
     def penalty(params, x, target, /, *, reference=None):
         values, ranked = maps(params, x, target, reference=reference)
         pairs = min(k, ranked.size - k) if k_prime is None else k_prime
-        weights = ranking.smallest_pair_weights(ranked, k=k, k_prime=pairs)
-        return -ranking.weighted_sum(values, weights)
+        weights = smallest_pair_weights(ranked, k=k, k_prime=pairs)
+        return -weighted_sum(values, weights)
 
     return penalty
 
@@ -128,7 +137,7 @@ def exponential_smallest(
 
     def penalty(params, x, target, /, *, reference=None):
         values, ranked = maps(params, x, target, reference=reference)
-        return ranking.mean_exponential_smallest(
+        return mean_exponential_smallest(
             values, ranked, k=k, k_prime=k_prime, theta=theta
         )
 
@@ -140,21 +149,21 @@ def anchored_pairs(
 ) -> Penalty:
     """−mean h over the pairs anchored at the last feature of the top-k set.
 
-    See `ranking.anchored_weights`; k′ lies in 1…min(k, n−k).
+    See `ranking.gaps.anchored_weights`; k′ lies in 1…min(k, n−k).
     """
     maps = ranked_maps(apply, channels=channels)
 
     def penalty(params, x, target, /, *, reference=None):
         values, ranked = maps(params, x, target, reference=reference)
-        weights = ranking.anchored_weights(ranked, k=k, k_prime=k_prime)
-        return -ranking.weighted_sum(values, weights)
+        weights = anchored_weights(ranked, k=k, k_prime=k_prime)
+        return -weighted_sum(values, weights)
 
     return penalty
 
 
 def directional_curvature(apply: ApplyFn) -> Penalty:
     """‖Hv‖₂ of the probability along the sign of its gradient: Est-H, exact product."""
-    norm = curvature.directional_norm(score.probability(apply))
+    norm = directional_norm(score.probability(apply))
 
     def penalty(params, x, target, /, *, reference=None):
         del reference
@@ -179,7 +188,7 @@ def directional_difference(apply: ApplyFn) -> Penalty:
 
     def penalty(params, x, target, /, *, reference=None, tau):
         del reference
-        return curvature.directional_norm(explained, tau=tau)(params, x, target)
+        return directional_norm(explained, tau=tau)(params, x, target)
 
     return penalty
 

@@ -12,12 +12,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from r2et_jax import ranking, score
+from r2et_jax import score
 from r2et_jax.checks import check_in, check_positive
 from r2et_jax.numerics import magnitude, over_channels, safe_norm
 from r2et_jax.objectives.curvature_penalties import require_smooth
 from r2et_jax.objectives.linearity import is_piecewise_linear
 from r2et_jax.objectives.penalties import Penalty
+from r2et_jax.ranking.gaps import border_features
 from r2et_jax.types import ApplyFn, Array
 
 KINDS = ("probability", "log_odds")
@@ -72,7 +73,7 @@ def pair_radii(
         ranked = g if reference is None else gradient(reference, x, target)
         ranked = jax.lax.stop_gradient(ranked)
         sizes = over_channels(jnp.abs(ranked), channels)
-        inner, outer = ranking.border_features(sizes, k=k, k_prime=k_prime)
+        inner, outer = border_features(sizes, k=k, k_prime=k_prime)
         signs = jnp.sign(ranked)
         values = over_channels(signs * g, channels)
         gaps = jnp.sum(jnp.where(inner, values, jnp.where(outer, -values, 0)), axis=1)

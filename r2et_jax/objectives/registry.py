@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from r2et_jax.attacks import SURROGATE_RHO
-from r2et_jax.certificates import layers_check
+from r2et_jax.attacks.protocols import SURROGATE_RHO
+from r2et_jax.certificates.agreement import layers_check
 from r2et_jax.checks import (
     check_count,
     check_labels,
@@ -80,8 +80,8 @@ def objective(
         logit, as `models.MLP.layers`; for `cert_rank` alone, which without them bounds
         the gradient's program: any smooth model. Its bounds are far dearer than the
         loss; the penalty's mean is that of the first 16 examples of a batch.
-      split: the model as `(inner, outer)`, as `models.pair_split` gives it; with a
-        piecewise-linear inner part `exact_h` and `ssr` have a closed form.
+      split: the model as `(inner, outer)`, as `models.siamese.pair_split` gives it;
+        with a piecewise-linear inner part `exact_h` and `ssr` have a closed form.
       channels: neighbouring values of x whose saliencies are summed after |·| and
         ranked as one feature, such as the channels of a pixel in a flat image; a
         divisor of n. k then counts pixels. Curvature stays that of x.

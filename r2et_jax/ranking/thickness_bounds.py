@@ -78,7 +78,7 @@ def gap_bounds(
 
     Args:
       gradient: g at x [n].
-      norms: bounds over the ball, as of `certificates.row_curvature`.
+      norms: bounds over the ball, as of `certificates.row_curvature.row_curvature`.
       k: size of the top set, in 1…n−1.
       epsilon: radius ε ≥ 0 of the ball.
 

@@ -12,18 +12,18 @@ multiplies it: bound that by `execution.map_batched`. Captum calls it
 `internal_batch_size`.
 """
 
-from r2et_jax.saliency.gradients import gradient as gradient
-from r2et_jax.saliency.gradients import gradient_times_input as gradient_times_input
-from r2et_jax.saliency.grouped import by_variable as by_variable
-from r2et_jax.saliency.grouped import of_pixels as of_pixels
-from r2et_jax.saliency.grouped import variables as variables
-from r2et_jax.saliency.means import convergence_delta as convergence_delta
-from r2et_jax.saliency.means import expected_gradients as expected_gradients
-from r2et_jax.saliency.means import integrated_gradients as integrated_gradients
-from r2et_jax.saliency.means import smooth_grad as smooth_grad
-from r2et_jax.saliency.occluding import occlusion as occlusion
+from r2et_jax.saliency.gradients import gradient, gradient_times_input
+from r2et_jax.saliency.grouped import by_variable, of_pixels
+from r2et_jax.saliency.means import (
+    convergence_delta,
+    expected_gradients,
+    integrated_gradients,
+    smooth_grad,
+)
+from r2et_jax.saliency.occluding import occlusion
 
 __all__ = [
+    "by_variable",
     "convergence_delta",
     "expected_gradients",
     "gradient",

@@ -217,8 +217,8 @@ def train_epochs(
 
     Returns:
       `run(state, weights [W], x [m, n], y [m]) -> TrainState`. x may be a pytree of
-      arrays [m, ...], such as (x, context) of `objectives.with_context`: the loss gets
-      the batch's rows of each.
+      arrays [m, ...], such as (x, context) of `objectives.loss.with_context`: the
+      loss gets the batch's rows of each.
 
     Raises:
       ValueError: for anything but an `Objective`, counts below 1, an unknown reference

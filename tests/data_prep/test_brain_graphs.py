@@ -19,8 +19,8 @@ from data_prep import brain_graphs, folds, nel
 from data_prep.graph_table import GraphTable, checked, distinct
 from data_prep.sources import SOURCES
 from experiments.measures.linear_graphs import linear_graph_auc
-from r2et_jax.datasets import fingerprint, load, load_pairs_npz, prepared, symmetric
-from r2et_jax.datasets.pair_files import load_table
+from r2et_jax.datasets import graphs, load, registry, soundness
+from r2et_jax.datasets.pair_files import load_pairs_npz, load_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPLITS = ("train", "valid", "test")
@@ -98,7 +98,7 @@ def test_inputs_are_the_upper_triangle(absolute, tmp_path):
     assert len(known) == data.train.labels.size == 24
     for row, label in zip(data.train.inputs, data.train.labels, strict=True):
         assert label == (known[row.tobytes()] + 1) // 2
-    matrices = symmetric(data.train.inputs)
+    matrices = graphs.symmetric(data.train.inputs)
     np.testing.assert_array_equal(matrices, matrices.transpose(0, 2, 1))
     assert (matrices[:, range(6), range(6)] == 0).all()
     assert data.columns[1] == "region_0--region_2"
@@ -125,7 +125,7 @@ def test_seed_decides(tmp_path):
     prints = []
     for number, seed in enumerate((0, 0, 1)):
         _, path = prepare_hiv(tmp_path, data_dir=tmp_path / str(number), seed=seed)
-        prints.append(fingerprint(load_pairs_npz(path)))
+        prints.append(soundness.fingerprint(load_pairs_npz(path)))
     assert prints[0] == prints[1] != prints[2]
 
 
@@ -201,7 +201,7 @@ def test_collection_and_nel_give_the_same_data(where, tmp_path):
     second = brain_graphs.prepare("adhd", raw_dir=raw, data_dir=tmp_path / "b")
     for fold in (0, 4):
         one, other = (load_pairs_npz(path, fold=fold) for path in (first, second))
-        assert fingerprint(one) == fingerprint(other)
+        assert soundness.fingerprint(one) == soundness.fingerprint(other)
     assert one.meta["sparse"] and not one.meta["absolute"]
     assert len(other.meta["sha256"]) == 4
 
@@ -224,19 +224,18 @@ def test_own_file(tmp_path):
     assert data.name == "own" and data.regions == tuple("abcde")
     assert data.meta["classes"] == ["label 5", "label 6"]
     assert not data.meta["absolute"] and (data.lower == -1).all()
-    np.testing.assert_array_equal(
-        symmetric(data.train.inputs)[3, 1, 4], np.float32(table.adjacency[3, 1, 4])
-    )
+    entry = graphs.symmetric(data.train.inputs)[3, 1, 4]
+    np.testing.assert_array_equal(entry, np.float32(table.adjacency[3, 1, 4]))
 
 
 def test_an_own_file_is_known_by_its_name(tmp_path):
     out = tmp_path / "out"
-    assert prepared(out) == ()
+    assert registry.prepared(out) == ()
     _, path = own_file(tmp_path)
     brain_graphs.prepare_own(path, data_dir=out)
     np.savez(out / "other.npz", x=np.ones(3))
     (out / "broken.npz").write_text("no zip")
-    assert prepared(out) == ("own",)
+    assert registry.prepared(out) == ("own",)
     data = load("own", data_dir=out, fold=2)
     assert data.name == "own" and data.fold == 2
     with pytest.raises(ValueError, match="unknown dataset 'other'.*own"):
@@ -371,7 +370,7 @@ def test_real_adhd_against_a_recount(real, raw_dir):
     assert np.bincount(table.labels).tolist() == [37, 46]
     text = (raw_dir / "KKI.nel").read_text()
     counts = []
-    matrices = symmetric(table.inputs)
+    matrices = graphs.symmetric(table.inputs)
     for block in text.split("\nx ")[:-1]:
         lines = [line.split() for line in block.splitlines() if line]
         names = {f[1]: regions[f[2]] for f in lines if f[0] == "n"}

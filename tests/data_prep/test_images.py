@@ -15,7 +15,10 @@ import pytest
 
 from data_prep import cifar, idx, images
 from data_prep.sources import SOURCES, fetch
-from r2et_jax.datasets import fingerprint, load, load_images_npz, load_pairs_npz
+from r2et_jax.datasets import load
+from r2et_jax.datasets.images import load_images_npz
+from r2et_jax.datasets.pair_files import load_pairs_npz
+from r2et_jax.datasets.soundness import fingerprint
 from tests.damage import idx as idx_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[2]

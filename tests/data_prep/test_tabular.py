@@ -14,7 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from data_prep import tabular
-from r2et_jax.datasets import fingerprint, load
+from r2et_jax.datasets import load
+from r2et_jax.datasets.soundness import fingerprint
 
 COLUMNS = {"adult": 28, "bank": 18, "compas": 16}
 NAMES = sorted(COLUMNS)

@@ -7,7 +7,9 @@ import random
 from pathlib import Path
 from typing import NamedTuple
 
-from r2et_jax import datasets, saved, training
+from r2et_jax import datasets, saved
+from r2et_jax.datasets.soundness import fingerprint
+from r2et_jax.training.packing import params_sha256
 from tests import damage
 from tests.drill import world
 from tests.drill.cases import FAILED, SURVIVED, Case, Given, Verdict, refused, survived
@@ -17,13 +19,13 @@ from tests.drill.children import Program
 def _load() -> None:
     for name in ("compas", "bank"):
         found = datasets.load(name, data_dir=world.DATA)
-        print(name, found.columns, datasets.fingerprint(found))
+        print(name, found.columns, fingerprint(found))
 
 
 def _load_models() -> None:
     for folder in sorted(Path(world.OUT, "models").iterdir()):
         found = saved.load(folder)
-        print(folder, found.model, training.params_sha256(found.params))
+        print(folder, found.model, params_sha256(found.params))
 
 
 LOAD = Program("datasets.load", function=_load)

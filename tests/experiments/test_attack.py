@@ -15,6 +15,7 @@ from experiments.models import trained
 from experiments.problems import protocols
 from experiments.store import records
 from r2et_jax import datasets, metrics, models, saved
+from r2et_jax.datasets.containers import Split
 
 TINY = protocols.PRESETS["smoke"]._replace(
     pretrain_epochs=2, epochs=2, eval_every=1, num_valid=10, num_test=12
@@ -228,7 +229,7 @@ def other_values():
 
 
 def fewer_rows():
-    test = datasets.Split(DATASET.test.x[:-2], DATASET.test.y[:-2])
+    test = Split(DATASET.test.x[:-2], DATASET.test.y[:-2])
     return changed(test=test)
 
 
@@ -269,7 +270,7 @@ def test_another_number_of_features_is_refused(refused, folders, tmp_path, monke
         name="bank",
         columns=DATASET.columns[:16],
         **{
-            split: datasets.Split(part.x[:, :16], part.y)
+            split: Split(part.x[:, :16], part.y)
             for split in ("train", "valid", "test")
             for part in [getattr(DATASET, split)]
         },

@@ -13,7 +13,8 @@ from experiments.models import candidates
 from experiments.problems import presets, protocols, registry
 from experiments.report import exhibit
 from experiments.store import records
-from r2et_jax import datasets, metrics
+from r2et_jax import datasets
+from r2et_jax.metrics.ground_truth import truth_precision
 
 # Networks of three kinds of data are compiled and trained.
 pytestmark = pytest.mark.slow
@@ -343,7 +344,7 @@ def test_probabilities_are_of_the_class_predicted_before():
 def test_precision_of_records_is_the_metric_of_the_library():
     maps = np.random.default_rng(0).random((5, 9))
     truth = np.arange(9) < 3
-    summary = metrics.truth_precision(truth, maps, k=4)
+    summary = truth_precision(truth, maps, k=4)
     logits = np.zeros((5, 1))
     attacked = case_study_examples.Attacked(
         maps, np.zeros(5, int), maps, np.ones(5), maps, maps, logits, logits

@@ -13,6 +13,7 @@ from experiments.console import cli
 from experiments.problems import protocols, registry
 from experiments.report import exhibit
 from r2et_jax import certificates, datasets, models, threat
+from r2et_jax.datasets.containers import Split
 from r2et_jax.subject import subject
 from tests.experiments import small_runs
 
@@ -89,7 +90,7 @@ def test_a_run_records_and_draws(drawn, again):
 def certifier(model, x, k, budget=1300):
     """Of a made-up table whose test inputs are these."""
     y = np.arange(len(x)) % 2
-    split = datasets.Split(x, y)
+    split = Split(x, y)
     data = datasets.Dataset(
         "made",
         *[split] * 3,

@@ -11,8 +11,8 @@ from experiments.convergence import experiment
 from experiments.measures import convergence
 from experiments.problems import protocols
 from experiments.report import exhibit
-from r2et_jax import attacks
 from r2et_jax.attacks.multiobjective import ARMIJO, GAP_SHARE
+from r2et_jax.attacks.multiobjective_trace import DescentResult, DescentTrace
 from tests.experiments import small_runs
 
 
@@ -20,7 +20,7 @@ def result(norms, sizes, falls, worst=None):
     """A DescentResult of m inputs from its traces [m, steps]."""
     norms, sizes, falls = (np.asarray(a, float) for a in (norms, sizes, falls))
     empty = np.zeros_like(norms)
-    trace = attacks.DescentTrace(
+    trace = DescentTrace(
         direction_norm=norms,
         duality_gap=empty,
         slope=empty,
@@ -31,9 +31,9 @@ def result(norms, sizes, falls, worst=None):
         least_decrease=falls,
         precision=empty,
     )
-    fields = dict.fromkeys(attacks.DescentResult._fields)
+    fields = dict.fromkeys(DescentResult._fields)
     fields |= {"num_steps": (sizes > 0).sum(axis=1), "trace": trace}
-    return attacks.DescentResult(**fields)
+    return DescentResult(**fields)
 
 
 def test_rate_by_hand():

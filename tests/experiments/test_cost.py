@@ -19,6 +19,7 @@ from experiments.measures import costs
 from experiments.measures import image_costs as cost_images
 from experiments.report import exhibit
 from r2et_jax import attacks, datasets, models, objectives
+from r2et_jax.attacks.runner import attack_batch
 from r2et_jax.threat import threat_model
 
 K, NUM_FEATURES = 8, 28
@@ -226,7 +227,7 @@ def test_a_loop_of_unknown_length_is_told():
 
 def test_memory_of_an_attack_on_many_inputs_is_bounded(adult_like):
     attack = costs.protocol(adult_like, "er", k=K).attack
-    run = jax.jit(attacks.attack_batch(attack, num_steps=1000, track_every=10))
+    run = jax.jit(attack_batch(attack, num_steps=1000, track_every=10))
     x = jax.ShapeDtypeStruct((100_000, NUM_FEATURES), jnp.float32)
     args = adult_like.params, x, threat_model("l2", 1.0)
     size = costs.compiled_bytes(run, *args, key=jax.random.key(0))

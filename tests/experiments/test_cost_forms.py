@@ -77,7 +77,7 @@ def test_the_strongest_attack_is_timed_twice(monkeypatch):
 
     monkeypatch.setattr(parts, "strongest", strongest)
     found = parts.measure_strongest(SETTING)
-    assert calls == [(8, parts.attacks.DEFAULT_BUDGET, (64, 30))] * 2
+    assert calls == [(8, parts.DEFAULT_BUDGET, (64, 30))] * 2
     first, again = (record["value"] for record in found)
     assert first > 0 and again > 0 and {r["attack"] for r in found} == {"strongest"}
     (line,) = report.target_lines(found)

@@ -20,6 +20,7 @@ from experiments.problems.images import ImageProblem
 from experiments.problems.registry import problem
 from experiments.store import records
 from r2et_jax import datasets, saliency, score
+from r2et_jax.datasets.containers import Split
 
 SIDE, CLASSES, K = 8, 3, 8
 TINY = {
@@ -287,7 +288,7 @@ def test_images_of_full_size_meet_a_resnet(tmp_path):
 def test_two_classes_have_one_logit(found):
     data = found.dataset
     parts = {
-        name: datasets.Split(split.x[split.y < 2], split.y[split.y < 2])
+        name: Split(split.x[split.y < 2], split.y[split.y < 2])
         for name in ("train", "valid", "test")
         for split in [getattr(data, name)]
     }

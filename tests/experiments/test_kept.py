@@ -4,12 +4,13 @@ import numpy as np
 
 from experiments.models import fitting
 from r2et_jax import training
+from r2et_jax.training.checkpoint import save_model
 
 
 def test_checkpoints_of_a_model_that_is_there_are_removed(tmp_path):
     """A kill between the model and their removal leaves them."""
     folder, config = tmp_path / "model", {"method": "vanilla"}
-    training.save_model(folder, {"w": np.arange(3.0)}, {"config": config})
+    save_model(folder, {"w": np.arange(3.0)}, {"config": config})
     checkpoints = training.Checkpoints(folder / "training", config=config)
     checkpoints.save(1, {"w": np.zeros(2)})
     fitter = object.__new__(fitting.Fitter)  # needs none of its data here

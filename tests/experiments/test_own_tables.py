@@ -9,6 +9,7 @@ from experiments.console import cli
 from experiments.evidence import claims
 from experiments.store import output
 from r2et_jax import datasets
+from r2et_jax.datasets import soundness
 
 MEASURING = (
     "case_study", "certify", "constrained_attack", "convergence", "correlation", "cost",
@@ -31,7 +32,7 @@ def table(tmp_path_factory):
     path = tmp_path_factory.mktemp("own") / "mine.npz"
     made = datasets.from_frame(columns, target="paid", name="another")
     datasets.save_npz(path, made)
-    return path, datasets.fingerprint(made)
+    return path, soundness.fingerprint(made)
 
 
 def call(name, path, folder, *arguments):
@@ -64,7 +65,7 @@ def test_a_claim_is_looked_at_on_it(table, tmp_path, monkeypatch):
     def measure(common):
         (name,) = common.datasets
         found = datasets.load(name, data_dir=common.data_dir)
-        assert (name, datasets.fingerprint(found)) == ("mine", fingerprint)
+        assert (name, soundness.fingerprint(found)) == ("mine", fingerprint)
         raise Reached
 
     claim = claims.CLAIMS["saturation"]._replace(measure=measure)

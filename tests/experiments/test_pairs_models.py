@@ -14,6 +14,8 @@ from experiments.models import candidates, fitting, trained
 from experiments.problems import presets, registry
 from experiments.store import records
 from r2et_jax import datasets, metrics, models, saved
+from r2et_jax.datasets.soundness import fingerprint
+from r2et_jax.models.siamese import class_apply
 
 # Networks of three kinds of data are compiled and trained.
 pytestmark = pytest.mark.slow
@@ -78,7 +80,7 @@ def test_a_saved_model_of_pairs_is_told_by_its_folder(root, dataset):
     assert isinstance(model, models.Siamese)
     assert model == registry.problem(data).model("wd")
     assert (told["k"], told["fold"], told["norm"]) == (k, fold, norm)
-    assert told["data_sha256"] == datasets.fingerprint(data)
+    assert told["data_sha256"] == fingerprint(data)
     assert told["split_sizes"]["test"] == len(data.test.first)
     assert "columns" not in told and told["shape"] == list(data.shape)
     pairs = np.stack([data.test.x, data.test.partner], axis=1)
@@ -210,7 +212,7 @@ def test_the_classifier_of_single_inputs_is_fitted_to_their_embeddings(root):
     reference = LogisticRegression(max_iter=2000).fit(
         (inner - mean) / spread, train.labels[used]
     )
-    classify = jax.jit(jax.vmap(models.class_apply(fitted), (None, 0)))
+    classify = jax.jit(jax.vmap(class_apply(fitted), (None, 0)))
     np.testing.assert_allclose(
         classify(own, test.x)[:, 0],
         reference.decision_function((outer - mean) / spread),

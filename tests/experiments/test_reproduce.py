@@ -16,6 +16,7 @@ from experiments.report.exhibit import Case, Claim, Verdict
 from experiments.reproduce import experiment as reproduce
 from experiments.reproduce import page as report_page
 from r2et_jax import datasets
+from r2et_jax.datasets.soundness import fingerprint
 
 
 def claimed(said, verdict):
@@ -339,7 +340,7 @@ def test_what_is_done_is_not_done_again(planned, tmp_path):
     marker = tmp_path / "out" / "certify" / "breast_cancer" / "done.json"
     told = json.loads(marker.read_text())
     assert "--seeds=3" in told["command"]
-    assert told["data_sha256"] == datasets.fingerprint(datasets.load("breast_cancer"))
+    assert told["data_sha256"] == fingerprint(datasets.load("breast_cancer"))
     # So is other data, and what no longer can be read.
     for text in (json.dumps(told | {"data_sha256": "0" * 64}), "[]", "{", ""):
         marker.write_text(text)

@@ -18,8 +18,9 @@ from experiments.models import candidates, fitting
 from experiments.problems import presets, protocols
 from experiments.report import exhibit
 from experiments.store import records
-from r2et_jax import datasets, models, training
+from r2et_jax import datasets, models
 from r2et_jax.attacks import registry
+from r2et_jax.training.checkpoint import load_model
 
 METHODS, ATTACKS, EPSILON = (
     ("logistic", "vanilla", "r2et_nh"),
@@ -160,7 +161,7 @@ def test_precision_is_that_of_the_saved_models(finished):
     dataset = datasets.load("breast_cancer")
     x, y = dataset.test
     (folder,) = (finished / "models" / "breast_cancer").glob("vanilla-*")
-    params, description = training.load_model(folder)
+    params, description = load_model(folder)
     layers = params["params"]
     (w1, b1), (w2, b2) = (
         (layers[name]["kernel"][1, 0], layers[name]["bias"][1, 0])

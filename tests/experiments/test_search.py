@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 
 from experiments.models import kept, search
 from r2et_jax import training
+from r2et_jax.training.checkpoint import save_model
+from r2et_jax.training.epochs import TrainState
+from r2et_jax.training.packing import params_sha256
 
 BLOCK_EPOCHS = 4
 TOLERANCES = (0.05, 0.02)
@@ -101,7 +104,7 @@ class Grid:
             "setting": setting,
             "epochs": np.zeros(shape, int),
         }
-        return training.TrainState(
+        return TrainState(
             params,
             {"moment": jnp.asarray(setting)},
             None,
@@ -289,7 +292,7 @@ def test_a_search_goes_on_where_it_was_killed(tmp_path, allowed):
     again, chosen = second.search(checkpoints)
     assert first.ran + second.ran == whole.ran
     assert [len(settings) for settings in whole.ran] == [8, 4, 2, 2, 2]
-    assert training.params_sha256(again) == training.params_sha256(best)
+    assert params_sha256(again) == params_sha256(best)
     for row, other in zip(chosen, choices, strict=True):
         for choice, wanted in zip(row, other, strict=True):
             assert {**choice, "train_seconds": 0} == {**wanted, "train_seconds": 0}
@@ -297,7 +300,7 @@ def test_a_search_goes_on_where_it_was_killed(tmp_path, allowed):
     third = Grid(tables)
     again, _ = third.search(checkpoints)
     assert not third.ran
-    assert training.params_sha256(again) == training.params_sha256(best)
+    assert params_sha256(again) == params_sha256(best)
 
 
 def test_one_of_two_that_want_a_model_trains_it(tmp_path):
@@ -309,7 +312,7 @@ def test_one_of_two_that_want_a_model_trains_it(tmp_path):
         calls.append(None)
         time.sleep(0.2)
         params = {"w": np.full(2, float(len(calls)))}
-        training.save_model(folder, params, {"config": 1})
+        save_model(folder, params, {"config": 1})
         return params, {"config": 1}
 
     def want(_):

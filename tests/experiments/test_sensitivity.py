@@ -13,7 +13,8 @@ from experiments.problems.registry import problem
 from experiments.report import exhibit
 from experiments.sensitivity import experiment, measure, report
 from experiments.store import records
-from r2et_jax import attacks, datasets, ranking, saliency, score, threat
+from r2et_jax import attacks, datasets, saliency, score, threat
+from r2et_jax.ranking.gaps import anchored_weights, smallest_pair_weights
 from tests.experiments import small_runs
 
 TINY = small_runs.TINY
@@ -76,8 +77,8 @@ def test_one_factor_changes_at_a_time(tiny, bundled, monkeypatch):
 @pytest.mark.parametrize("k", [1, 4, 28, 29])
 def test_every_k_prime_has_its_pairs(tiny, bundled, k):
     weighing = {
-        "r2et_mm": ranking.smallest_pair_weights,
-        "r2et_anchored": ranking.anchored_weights,
+        "r2et_mm": smallest_pair_weights,
+        "r2et_anchored": anchored_weights,
     }
     for method, weigh in weighing.items():
         found = measure.settings(bundled, method, k, "paper", ["k_prime"])

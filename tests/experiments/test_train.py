@@ -20,6 +20,9 @@ from experiments.problems import presets, protocols
 from experiments.store import records
 from experiments.train import experiment
 from r2et_jax import datasets, metrics, models, saved, training
+from r2et_jax.datasets.soundness import fingerprint
+from r2et_jax.training.checkpoint import load_model
+from r2et_jax.training.packing import params_sha256
 
 GAPS = (0.1, 1.0, 3.0, 10.0)
 # Half of the settings are pruned after block 1 of 4.
@@ -125,8 +128,8 @@ def test_a_model_is_told_by_its_folder_and_its_records_alone(finished):
             found = {r["metric"]: r for r in store.select(**given)}
             assert {told[key] for key in given} == set(given.values())
             assert told["dataset"] == "breast_cancer"
-            assert told["data_sha256"] == datasets.fingerprint(dataset)
-            sha256 = training.params_sha256(params)
+            assert told["data_sha256"] == fingerprint(dataset)
+            sha256 = params_sha256(params)
             assert told["params_sha256"] == sha256
             assert {r["params_sha256"] for r in found.values()} == {sha256}
             for split, key in ((dataset.test, "auc"), (dataset.valid, "valid_auc")):
@@ -172,7 +175,7 @@ def test_a_lost_or_damaged_model_is_written_again(finished, copied, run):
     for folder in (one, two):
         told = saved.load(finished / "models" / folder.name).description
         params = saved.load(folder).params
-        assert training.params_sha256(params) == told["params_sha256"]
+        assert params_sha256(params) == told["params_sha256"]
 
 
 def test_records_of_other_parameters_are_refused(copied, run, capsys):
@@ -190,7 +193,7 @@ def test_other_data_in_the_folder_are_refused(finished, run, monkeypatch, capsys
     data = datasets.load("breast_cancer")
     other = data._replace(test=data.valid)
     monkeypatch.setattr(datasets, "load", lambda *args, **options: other)
-    before, (old, new) = contents(finished), map(datasets.fingerprint, (data, other))
+    before, (old, new) = contents(finished), map(fingerprint, (data, other))
     with pytest.raises(SystemExit):
         run(finished)
     text = f"of other data: breast_cancer had the SHA-256 {old[:12]}…, now {new[:12]}…"
@@ -268,7 +271,7 @@ def test_stopped_after_every_block_it_ends_with_the_same_parameters(
     for (_, seed, tolerance), sha256 in wanted.items():
         name = f"breast_cancer-r2et_nh-seed{seed}-tolerance{tolerance}"
         params = saved.load(tmp_path / "models" / name).params
-        assert training.params_sha256(params) == sha256
+        assert params_sha256(params) == sha256
 
 
 CHILD = """
@@ -378,7 +381,7 @@ def test_one_setting_of_weights_takes_the_place_of_the_grid(finished, run, tmp_p
 def test_a_seed_that_fell_back_is_the_vanilla_model(run, tmp_path):
     run(tmp_path, "--methods=wd", "--seeds=0", "--weights=1e6", "--schedule=scratch")
     (path,) = (tmp_path / "kept" / "breast_cancer").glob("pretrained_vanilla-*")
-    vanilla, _ = training.load_model(path)
+    vanilla, _ = load_model(path)
     for folder in (tmp_path / "models").iterdir():
         _, params, told = saved.load(folder)
         assert told["choice"]["fallback"] is True

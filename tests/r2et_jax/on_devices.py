@@ -9,6 +9,9 @@ import json
 import os
 import sys
 
+from r2et_jax.attacks.ensemble import default_ensemble
+from r2et_jax.attacks.strongest import compile_strongest
+
 # The optimisation level is left to `execution.jit`, as it is where a user sets none.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false "
@@ -101,10 +104,10 @@ def strongest(size):
     model = network()
     members = [
         member._replace(num_steps=4, track_every=2, restarts=2, suited="all")
-        for member in attacks.default_ensemble(Form(model.apply), k=K)
+        for member in default_ensemble(Form(model.apply), k=K)
         if member.name in ("precision_rho10", "evolution_best", "random")
     ]
-    run = attacks.compile_strongest(members, budget=400, batch_size=size)
+    run = compile_strongest(members, budget=400, batch_size=size)
     budget = threat_model("l2", 0.5)
     return run(model.params, inputs(), budget, key=jax.random.key(1)), {}
 

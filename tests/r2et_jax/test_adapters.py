@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import r2et_jax as r2
-from r2et_jax import adapters, models, programs
+from r2et_jax import adapters, models
+from r2et_jax.programs.transform import has_kinks
 from tests.r2et_jax import foreign
 
 pytestmark = pytest.mark.standard_promotion
@@ -50,8 +51,8 @@ def test_the_stand_in_is_that_of_the_written_surrogate(made, rho):
     # A ReLU that was not found would pass where ρ is large.
     sharp = jax.vmap(subject.apply, (None, 0))(subject.params, X)
     assert np.abs(values - sharp).max() > 0.01
-    assert programs.has_kinks(subject.apply, subject.params, X[0])
-    assert not programs.has_kinks(stand_in, subject.params, X[0])
+    assert has_kinks(subject.apply, subject.params, X[0])
+    assert not has_kinks(stand_in, subject.params, X[0])
 
 
 def test_precision_under_attack_is_that_of_the_closure(made):

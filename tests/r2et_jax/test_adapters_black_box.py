@@ -10,6 +10,7 @@ import pytest
 
 import r2et_jax as r2
 from r2et_jax import adapters, attacks, saliency, score
+from r2et_jax.attacks.ensemble import default_ensemble
 from r2et_jax.audit import guards
 from tests.r2et_jax import foreign
 
@@ -98,7 +99,7 @@ def test_attacks_are_those_on_the_same_function_in_jax(name, budget):
     if name == "strongest":
         assert found.details.left_out == () and found.details.evaluations.max() <= 600
         starts = [f"evolution_{start}" for start in attacks.ensemble.STARTS]
-        members = attacks.default_ensemble(box(), k=K, budget=600)
+        members = default_ensemble(box(), k=K, budget=600)
         assert [member.name for member in members] == ["random", *starts]
 
 

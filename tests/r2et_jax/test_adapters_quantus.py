@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from r2et_jax import adapters, metrics, saliency, score
+from r2et_jax.metrics.faithfulness import constant_baseline
 from r2et_jax.subject import explain, subject
 from r2et_jax.threat import threat_model
 
@@ -133,7 +134,7 @@ def test_the_correlation_is_quantus_of_the_same_sets(monkeypatch):
     made = adapters.quantus(own)
     runs, size = 40, 3
     probability = score.probability(apply)
-    zero = metrics.constant_baseline(0.0)
+    zero = constant_baseline(0.0)
     measure = metrics.faithfulness_correlation(
         probability, zero, subset_size=size, num_runs=runs
     )
@@ -157,7 +158,7 @@ def test_flipping_pixels_is_the_deletion_without_its_start():
     metric = quantus().PixelFlipping(features_in_step=1, perturb_baseline=0.0, **PLAIN)
     theirs = asked(metric, made, softmax=True)
     curves = metrics.deletion_insertion(
-        score.probability(apply), metrics.constant_baseline(0.0)
+        score.probability(apply), constant_baseline(0.0)
     )
     for x, y, saliency_map, row in zip(X, Y, explain(own, X, Y), theirs, strict=True):
         found = curves(own.params, x, y, saliency_map, key=KEY)

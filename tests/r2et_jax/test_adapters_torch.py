@@ -8,6 +8,7 @@ import pytest
 
 import r2et_jax as r2
 from r2et_jax import adapters, programs, score
+from r2et_jax.programs.transform import has_kinks
 from tests.r2et_jax import foreign
 
 pytestmark = pytest.mark.standard_promotion
@@ -149,7 +150,7 @@ def test_kinks_are_found_in_its_program(made, request):
     name = request.node.callspec.params["made"].__name__
     contents = programs.describe(subject.apply, subject.params, x[0])
     assert (contents.kinks, contents.left) == (KINKS[name], {})
-    assert not programs.has_kinks(subject.stand_in(3.0), subject.params, x[0])
+    assert not has_kinks(subject.stand_in(3.0), subject.params, x[0])
 
 
 def test_a_pooled_network_has_the_stand_in_that_is_written():

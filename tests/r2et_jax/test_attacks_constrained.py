@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from r2et_jax import attacks, saliency, score
 from r2et_jax.attacks import constrained
 from r2et_jax.attacks.constrained import boundary_divergence, constrained_attack
+from r2et_jax.attacks.descent import prediction_divergence
 from r2et_jax.threat import threat_model
 
 N, K = 5, 2
@@ -78,7 +79,7 @@ def test_a_divergence_below_the_boundary_keeps_the_class(logits, shift):
     with jax.enable_x64(True):
         clean, moved = jnp.asarray(logits), jnp.asarray(logits + shift)
         bound = float(boundary_divergence(clean))
-        divergence = float(attacks.prediction_divergence(clean, moved))
+        divergence = float(prediction_divergence(clean, moved))
     if logits.argmax() != (logits + shift).argmax():
         assert divergence >= bound - 1e-12
 
@@ -264,7 +265,7 @@ def test_a_constrained_attack_keeps_predictions_and_still_lowers_the_overlap(
 
     def divergence(result):
         pairs = zip(result.clean_logits, result.details.last_logits, strict=True)
-        return np.mean([float(attacks.prediction_divergence(*p)) for p in pairs])
+        return np.mean([float(prediction_divergence(*p)) for p in pairs])
 
     assert divergence(kept) < 0.7 * divergence(free)
     assert (

@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 
 from r2et_jax import attacks, models, saliency, score
-from r2et_jax.attacks import Member, constrained, goals, optimizers
+from r2et_jax.attacks import constrained, goals, optimizers
+from r2et_jax.attacks.ensemble import Member
+from r2et_jax.attacks.runner import attack_batch, attack_example
+from r2et_jax.attacks.strongest import compile_strongest
 from r2et_jax.context import of_context, without_context
+from r2et_jax.models.siamese import class_apply
 from r2et_jax.threat import contains, threat_model
 
 N, K, M = 6, 2, 7
 MODEL = models.Siamese(
     models.MLP(hidden=(8,), num_outputs=4, activation="tanh"), num_outputs=3
 )
-PAIR, SINGLE = models.pair_apply(MODEL), models.class_apply(MODEL)
+PAIR, SINGLE = models.pair_apply(MODEL), class_apply(MODEL)
 STEPS, EVERY = 12, 3
 
 
@@ -117,7 +121,7 @@ def test_a_batch_of_pairs_is_a_loop_over_models_of_one_input():
             return PAIR((params, partner), x)
 
         target = score.predicted_class(apply(params, x))
-        return attacks.attack_example(
+        return attack_example(
             descent(apply),
             params,
             x,
@@ -135,9 +139,7 @@ def test_a_batch_of_pairs_is_a_loop_over_models_of_one_input():
     ]
     result = run()
     close(result, jax.tree.map(lambda *leaves: np.stack(leaves), *each))
-    batch = attacks.attack_batch(
-        descent(), num_steps=STEPS, track_every=EVERY, batch_size=3
-    )
+    batch = attack_batch(descent(), num_steps=STEPS, track_every=EVERY, batch_size=3)
     found = jax.jit(batch)(
         parameters(),
         jnp.asarray(x),
@@ -212,7 +214,7 @@ def test_the_ensemble_keeps_every_input_with_its_partner():
     )
     x, partner = pairs(12)
     threat = threat_model("l2", 0.4)
-    ensemble = attacks.compile_strongest(members, budget=60, batch_size=5)
+    ensemble = compile_strongest(members, budget=60, batch_size=5)
     found = ensemble(parameters(), x, threat, key=jax.random.key(0), context=partner)
     # Some inputs have dropped out, so that later rounds saw others' rows.
     left = (found.details.curve > 0).sum(axis=1)
@@ -298,7 +300,7 @@ def test_a_prediction_that_is_paid_for_stays_and_a_constant_one_has_no_part():
     @jax.jit
     def last(weights):
         attack = constrain("fixed", weights=weights)
-        run = attacks.attack_batch(attack, num_steps=STEPS, track_every=EVERY)
+        run = attack_batch(attack, num_steps=STEPS, track_every=EVERY)
         budget, key = threat_model("l2", 0.8), jax.random.key(0)
         return run(parameters(), x, budget, key=key, context=partner).details.last
 

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 from r2et_jax import attacks, saliency, score
-from r2et_jax.attacks import Member, goals, optimizers
+from r2et_jax.attacks import goals, optimizers
+from r2et_jax.attacks.ensemble import Member
+from r2et_jax.attacks.protocols import SINGLE
+from r2et_jax.attacks.strongest import compile_strongest
 from r2et_jax.models import MLP
 from r2et_jax.subject import Form
-from r2et_jax.threat import contains, distance, threat_model, with_epsilon
+from r2et_jax.threat import contains, distance, threat_model
+from r2et_jax.threat.definition import with_epsilon
 
 N, K, M = 10, 3, 8
 FROZEN = (1, 8)
@@ -58,7 +62,7 @@ def strongest():
 
 
 ATTACKS = {
-    **{name: functools.partial(single, name) for name in attacks.SINGLE},
+    **{name: functools.partial(single, name) for name in SINGLE},
     "strongest": strongest,
     "constrained": lambda: (
         descent(attacks.constrained_attack, weighting="gda"), 40, 10,
@@ -80,7 +84,7 @@ RANDOM = {"random", "strongest", "constrained", "evolution", "mse"}
 def compiled(name):
     built = ATTACKS[name]()
     if name == "strongest":
-        return attacks.compile_strongest(built, budget=80)
+        return compile_strongest(built, budget=80)
     attack, num_steps, track_every = built
     return attacks.compile_attack(attack, num_steps=num_steps, track_every=track_every)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from r2et_jax import attacks, saliency, score
+from r2et_jax.attacks.descent import prediction_divergence
 from r2et_jax.subject import Form
 from r2et_jax.threat import threat_model
 
@@ -167,20 +168,18 @@ def test_the_penalised_objective_pays_for_the_divergence():
 
     logits = [jnp.array([0.5 * x @ A @ x + B @ x]) for x in (X, free.perturbed)]
     np.testing.assert_allclose(
-        attacks.prediction_divergence(*logits), divergence(free.perturbed), rtol=1e-9
+        prediction_divergence(*logits), divergence(free.perturbed), rtol=1e-9
     )
     assert divergence(paid.perturbed) < divergence(free.perturbed)
 
 
 def test_divergence_of_one_logit_is_that_of_two_and_survives_saturation():
-    one = attacks.prediction_divergence(jnp.array([-1.5]), jnp.array([0.5]))
-    two = attacks.prediction_divergence(jnp.array([0.0, -1.5]), jnp.array([0.0, 0.5]))
+    one = prediction_divergence(jnp.array([-1.5]), jnp.array([0.5]))
+    two = prediction_divergence(jnp.array([0.0, -1.5]), jnp.array([0.0, 0.5]))
     np.testing.assert_allclose(one, two, rtol=1e-6)
-    far = attacks.prediction_divergence(jnp.array([200.0]), jnp.array([-300.0]))
+    far = prediction_divergence(jnp.array([200.0]), jnp.array([-300.0]))
     np.testing.assert_allclose(far, 300.0, rtol=1e-6)
-    slope = jax.grad(attacks.prediction_divergence, 1)(
-        jnp.array([2.0]), jnp.array([2.0])
-    )
+    slope = jax.grad(prediction_divergence, 1)(jnp.array([2.0]), jnp.array([2.0]))
     assert abs(float(slope[0])) < 1e-6
 
 

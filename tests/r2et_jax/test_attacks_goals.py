@@ -50,15 +50,6 @@ def smallest_pairs(values, clean, at, k_prime=2):
     return (values[inside].sum() - values[outside].sum()) / k_prime
 
 
-def weakest_pair(values, clean, at):
-    i, j = min(pairs(clean), key=lambda pair: clean[pair[0]] - clean[pair[1]])
-    return values[i] - values[j]
-
-
-def named_pair(values, clean, at):
-    return values[4] - values[1]
-
-
 def mse(values, clean, at):
     return -np.mean([(a - b) ** 2 for a, b in zip(values, clean, strict=True)])
 
@@ -83,29 +74,16 @@ def weighted_precision(values, clean, at, temperature=0.4, spread=0.7):
     return weights @ soft / (2 * K)
 
 
-PLACES = np.random.default_rng(3).normal(size=(N, 2))
-
-
-def mass_center(values, clean, at):
-    def center(v):
-        return sum(v[i] * PLACES[i] for i in range(N)) / v.sum()
-
-    return -np.sum((center(values) - center(clean)) ** 2)
-
-
 CASES = {
     "mean_gap": (goals.mean_gap(), mean_gap),
     "exponential_gap": (goals.exponential_gap(scale=0.5), exponential_gap),
     "smallest_pairs": (goals.smallest_pairs(k_prime=2), smallest_pairs),
-    "weakest_pair": (goals.targeted_pair(), weakest_pair),
-    "named_pair": (goals.targeted_pair(inside=4, outside=1), named_pair),
     "mse": (goals.mse(), mse),
     "smooth_precision": (goals.smooth_precision(temperature=0.3), smooth_precision),
     "weighted_precision": (
         goals.weighted_precision(temperature=0.4, spread=0.7),
         weighted_precision,
     ),
-    "mass_center": (goals.mass_center(PLACES), mass_center),
 }
 
 
@@ -207,12 +185,6 @@ def test_a_random_target_depends_on_the_key():
                 jnp.arange(6.0), jnp.arange(6.0), k=2, key=None
             ),
             "k_prime must lie in 1…2",
-        ),
-        (
-            lambda: goals.mass_center(jnp.zeros((5, 2))).prepare(
-                jnp.arange(6.0), jnp.arange(6.0), k=2, key=None
-            ),
-            "same shape",
         ),
     ],
 )

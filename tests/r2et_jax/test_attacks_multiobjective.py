@@ -10,6 +10,8 @@ from scipy import optimize
 
 from r2et_jax import attacks, saliency, score
 from r2et_jax.attacks.multiobjective import ARMIJO, GAP_SHARE
+from r2et_jax.attacks.multiobjective_trace import trace_descent
+from r2et_jax.attacks.smooth_terms import smoothed_gradient
 from r2et_jax.threat import contains, threat_model
 
 N, K, M = 6, 2, 5
@@ -39,7 +41,7 @@ def inputs(m=M, seed=0):
 
 
 def explain(params, x, target, /):
-    return attacks.smoothed_gradient(score.log_odds(net), mu=0.05, normalize=False)(
+    return smoothed_gradient(score.log_odds(net), mu=0.05, normalize=False)(
         params, x, target
     )
 
@@ -86,7 +88,7 @@ def traced(num_steps=200, rule="free", project=False, **keywords):
 
     def one(params, x, threat):
         target = clean_class(params, x)
-        return attacks.trace_descent(
+        return trace_descent(
             attack, params, x, target, threat, key=KEY, num_steps=num_steps
         )
 
@@ -257,7 +259,7 @@ def test_a_larger_gap_needs_more_steps():
 
     def one(gap):
         params = jnp.diag(jnp.array([1.0, -1.0])), jnp.stack([gap + 8, 8 + 0 * gap])
-        return attacks.trace_descent(
+        return trace_descent(
             attack, params, jnp.zeros(2), 1, threat_model(), key=KEY, num_steps=50
         )
 
@@ -284,9 +286,7 @@ def test_it_stops_at_pareto_critical_points():
     starts = jnp.array([[1.0, 0.0], [0.0, 0.0], [1.0, 2.0], [-4.0, 1.0], [2.0, -7.0]])
 
     def one(x):
-        return attacks.trace_descent(
-            attack, None, x, 1, threat_model(), key=KEY, num_steps=100
-        )
+        return trace_descent(attack, None, x, 1, threat_model(), key=KEY, num_steps=100)
 
     result = jax.jit(jax.vmap(one))(starts)
     assert result.converged.all() and not result.stalled.any()
@@ -428,6 +428,6 @@ def test_wrong_arguments(keywords, message):
 def test_k_out_of_range():
     attack = attacks.multiobjective_attack(net, explain, k=N)
     with pytest.raises(ValueError, match="k must lie"):
-        attacks.trace_descent(
+        trace_descent(
             attack, parameters(), inputs()[0], 1, threat_model(), key=KEY, num_steps=3
         )

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from r2et_jax.attacks import optimizers
-from r2et_jax.threat import NORMS
+from r2et_jax.threat.definition import NORMS
 
 RULES = {
     "steepest": optimizers.steepest,

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from r2et_jax import attacks, saliency
+from r2et_jax.attacks.ensemble import default_ensemble
+from r2et_jax.attacks.strongest import compile_strongest
 from r2et_jax.models import MLP
 from r2et_jax.subject import Form, subject
 from r2et_jax.threat import threat_model
@@ -115,8 +117,8 @@ def test_the_strongest_is_in_the_registry(vanilla):
     examined, key = subject(MODEL, params), jax.random.key(0)
     run = attacks.attack("strongest", k=K, budget=3300)
     found = run(examined, x, threat_model("l2", 1.0), key=key)
-    members = attacks.default_ensemble(examined, k=K, budget=3300)
-    compiled = attacks.compile_strongest(members, budget=3300)
+    members = default_ensemble(examined, k=K, budget=3300)
+    compiled = compile_strongest(members, budget=3300)
     expected = compiled(params, x, threat_model("l2", 1.0), key=key)
     np.testing.assert_array_equal(found.precision, expected.precision)
     assert found.details.evaluations.max() <= 3300

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax import attacks
+from r2et_jax.attacks.ensemble import default_ensemble
+from r2et_jax.attacks.strongest import compile_strongest
 from r2et_jax.subject import Form
 from r2et_jax.threat import threat_model
 
@@ -26,8 +27,8 @@ def net(params, x, /):
 
 
 def strongest(apply, params, x, k, budget):
-    members = attacks.default_ensemble(Form(apply), k=k, num_steps=30, budget=budget)
-    run = attacks.compile_strongest(members, budget=budget)
+    members = default_ensemble(Form(apply), k=k, num_steps=30, budget=budget)
+    run = compile_strongest(members, budget=budget)
     threat = threat_model("l2", EPSILON)
     return members, run(params, x, threat, key=jax.random.key(0))
 

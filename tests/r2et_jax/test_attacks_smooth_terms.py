@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax import attacks
-from r2et_jax.attacks.smooth_terms import prediction_constraint
+from r2et_jax.attacks.descent import Context
+from r2et_jax.attacks.smooth_terms import prediction_constraint, smoothed_gradient
 
 
 @pytest.fixture(autouse=True)
@@ -22,14 +22,14 @@ def cubic(params, x, target, /):
 def test_smoothed_gradient_is_near_the_magnitude_and_ranks_alike():
     params = jnp.array([0.0, 1e-4, -0.02, 1.0, -3.0]) / 3
     x, mu = jnp.ones(5), 0.01
-    smooth = attacks.smoothed_gradient(cubic, mu=mu, normalize=False)
+    smooth = smoothed_gradient(cubic, mu=mu, normalize=False)
     values = smooth(params, x, 1)
     g = 3 * np.asarray(params)
     exact = np.sqrt(g**2 + mu**2) - mu
     np.testing.assert_allclose(values, exact, rtol=1e-9, atol=1e-18)
     assert (np.abs(g) - values <= mu).all() and values[0] == 0
     np.testing.assert_array_equal(np.argsort(values), np.argsort(np.abs(g)))
-    normal = attacks.smoothed_gradient(cubic, mu=mu)(params, x, 1)
+    normal = smoothed_gradient(cubic, mu=mu)(params, x, 1)
     np.testing.assert_allclose(normal, exact / exact.sum(), rtol=1e-9)
     # The Jacobian is g/√(g² + μ²) times the Hessian, here 6·params·x.
     jacobian = jax.jacfwd(smooth, argnums=1)(params, x, 1)
@@ -38,8 +38,8 @@ def test_smoothed_gradient_is_near_the_magnitude_and_ranks_alike():
 
 
 def context(logits):
-    fields = dict.fromkeys(attacks.Context._fields)
-    return attacks.Context(**{**fields, "clean_logits": jnp.asarray(logits)})
+    fields = dict.fromkeys(Context._fields)
+    return Context(**{**fields, "clean_logits": jnp.asarray(logits)})
 
 
 def test_constraints_by_hand():
@@ -58,7 +58,7 @@ def test_constraints_by_hand():
 
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="mu"):
-        attacks.smoothed_gradient(cubic, mu=0.0)
+        smoothed_gradient(cubic, mu=0.0)
     with pytest.raises(ValueError, match="eta"):
         prediction_constraint(cubic, eta=-1.0)
     with pytest.raises(ValueError, match="softly"):

@@ -9,6 +9,8 @@ import pytest
 
 from r2et_jax import attacks, saliency, score
 from r2et_jax.attacks import goals, optimizers, stepwise
+from r2et_jax.attacks.ensemble import default_ensemble
+from r2et_jax.attacks.strongest import compile_strongest
 from r2et_jax.subject import Form
 from r2et_jax.threat import threat_model
 
@@ -85,7 +87,7 @@ def test_steps_driven_from_the_host_find_what_the_scan_finds(build):
 
 @pytest.mark.standard_promotion  # Optax's schedules divide an integer
 def test_the_ensemble_driven_from_the_host_finds_what_the_scan_finds():
-    members = attacks.default_ensemble(Form(convolved), k=K)
+    members = default_ensemble(Form(convolved), k=K)
     short = {"num_steps": 4, "track_every": 2}
     members = [
         member._replace(
@@ -95,7 +97,7 @@ def test_the_ensemble_driven_from_the_host_finds_what_the_scan_finds():
         if member.name in ("precision_rho10", "precision_wide_rho10", "random")
     ]
     with jax.enable_x64(True):
-        compiled = functools.partial(attacks.compile_strongest, members, budget=50)
+        compiled = functools.partial(compile_strongest, members, budget=50)
         found = found_by_both(compiled, 0.6)
     assert len(found.details.curve_budget) > len(members) + 1  # a second round too
     assert 0 < found.best.precision.mean() < 1

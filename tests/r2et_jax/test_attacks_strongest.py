@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from r2et_jax import attacks, saliency, score
-from r2et_jax.attacks import Member, goals, optimizers
+from r2et_jax.attacks import ensemble, goals, optimizers
+from r2et_jax.attacks.ensemble import (
+    DEFAULT_BUDGET,
+    Member,
+    default_budget,
+    default_ensemble,
+    round_cost,
+)
+from r2et_jax.attacks.strongest import compile_strongest
 from r2et_jax.subject import Form
 from r2et_jax.threat import contains, threat_model
 
@@ -65,7 +73,7 @@ MEMBERS = (
 @functools.cache
 def compiled(names, budget, batch_size=512):
     members = [member for member in MEMBERS if member.name in names]
-    return attacks.compile_strongest(members, budget=budget, batch_size=batch_size)
+    return compile_strongest(members, budget=budget, batch_size=batch_size)
 
 
 def run(
@@ -166,27 +174,25 @@ def test_the_class_kept_is_attacked_as_hard_without_the_rule():
 )
 def test_static_mistakes_are_named(members, keywords, message):
     with pytest.raises(ValueError, match=message):
-        attacks.compile_strongest(members, **keywords)
+        compile_strongest(members, **keywords)
 
 
 @pytest.mark.parametrize("num_steps", [None, 100])
 def test_every_member_of_the_default_ensemble_fits_its_budget(num_steps):
     """Also where the budget allows few restarts; less than that is said."""
     fewest = 1040 if num_steps else 2040
-    for budget in (fewest, 4200, attacks.DEFAULT_BUDGET):
-        members = attacks.default_ensemble(
-            Form(net), k=K, num_steps=num_steps, budget=budget
-        )
+    for budget in (fewest, 4200, DEFAULT_BUDGET):
+        members = default_ensemble(Form(net), k=K, num_steps=num_steps, budget=budget)
         assert len({member.name for member in members}) == len(members) >= 12
-        assert attacks.round_cost(members) <= budget
+        assert round_cost(members) <= budget
         starts = {member.start for member in members}
         assert starts == {"clean", "best", "same_class"}
     few, many = (
-        attacks.default_ensemble(Form(net), k=K, num_steps=num_steps, budget=budget)
-        for budget in (fewest - 1, attacks.DEFAULT_BUDGET)
+        default_ensemble(Form(net), k=K, num_steps=num_steps, budget=budget)
+        for budget in (fewest - 1, DEFAULT_BUDGET)
     )
     # Published attacks of 1,200 steps give way to such of 200, if none are asked for.
-    assert attacks.round_cost(few) == (1040 if num_steps else 1880)
+    assert round_cost(few) == (1040 if num_steps else 1880)
     # Ten of short runs and one evolution; on smooth models more rounds of fewer.
     for suited, restarts in (("kinked", {1, 10}), ("smooth", {5, 15})):
         going_on = (m for m in many if m.start == "best" and m.suited == suited)
@@ -194,13 +200,13 @@ def test_every_member_of_the_default_ensemble_fits_its_budget(num_steps):
 
 
 def test_larger_inputs_get_fewer_evaluations_and_every_member_still_runs():
-    budgets = [attacks.default_budget(n) for n in (1, 256, 257, 16_384, 16_385, 10**7)]
+    budgets = [default_budget(n) for n in (1, 256, 257, 16_384, 16_385, 10**7)]
     assert budgets == [16_000, 16_000, 3500, 3500, 1040, 1040]
     for budget in budgets:
-        members = attacks.default_ensemble(Form(net), k=K, budget=budget)
-        assert attacks.round_cost(members) <= budget
+        members = default_ensemble(Form(net), k=K, budget=budget)
+        assert round_cost(members) <= budget
     with pytest.raises(ValueError, match="n must be an integer of at least 1, got 0"):
-        attacks.default_budget(0)
+        default_budget(0)
 
 
 def test_members_that_never_ran_are_named():
@@ -225,10 +231,10 @@ def test_the_units_of_hidden_layers_do_not_matter():
     second = rng.normal(size=(1, 12))
     members = [
         member
-        for member in attacks.default_ensemble(Form(kinked), k=K, budget=4200)
+        for member in default_ensemble(Form(kinked), k=K, budget=4200)
         if member.name in ("precision_rho10", "elite_rho20")
     ]
-    attack = attacks.compile_strongest(members, budget=500)
+    attack = compile_strongest(members, budget=500)
     x, threat = rng.normal(size=(30, N)), threat_model("l2", 0.5)
 
     def precision(unit):
@@ -247,7 +253,7 @@ def test_a_start_is_where_the_best_so_far_is():
     members = (*MEMBERS[:2], still)
     x = inputs().clip(-2, 2)
     threat = threat_model("l2", 0.3, lower=-2.0, upper=2.0)
-    found = attacks.compile_strongest(members, budget=25)(
+    found = compile_strongest(members, budget=25)(
         parameters(), x, threat, key=jax.random.key(0)
     )
     before = found.details.member_precision[:2].min(axis=0)
@@ -266,8 +272,8 @@ def test_every_member_compiles_once_however_few_inputs_are_left():
         traces.append(None)
         return descend(temperature)
 
-    member = attacks.Member("counted", build, (0.3,), 20, 5, 2, False)
-    run = attacks.compile_strongest([member], budget=40 * 5, batch_size=3)
+    member = ensemble.Member("counted", build, (0.3,), 20, 5, 2, False)
+    run = compile_strongest([member], budget=40 * 5, batch_size=3)
     x = inputs()
     traces.clear()  # the judge builds one too
     result = run(parameters(), x, threat_model("l2", 3.0), key=jax.random.key(0))
@@ -290,7 +296,7 @@ def test_members_that_differ_in_restarts_alone_share_a_program():
     args = parameters(), inputs(), threat_model("l2", 0.25)
 
     def found(*members):
-        run = attacks.compile_strongest(members, budget=sum(m.cost for m in members))
+        run = compile_strongest(members, budget=sum(m.cost for m in members))
         traced.clear()
         return run(*args, key=jax.random.key(3)), len(traced)
 

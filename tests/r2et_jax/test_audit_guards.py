@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax import ranking
 from r2et_jax.audit import guards
+from r2et_jax.ranking.gaps import weighted_sum
 from r2et_jax.subject import Form
 from r2et_jax.threat import threat_model
 
@@ -75,7 +75,7 @@ def test_a_gradient_has_vanished_where_all_that_may_move_is_flat():
     assert run(weights, x, frozen)
     assert jax.jit(guards.has_vanished(Form(linear), k=1))(weights, x, free)
     # By hand: the mean gap's slope along x₀ is that of |g₀|/(|g₀| + |g₁|).
-    gap = lambda x: ranking.weighted_sum(  # noqa: E731
+    gap = lambda x: weighted_sum(  # noqa: E731
         Form(curved).saliency()(weights, x, 1), jnp.array([1.0, -1.0])
     )
     assert float(jax.grad(gap)(x)[0]) > 0 == float(jax.grad(gap)(x)[1])

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax import attacks, saliency, threat
+from r2et_jax import attacks, threat
 from r2et_jax.audit import audit
 from r2et_jax.audit.layout import as_rows
+from r2et_jax.saliency.grouped import by_variable
 from r2et_jax.subject import subject
 
 # Optax's schedules mix dtypes.
@@ -193,9 +194,7 @@ def test_the_ranking_of_variables_does_not_hang_on_the_coding():
         group = ((0, 1, 2),)
         maps = []
         for apply in (full, reference):
-            explained = subject(
-                apply, jnp.asarray(a), explainer=saliency.by_variable(group, 5)
-            )
+            explained = subject(apply, jnp.asarray(a), explainer=by_variable(group, 5))
             maps.append(explained.saliency()(explained.params, x[0], 1))
         np.testing.assert_allclose(maps[0], maps[1], rtol=1e-5)
         centred = a[:3] - a[:3].mean()

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax.bounds import Policy, affine, ball, bound, box, of_threat, with_slabs
+from r2et_jax.bounds import Policy, affine, ball, bound, box, of_threat
+from r2et_jax.bounds.domain import with_slabs
 from r2et_jax.threat import threat_model
 from tests.bounds_sampling import points
 

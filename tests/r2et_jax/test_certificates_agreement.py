@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from r2et_jax import certificates, models, threat
+from r2et_jax.certificates.agreement import layers_agree, layers_check
 from r2et_jax.models.lines import slope_lines
+from r2et_jax.models.slopes import slope_range
 
 N = 6
 BALL = threat.threat_model("l2", 0.05)
@@ -31,7 +33,7 @@ def changed(model, **parts):
 
 
 def slopes(name, **options):
-    return lambda _: models.slope_range(name, **options)
+    return lambda _: slope_range(name, **options)
 
 
 FAULTS = {
@@ -94,7 +96,7 @@ def test_own_layers_agree_with_every_activation_at_any_budget(dtype):
 
             @jax.jit
             def agree(params, x, epsilon, model=model, norm=norm):
-                one = lambda x, epsilon: certificates.layers_agree(  # noqa: E731
+                one = lambda x, epsilon: layers_agree(  # noqa: E731
                     model.apply, params, model.layers(params), x,
                     epsilon=epsilon, norm=norm,
                 )  # fmt: skip
@@ -105,12 +107,11 @@ def test_own_layers_agree_with_every_activation_at_any_budget(dtype):
             assert np.all(agree(params, x, epsilon)), name
 
 
-def test_a_radius_of_other_layers_is_zero_and_shapes_are_named():
+def test_other_layers_certify_nothing_and_shapes_are_named():
     params = parameters(MODEL)
     wrong = changed(MODEL, weight=lambda net: net.weight.T)
     certify = certificates.ranking_certificate(MODEL.apply, wrong, k=2)
-    radius = certificates.certified_radius(certify, largest=0.5, num_steps=3)
-    assert jax.jit(radius)(params, X[0], BALL) == 0
+    assert jax.jit(certify)(params, X[0], BALL).precision == 0
     narrow = changed(MODEL, weight=lambda net: net.weight[:, :4])
     certify = certificates.ranking_certificate(MODEL.apply, narrow, k=2)
     with pytest.raises(ValueError, match=r"weight .* shape \(6, 6\).* got \(6, 4\)"):
@@ -119,13 +120,11 @@ def test_a_radius_of_other_layers_is_zero_and_shapes_are_named():
 
 def test_a_check_of_layers_is_one_program_wherever_it_is_asked(compilations):
     params = jax.tree.map(np.asarray, parameters(MODEL))
-    check = certificates.layers_check(MODEL.apply, MODEL.layers)
+    check = layers_check(MODEL.apply, MODEL.layers)
     x, before = np.float32(X[0]), compilations()
     check(params, x)
     jax.make_jaxpr(check)(params, x)
     assert compilations() - before == 1
-    wrong = certificates.layers_check(
-        MODEL.apply, changed(MODEL, out=lambda net: 2 * net.out)
-    )
+    wrong = layers_check(MODEL.apply, changed(MODEL, out=lambda net: 2 * net.out))
     with pytest.raises(ValueError, match="of another gradient"):
         jax.jit(lambda params, x: (wrong(params, x), x)[1])(params, x)

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from r2et_jax import attacks, certificates, models, saliency, score, threat
+from r2et_jax.attacks.ensemble import default_ensemble
+from r2et_jax.attacks.strongest import compile_strongest
 from r2et_jax.certificates import counting
+from r2et_jax.certificates.intervals import gap_bounds, slope_bounds, unit_reach
 from r2et_jax.subject import Form
 
 N, H, K = 6, 5, 3
@@ -178,12 +181,10 @@ def test_each_form_tightens_the_one_before(wide):
     for x, features, one, many in zip(
         X, whole.features, whole.separation, slabs.separation, strict=True
     ):
-        slopes = certificates.slope_bounds(
-            layers, jnp.asarray(x), 0.1 * certificates.unit_reach(layers)
-        )
+        slopes = slope_bounds(layers, jnp.asarray(x), 0.1 * unit_reach(layers))
         g = jax.grad(lambda x: model.apply(params, x)[0])(jnp.asarray(x))
         rows = jnp.eye(N)[features] * jnp.sign(g[features])[:, None]
-        first = certificates.gap_bounds(layers, slopes, rows, jnp.eye(N))
+        first = gap_bounds(layers, slopes, rows, jnp.eye(N))
         others = np.asarray(features)[:, None] != np.arange(N)
         gains.append([np.asarray(one - first)[others], np.asarray(many - one)[others]])
     second, sliced = np.concatenate(gains, axis=1)
@@ -261,10 +262,10 @@ def test_no_attack_goes_below_the_certificate(name):
     # By the same members whether the model has kinks or not.
     members = [
         member._replace(suited="all")
-        for member in attacks.default_ensemble(form, k=K)
+        for member in default_ensemble(form, k=K)
         if member.name in ("precision_rho10", "mean_gap_rho10", "random")
     ]
-    ensemble = attacks.compile_strongest(members, budget=900)
+    ensemble = compile_strongest(members, budget=900)
     named = attacks.protocol("er_surrogate", form, k=K)
     single = attacks.compile_attack(named.attack, num_steps=60, track_every=2)
     between, lowered = 0, 0
@@ -332,21 +333,6 @@ def test_ties_and_broken_models_certify_nothing_more():
         assert float(_certify(model)(broken, x, ball).precision[0]) == 0
 
 
-def test_radius_is_the_last_budget_that_holds(wide):
-    model = module(rho=5.0)
-    params = parameters(model, seed=2, scale=0.6)
-    certify = certificates.ranking_certificate(model.apply, model.layers, k=K)
-    radius = certificates.certified_radius(certify, largest=2.0, num_steps=12)
-    ball = threat.threat_model("l2", 9.0)
-    found = np.asarray(jax.jit(jax.vmap(radius, (None, 0, None)))(params, X, ball))
-    assert np.all(found > 0) and np.all(found < 2)
-    for i, epsilon in enumerate(found):
-        at = _certify(model)(params, X, threat.threat_model("l2", epsilon))
-        assert float(at.precision[i]) == 1
-        beyond = threat.threat_model("l2", epsilon + 2 * 2.0**-12)
-        assert float(_certify(model)(params, X, beyond).precision[i]) < 1
-
-
 def test_what_has_no_certificate_is_refused():
     deep, layers = models.MLP(hidden=(4, 4)), module().layers
     params = deep.init(jax.random.key(0), jnp.zeros(N))
@@ -363,10 +349,6 @@ def test_what_has_no_certificate_is_refused():
     params = module().init(jax.random.key(0), x)
     with pytest.raises(ValueError, match="k must lie"):
         make(layers, k=N)(params, x, ball)
-    certify = make(layers, k=K)
-    for wrong in ({"largest": 0.0}, {"largest": 1.0, "level": 1.5}):
-        with pytest.raises(ValueError, match="largest|level"):
-            certificates.certified_radius(certify, **wrong)
 
 
 def test_the_ranking_is_that_of_the_explanation():

@@ -13,14 +13,8 @@ from scipy import optimize
 from r2et_jax import models, subject, threat_model
 from r2et_jax.audit import measures
 from r2et_jax.audit.layout import Layout
-from r2et_jax.certificates import (
-    certify,
-    exact,
-    exact_certificate,
-    is_piecewise_linear,
-    regions,
-    search,
-)
+from r2et_jax.certificates import certify, exact, exact_certificate, regions, search
+from r2et_jax.certificates.exact import is_piecewise_linear
 
 N, H, K = 4, 5, 2
 RNG = np.random.default_rng(0)

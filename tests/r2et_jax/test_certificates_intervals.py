@@ -9,9 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax import certificates, models
+from r2et_jax import models
 from r2et_jax.certificates import intervals
+from r2et_jax.certificates.intervals import (
+    feature_gap_bounds,
+    gap_bounds,
+    gradient_bounds,
+    slope_bounds,
+    unit_reach,
+)
 from r2et_jax.models import activations
+from r2et_jax.models.slopes import OneHiddenLayer, slope_range
 
 N, H, NUM_DRAWS = 6, 5, 4000
 SMOOTH = sorted(set(activations.NAMES) - set(activations.PIECEWISE_LINEAR))
@@ -23,9 +31,9 @@ INSIDE, OUTSIDE = (0, 4, 2), (1, 3, 5)
 
 
 def network(name):
-    return models.OneHiddenLayer(
+    return OneHiddenLayer(
         *(jnp.asarray(leaf) for leaf in (WEIGHT, BIAS, OUT, SKIP)),
-        models.slope_range(name, rho=2.0),
+        slope_range(name, rho=2.0),
     )
 
 
@@ -46,7 +54,7 @@ def ball(norm, radius, seed=0):
 @functools.cache
 def _gradients(name):
     """∇z by automatic differentiation of the network written anew."""
-    phi = models.activation(name, rho=2.0)
+    phi = activations.activation(name, rho=2.0)
 
     def z(x):
         return phi(x @ WEIGHT + BIAS) @ OUT + SKIP @ x
@@ -58,14 +66,14 @@ def _gradients(name):
 def _bounds(name, norm):
     def bounds(radius):
         net = network(name)
-        reach = radius * certificates.unit_reach(net, norm=norm)
-        slopes = certificates.slope_bounds(net, jnp.asarray(X), reach)
+        reach = radius * unit_reach(net, norm=norm)
+        slopes = slope_bounds(net, jnp.asarray(X), reach)
         g = _gradients(name)(jnp.asarray(X)[None])[0]
         inside = jnp.eye(N)[jnp.array(INSIDE)] * jnp.sign(g)
         outside = jnp.eye(N)[jnp.array(OUTSIDE)]
         return (
-            *certificates.gradient_bounds(net, slopes),
-            certificates.gap_bounds(net, slopes, inside, outside),
+            *gradient_bounds(net, slopes),
+            gap_bounds(net, slopes, inside, outside),
         )
 
     return jax.jit(bounds)
@@ -146,10 +154,10 @@ def test_derivatives_of_the_bounds_are_differences(name):
         net = network(name)
         moved = [leaf + t * d for leaf, d in zip(net, direction, strict=False)]
         net = type(net)(*moved, net.slopes)
-        reach = 0.3 * certificates.unit_reach(net)
-        slopes = certificates.slope_bounds(net, jnp.asarray(X), reach)
+        reach = 0.3 * unit_reach(net)
+        slopes = slope_bounds(net, jnp.asarray(X), reach)
         eye = jnp.eye(N)
-        gaps = certificates.gap_bounds(net, slopes, eye[:3], eye[3:])
+        gaps = gap_bounds(net, slopes, eye[:3], eye[3:])
         return jnp.sum(jnp.sin(gaps))
 
     total = jax.jit(jax.value_and_grad(total))
@@ -166,11 +174,11 @@ def test_features_by_index_have_the_bounds_and_derivatives_of_rows():
     def bounds(by_index, weight, radius, flat=1.0):
         net = network("softplus")._replace(weight=weight)
         net = net._replace(out=flat * net.out, skip=flat * net.skip)
-        reach = radius * certificates.unit_reach(net)
-        slopes = certificates.slope_bounds(net, jnp.asarray(X), reach)
+        reach = radius * unit_reach(net)
+        slopes = slope_bounds(net, jnp.asarray(X), reach)
         if by_index:
-            return certificates.feature_gap_bounds(net, slopes, features, signs)
-        return certificates.gap_bounds(net, slopes, inside, outside)
+            return feature_gap_bounds(net, slopes, features, signs)
+        return gap_bounds(net, slopes, inside, outside)
 
     weight = jnp.asarray(WEIGHT)
     mixed = jnp.cos(jnp.arange(9.0)).reshape(3, 3)
@@ -192,8 +200,8 @@ def test_slopes_over_an_interval_are_those_of_a_fine_scan(name):
     rng = np.random.default_rng(1)
     low = 3 * rng.normal(size=40)
     high = low + rng.exponential(size=40)
-    smallest, largest = models.slope_range(name, rho=2.0)(low, high)
-    phi = models.activation(name, rho=2.0)
+    smallest, largest = slope_range(name, rho=2.0)(low, high)
+    phi = activations.activation(name, rho=2.0)
     points = np.linspace(low, high, 2001)
     slopes = np.asarray(jax.vmap(jax.vmap(jax.grad(phi)))(jnp.asarray(points)))
     assert np.all(smallest <= slopes.min(axis=0) + 1e-12)
@@ -207,7 +215,7 @@ def test_slopes_over_an_interval_are_those_of_a_fine_scan(name):
 )
 def test_a_kink_has_both_slopes(name, at_kink):
     zero = jnp.zeros(1)
-    found = models.slope_range(name)(zero, zero)
+    found = slope_range(name)(zero, zero)
     np.testing.assert_array_equal(np.ravel(found), at_kink)
 
 
@@ -229,10 +237,10 @@ def test_the_layers_of_a_model_give_its_gradient(model):
 
     def both(params, x):
         net = model.layers(params)
-        reach = 0.0 * certificates.unit_reach(net)
-        slopes = certificates.slope_bounds(net, x, reach)
+        reach = 0.0 * unit_reach(net)
+        slopes = slope_bounds(net, x, reach)
         g = jax.grad(lambda x: model.apply(params, x)[0])(x)
-        return g, certificates.gradient_bounds(net, slopes)
+        return g, gradient_bounds(net, slopes)
 
     g, (low, high) = both(params, jnp.asarray(X))
     np.testing.assert_allclose(low, g, rtol=1e-6, atol=1e-7)
@@ -253,25 +261,23 @@ def test_docstring_examples_run(module):
         (lambda: models.MLP(hidden=(4, 3)).layers({}), "at most one hidden .*4, 3"),
         (lambda: models.SkipMLP(num_outputs=3).layers({}), "num_outputs = 3"),
         (lambda: models.Linear(num_outputs=2).layers({}), "got num_outputs = 2"),
-        (lambda: models.slope_range("elu"), "unknown activation 'elu'"),
+        (lambda: slope_range("elu"), "unknown activation 'elu'"),
         (
-            lambda: certificates.unit_reach(network("tanh"), norm="l1"),
+            lambda: unit_reach(network("tanh"), norm="l1"),
             "unknown norm 'l1'; known: l2, linf",
         ),
         (
-            lambda: certificates.slope_bounds(
-                network("tanh"), jnp.zeros((2, N)), jnp.zeros(H)
-            ),
+            lambda: slope_bounds(network("tanh"), jnp.zeros((2, N)), jnp.zeros(H)),
             "x must have 1 axes",
         ),
         (
-            lambda: certificates.gap_bounds(
+            lambda: gap_bounds(
                 network("tanh"), (jnp.ones(H), jnp.ones(H)), jnp.ones(N), jnp.ones(N)
             ),
             "inside must have 2 axes",
         ),
         (
-            lambda: certificates.feature_gap_bounds(
+            lambda: feature_gap_bounds(
                 network("tanh"), (jnp.ones(H), jnp.ones(H)), jnp.arange(2), jnp.ones(3)
             ),
             "3 signs for 2 features",

@@ -16,7 +16,8 @@ from r2et_jax import saliency, score
 from r2et_jax.certificates import certify
 from r2et_jax.models import GCN, MLP, Siamese, SkipMLP, pair_apply
 from r2et_jax.subject import subject
-from r2et_jax.threat import project, sample, sample_boundary, threat_model
+from r2et_jax.threat import project, sample, threat_model
+from r2et_jax.threat.geometry import sample_boundary
 
 pytestmark = [pytest.mark.slow, pytest.mark.standard_promotion]
 

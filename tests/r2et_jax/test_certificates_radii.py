@@ -7,7 +7,7 @@ import pytest
 
 from r2et_jax import models, subject, threat_model
 from r2et_jax.certificates import batch, certified_radii, certify
-from r2et_jax.threat import with_epsilon
+from r2et_jax.threat.definition import with_epsilon
 
 N, K = 5, 2
 X = np.random.default_rng(0).normal(size=(6, N)).astype(np.float32)

@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from r2et_jax import adapters, certificates, subject
-from r2et_jax.certificates import (
-    smoothed,
-    smoothed_certificate,
-    smoothed_counts,
-    smoothing,
-)
+from r2et_jax import adapters, subject
+from r2et_jax.certificates import smoothed, smoothed_certificate, smoothing
+from r2et_jax.certificates.smoothing import smoothed_counts
 
 N, K, SIGMA = 5, 2, 0.7
 RNG = np.random.default_rng(2)
@@ -302,4 +298,4 @@ def test_inputs_that_cannot_be_drawn_around_are_named():
             draw(steps, 10, **options)
     with pytest.raises(ValueError, match="a subject or a function"):
         draw(x, 10)
-    assert certificates.smoothed_counts is smoothed_counts
+    assert smoothing.smoothed_counts is smoothed_counts

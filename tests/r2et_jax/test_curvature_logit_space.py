@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from r2et_jax import score as scores
-from r2et_jax.curvature import (
+from r2et_jax.curvature.logit_space import (
     OUTPUT_KINDS,
     output_hessian,
     piecewise_linear_spectral_norm,

@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 
 from r2et_jax import score as scores
-from r2et_jax.curvature import (
-    frobenius_norm,
-    frobenius_norm_squared_hutchinson,
-    gram_frobenius_norm_squared,
-    safe_sqrt,
-)
+from r2et_jax.curvature import frobenius_norm, frobenius_norm_squared_hutchinson
+from r2et_jax.curvature.norms import gram_frobenius_norm_squared, safe_sqrt
 
 SIZE = 6
 

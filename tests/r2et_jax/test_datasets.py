@@ -9,17 +9,12 @@ import numpy as np
 import pytest
 
 from r2et_jax import datasets
-from r2et_jax.datasets import (
-    Split,
-    breast_cancer,
-    drop_reference,
-    fingerprint,
-    from_arrays,
-    load,
-    load_npz,
-    stratified_split,
-    validate,
-)
+from r2et_jax.datasets import breast_cancer, from_arrays, load
+from r2et_jax.datasets.containers import Split
+from r2et_jax.datasets.reference import drop_reference
+from r2et_jax.datasets.soundness import fingerprint, validate
+from r2et_jax.datasets.splitting import stratified_split
+from r2et_jax.datasets.tabular import load_npz
 
 
 def made_up(m=60, seed=0, **options):

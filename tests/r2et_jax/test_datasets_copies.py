@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from r2et_jax.datasets import (
-    drop_reference,
-    equal_rows,
-    from_arrays,
-    split_apart,
-    stratified_split,
-)
+from r2et_jax.datasets import from_arrays
+from r2et_jax.datasets.reference import drop_reference
+from r2et_jax.datasets.splitting import equal_rows, split_apart, stratified_split
 
 SPLITS = ("train", "valid", "test")
 

@@ -7,18 +7,16 @@ import time
 import numpy as np
 import pytest
 
-from r2et_jax.datasets import (
-    PairTable,
-    fold_pairs,
-    load_images_npz,
-    load_npz,
-    load_pairs_npz,
-    prepared,
-    save_pairs_npz,
-    validate,
-)
 from r2et_jax.datasets import npz as npz_module
+from r2et_jax.datasets import save_pairs_npz
+from r2et_jax.datasets.images import load_images_npz
 from r2et_jax.datasets.npz import read_arrays
+from r2et_jax.datasets.pair_files import load_pairs_npz
+from r2et_jax.datasets.pairing import fold_pairs
+from r2et_jax.datasets.pairs import PairTable
+from r2et_jax.datasets.registry import prepared
+from r2et_jax.datasets.soundness import validate
+from r2et_jax.datasets.tabular import load_npz
 from tests.damage import (
     LZMA,
     STORED,

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from r2et_jax import datasets
+from r2et_jax.datasets.registry import prepared
+from r2et_jax.datasets.tabular import load_npz
 
 RNG = np.random.default_rng(0)
 M = 60
@@ -144,14 +146,14 @@ def test_what_is_no_table_is_refused():
 def test_what_is_saved_is_loaded_by_path_and_by_name(tmp_path):
     data, path = made(), tmp_path / "mine.npz"
     datasets.save_npz(path, data)
-    found = datasets.load_npz(path)
+    found = load_npz(path)
     same(found, data)
     np.testing.assert_array_equal(found.lower, data.lower)
     assert found.meta["classes"] == ["no", "yes"] and found.name == "own"
     (tmp_path / "other.npz").write_bytes(b"no archive")
     for kind in (None, "tabular"):
-        assert datasets.prepared(tmp_path, kind) == ("mine",)
-    assert datasets.prepared(tmp_path, "pairs") == ()
+        assert prepared(tmp_path, kind) == ("mine",)
+    assert prepared(tmp_path, "pairs") == ()
     by_name = datasets.load("mine", data_dir=tmp_path)
     same(by_name, data)
     assert by_name.name == "mine"  # as it was asked for
@@ -162,4 +164,4 @@ def test_what_is_saved_is_loaded_by_path_and_by_name(tmp_path):
     # An unsound one leaves what was there.
     with pytest.raises(ValueError, match="one-hot"):
         datasets.save_npz(path, data._replace(groups=((0, 1),)))
-    same(datasets.load_npz(path), data)
+    same(load_npz(path), data)

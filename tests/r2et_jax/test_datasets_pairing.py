@@ -5,17 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r2et_jax.datasets import (
-    class_pairs,
+from r2et_jax.datasets.graphs import (
     edge_index,
     edge_names,
-    fold_pairs,
-    split_pairs,
+    num_nodes_of,
     symmetric,
     upper_triangle,
 )
-from r2et_jax.datasets.graphs import num_nodes_of
-from r2et_jax.datasets.pairing import partner_pairs
+from r2et_jax.datasets.pairing import (
+    class_pairs,
+    fold_pairs,
+    partner_pairs,
+    split_pairs,
+)
 
 # Vectors and matrices.
 

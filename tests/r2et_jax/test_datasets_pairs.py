@@ -10,20 +10,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from r2et_jax import datasets
-from r2et_jax.datasets import (
-    PairTable,
-    digits,
-    edge_index,
-    fingerprint,
-    fold_pairs,
-    load,
-    load_pairs_npz,
-    planted,
-    save_pairs_npz,
-    split_pairs,
-    validate,
-)
-from r2et_jax.datasets.pair_files import load_table
+from r2et_jax.datasets import digits, load, planted, save_pairs_npz
+from r2et_jax.datasets.graphs import edge_index
+from r2et_jax.datasets.pair_files import load_pairs_npz, load_table
+from r2et_jax.datasets.pairing import fold_pairs, split_pairs
+from r2et_jax.datasets.pairs import PairTable
+from r2et_jax.datasets.soundness import fingerprint, validate
 
 SPLITS = ("train", "valid", "test")
 MODULES = ("digits", "graphs", "pairing", "pairs", "planted", "registry", "soundness")

@@ -12,7 +12,8 @@ from r2et_jax import execution as chunked
 from r2et_jax.attacks import goals, optimizers
 from r2et_jax.execution import compile_chunked
 from r2et_jax.models import MLP
-from r2et_jax.threat import threat_model, with_epsilon
+from r2et_jax.threat import threat_model
+from r2et_jax.threat.definition import with_epsilon
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from r2et_jax import files, training
+from r2et_jax import files
 from r2et_jax.files import holding, remove_abandoned, replacing
+from r2et_jax.training.checkpoint import load_model, save_model
 
 CHECKOUT = Path(files.__file__).parents[1]
 
@@ -79,9 +80,9 @@ def test_what_is_held_is_not_removed(tmp_path):
 SAVES = """
 import sys
 import numpy as np
-from r2et_jax import training
+from r2et_jax.training.checkpoint import save_model
 for i in range(10_000):
-    training.save_model(sys.argv[1], {"w": np.full(200_000, float(i))}, {"i": i})
+    save_model(sys.argv[1], {"w": np.full(200_000, float(i))}, {"i": i})
     print(i, flush=True)
 """
 
@@ -103,20 +104,20 @@ def test_a_process_killed_while_it_saves_a_model_leaves_nothing_for_long(tmp_pat
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    before = training.load_model(folder)[1]["i"]
+    before = load_model(folder)[1]["i"]
     assert before >= 1 and len(names(folder)) > 2
-    training.save_model(folder, {"w": np.ones(3)}, {"i": -1})
+    save_model(folder, {"w": np.ones(3)}, {"i": -1})
     description, kept = names(folder)
     assert description == "description.json" and kept.startswith("params-")
-    assert training.load_model(folder)[1]["i"] == -1
+    assert load_model(folder)[1]["i"] == -1
 
 
 def test_a_model_that_another_process_is_saving_is_left_alone(tmp_path):
-    training.save_model(tmp_path, {"w": np.zeros(3)}, {})
+    save_model(tmp_path, {"w": np.zeros(3)}, {})
     mine = tmp_path / "params-0123456789ab"
     mine.mkdir()
     with holding(tmp_path / f".{mine.name}.json"):
-        training.save_model(tmp_path, {"w": np.ones(3)}, {})
+        save_model(tmp_path, {"w": np.ones(3)}, {})
         assert mine.is_dir()
-    training.save_model(tmp_path, {"w": np.zeros(3)}, {})
+    save_model(tmp_path, {"w": np.zeros(3)}, {})
     assert not mine.exists() and len(names(tmp_path)) == 2

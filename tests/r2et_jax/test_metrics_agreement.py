@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2et_jax import metrics
+from r2et_jax.metrics.agreement import average_ranks, chance_corrected
 
 MODULES = (
     "agreement",
@@ -149,9 +150,9 @@ def test_maps_may_differ_in_float_type():
 
 
 def test_chance_corrected():
-    value = metrics.chance_corrected(np.float32([1.0, 0.6, 0.2]), 0.6)
+    value = chance_corrected(np.float32([1.0, 0.6, 0.2]), 0.6)
     np.testing.assert_allclose(value, [1.0, 0.0, -1.0], atol=1e-6)
-    assert np.isnan(metrics.chance_corrected(1.0, 1.0))
+    assert np.isnan(chance_corrected(1.0, 1.0))
 
 
 @pytest.mark.parametrize("name", RANK_CORRELATIONS)
@@ -217,7 +218,7 @@ def test_mse():
 @pytest.mark.parametrize("values", [[3, 1, 1, 2, 3, 3], [5], [1, 1, 1]])
 def test_average_ranks_equal_scipy(values):
     expected = scipy.stats.rankdata(values, method="average")
-    np.testing.assert_array_equal(metrics.average_ranks(np.float32(values)), expected)
+    np.testing.assert_array_equal(average_ranks(np.float32(values)), expected)
 
 
 def same(maps, k):

@@ -10,8 +10,9 @@ from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
 from r2et_jax import metrics
+from r2et_jax.metrics.classification import prediction_shift, roc_auc_ranked
 
-ranked = jax.jit(metrics.roc_auc_ranked)
+ranked = jax.jit(roc_auc_ranked)
 
 
 @given(st.sampled_from([2, 30]).flatmap(
@@ -52,7 +53,7 @@ def test_ranked_auc_maps_over_models():
 @pytest.mark.parametrize("label", [0, 1])
 def test_auc_of_one_class(label):
     labels, scores = np.full(4, label), np.arange(4, dtype=np.float32)
-    assert np.isnan(metrics.roc_auc_ranked(labels, scores))
+    assert np.isnan(roc_auc_ranked(labels, scores))
     with pytest.raises(ValueError, match="both classes 0 and 1"):
         metrics.roc_auc(labels, scores)
 
@@ -66,9 +67,9 @@ def test_auc_mistakes_raise():
     with pytest.raises(ValueError, match="same shape"):
         metrics.roc_auc(labels, scores[:2])
     with pytest.raises(ValueError, match="same shape"):
-        metrics.roc_auc_ranked(labels, scores[:2])
+        roc_auc_ranked(labels, scores[:2])
     with pytest.raises(ValueError, match=r"shape \[m\]"):
-        metrics.roc_auc_ranked(labels[None], scores[None])
+        roc_auc_ranked(labels[None], scores[None])
 
 
 @given(st.sampled_from([2, 4]), st.integers(0, 1000), st.booleans())
@@ -117,7 +118,7 @@ def test_auc_mistakes_of_several_classes_raise():
         with pytest.raises(ValueError, match="same shape"):
             metrics.roc_auc(labels, wrong)
         with pytest.raises(ValueError, match="same shape"):
-            metrics.roc_auc_ranked(labels, wrong)
+            roc_auc_ranked(labels, wrong)
 
 
 def test_accuracy():
@@ -148,11 +149,11 @@ def test_one_logit_is_two_classes():
     clean = jnp.array([[2.0], [-1.0], [0.5], [-3.0]])
     perturbed = jnp.array([[-1.0], [-2.0], [0.1], [0.2]])
     two = [jnp.concatenate([0 * z, z], axis=1) for z in (clean, perturbed)]
-    for metric in (metrics.sensitivity, metrics.prediction_shift):
+    for metric in (metrics.sensitivity, prediction_shift):
         np.testing.assert_allclose(metric(clean, perturbed), metric(*two), rtol=1e-6)
     assert metrics.sensitivity(clean, perturbed).mean == 0.5
     p, q = 1 / (1 + np.exp(-clean)), 1 / (1 + np.exp(-perturbed))
-    shift = metrics.prediction_shift(clean, perturbed).mean
+    shift = prediction_shift(clean, perturbed).mean
     np.testing.assert_allclose(shift, np.mean(np.abs(p - q)), rtol=1e-6)
 
 
@@ -162,10 +163,10 @@ def test_prediction_shift_is_that_of_the_clean_class():
     p, q = (np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in (clean, perturbed))
     rows, classes = np.arange(5), clean.argmax(1)
     expected = np.mean(np.abs(p[rows, classes] - q[rows, classes]))
-    result = metrics.prediction_shift(clean, perturbed)
+    result = prediction_shift(clean, perturbed)
     np.testing.assert_allclose(result.mean, expected, rtol=1e-5)
     perturbed[1, 2] = np.nan
-    assert metrics.prediction_shift(clean, perturbed).num_nonfinite == 1
+    assert prediction_shift(clean, perturbed).num_nonfinite == 1
 
 
 def test_any_of_several_classifications_may_change():
@@ -174,7 +175,7 @@ def test_any_of_several_classifications_may_change():
     result = metrics.sensitivity(clean, perturbed)
     np.testing.assert_allclose(result.mean, 2 / 3, rtol=1e-6)
     gap = 1 / (1 + np.exp(-1)) - 1 / (1 + np.exp(1))
-    shift = metrics.prediction_shift(clean, perturbed)
+    shift = prediction_shift(clean, perturbed)
     np.testing.assert_allclose(shift.mean, gap * (0 + 0.5 + 1) / 3, rtol=1e-6)
 
 
@@ -205,7 +206,7 @@ def test_sensitivity_maps_over_models_and_a_batch_of_one():
 
 
 def test_logit_mistakes_raise():
-    for metric in (metrics.sensitivity, metrics.prediction_shift):
+    for metric in (metrics.sensitivity, prediction_shift):
         with pytest.raises(ValueError, match="same shape"):
             metric(jnp.ones((3, 2)), jnp.ones((3, 1)))
         with pytest.raises(ValueError, match=r"shape \[m, C\]"):
@@ -219,5 +220,5 @@ def test_logits_and_labels_of_any_width():
         with jax.enable_x64(True):
             assert metrics.accuracy(labels, logits).dtype == jnp.float64
     with jax.enable_x64(True):
-        for metric in (metrics.sensitivity, metrics.prediction_shift):
+        for metric in (metrics.sensitivity, prediction_shift):
             assert metric(logits, -logits).mean.dtype == jnp.float64

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
-from r2et_jax import metrics
+from r2et_jax.metrics.discordance import discordance
 
 P = 7
 levels = arrays.arrays(np.float32, P, elements=st.integers(0, 4).map(float))
-COMPILED = jax.jit(metrics.discordance)
+COMPILED = jax.jit(discordance)
 
 
 @given(levels, levels, arrays.arrays(bool, (P, P)))
@@ -47,12 +47,12 @@ def test_without_ties_it_is_kendalls_tau(distance, likeness):
 
 def test_extremes_and_what_has_no_order():
     distance = jnp.array([0.1, 0.2, 0.3])
-    told = metrics.discordance(distance, -distance)
+    told = discordance(distance, -distance)
     assert (told.discordant, told.tied) == (0, 0)
-    assert metrics.discordance(distance, distance).discordant == 1
-    equal = metrics.discordance(distance, jnp.ones(3))
+    assert discordance(distance, distance).discordant == 1
+    equal = discordance(distance, jnp.ones(3))
     assert jnp.isnan(equal.discordant) and equal.tied == 1
-    broken = metrics.discordance(distance, jnp.array([1.0, jnp.nan, 0.0]))
+    broken = discordance(distance, jnp.array([1.0, jnp.nan, 0.0]))
     assert jnp.isnan(broken.discordant) and jnp.isnan(broken.tied)
 
 
@@ -61,4 +61,4 @@ def test_extremes_and_what_has_no_order():
 )
 def test_shapes_must_fit(likeness, pairs):
     with pytest.raises(ValueError, match="shape"):
-        metrics.discordance(jnp.ones(3), likeness, pairs=pairs)
+        discordance(jnp.ones(3), likeness, pairs=pairs)

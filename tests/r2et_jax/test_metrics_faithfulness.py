@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 
 from r2et_jax import metrics
+from r2et_jax.metrics.faithfulness import (
+    Faithfulness,
+    conditional_baseline,
+    constant_baseline,
+)
 
 N, HIDDEN = 7, 6
 SIZES, FLIPS = (1, 3, 7), (2, 3, 5)
-NAMES = metrics.Faithfulness._fields
+NAMES = Faithfulness._fields
 module = importlib.import_module("r2et_jax.metrics.faithfulness")
 
 
@@ -93,7 +98,7 @@ def test_equals_loops_over_the_definition(num_logits, flip_sizes):
             params,
             x,
             maps,
-            metrics.constant_baseline(mean),
+            constant_baseline(mean),
             sizes=SIZES,
             flip_sizes=flip_sizes,
         )
@@ -112,7 +117,7 @@ def test_the_conditional_baseline_takes_the_nearest_inputs_on_what_is_kept():
     with jax.enable_x64(True):
         params, (x, maps) = network(2), data(25)
         inputs = np.random.default_rng(5).normal(size=(30, N))
-        baseline = metrics.conditional_baseline(inputs, num_draws=3)
+        baseline = conditional_baseline(inputs, num_draws=3)
         sizes = range(1, N)  # with nothing kept, chance decides
         found = measured(params, x, maps, baseline, sizes=sizes, flip_sizes=sizes)
     for i in range(len(x)):
@@ -133,7 +138,7 @@ def test_the_nearest_inputs_are_the_nearest_in_any_unit(unit):
     inputs, x = rng.normal(size=(400, 6)), rng.normal(size=6)
     kept = np.array([True, True, False, True, True, False])
     nearest = np.argsort((inputs - x) ** 2 @ kept)[:10]
-    baseline = jax.jit(metrics.conditional_baseline(np.float32(unit * inputs)))
+    baseline = jax.jit(conditional_baseline(np.float32(unit * inputs)))
     drawn = np.asarray(baseline(np.float32(unit * x), kept, jax.random.key(3)))
     # Features that are not kept tell which inputs were drawn.
     tags = np.float32(unit * inputs[:, 2])
@@ -146,7 +151,7 @@ def test_the_channels_of_a_pixel_go_together():
     params, x = jax.tree.map(np.float32, (params, x[:, :6]))
     params = params[0][:6], params[1]
     pixels = np.random.default_rng(2).random((20, 3)).astype(np.float32)
-    zero = metrics.constant_baseline(0.0)
+    zero = constant_baseline(0.0)
     of_pixels = measured(params, x, pixels, zero, sizes=(1, 2, 3))
     # The same as a saliency that ranks the channels of a pixel one after the other.
     entries = np.repeat(pixels, 2, axis=1)
@@ -158,7 +163,7 @@ def test_the_channels_of_a_pixel_go_together():
 
 def test_ties_between_inputs_are_broken_by_chance():
     inputs = np.repeat(np.arange(8.0), 2).reshape(8, 2)
-    baseline = metrics.conditional_baseline(inputs, num_draws=1)
+    baseline = conditional_baseline(inputs, num_draws=1)
     keys = jax.random.split(jax.random.key(0), 400)
     x, nothing = np.zeros(2, np.float32), np.zeros(2, bool)
     drawn = jax.jit(jax.vmap(lambda key: baseline(x, nothing, key)))(keys)
@@ -168,13 +173,13 @@ def test_ties_between_inputs_are_broken_by_chance():
 
 def test_a_one_hot_column_stays_while_the_others_of_its_group_tell_it():
     groups = np.eye(3, dtype=np.float32)[np.arange(30) % 3]
-    baseline = jax.jit(metrics.conditional_baseline(groups, num_draws=4))
+    baseline = jax.jit(conditional_baseline(groups, num_draws=4))
     x, key = np.float32([0, 1, 0]), jax.random.key(1)
     one = baseline(x, np.array([True, False, True]), key)
     np.testing.assert_array_equal(one, np.tile(x, (4, 1)))
     several = np.asarray(baseline(x, np.array([True, False, False]), key))
     np.testing.assert_array_equal(several.sum(axis=1), 1.0)  # of a category, always
-    zero = metrics.constant_baseline(0.0)(x, jnp.array([True, False, True]), key)
+    zero = constant_baseline(0.0)(x, jnp.array([True, False, True]), key)
     assert zero.sum() == 0  # of none
 
 
@@ -183,7 +188,7 @@ def test_a_ranking_by_what_the_model_needs_beats_its_reverse():
     x = np.random.default_rng(3).normal(size=(200, N)).astype(np.float32)
     measure = metrics.faithfulness(
         lambda w, x: (w @ x)[None],
-        metrics.constant_baseline(0.0),
+        constant_baseline(0.0),
         sizes=range(1, N + 1),
     )
 
@@ -208,7 +213,7 @@ def test_what_is_not_finite_is_not_a_number():
     maps[1, 2] = np.nan
     x[2, 0] = np.inf
     params = jax.tree.map(np.float32, params)
-    zero = metrics.constant_baseline(0.0)
+    zero = constant_baseline(0.0)
     found = measured(params, np.float32(x), np.float32(maps), zero, sizes=SIZES)
     finite = np.isfinite(found[:, : NAMES.index("tied")])
     assert finite[[0, 3]].all() and not finite[1].any()
@@ -220,7 +225,7 @@ def test_what_is_not_finite_is_not_a_number():
 def test_wrong_arguments_are_named():
     x, key = jnp.ones(N), jax.random.key(0)
     params = network(1)
-    zero = metrics.constant_baseline(0.0)
+    zero = constant_baseline(0.0)
     with pytest.raises(ValueError, match=r"sizes must lie in 1…n = 1…7, got \[0\]"):
         metrics.faithfulness(net, zero, sizes=(0,))(params, x, x, key=key)
     with pytest.raises(ValueError, match=r"flip_sizes must lie in 1…n = 1…7, got \[8"):
@@ -229,16 +234,16 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"a multiple, got shapes \(7,\) and \(6,\)"):
         metrics.faithfulness(net, zero, sizes=(1,))(params, x, x[1:], key=key)
     with pytest.raises(ValueError, match=r"at most N = 3, got 4"):
-        metrics.conditional_baseline(np.ones((3, N)), num_draws=4)
+        conditional_baseline(np.ones((3, N)), num_draws=4)
     with pytest.raises(ValueError, match=r"inputs must have the shape \[N, n\]"):
-        metrics.conditional_baseline(np.ones(N))
+        conditional_baseline(np.ones(N))
     broken = np.ones((20, N))
     broken[3, 2] = broken[7, 1] = np.nan
     with pytest.raises(ValueError, match=r"got nan at \[3, 2\] and 1 other places"):
-        metrics.conditional_baseline(broken)
+        conditional_baseline(broken)
 
     def drawn(inputs):
-        return metrics.conditional_baseline(inputs)(x, jnp.arange(N) > 0, key)
+        return conditional_baseline(inputs)(x, jnp.arange(N) > 0, key)
 
     assert np.isnan(jax.jit(drawn)(np.float32(broken))[:, 0]).all()
 

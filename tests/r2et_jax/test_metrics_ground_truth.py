@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax import metrics
+from r2et_jax.metrics.ground_truth import truth_precision
 
 
 def brute_force(maps, truth, k):
@@ -26,7 +26,7 @@ def test_equals_a_count_over_sorted_features(dtype, n):
     each = rng.random((20, n)) < 0.3
     for truth in (each, each[0]):
         k = n // 3
-        summary = metrics.truth_precision(truth, maps, k=k)
+        summary = truth_precision(truth, maps, k=k)
         shares = brute_force(maps, np.broadcast_to(truth, maps.shape), k)
         np.testing.assert_allclose(summary.mean, shares.mean(), rtol=1e-6)
         error = shares.std(ddof=1) / np.sqrt(len(shares))
@@ -37,17 +37,17 @@ def test_equals_a_count_over_sorted_features(dtype, n):
 def test_the_best_ranking_finds_all_that_is_true_and_chance_its_share():
     n, k = 40, 10
     truth = np.arange(n) < 4
-    best = metrics.truth_precision(truth, truth[None].astype(float) + 0.5, k=k)
+    best = truth_precision(truth, truth[None].astype(float) + 0.5, k=k)
     np.testing.assert_allclose(best.mean, min(k, 4) / k, rtol=1e-6)
     noise = np.random.default_rng(0).random((4000, n))
-    chance = metrics.truth_precision(truth, noise, k=k)
+    chance = truth_precision(truth, noise, k=k)
     assert abs(chance.mean - 4 / n) < 4 * chance.stderr
 
 
 def test_maps_without_an_explanation_are_counted_apart():
     maps = np.array([[3.0, 2, 1], [0, 0, 0], [np.nan, 1, 2], [0, 0, 5]])
     truth = np.array([True, False, False])
-    summary = metrics.truth_precision(truth, maps, k=2)
+    summary = truth_precision(truth, maps, k=2)
     # The last map has one positive feature alone, and that is its whole top set.
     np.testing.assert_allclose(summary.mean, (0.5 + 0) / 2)
     assert (summary.n, summary.num_nonfinite) == (2, 2)
@@ -56,8 +56,8 @@ def test_maps_without_an_explanation_are_counted_apart():
 def test_it_compiles():
     maps = jnp.asarray(np.random.default_rng(1).random((5, 9)))
     truth = jnp.arange(9) % 2 == 0
-    run = jax.jit(lambda m, t: metrics.truth_precision(t, m, k=3).mean)
-    eager = metrics.truth_precision(truth, maps, k=3).mean
+    run = jax.jit(lambda m, t: truth_precision(t, m, k=3).mean)
+    eager = truth_precision(truth, maps, k=3).mean
     np.testing.assert_allclose(run(maps, truth), eager)
 
 
@@ -73,4 +73,4 @@ def test_it_compiles():
 )
 def test_wrong_arguments_are_refused(shape, truth, k, message):
     with pytest.raises(ValueError, match=message):
-        metrics.truth_precision(truth, np.ones(shape), k=k)
+        truth_precision(truth, np.ones(shape), k=k)

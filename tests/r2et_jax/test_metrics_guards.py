@@ -6,6 +6,7 @@ import scipy.linalg
 from sklearn.linear_model import LinearRegression
 
 from r2et_jax import metrics
+from r2et_jax.metrics.guards import background_share, data_directions
 
 
 def one_hot_data(num_inputs=200, dtype=np.float64):
@@ -77,7 +78,7 @@ def test_null_share_of_constant_columns_and_constant_data():
 def test_models_may_share_the_directions_of_the_data():
     rng = np.random.default_rng(4)
     train, gradients = one_hot_data(), rng.normal(size=(3, 5))
-    directions = metrics.data_directions(train)
+    directions = data_directions(train)
     assert metrics.null_share(gradients, train, directions=directions) == (
         metrics.null_share(gradients, train)
     )
@@ -131,10 +132,10 @@ def test_linear_r2_at_its_ends():
 def test_background_share():
     maps = np.float32([[4, 3, 2, 1], [0, 0, 5, 0], [1, 2, 3, 4], [0, 0, 0, 0]])
     x = np.float32([[0, 0.5, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
-    result = metrics.background_share(maps, x, k=3)
+    result = background_share(maps, x, k=3)
     np.testing.assert_allclose(result.mean, (2 / 3 + 0 + 1) / 3, rtol=1e-6)
     assert (result.n, result.num_nonfinite) == (3, 1)
     with pytest.raises(ValueError, match="same shape"):
-        metrics.background_share(maps, x[:2], k=3)
+        background_share(maps, x[:2], k=3)
     with pytest.raises(ValueError, match="k must lie in"):
-        metrics.background_share(maps, x, k=4)
+        background_share(maps, x, k=4)

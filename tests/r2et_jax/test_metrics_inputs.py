@@ -8,6 +8,10 @@ import pytest
 from scipy import stats
 
 from r2et_jax import metrics
+from r2et_jax.metrics.agreement import chance_corrected
+from r2et_jax.metrics.same import corrected_precision, overlap_covariance
+from r2et_jax.metrics.statistics import jackknife_stderr
+from r2et_jax.metrics.summary import distinct_inputs, mean_and_stderr
 
 # Three inputs with 3, 1 and 2 maps, in no order.
 UNITS = np.array([4, 9, 4, 7, 7, 4])
@@ -28,23 +32,23 @@ def jackknife(without):
 
 def test_values_of_one_input_count_once():
     values = [1.0, 0.5, 0.0, np.nan, 0.25, 0.5]
-    found = metrics.mean_and_stderr(values, units=UNITS)
+    found = mean_and_stderr(values, units=UNITS)
     each = [0.5, 0.25, 0.5]  # (1 + 0 + .5)/3, .25 alone of two, .5
     np.testing.assert_allclose(found.mean, np.mean(each))
     np.testing.assert_allclose(found.stderr, stats.sem(each))
     assert (found.n, found.num_nonfinite) == (3, 1)
-    lone = metrics.mean_and_stderr(jnp.array([np.nan, 1, np.nan]), units=[0, 0, 1])
+    lone = mean_and_stderr(jnp.array([np.nan, 1, np.nan]), units=[0, 0, 1])
     assert (lone.mean, lone.n, lone.num_nonfinite) == (1, 1, 2)
-    several = metrics.mean_and_stderr(np.c_[values, values], units=UNITS)
+    several = mean_and_stderr(np.c_[values, values], units=UNITS)
     assert several.mean.tolist() == [found.mean] * 2 and several.n.tolist() == [3, 3]
-    own = metrics.mean_and_stderr(values, units=range(6))
-    assert own == metrics.mean_and_stderr(values)
+    own = mean_and_stderr(values, units=range(6))
+    assert own == mean_and_stderr(values)
 
 
 def test_equal_rows_are_one_input():
     x = np.float32([[1, 2], [0.0, 3], [1, 2], [-0.0, 3], [1, 2.0000002]])
-    assert metrics.distinct_inputs(x).tolist() == [0, 1, 0, 1, 2]
-    assert metrics.distinct_inputs(jnp.asarray(x[..., None])).tolist() == [
+    assert distinct_inputs(x).tolist() == [0, 1, 0, 1, 2]
+    assert distinct_inputs(jnp.asarray(x[..., None])).tolist() == [
         0,
         1,
         0,
@@ -131,7 +135,7 @@ def test_unranked_maps_are_left_out_and_few_inputs_have_no_error():
 
 def test_the_corrected_precision_by_hand():
     precision = [1.0, 0.5, 0.5, 0.0, 0.5, 0.75]
-    found = metrics.corrected_precision(precision, MAPS, k=2, units=UNITS)
+    found = corrected_precision(precision, MAPS, k=2, units=UNITS)
     each = {4: 0.75, 9: 0.5, 7: 0.25}  # P@2 of each input
     np.testing.assert_allclose(found.mean, (0.5 - SAME) / (1 - SAME))
     without = [
@@ -153,13 +157,13 @@ def test_the_error_of_the_corrected_precision_has_that_of_same(seed):
         same = same_by_hand(maps[kept], units[kept], 3)
         return (np.mean(each) - same) / (1 - same)
 
-    found = metrics.corrected_precision(precision, maps, k=3, units=units)
+    found = corrected_precision(precision, maps, k=3, units=units)
     np.testing.assert_allclose(found.mean, corrected(units >= 0))
     without = [corrected(units != u) for u in set(units)]
     np.testing.assert_allclose(found.stderr, jackknife(without))
     assert found.num_nonfinite == 2
     # Taking `same` as known gives another error.
-    main = metrics.mean_and_stderr(precision, units=units)
+    main = mean_and_stderr(precision, units=units)
     same = metrics.mean_topk_overlap(maps, k=3, units=units)
     assert abs(main.stderr / (1 - same.mean) / found.stderr - 1) > 0.02
 
@@ -168,14 +172,14 @@ def test_the_error_of_the_corrected_precision_has_that_of_same(seed):
 def test_means_and_their_covariance_tell_the_error_of_the_corrected_precision(seed):
     maps, units, precision = made(seed)
     precision[[2, 5]] = np.nan
-    main = metrics.mean_and_stderr(precision, units=units)
+    main = mean_and_stderr(precision, units=units)
     same = metrics.mean_topk_overlap(maps, k=3, units=units)
-    both = metrics.overlap_covariance(precision, maps, k=3, units=units)
+    both = overlap_covariance(precision, maps, k=3, units=units)
     labels = np.unique(units)
     found = []
     for label in labels:
         kept = units != label
-        mean = metrics.mean_and_stderr(precision[kept], units=units[kept]).mean
+        mean = mean_and_stderr(precision[kept], units=units[kept]).mean
         found.append((mean, same_by_hand(maps[kept], units[kept], 3)))
     expected = np.cov(np.transpose(found))[0, 1] * (len(labels) - 1) ** 2 / len(labels)
     np.testing.assert_allclose(both, expected)
@@ -183,38 +187,38 @@ def test_means_and_their_covariance_tell_the_error_of_the_corrected_precision(se
     slopes = 1 / (1 - same.mean), -(1 - main.mean) / (1 - same.mean) ** 2
     terms = slopes[0] * main.stderr, slopes[1] * same.stderr
     stderr = math.sqrt(sum(np.square(terms)) + 2 * slopes[0] * slopes[1] * both)
-    whole = metrics.corrected_precision(precision, maps, k=3, units=units)
+    whole = corrected_precision(precision, maps, k=3, units=units)
     np.testing.assert_allclose(stderr, whole.stderr, rtol=0.05)
-    assert np.isnan(metrics.overlap_covariance([1, 0], MAPS[:2], k=2))
+    assert np.isnan(overlap_covariance([1, 0], MAPS[:2], k=2))
 
 
 def test_nothing_is_left_to_correct_where_all_rankings_are_one():
     maps = np.tile(np.float32([[7, 6, 5, 4, 3, 2, 1, 0]]), (5, 1))
     for units in (None, [0, 0, 1, 2, 2]):
-        found = metrics.corrected_precision([1, 1, 1, 0.5, 1], maps, k=6, units=units)
+        found = corrected_precision([1, 1, 1, 0.5, 1], maps, k=6, units=units)
         assert np.isnan(found[:2]).all() and found.n == (5 if units is None else 3)
         same = metrics.mean_topk_overlap(maps, k=6, units=units)
         np.testing.assert_allclose(same[:2], [1, 0], atol=1e-12)
-    assert np.isnan(metrics.chance_corrected(1.0, 1 - 2e-16))
+    assert np.isnan(chance_corrected(1.0, 1 - 2e-16))
 
 
 def test_the_jackknife_of_a_mean_is_its_error():
     values = np.array([0.5, 2.0, 0.25, 1.0])
     without = (values.sum() - values) / 3
-    np.testing.assert_allclose(metrics.jackknife_stderr(without), stats.sem(values))
-    assert np.isnan(metrics.jackknife_stderr([1.0]))
-    assert np.isnan(metrics.jackknife_stderr([1.0, np.nan]))
+    np.testing.assert_allclose(jackknife_stderr(without), stats.sem(values))
+    assert np.isnan(jackknife_stderr([1.0]))
+    assert np.isnan(jackknife_stderr([1.0, np.nan]))
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: metrics.mean_and_stderr([1, 2], units=[1]), r"each of the 2 rows"),
-        (lambda: metrics.mean_and_stderr([1], axis=None, units=[1]), "got axis None"),
+        (lambda: mean_and_stderr([1, 2], units=[1]), r"each of the 2 rows"),
+        (lambda: mean_and_stderr([1], axis=None, units=[1]), "got axis None"),
         (lambda: metrics.mean_topk_overlap(MAPS, k=2, units=[0]), "of the 6 rows"),
         (lambda: metrics.mean_topk_overlap(MAPS, k=4), "k must lie in"),
-        (lambda: metrics.corrected_precision([1.0], MAPS, k=2), "of the 6 maps"),
-        (lambda: metrics.overlap_covariance([1.0], MAPS, k=2), "of the 6 maps"),
+        (lambda: corrected_precision([1.0], MAPS, k=2), "of the 6 maps"),
+        (lambda: overlap_covariance([1.0], MAPS, k=2), "of the 6 maps"),
     ],
 )
 def test_mistakes_raise(call, message):

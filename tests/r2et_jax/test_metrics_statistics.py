@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from r2et_jax import metrics
-from r2et_jax.metrics.statistics import jackknife_stderr
+from r2et_jax.metrics.statistics import by_run, differences, jackknife_stderr, over_runs
+from r2et_jax.metrics.summary import mean_and_stderr
 
 NAN = math.nan
 
@@ -19,29 +20,29 @@ def cells(table):
 
 def test_a_run_is_a_seed_or_a_fold_of_a_single_one():
     table = np.array([[0.5, 0.75, 0.1], [0.625, 1.0, 0.2], [0.25, 0.375, 0.9]])
-    assert metrics.by_run(cells(table)) == pytest.approx(
+    assert by_run(cells(table)) == pytest.approx(
         {0: 1.35 / 3, 1: 1.825 / 3, 2: 1.525 / 3}
     )
-    found = metrics.over_runs(cells(table))
+    found = over_runs(cells(table))
     # Over three seeds, not over nine models.
     seeds = [0.45, 1.825 / 3, 1.525 / 3]
     np.testing.assert_allclose(found[:2], [np.mean(seeds), stats.sem(seeds)])
     assert found[2:] == ("seeds", 3, 3, 0)
-    of_one = metrics.over_runs(cells(table[:1]))
+    of_one = over_runs(cells(table[:1]))
     np.testing.assert_allclose(of_one[:2], [0.45, stats.sem(table[0])])
     assert of_one[2:] == ("folds", 3, 3, 0)
     # A fold has no number where there are none.
-    plain = metrics.over_runs({(s, None): v for s, v in enumerate(table[:, 0])})
+    plain = over_runs({(s, None): v for s, v in enumerate(table[:, 0])})
     np.testing.assert_allclose(plain[1], stats.sem(table[:, 0]))
 
 
 def test_a_single_run_has_its_error_over_inputs_and_no_verdict():
-    inputs = metrics.mean_and_stderr([0.25, 0.5, 1.0, 0.75])
-    found = metrics.over_runs({(0, 0): 0.625}, single=inputs)
+    inputs = mean_and_stderr([0.25, 0.5, 1.0, 0.75])
+    found = over_runs({(0, 0): 0.625}, single=inputs)
     assert found == (0.625, inputs.stderr, "inputs", 4, 1, 0)
     assert (found.low, found.high) == (-math.inf, math.inf)
     assert math.isnan(found.p_value()) and metrics.verdicts([found]) == [None]
-    bare = metrics.over_runs({(0, 0): 0.625})
+    bare = over_runs({(0, 0): 0.625})
     assert math.isnan(bare.stderr) and metrics.verdicts([bare], -9.0) == [None]
 
 
@@ -66,19 +67,19 @@ def test_what_is_not_finite_is_counted_and_leaves_no_mean():
     # A seed without a fold of the others would be a mean over other folds.
     table = cells([[0.5, 0.75], [0.5, 0.75]])
     del table[1, 0]
-    found = metrics.over_runs(table)
+    found = over_runs(table)
     assert math.isnan(found.mean) and (found.runs, found.num_nonfinite) == (2, 1)
-    assert metrics.over_runs({}).runs == 0
+    assert over_runs({}).runs == 0
 
 
 def test_differences_are_paired_by_seed_and_fold():
     a = cells([[0.75, 0.5], [1.0, 0.5]])
     b = cells([[0.5, 0.5], [0.5, 0.25], [9.0, 9.0]])
-    found = metrics.over_runs(metrics.differences(a, b))
+    found = over_runs(differences(a, b))
     np.testing.assert_allclose(found[:2], [0.25, 0.125])
     # Fold 0 of a single seed is not seed 0.
     folds, seeds = cells([[0.5, 0.75]]), cells([[0.5], [0.75]])
-    assert metrics.over_runs(metrics.differences(folds, seeds)).runs == 1
+    assert over_runs(differences(folds, seeds)).runs == 1
 
 
 def test_holm_by_hand():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from r2et_jax import metrics
+from r2et_jax.metrics.bootstrap import hierarchical_bootstrap
+from r2et_jax.metrics.summary import mean_and_stderr
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1, (0, 2), None])
@@ -14,7 +15,7 @@ from r2et_jax import metrics
 def test_mean_and_stderr_equal_scipy_on_the_finite_values(wrap, axis):
     values = np.random.default_rng(0).normal(size=(4, 5, 3)).astype(np.float32) + 100
     values[1, 2, 0], values[3, 3, 1] = np.nan, np.inf
-    result = metrics.mean_and_stderr(wrap(values), axis=axis)
+    result = mean_and_stderr(wrap(values), axis=axis)
     masked = np.ma.masked_invalid(values.astype(np.float64))
     np.testing.assert_allclose(result.mean, masked.mean(axis=axis), rtol=1e-6)
     finite = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
@@ -27,24 +28,24 @@ def test_mean_and_stderr_equal_scipy_on_the_finite_values(wrap, axis):
 
 
 def test_mean_and_stderr_of_few_values():
-    one = metrics.mean_and_stderr([0.5, np.nan])
+    one = mean_and_stderr([0.5, np.nan])
     assert (one.mean, one.n, one.num_nonfinite) == (0.5, 1, 1)
     assert np.isnan(one.stderr)
-    for nothing in (metrics.mean_and_stderr([np.nan]), metrics.mean_and_stderr([])):
+    for nothing in (mean_and_stderr([np.nan]), mean_and_stderr([])):
         assert np.isnan(nothing.mean)
         assert np.isnan(nothing.stderr)
         assert nothing.n == 0
 
 
 def test_mean_and_stderr_keeps_to_its_kind_of_array():
-    counts = metrics.mean_and_stderr([True, False, True, True])
+    counts = mean_and_stderr([True, False, True, True])
     assert counts.mean == 0.75
     assert counts.mean.dtype == np.float64
-    traced = jax.eval_shape(metrics.mean_and_stderr, jnp.ones((3, 2), jnp.int32))
+    traced = jax.eval_shape(mean_and_stderr, jnp.ones((3, 2), jnp.int32))
     assert traced.mean.shape == (2,)
     assert traced.mean.dtype == jnp.float32
     with jax.enable_x64(True):
-        assert metrics.mean_and_stderr(jnp.ones(3)).mean.dtype == jnp.float64
+        assert mean_and_stderr(jnp.ones(3)).mean.dtype == jnp.float64
 
 
 def seeds_and_inputs(effect, rng, num_seeds=12, num_inputs=40):
@@ -58,7 +59,7 @@ def seeds_and_inputs(effect, rng, num_seeds=12, num_inputs=40):
 def test_bootstrap_spread_is_that_of_theory():
     rng = np.random.default_rng(1)
     a, b = seeds_and_inputs(0.2, rng)
-    result = metrics.hierarchical_bootstrap(a, b, num_samples=4000, rng=rng)
+    result = hierarchical_bootstrap(a, b, num_samples=4000, rng=rng)
     d = a - b
     np.testing.assert_allclose(result.difference, d.mean(), rtol=1e-12)
     seeds, inputs = d.shape
@@ -75,7 +76,7 @@ def test_bootstrap_is_antisymmetric_paired_and_repeatable():
 
     def compare(x, y):
         rng = np.random.default_rng(3)
-        return metrics.hierarchical_bootstrap(x, y, num_samples=500, rng=rng)
+        return hierarchical_bootstrap(x, y, num_samples=500, rng=rng)
 
     one, other = compare(a, b), compare(b, a)
     assert one == compare(a, b)
@@ -89,14 +90,14 @@ def test_bootstrap_is_antisymmetric_paired_and_repeatable():
 def test_bootstrap_sees_no_difference_where_there_is_none():
     a = np.random.default_rng(4).random((5, 20))
     rng = np.random.default_rng(5)
-    result = metrics.hierarchical_bootstrap(a, a, num_samples=200, rng=rng)
+    result = hierarchical_bootstrap(a, a, num_samples=200, rng=rng)
     assert result == (0, 0, 0, 1, 0)
 
 
 def test_bootstrap_rejects_a_true_null_as_often_as_it_says():
     rng = np.random.default_rng(6)
     p_values = [
-        metrics.hierarchical_bootstrap(
+        hierarchical_bootstrap(
             *seeds_and_inputs(0.0, rng, num_seeds=20, num_inputs=10),
             num_samples=200,
             rng=rng,
@@ -110,13 +111,13 @@ def test_bootstrap_leaves_out_and_counts_broken_pairs():
     rng = np.random.default_rng(7)
     a, b = seeds_and_inputs(1.0, rng, num_seeds=3, num_inputs=6)
     a[0, 1], b[2, 3] = np.nan, np.inf
-    result = metrics.hierarchical_bootstrap(a, b, num_samples=50, rng=rng)
+    result = hierarchical_bootstrap(a, b, num_samples=50, rng=rng)
     d = [(a - b)[s][np.isfinite((a - b)[s])].mean() for s in range(3)]
     np.testing.assert_allclose(result.difference, np.mean(d))
     assert result.num_nonfinite == 2
     assert np.isfinite(result).all()
     a[1] = np.nan
-    result = metrics.hierarchical_bootstrap(a, b, num_samples=50, rng=rng)
+    result = hierarchical_bootstrap(a, b, num_samples=50, rng=rng)
     assert np.isnan(result[:4]).all()
     assert result.num_nonfinite == 8
 
@@ -124,7 +125,7 @@ def test_bootstrap_leaves_out_and_counts_broken_pairs():
 def test_bootstrap_does_not_depend_on_memory_blocks_in_shape():
     a, b = np.random.default_rng(8).random((2, 2, 1_200_000 // 2))
     rng = np.random.default_rng(9)
-    result = metrics.hierarchical_bootstrap(a, b, num_samples=3, rng=rng)
+    result = hierarchical_bootstrap(a, b, num_samples=3, rng=rng)
     assert result.lower <= result.upper
 
 
@@ -149,4 +150,4 @@ def test_bootstrap_mistakes_raise(change, message):
     arguments |= change
     a, b = arguments.pop("values_a"), arguments.pop("values_b")
     with pytest.raises(ValueError, match=message):
-        metrics.hierarchical_bootstrap(a, b, **arguments)
+        hierarchical_bootstrap(a, b, **arguments)

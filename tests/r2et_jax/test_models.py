@@ -11,6 +11,7 @@ import scipy.special
 
 from r2et_jax import models
 from r2et_jax.models import activations
+from r2et_jax.models.activations import leaky_softplus, scaled_softplus
 
 X = np.linspace(-3, 3, 13)
 FORMULAS = {
@@ -40,31 +41,31 @@ def test_every_name_has_a_formula():
 
 @pytest.mark.parametrize("name", activations.NAMES)
 def test_activations_equal_their_formulas(name):
-    value = models.activation(name)(jnp.asarray(X, jnp.float32))
+    value = activations.activation(name)(jnp.asarray(X, jnp.float32))
     np.testing.assert_allclose(value, FORMULAS[name](X), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("rho", [0.5, 5.0, 100.0])
 def test_derivatives_of_the_scaled_softplus(rho):
     with jax.enable_x64(True):
-        fn = models.scaled_softplus(rho)
+        fn = scaled_softplus(rho)
         first = jax.jit(jax.vmap(jax.grad(fn)))(jnp.asarray(X))
         second = jax.jit(jax.vmap(jax.grad(jax.grad(fn))))(jnp.asarray(X))
         p, q = scipy.special.expit(rho * X), scipy.special.expit(-rho * X)
         np.testing.assert_allclose(first, p, rtol=1e-12)
         np.testing.assert_allclose(second, rho * p * q, rtol=1e-12)
-        slope = jax.jit(jax.vmap(jax.grad(models.leaky_softplus(rho))))(jnp.asarray(X))
+        slope = jax.jit(jax.vmap(jax.grad(leaky_softplus(rho))))(jnp.asarray(X))
         np.testing.assert_allclose(slope, 0.01 + 0.99 * p, rtol=1e-12)
 
 
 @pytest.mark.parametrize("rho", [1.0, 10.0, 1000.0])
 def test_distance_of_the_softplus_from_the_relu_is_log_two_over_rho(rho):
     x = jnp.linspace(-2.0, 2.0, 401)
-    excess = models.scaled_softplus(rho)(x) - jax.nn.relu(x)
+    excess = scaled_softplus(rho)(x) - jax.nn.relu(x)
     assert np.min(excess) >= -1e-6
     assert np.max(excess) == pytest.approx(np.log(2) / rho, rel=1e-3)
     assert np.argmax(excess) == 200  # at zero
-    leaky = models.leaky_softplus(rho)(x) - jax.nn.leaky_relu(x, 0.01)
+    leaky = leaky_softplus(rho)(x) - jax.nn.leaky_relu(x, 0.01)
     np.testing.assert_allclose(leaky, 0.99 * excess, atol=1e-6)
 
 
@@ -165,11 +166,17 @@ def test_a_smooth_model_is_its_own_surrogate(name):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: models.activation("elu"), "unknown activation 'elu'; known: gelu, "),
+        (
+            lambda: activations.activation("elu"),
+            "unknown activation 'elu'; known: gelu, ",
+        ),
         (lambda: activations.surrogate_name("elu"), "unknown activation 'elu'"),
-        (lambda: models.activation("softplus", rho=0.0), "rho must be positive.*0.0"),
-        (lambda: models.scaled_softplus(-1.0), "rho must be positive.*-1.0"),
-        (lambda: models.leaky_softplus(float("nan")), "rho must be positive.*nan"),
+        (
+            lambda: activations.activation("softplus", rho=0.0),
+            "rho must be positive.*0.0",
+        ),
+        (lambda: scaled_softplus(-1.0), "rho must be positive.*-1.0"),
+        (lambda: leaky_softplus(float("nan")), "rho must be positive.*nan"),
         (
             lambda: models.MLP(activation="swish").init(jax.random.key(0), jnp.ones(2)),
             "unknown activation 'swish'",

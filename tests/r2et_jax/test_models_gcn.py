@@ -11,6 +11,7 @@ import pytest
 
 from r2et_jax import models
 from r2et_jax.models import gcn
+from r2et_jax.models.gcn import adjacency, edge_list, sparse_graph, upper_triangle
 
 N = 7
 M = math.comb(N, 2)
@@ -56,12 +57,12 @@ def test_docstring_examples_run():
 
 def test_triangle_and_matrix_are_the_same_graph():
     x = np.arange(1.0, 1 + M, dtype=np.float32)
-    matrix = np.asarray(models.adjacency(jnp.asarray(x), N))
+    matrix = np.asarray(adjacency(jnp.asarray(x), N))
     np.testing.assert_array_equal(matrix, matrix.T)
     np.testing.assert_array_equal(np.diagonal(matrix), 0)
     np.testing.assert_array_equal(matrix[np.triu_indices(N, 1)], x)
     stack = np.stack([matrix, -matrix])
-    np.testing.assert_array_equal(models.upper_triangle(stack), [x, -x])
+    np.testing.assert_array_equal(upper_triangle(stack), [x, -x])
 
 
 def test_three_nodes_by_hand():
@@ -101,9 +102,9 @@ def test_dense_model_equals_the_equations(features, hidden):
     model = models.GCN(num_nodes=N, hidden=hidden, features=features)
     with jax.enable_x64(True):
         params = init(model)
-        matrix = np.array(models.adjacency(jnp.asarray(graph_weights(0)), N))
+        matrix = np.array(adjacency(jnp.asarray(graph_weights(0)), N))
         apply = jax.jit(model.apply)
-        value = apply(params, jnp.asarray(models.upper_triangle(matrix)))
+        value = apply(params, jnp.asarray(upper_triangle(matrix)))
         np.fill_diagonal(matrix, [0, 1, -0.5, 0, 2, 0, 0.1])
         loops = apply(params, jnp.asarray(matrix))
     relu = lambda h: np.maximum(h, 0)  # noqa: E731
@@ -131,7 +132,7 @@ def test_sparse_equals_dense_in_value_gradient_and_hessian(features, act):
         params, mix = init(model), jnp.array([1.0, -2.0, 0.5])
         (kept,) = np.nonzero(x)
         # Longer than needed: what is left is padding.
-        weights, edges = models.edge_list(x, N, length=len(kept) + 4)
+        weights, edges = edge_list(x, N, length=len(kept) + 4)
         v = np.random.default_rng(2).normal(size=len(weights))
         full = np.zeros(M)
         full[kept] = v[: len(kept)]
@@ -139,7 +140,7 @@ def test_sparse_equals_dense_in_value_gradient_and_hessian(features, act):
             lambda x: mix @ model.apply(params, x), jnp.asarray(x), jnp.asarray(full)
         )
         sparse = derivatives(
-            lambda w: mix @ model.apply(params, models.sparse_graph(w, edges, N))[0],
+            lambda w: mix @ model.apply(params, sparse_graph(w, edges, N))[0],
             jnp.asarray(weights),
             jnp.asarray(v),
         )
@@ -186,8 +187,7 @@ def test_a_padded_batch_of_graphs_equals_the_graphs_one_by_one():
     x = graph_weights(3, size=(3,)).astype(np.float32)
     params = init(model, jnp.float32)
     graphs = [
-        jax.device_get(models.sparse_graph(*models.edge_list(one, N, length=M), N))
-        for one in x
+        jax.device_get(sparse_graph(*edge_list(one, N, length=M), N)) for one in x
     ]
     batch = jraph.batch_np(graphs)
     apply = jax.jit(model.apply)
@@ -241,12 +241,12 @@ def test_permuted_nodes_permute_the_explanation(features, seed):
         )
         x = jnp.asarray(graph_weights(seed))
         value, gradient = run(x, params)
-        permuted = models.adjacency(x, N)[np.ix_(order, order)]
+        permuted = adjacency(x, N)[np.ix_(order, order)]
         layers = {**params["params"], "kernel_0": params["params"]["kernel_0"][order]}
-        value_2, gradient_2 = run(models.upper_triangle(permuted), {"params": layers})
-        expected = models.adjacency(gradient, N)[np.ix_(order, order)]
+        value_2, gradient_2 = run(upper_triangle(permuted), {"params": layers})
+        expected = adjacency(gradient, N)[np.ix_(order, order)]
         np.testing.assert_allclose(value_2, value, rtol=1e-12)
-        expected = models.upper_triangle(expected)
+        expected = upper_triangle(expected)
         assert np.std(expected) > 1e-3
         np.testing.assert_allclose(gradient_2, expected, atol=1e-12)
 
@@ -264,7 +264,7 @@ def test_graphs_without_edges_or_with_negative_ones_stay_finite(features, x):
     edges = np.stack(np.triu_indices(N, 1), axis=1)
 
     def sparse(x):
-        return jnp.sum(model.apply(params, models.sparse_graph(x, edges, N)))
+        return jnp.sum(model.apply(params, sparse_graph(x, edges, N)))
 
     for fn in (dense, sparse):
         for result in derivatives(fn, x, jnp.ones(M)):
@@ -318,16 +318,16 @@ def test_surrogate_converges_to_the_model_like_one_over_rho():
     assert smooth.surrogate(rho=1.0) is smooth
 
 
-GRAPH = models.sparse_graph(jnp.ones(1), jnp.array([[0, 1]]), 3)
+GRAPH = sparse_graph(jnp.ones(1), jnp.array([[0, 1]]), 3)
 KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: models.adjacency(jnp.ones(4), 3), r"\(3,\), got \(4,\)"),
-        (lambda: models.adjacency(jnp.ones(0), 1), "num_nodes.*at least 2, got 1"),
-        (lambda: models.edge_list(np.ones(3), 3, length=2), "at least 3 .*got 2"),
+        (lambda: adjacency(jnp.ones(4), 3), r"\(3,\), got \(4,\)"),
+        (lambda: adjacency(jnp.ones(0), 1), "num_nodes.*at least 2, got 1"),
+        (lambda: edge_list(np.ones(3), 3, length=2), "at least 3 .*got 2"),
         (
             lambda: models.GCN(num_nodes=3).init(KEY, jnp.ones((4, 4))),
             r"\[3\] or \[3, 3\], got \(4, 4\)",
@@ -368,6 +368,6 @@ def test_parameters_may_be_numpy_arrays(form):
     expected = models.GCN(num_nodes=N, hidden=(4, 3)).apply(params, jnp.asarray(x))
     value = apply(jnp.asarray(x))
     if form == "sparse":
-        graph = models.sparse_graph(*models.edge_list(x, N, length=M), N)
+        graph = sparse_graph(*edge_list(x, N, length=M), N)
         value = apply(graph)[0]
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)

@@ -76,7 +76,7 @@ def test_every_pooling_has_a_formula():
 @pytest.mark.parametrize("name", pooling.NAMES)
 def test_pooling_equals_its_formula_and_leaves_out_the_rest(name, window):
     x = np.random.default_rng(0).normal(size=(10, 7, 2)).astype(np.float32)
-    pool = jax.jit(functools.partial(models.pool, name=name, window=window))
+    pool = jax.jit(functools.partial(pooling.pool, name=name, window=window))
     value = pool(x)
     expected = tiles(np.float64(x), window, REDUCTIONS[name])
     assert value.shape == (10 // window, 7 // window, 2)
@@ -91,8 +91,8 @@ def test_smooth_maximum_lies_below_the_maximum_by_at_most_log_k_over_rho(rho):
 
     @jax.jit
     def below(x):
-        smooth = models.pool(x, "smooth_max", window=3, rho=rho)
-        return models.pool(x, "max", window=3) - smooth
+        smooth = pooling.pool(x, "smooth_max", window=3, rho=rho)
+        return pooling.pool(x, "max", window=3) - smooth
 
     gap = below(x)
     assert 0 < np.min(gap) and np.max(gap) <= np.log(9) / rho + 1e-5
@@ -102,16 +102,16 @@ def test_smooth_maximum_tends_to_the_average_and_keeps_a_flat_tile():
     x = np.random.default_rng(2).normal(size=(6, 6, 1))
     with jax.enable_x64(True):
         image = jnp.asarray(x)
-        value = models.pool(image, "smooth_max", window=2, rho=1e-6)
-        average = models.pool(image, "average", window=2)
+        value = pooling.pool(image, "smooth_max", window=2, rho=1e-6)
+        average = pooling.pool(image, "average", window=2)
         np.testing.assert_allclose(value, average, atol=1e-5)
-        flat = models.pool(jnp.full((6, 6, 1), 0.7), "smooth_max", window=3, rho=9.0)
+        flat = pooling.pool(jnp.full((6, 6, 1), 0.7), "smooth_max", window=3, rho=9.0)
         np.testing.assert_allclose(flat, 0.7, rtol=1e-12)
 
 
 def test_ties_share_the_derivative_of_the_maximum():
     def total(image):
-        return jnp.sum(models.pool(image, "max", window=2))
+        return jnp.sum(pooling.pool(image, "max", window=2))
 
     flat = jax.grad(total)(jnp.zeros((4, 4, 1)))
     np.testing.assert_allclose(flat, 0.25)
@@ -281,7 +281,7 @@ def test_resnet_of_the_usual_width_has_6_573_130_parameters():
 def test_max_pooling_equals_that_of_flax():
     x = np.random.default_rng(7).normal(size=(2, 10, 10, 3)).astype(np.float32)
     expected = nn.max_pool(jnp.asarray(x), (3, 3), (3, 3))
-    value = models.pool(jnp.asarray(x), "max", window=3)
+    value = pooling.pool(jnp.asarray(x), "max", window=3)
     np.testing.assert_array_equal(value, expected)
 
 
@@ -292,12 +292,21 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: models.pool(IMAGE, "min", window=2), "unknown pooling 'min'; known"),
-        (lambda: pooling.surrogate_pooling("min"), "unknown pooling 'min'"),
-        (lambda: models.pool(IMAGE, "max", window=0), "window must be .* got 0"),
-        (lambda: models.pool(IMAGE, "max", window=5), r"at most .* 5 .*\(4, 6, 1\)"),
         (
-            lambda: models.pool(IMAGE, "smooth_max", window=2, rho=-1.0),
+            lambda: pooling.pool(IMAGE, "min", window=2),
+            "unknown pooling 'min'; known",
+        ),
+        (lambda: pooling.surrogate_pooling("min"), "unknown pooling 'min'"),
+        (
+            lambda: pooling.pool(IMAGE, "max", window=0),
+            "window must be .* got 0",
+        ),
+        (
+            lambda: pooling.pool(IMAGE, "max", window=5),
+            r"at most .* 5 .*\(4, 6, 1\)",
+        ),
+        (
+            lambda: pooling.pool(IMAGE, "smooth_max", window=2, rho=-1.0),
             "rho must be positive.*-1.0",
         ),
         (

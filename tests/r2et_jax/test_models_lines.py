@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax import models
 from r2et_jax.models import activations
+from r2et_jax.models.activations import activation
+from r2et_jax.models.lines import slope_lines
 
 SOFTPLUS = ("softplus", "leaky_softplus")
 
@@ -20,9 +21,9 @@ def test_lines_touch_the_slope_and_never_cross_it(name, rho):
     origin = low + rng.uniform(size=65) * width
     t = low + np.linspace(0, 1, 4001)[:, None] * width
     with jax.enable_x64(True):
-        phi = models.activation(name, rho=rho)
+        phi = activation(name, rho=rho)
         slopes = np.asarray(jax.vmap(jax.vmap(jax.grad(phi)))(jnp.asarray(t)))
-        found = models.slope_lines(name, rho=rho)(
+        found = slope_lines(name, rho=rho)(
             *(jnp.asarray(v) for v in (low, low + width, origin))
         )
     m, smallest, largest = map(np.asarray, found)
@@ -37,7 +38,7 @@ def test_lines_touch_the_slope_and_never_cross_it(name, rho):
 
 def test_lines_of_float32_keep_their_place():
     low, width = np.float32(-3), np.float32(2.5)
-    lines = models.slope_lines("softplus", rho=5.0)
+    lines = slope_lines("softplus", rho=5.0)
     narrow = lines(*(jnp.float32(v) for v in (low, low + width, low)))
     with jax.enable_x64(True):
         wide = lines(*(jnp.float64(v) for v in (low, low + width, low)))
@@ -46,8 +47,8 @@ def test_lines_of_float32_keep_their_place():
 
 def test_only_the_softplus_forms_have_lines():
     for name in set(activations.NAMES) - set(SOFTPLUS):
-        assert models.slope_lines(name) is None
+        assert slope_lines(name) is None
     with pytest.raises(ValueError, match="sofplus"):
-        models.slope_lines("sofplus")
+        slope_lines("sofplus")
     with pytest.raises(ValueError, match="rho"):
-        models.slope_lines("softplus", rho=0.0)
+        slope_lines("softplus", rho=0.0)

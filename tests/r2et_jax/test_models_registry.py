@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax import models, saved, training
+from r2et_jax import models, saved
 from r2et_jax.models import registry
+from r2et_jax.training.checkpoint import save_model
 
 MODULES = [
     models.Linear(num_outputs=3),
@@ -166,6 +167,6 @@ def test_mistakes_of_saved_models_are_named(tmp_path):
         saved.save(tmp_path / "a", models.MLP(), params, other)
     with pytest.raises(FileNotFoundError, match="no saved model"):
         saved.load(tmp_path / "a")
-    training.save_model(tmp_path / "a", params, {"auc": 0.5})
+    save_model(tmp_path / "a", params, {"auc": 0.5})
     with pytest.raises(ValueError, match="does not name its architecture"):
         saved.load(tmp_path / "a")

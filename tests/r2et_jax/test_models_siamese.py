@@ -10,6 +10,7 @@ import pytest
 
 from r2et_jax import models
 from r2et_jax.models import siamese
+from r2et_jax.models.siamese import class_apply, recenter
 
 N = 6
 
@@ -71,7 +72,7 @@ def test_logit_is_the_scaled_cosine_and_the_classifier_is_linear(centered):
         np.testing.assert_allclose(swapped, logits, rtol=1e-12)
         same = model.apply(params, jnp.stack([pairs[0, 0], pairs[0, 0]]))
         np.testing.assert_allclose(same, [2.3], rtol=1e-12)
-        classes = models.class_apply(model)(params, pairs[0, 0])
+        classes = class_apply(model)(params, pairs[0, 0])
         linear = layers["classifier"]
         expected = encoded[0, 0] @ linear["kernel"] + linear["bias"]
         np.testing.assert_allclose(classes, expected, rtol=1e-12)
@@ -136,8 +137,8 @@ def test_recenter_moves_the_mean_embedding_to_zero_and_nothing_else():
         model, params = build(centered=True)
         np.testing.assert_array_equal(params["center"]["mean"], np.zeros(4))
         x = inputs(3, 8)
-        moved = models.recenter(model, params, x)
-        again = models.recenter(model, moved, x)
+        moved = recenter(model, params, x)
+        again = recenter(model, moved, x)
         encode = jax.vmap(
             lambda params, x: model.apply(params, x, method="embed"), (None, 0)
         )
@@ -160,13 +161,13 @@ def test_parallel_embeddings_are_told_apart_once_they_are_centred():
     pairs = jnp.asarray(x.reshape(6, 2, -1))
     run = jax.jit(jax.vmap(model.apply, (None, 0)))
     assert np.min(run(params, pairs)) > 0.99 * 5
-    assert np.std(run(models.recenter(model, params, x), pairs)) > 1
+    assert np.std(run(recenter(model, params, x), pairs)) > 1
 
 
 def test_the_centre_has_no_gradient():
     model, params = build(centered=True)
     pair = jnp.asarray(inputs(5, 2), jnp.float32)
-    params = models.recenter(model, params, pair + 1)
+    params = recenter(model, params, pair + 1)
     gradient = jax.grad(lambda params: model.apply(params, pair)[0])(params)
     np.testing.assert_array_equal(gradient["center"]["mean"], np.zeros(4))
     assert np.any(gradient["params"]["encoder"]["Dense_0"]["kernel"] != 0)
@@ -206,7 +207,7 @@ def test_any_encoder_serves(encoder, size):
         models.pair_apply(model.surrogate(rho=2.0)),
     ):
         assert jax.eval_shape(apply, (params, x), x).shape == (1,)
-    assert jax.eval_shape(models.class_apply(model), params, x).shape == (2,)
+    assert jax.eval_shape(class_apply(model), params, x).shape == (2,)
 
 
 def test_static_mistakes_raise():
@@ -214,4 +215,4 @@ def test_static_mistakes_raise():
     with pytest.raises(ValueError, match=r"\[2, ...\], got \(3, 6\); batch with"):
         model.apply(params, jnp.zeros((3, N)))
     with pytest.raises(ValueError, match="centered=True, got False"):
-        models.recenter(model, params, jnp.zeros((3, N)))
+        recenter(model, params, jnp.zeros((3, N)))

@@ -9,6 +9,7 @@ import pytest
 from r2et_jax import models, objectives, programs, training
 from r2et_jax.models import MLP, SkipMLP
 from r2et_jax.objectives.architecture import check_smooth
+from r2et_jax.programs.linear_part import has_linear_part
 
 X = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int32)
@@ -143,4 +144,4 @@ def hidden(w, x):
     ],
 )  # fmt: skip
 def test_a_linear_part_has_weights_of_its_own(apply, expected):
-    assert programs.has_linear_part(apply, W, jnp.ones(3)) is expected
+    assert has_linear_part(apply, W, jnp.ones(3)) is expected

@@ -12,7 +12,7 @@ from r2et_jax import objectives, training
 from r2et_jax.context import without_context
 from r2et_jax.models import MLP, Siamese, pair_apply
 from r2et_jax.objectives import loss as loss_lib
-from r2et_jax.objectives import with_context
+from r2et_jax.objectives.loss import with_context
 
 N, K, M = 5, 2, 6
 PAIR = jax.ShapeDtypeStruct((2, N), jnp.float32)

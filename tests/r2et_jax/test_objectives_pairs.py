@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from r2et_jax import models, score
+from r2et_jax.models.siamese import pair_split
 from r2et_jax.objectives import curvature_penalties
 
 
@@ -23,7 +24,7 @@ def test_a_pair_with_a_piecewise_linear_encoder_takes_the_exact_short_forms():
     direction = jax.tree.map(jnp.cos, params)
     apply, (x, partner) = models.pair_apply(model), pairs
     target = 1
-    split = curvature_penalties.Split(*models.pair_split(model))
+    split = curvature_penalties.Split(*pair_split(model))
 
     def both(params):
         return jnp.stack(

@@ -9,6 +9,7 @@ import pytest
 
 from r2et_jax import objectives
 from r2et_jax.objectives import adversarial, curvature_penalties, thickness
+from r2et_jax.objectives.methods import Method
 
 N, K, M = 6, 2, 3
 RNG = np.random.default_rng(11)
@@ -201,8 +202,8 @@ def test_decoupled_weight_decay_is_no_part_of_the_loss():
 
 def test_sums_say_which_model_they_need():
     method = objectives.method("skip+cert_rank")
-    assert method == objectives.Method(("certified_gap",), smooth=True, skip=True)
-    assert objectives.method("skip") == objectives.Method((), skip=True)
+    assert method == Method(("certified_gap",), smooth=True, skip=True)
+    assert objectives.method("skip") == Method((), skip=True)
     assert not objectives.method("wd_decoupled+r2et_nh").skip
     with pytest.raises(ValueError, match="penalty twice"):
         objectives.method("wd_decoupled+wd_decoupled")

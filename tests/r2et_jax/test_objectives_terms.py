@@ -15,6 +15,7 @@ import pytest
 from r2et_jax import objectives
 from r2et_jax.models import MLP
 from r2et_jax.objectives import adversarial, gradient_penalties, ratios
+from r2et_jax.objectives.linearity import is_piecewise_linear
 from r2et_jax.objectives.perturb import ascend
 
 N, K, KP, M, EPSILON = 5, 2, 2, 3, 0.8
@@ -346,7 +347,7 @@ def test_piecewise_linear_models_are_recognised(activation, hidden, expected):
     model = MLP(hidden=hidden, activation=activation)
     x = jnp.zeros(N, jnp.float32)
     params = model.init(jax.random.key(0), x)
-    assert objectives.is_piecewise_linear(model.apply, params, x) is expected
+    assert is_piecewise_linear(model.apply, params, x) is expected
 
 
 @pytest.mark.parametrize("name", ["logit_h", "ratio_hinge", "wd+logit_h"])

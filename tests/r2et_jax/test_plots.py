@@ -5,7 +5,8 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
-from r2et_jax import metrics, plots
+from r2et_jax import plots
+from r2et_jax.numerics import pareto_mask
 
 TEN = [f"method {i}" for i in range(10)]
 
@@ -95,14 +96,14 @@ def brute_force_front(values, maximize):
 @pytest.mark.parametrize("maximize", [(True, True), (True, False), (False, False)])
 def test_pareto_mask_is_the_definition(maximize):
     values = np.random.default_rng(1).integers(0, 6, size=(40, 2)).astype(float)
-    mask = metrics.pareto_mask(values, maximize=maximize)
+    mask = pareto_mask(values, maximize=maximize)
     assert mask.tolist() == brute_force_front(values, maximize)
     assert 0 < mask.sum() < 40
 
 
 def test_a_point_that_is_not_finite_is_never_on_the_front():
     values = np.array([[np.inf, 0.0], [1.0, 1.0], [np.nan, 2.0]])
-    mask = metrics.pareto_mask(values, maximize=(True, True))
+    mask = pareto_mask(values, maximize=(True, True))
     assert mask.tolist() == [False, True, False]
 
 
@@ -187,7 +188,7 @@ def test_plain_dots_need_no_legend_and_count_what_is_hidden():
         (lambda: plots.dots(["a"], [1], groups=["x", "y"]), "groups must hold 1"),
         (lambda: plots.dots(["a"], [1], groups=["x"], kinds=["y"]), "unknown group"),
         (lambda: plots.front({}), "points must hold"),
-        (lambda: metrics.pareto_mask(np.ones((3, 2)), maximize=(True,)), "d = 1"),
+        (lambda: pareto_mask(np.ones((3, 2)), maximize=(True,)), "d = 1"),
     ],
 )
 def test_unfit_arguments_are_refused(call, message):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from r2et_jax import plots
+from r2et_jax.plots._explained import Explained
 
 RNG = np.random.default_rng(0)
 KEPT, LOST, NEW = "stays in the top set", "leaves it", "enters it"
@@ -14,7 +15,7 @@ def explained(shape, k, seed):
     rng = np.random.default_rng(seed)
     saliency = rng.random(shape)
     top = saliency >= np.sort(saliency, axis=None)[-k]
-    return plots.Explained(saliency, top, rng.random(shape))
+    return Explained(saliency, top, rng.random(shape))
 
 
 def sets(pair):

@@ -4,13 +4,13 @@ import matplotlib.colors
 import numpy as np
 import pytest
 
-from r2et_jax import plots
+from r2et_jax.plots._paired import paired_curves
 
 
 def test_each_label_has_a_solid_and_a_dashed_line_of_one_colour():
     x = [0.1, 0.5, 1.0]
     series = {"a": (x, [1, 0.9, 0.8], [1, 0.7, 0.5]), "b": (x, [1, 1, 1], [1, 1, 0.9])}
-    figure = plots.paired_curves(series, names=("attacked", "certified"), xlabel="ε")
+    figure = paired_curves(series, names=("attacked", "certified"), xlabel="ε")
     lines = figure.axes[0].get_lines()
     assert [line.get_linestyle() for line in lines] == ["-", "--"] * 2
     colours = [matplotlib.colors.to_hex(line.get_color()) for line in lines]
@@ -24,9 +24,9 @@ def test_each_label_has_a_solid_and_a_dashed_line_of_one_colour():
 
 def test_what_is_not_finite_is_counted_and_wrong_input_refused():
     series = {"a": ([1, 2], [1, np.nan], [0.5, np.nan])}
-    figure = plots.paired_curves(series, names=("u", "v"))
+    figure = paired_curves(series, names=("u", "v"))
     assert "2 points are not finite" in figure.get_supxlabel()
     with pytest.raises(ValueError, match="at least one"):
-        plots.paired_curves({}, names=("u", "v"))
+        paired_curves({}, names=("u", "v"))
     with pytest.raises(ValueError, match="same length"):
-        plots.paired_curves({"a": ([1, 2], [1, 1], [1])}, names=("u", "v"))
+        paired_curves({"a": ([1, 2], [1, 1], [1])}, names=("u", "v"))

@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from r2et_jax import plots
+from r2et_jax.plots import _panels
+from r2et_jax.plots._panels import Panel
 
 PANELS = [
-    plots.Panel("k", ["2", "8"], {"vanilla": ([0.5, 0.6], None),
+    Panel("k", ["2", "8"], {"vanilla": ([0.5, 0.6], None),
                                   "a": ([0.9, np.nan], [0.1, 0.2])}, "8"),
-    plots.Panel("begins with", ["x", "y", "z"], {"b": ([0.1, 0.2, 0.3], None)}),
+    Panel("begins with", ["x", "y", "z"], {"b": ([0.1, 0.2, 0.3], None)}),
 ]  # fmt: skip
 
 
 def test_panels_share_the_axis_and_the_legend():
-    figure = plots.panels(PANELS, ylabel="P@k", title="T", baseline="vanilla")
+    figure = _panels.panels(PANELS, ylabel="P@k", title="T", baseline="vanilla")
     assert isinstance(figure, Figure)
     first, second = figure.axes
     assert first.get_ylim() == second.get_ylim()
@@ -35,7 +36,7 @@ def test_panels_share_the_axis_and_the_legend():
 
 
 def test_rows_of_panels():
-    figure = plots.panels([PANELS[1]] * 5, columns=2)
+    figure = _panels.panels([PANELS[1]] * 5, columns=2)
     assert len(figure.axes) == 6 and not figure.axes[-1].get_visible()
     assert figure.get_size_inches()[1] > 3 * 2
 
@@ -51,4 +52,4 @@ def test_rows_of_panels():
 )
 def test_what_does_not_fit_is_refused(panels, message):
     with pytest.raises(ValueError, match=message):
-        plots.panels(panels)
+        _panels.panels(panels)

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from r2et_jax import plots
+from r2et_jax.plots._scatter_panels import ScatterPanel, scatter_panels
 
 
 def panel(title="ρ = .5", xscale="linear", **points):
     points = points or {"a": ([1.0, 2.0], [3.0, 4.0])}
-    return plots.ScatterPanel(title, "gap", points, xscale)
+    return ScatterPanel(title, "gap", points, xscale)
 
 
 def test_labels_look_alike_in_all_panels():
     first = panel(a=([1.0], [1.0]), b=([2.0], [2.0]))
     second = panel(b=([3.0], [3.0]), never=([4.0], [5.0]))
-    figure = plots.scatter_panels(
+    figure = scatter_panels(
         [first, second], ylabel="steps", title="adult", muted="never"
     )
     left, right = figure.axes
@@ -28,7 +28,7 @@ def test_labels_look_alike_in_all_panels():
 
 def test_what_a_logarithm_cannot_show_is_counted():
     values = np.array([0.0, 0.5, 0.8, np.nan])
-    figure = plots.scatter_panels([panel(xscale="log", a=(values, np.ones(4)))])
+    figure = scatter_panels([panel(xscale="log", a=(values, np.ones(4)))])
     assert "2 points are" in figure.get_supxlabel()
     (axes,) = figure.axes
     figure.draw_without_rendering()
@@ -40,11 +40,11 @@ def test_what_a_logarithm_cannot_show_is_counted():
     ("drawn", "message"),
     [
         ([], "panels must hold"),
-        ([plots.ScatterPanel("", "x", {})], "points must hold"),
+        ([ScatterPanel("", "x", {})], "points must hold"),
         ([panel(a=([1.0], [1.0, 2.0]))], "same length"),
         ([panel(xscale="cubic")], "unknown xscale 'cubic'"),
     ],
 )
 def test_mistakes_are_named(drawn, message):
     with pytest.raises(ValueError, match=message):
-        plots.scatter_panels(drawn)
+        scatter_panels(drawn)

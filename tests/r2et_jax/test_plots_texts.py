@@ -9,14 +9,19 @@ from matplotlib.text import Text
 
 from r2et_jax import plots
 from r2et_jax.plots import _figure as module
+from r2et_jax.plots._explained import Explained
+from r2et_jax.plots._figure import as_label, as_written
+from r2et_jax.plots._paired import paired_curves
+from r2et_jax.plots._panels import Panel, panels
+from r2et_jax.plots._scatter_panels import ScatterPanel, scatter_panels
 
 # An odd and an even number of signs, mathematics that fails and that succeeds.
 NAMES = ["Ba$$in", "US$", "$x_1$ and $", r"a\$b", "$^$"]
 X = np.linspace(0.1, 0.9, 2)
 MASK = np.array([True, True, True, False, True])
-ONE = plots.Explained(np.linspace(1, 0.2, 5), MASK)
-OTHER = plots.Explained(np.linspace(0.2, 1, 5), ~MASK | MASK)
-IMAGE = plots.Explained(np.eye(2), np.eye(2) > 0, np.eye(2))
+ONE = Explained(np.linspace(1, 0.2, 5), MASK)
+OTHER = Explained(np.linspace(0.2, 1, 5), ~MASK | MASK)
+IMAGE = Explained(np.eye(2), np.eye(2) > 0, np.eye(2))
 TEXTS = {"title": "a $^$ b$", "xlabel": "$^$x", "ylabel": "y$$"}
 SERIES = {name: (X, X, None) for name in NAMES}
 LABELLED = {key: value for key, value in TEXTS.items() if key != "xlabel"}
@@ -30,18 +35,18 @@ DRAWN = {
         NAMES, np.ones(5), hollow=np.ones(5), groups=NAMES, name="$^$",
         hollow_name="h$$", title=TEXTS["title"], xlabel=TEXTS["xlabel"],
     ),
-    "panels": lambda: plots.panels(
-        [plots.Panel("$^$x", NAMES, {n: (np.ones(5), None) for n in NAMES}, NAMES[0])],
+    "panels": lambda: panels(
+        [Panel("$^$x", NAMES, {n: (np.ones(5), None) for n in NAMES}, NAMES[0])],
         baseline=NAMES[1],
         **LABELLED,
     ),
-    "paired": lambda: plots.paired_curves(
+    "paired": lambda: paired_curves(
         {n: (X, X, X) for n in NAMES}, names=("$^$", "$$"), **TEXTS
     ),
     "scatter": lambda: plots.scatter({n: (X, X) for n in NAMES}, **TEXTS),
     "front": lambda: plots.front({n: (X, X) for n in NAMES}, **TEXTS),
-    "scatter panels": lambda: plots.scatter_panels(
-        [plots.ScatterPanel("a $^$", "$^$x", {n: (X, X) for n in NAMES})],
+    "scatter panels": lambda: scatter_panels(
+        [ScatterPanel("a $^$", "$^$x", {n: (X, X) for n in NAMES})],
         muted=NAMES[0],
         **LABELLED,
     ),
@@ -95,6 +100,6 @@ def test_a_legend_has_every_label():
 
 
 def test_examples_in_docstrings():
-    assert plots.as_written("age") == "age" == plots.as_label("age")
+    assert as_written("age") == "age" == as_label("age")
     result = doctest.testmod(module)
     assert result.attempted == 1 and result.failed == 0

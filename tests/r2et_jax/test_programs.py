@@ -10,6 +10,7 @@ import pytest
 
 from r2et_jax import numerics, programs
 from r2et_jax.programs import transform
+from r2et_jax.programs.transform import crossing, has_kinks, kinks
 
 X = jnp.array([0.7, -1.3, 2.4, -0.2], jnp.float32)
 RHO = 4.0
@@ -172,7 +173,7 @@ def test_layer_of_a_context_is_smoothed_with_the_model():
     closed = programs.smooth(lambda _, x: apply(params, x), rho=RHO)(None, X)
     assert np.allclose(closed, right, rtol=1e-5)
     assert programs.describe(apply, params, X) == ({"max": 1}, {}, 4)
-    assert not programs.has_kinks(lambda p, x: apply(p, X) * x, params, X)
+    assert not has_kinks(lambda p, x: apply(p, X) * x, params, X)
 
 
 def test_kinks_of_parameters_alone_stay():
@@ -234,7 +235,7 @@ def test_window_maximum(padding, strides):
         forms = [
             programs.smooth(model(pool), rho=rho)(None, image) for rho in (RHO, 1e4)
         ]
-        return *forms, pool(image), programs.kinks(model(pool))(None, image)
+        return *forms, pool(image), kinks(model(pool))(None, image)
 
     smooth, sharp, pooled, switches = found(image)
     assert np.allclose(smooth, right, rtol=1e-5, atol=1e-6)
@@ -252,7 +253,7 @@ def test_switches_are_what_the_model_compares():
     z = np.asarray(weights @ X)
     hidden = np.maximum(z, 0)
     others = [np.delete(hidden, i).max() for i in range(3)]
-    found = programs.kinks(apply)(weights, X)
+    found = kinks(apply)(weights, X)
     assert np.allclose(found[:3], z, rtol=1e-5)
     assert np.allclose(found[3:6], hidden - 1, rtol=1e-5)
     assert np.allclose(found[-3:], hidden - others, rtol=1e-5)
@@ -263,13 +264,13 @@ def test_crossing_gives_a_value_and_its_gradient():
         return jax.nn.relu(params @ x)
 
     weights = jax.random.normal(jax.random.key(0), (3, 4), jnp.float32)
-    cross = programs.crossing(apply)
+    cross = crossing(apply)
 
     @jax.jit
     def over(h):
         z, w = cross(weights, X, h)
         moved = X - 1.01 * z * w / (w @ w)
-        return z, w, programs.kinks(apply)(weights, moved)
+        return z, w, kinks(apply)(weights, moved)
 
     before = weights @ X
     for h in range(3):

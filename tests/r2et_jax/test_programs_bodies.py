@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from r2et_jax import models, programs
+from r2et_jax.programs.transform import crossing, has_kinks, kinks
 
 RHO = 4.0
 X = jnp.array([0.7, -1.3, 2.4], jnp.float32)
@@ -47,10 +48,8 @@ def test_scan_is_smoothed_turn_by_turn():
     right = both(unrolled(soft))
     assert np.allclose(mine[0], right[0], rtol=1e-5)
     assert np.allclose(mine[1], right[1], rtol=1e-4)
-    found = programs.kinks(apply)(params, X)
-    assert np.allclose(
-        found, programs.kinks(unrolled(jax.nn.relu))(params, X), rtol=1e-5
-    )
+    found = kinks(apply)(params, X)
+    assert np.allclose(found, kinks(unrolled(jax.nn.relu))(params, X), rtol=1e-5)
     assert programs.describe(apply, params, X) == ({"max": 1}, {}, 12)
 
 
@@ -67,7 +66,7 @@ def test_carried_value_that_comes_to_move():
 
 
 def test_smooth_loop_stays():
-    assert not programs.has_kinks(scanned(jnp.tanh), weights(2, 3, 3), X)
+    assert not has_kinks(scanned(jnp.tanh), weights(2, 3, 3), X)
 
 
 def test_branches_of_a_cond():
@@ -77,7 +76,7 @@ def test_branches_of_a_cond():
         )
 
     smooth = programs.smooth(apply, rho=RHO)
-    switches = programs.kinks(apply)
+    switches = kinks(apply)
     assert np.allclose(smooth(1.0, X), soft(X), rtol=1e-5)
     absolute = (soft(X) + soft(-X))[:2].sum() + X
     assert np.allclose(smooth(-1.0, X), absolute, rtol=1e-5)
@@ -107,8 +106,8 @@ def test_switches_of_a_partner_are_left_out():
     model = models.Siamese(models.MLP((5,), 3, activation="relu"))
     pair = jnp.stack([X, X[::-1]])
     params = model.init(jax.random.key(0), pair)
-    switches = programs.kinks(models.pair_apply(model))((params, pair[1]), X)
-    alone = programs.kinks(lambda p, x: model.apply(p, x, method="embed"))(params, X)
+    switches = kinks(models.pair_apply(model))((params, pair[1]), X)
+    alone = kinks(lambda p, x: model.apply(p, x, method="embed"))(params, X)
     assert switches.shape == (5,)
     assert np.allclose(switches, alone, rtol=1e-5)
 
@@ -127,7 +126,7 @@ def test_parts_of_an_array_are_told_apart(part):
         first, second = part(jnp.stack([x, partner]))
         return jax.nn.relu(first) @ jax.nn.relu(2 * second)
 
-    switches = programs.kinks(apply)(X[::-1], X)
+    switches = kinks(apply)(X[::-1], X)
     assert switches.tolist() == X.tolist()
 
 
@@ -135,9 +134,9 @@ def test_entries_that_cannot_switch_have_no_derivative():
     def apply(params, x):
         return jnp.max(jnp.where(jnp.arange(3) < 2, x, -jnp.inf))
 
-    z, w = programs.crossing(apply)(None, X, 2)
+    z, w = crossing(apply)(None, X, 2)
     assert float(z) == -1 and w.tolist() == [0, 0, 0]
-    z, w = programs.crossing(apply)(None, X, 0)
+    z, w = crossing(apply)(None, X, 0)
     assert np.allclose(z, 2.0) and w.tolist() == [1, -1, 0]
 
 
@@ -161,7 +160,7 @@ def test_module_split_into_a_function_and_its_state():
     assert programs.describe(apply, state, X) == ({"max": 1}, {}, 4)
     mine = programs.smooth(apply, rho=RHO)(state, X)
     assert np.allclose(mine, apply_with(soft)(state, X), rtol=1e-5)
-    assert not programs.has_kinks(apply_with(nnx.softplus), state, X)
+    assert not has_kinks(apply_with(nnx.softplus), state, X)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])

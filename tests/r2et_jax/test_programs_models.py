@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from r2et_jax import models, programs
+from r2et_jax.programs.transform import has_kinks, kinks
 
 RHO = 3.0
 
@@ -127,8 +128,8 @@ def test_smooth_model_comes_back_as_it_is(name):
     model, kind, as_apply = SMOOTH[name]
     apply = as_apply(model)
     params, x = drawn(model, kind, as_apply)
-    assert not programs.has_kinks(apply, params, x)
-    assert jax.eval_shape(programs.kinks(apply), params, x).shape == (0,)
+    assert not has_kinks(apply, params, x)
+    assert jax.eval_shape(kinks(apply), params, x).shape == (0,)
     smooth = programs.smooth(apply, rho=RHO)
     assert str(jax.make_jaxpr(smooth)(params, x)) == str(
         jax.make_jaxpr(apply)(params, x)
@@ -140,8 +141,8 @@ def test_stand_in_has_no_kinks_left(name):
     model, kind, as_apply = (KINKED | SLOW)[name]
     apply = as_apply(model)
     params, x = jax.eval_shape(lambda: drawn(model, kind, as_apply))
-    assert programs.has_kinks(apply, params, x)
-    assert not programs.has_kinks(programs.smooth(apply, rho=RHO), params, x)
+    assert has_kinks(apply, params, x)
+    assert not has_kinks(programs.smooth(apply, rho=RHO), params, x)
 
 
 def test_sharpness_may_be_traced_and_models_mapped():

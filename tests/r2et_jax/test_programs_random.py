@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from r2et_jax import programs
+from r2et_jax.programs.transform import crossing, kinks
 
 N = 3
 FEW = settings.default.max_examples // 3  # each is compiled
@@ -99,7 +100,7 @@ def test_gradient_is_constant_where_no_sign_changes(recipe):
     def at(t):
         x = first + t * (last - first)
         gradient = jax.grad(lambda x: apply(params, x))(x)
-        return programs.kinks(apply)(params, x) > 0, gradient
+        return kinks(apply)(params, x) > 0, gradient
 
     signs, gradients = jax.vmap(at)(jnp.linspace(0, 1, 60))
     kept = jnp.all(signs[1:] == signs[:-1], axis=1)
@@ -111,14 +112,14 @@ def test_gradient_is_constant_where_no_sign_changes(recipe):
 @given(PROGRAMS)
 def test_move_across_the_nearest_switch_changes_its_sign(recipe):
     apply, params, (x, _) = built(recipe)
-    switches = programs.kinks(apply)
+    switches = kinks(apply)
     z, w = switches(params, x), jax.jacobian(switches, argnums=1)(params, x)
     norms = np.linalg.norm(w, axis=1)
     distances = np.where(norms > 1e-9, np.abs(z) / np.maximum(norms, 1e-9), np.inf)
     assume(np.isfinite(distances.min()))
     # A unit's own switch stands before those that its death would change.
     h = int(np.flatnonzero(distances <= distances.min() * (1 + 1e-9))[0])
-    value, gradient = programs.crossing(apply)(params, x, h)
+    value, gradient = crossing(apply)(params, x, h)
     assert np.allclose(value, z[h]) and np.allclose(gradient, w[h])
     beyond = x - (1 + 1e-5) * value * gradient / (gradient @ gradient)
     assert np.isclose(switches(params, beyond)[h], -1e-5 * z[h], rtol=1e-3)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r2et_jax import ranking
-from r2et_jax.ranking import gaps
+from r2et_jax.ranking import gaps, topk
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def ranks_by_hand(values):
 
 
 COMPILED = {
-    n: jax.jit(lambda v: (ranking.ranks(v), ranking.descending_order(v)))
+    n: jax.jit(lambda v: (ranking.ranks(v), topk.descending_order(v)))
     for n in (2, 3, 9, 127, 128, 148)
 }
 FEW_VALUES = st.sampled_from(
@@ -91,7 +91,7 @@ def test_nested_masks_agree_with_the_order():
     values = np.random.default_rng(0).integers(0, 20, size=60).astype(np.float32)
     values[[3, 50]] = np.nan
     counts = (0, 1, 17, 18, 59, 60)
-    masks = jax.jit(lambda v: ranking.leading_masks(v, *counts))(values)
+    masks = jax.jit(lambda v: topk.leading_masks(v, *counts))(values)
     position = ranks_by_hand(np.where(np.isnan(values), -np.inf, values))
     for count, mask in zip(counts, masks, strict=True):
         np.testing.assert_array_equal(mask, position < count)
@@ -119,8 +119,8 @@ def members_by_hand(values, k):
 OVERLAP = jax.jit(
     lambda a, b: [
         (
-            ranking.positive_top_k_mask(a, k=k),
-            ranking.top_k_overlap(ranking.positive_top_k_mask(a, k=k), b, k=k),
+            topk.positive_top_k_mask(a, k=k),
+            ranking.top_k_overlap(topk.positive_top_k_mask(a, k=k), b, k=k),
         )
         for k in range(1, 6)
     ]
@@ -145,10 +145,10 @@ def test_positive_members_and_their_overlap(clean, other):
 
 def test_overlap_is_nan_for_an_empty_set_and_zero_for_a_zero_map():
     zero, some = jnp.zeros(3), jnp.array([3.0, 2.0, 1.0])
-    empty = ranking.positive_top_k_mask(zero, k=2)
+    empty = topk.positive_top_k_mask(zero, k=2)
     assert not np.any(empty)
     assert np.isnan(ranking.top_k_overlap(empty, some, k=2))
-    mask = ranking.positive_top_k_mask(some, k=2)
+    mask = topk.positive_top_k_mask(some, k=2)
     assert ranking.top_k_overlap(mask, zero, k=2) == 0
     assert np.isnan(ranking.top_k_overlap(mask, some.at[2].set(jnp.nan), k=2))
 
@@ -168,7 +168,7 @@ def test_overlap_is_nan_for_an_empty_set_and_zero_for_a_zero_map():
     ],
 )
 def test_border_tie(values, k, expected):
-    assert bool(ranking.border_tie(np.float32(values), k=k)) is expected
+    assert bool(topk.border_tie(np.float32(values), k=k)) is expected
 
 
 # Gaps
@@ -190,13 +190,13 @@ def test_means_over_all_pairs_equal_sums_over_pairs(n, k, float64):
     @jax.jit
     def compiled(values, reference):
         mask = ranking.top_k_mask(reference, k=k)
-        weights = ranking.mean_gap_weights(mask, k=k)
+        weights = gaps.mean_gap_weights(mask, k=k)
         return (
             ranking.pairwise_gaps(values, reference, k=k),
             weights,
-            ranking.weighted_sum(values, weights),
-            ranking.mean_gap_scale(reference, k=k),
-            [ranking.mean_exponential_gap(values, mask, theta=t) for t in thetas],
+            gaps.weighted_sum(values, weights),
+            gaps.mean_gap_scale(reference, k=k),
+            [gaps.mean_exponential_gap(values, mask, theta=t) for t in thetas],
         )
 
     thetas = (1e-2, 0.3, 10.0)
@@ -222,7 +222,7 @@ def test_exponential_form_neither_overflows_nor_mixes_types(offset):
     values = np.float32([3.0, 1.5, 0.5, 2.5]) + np.float32(offset)
     mask = jnp.array([True, False, False, True])
     theta = jnp.float32(0.5)
-    fn = jax.jit(jax.value_and_grad(ranking.mean_exponential_gap))
+    fn = jax.jit(jax.value_and_grad(gaps.mean_exponential_gap))
     value, slope = fn(jnp.asarray(values), mask, theta=theta)
     wide = values.astype(np.float64)
     terms = {(i, j): np.exp(-(wide[i] - wide[j]) / 0.5) for i in (0, 3) for j in (1, 2)}
@@ -247,7 +247,7 @@ def smallest_by_hand(reference, k, k_prime):
 def test_border_features_are_the_pairs_by_hand(n, k, k_prime):
     """On both sides of the width from which on a partial sort takes over."""
     rng = np.random.default_rng(n)
-    find = jax.jit(lambda values: ranking.border_features(values, k=k, k_prime=k_prime))
+    find = jax.jit(lambda values: gaps.border_features(values, k=k, k_prime=k_prime))
     for levels in (3, 1000):  # many ties and few
         reference = rng.integers(0, levels, n).astype(np.float32)
         inner, outer = map(np.asarray, find(reference))
@@ -262,8 +262,8 @@ def test_smallest_pairs_are_weakest_with_strongest(n, k, k_prime, float64):
 
     @jax.jit
     def compiled(values, reference):
-        weights = ranking.smallest_pair_weights(reference, **options)
-        return ranking.weighted_sum(values, weights), ranking.mean_exponential_smallest(
+        weights = gaps.smallest_pair_weights(reference, **options)
+        return gaps.weighted_sum(values, weights), gaps.mean_exponential_smallest(
             values, reference, theta=0.1, **options
         )
 
@@ -280,7 +280,7 @@ def test_smallest_pairs_are_weakest_with_strongest(n, k, k_prime, float64):
 
 SMALLEST, ANCHORED = (
     jax.jit(weigh, static_argnames=("k", "k_prime"))
-    for weigh in (ranking.smallest_pair_weights, ranking.anchored_weights)
+    for weigh in (gaps.smallest_pair_weights, gaps.anchored_weights)
 )
 
 
@@ -302,7 +302,7 @@ def test_smallest_pairs_of_all_features_are_the_full_mean():
     reference = np.float32(map_of(8, 5))
     mm = SMALLEST(reference, k=4, k_prime=4)
     full = jax.jit(
-        lambda values: ranking.mean_gap_weights(ranking.top_k_mask(values, k=4), k=4)
+        lambda values: gaps.mean_gap_weights(ranking.top_k_mask(values, k=4), k=4)
     )(reference)
     np.testing.assert_array_equal(mm, full)
 
@@ -319,7 +319,7 @@ def test_anchored_pairs_follow_the_formula_in_sorted_order(n, k, k_prime, float6
     gaps += [h[k] - h[j] for j in range(k + 1, k + k_prime + 1)]
     assert len(gaps) == 2 * k_prime - (k_prime == k)
     weights = ANCHORED(reference, k=k, k_prime=k_prime)
-    value = jax.jit(ranking.weighted_sum)(values, weights)
+    value = jax.jit(gaps.weighted_sum)(values, weights)
     np.testing.assert_allclose(value, np.mean(gaps), rtol=1e-12)
 
 
@@ -336,9 +336,9 @@ def test_the_anchor_is_the_last_feature_inside():
 
 
 WEIGHTS = {
-    "mean": lambda r: ranking.mean_gap_weights(ranking.top_k_mask(r, k=3), k=3),
-    "smallest": lambda r: ranking.smallest_pair_weights(r, k=3, k_prime=2),
-    "anchored": lambda r: ranking.anchored_weights(r, k=3, k_prime=2),
+    "mean": lambda r: gaps.mean_gap_weights(ranking.top_k_mask(r, k=3), k=3),
+    "smallest": lambda r: gaps.smallest_pair_weights(r, k=3, k_prime=2),
+    "anchored": lambda r: gaps.anchored_weights(r, k=3, k_prime=2),
 }
 COMPILED_WEIGHTS = {name: jax.jit(make) for name, make in WEIGHTS.items()}
 
@@ -375,7 +375,7 @@ def test_gradient_of_a_weighted_map_is_one_hessian_product(name, normalize, floa
 
     def mean_gap(x):  # the weights are found anew at x and must act as constants
         values = saliency(x)
-        return ranking.weighted_sum(values, WEIGHTS[name](values))
+        return gaps.weighted_sum(values, WEIGHTS[name](values))
 
     v = c * jnp.sign(g)
     if normalize:
@@ -400,41 +400,41 @@ MASK = R > 3
         (lambda: ranking.top_k_mask(R[:1], k=1), "n = 1 features, got k = 1"),
         (lambda: ranking.top_k_mask(R[None], k=1), r"1 axes.*\(1, 6\)"),
         (lambda: ranking.ranks(R[None]), r"1 axes.*\(1, 6\)"),
-        (lambda: ranking.descending_order(R[None]), "1 axes"),
+        (lambda: topk.descending_order(R[None]), "1 axes"),
         (lambda: ranking.top_k_indices(R, k=6), "got k = 6"),
         (lambda: ranking.top_k_indices(R[None], k=6), "1 axes"),
-        (lambda: ranking.positive_top_k_mask(R, k=0), "got k = 0"),
-        (lambda: ranking.positive_top_k_mask(R[None], k=1), "1 axes"),
+        (lambda: topk.positive_top_k_mask(R, k=0), "got k = 0"),
+        (lambda: topk.positive_top_k_mask(R[None], k=1), "1 axes"),
         (lambda: ranking.top_k_overlap(MASK, R, k=-1), "got k = -1"),
-        (lambda: ranking.border_tie(R, k=6), "got k = 6"),
-        (lambda: ranking.border_tie(R[None], k=1), "1 axes"),
+        (lambda: topk.border_tie(R, k=6), "got k = 6"),
+        (lambda: topk.border_tie(R[None], k=1), "1 axes"),
         (lambda: ranking.pairwise_gaps(R, R, k=6), "got k = 6"),
-        (lambda: ranking.mean_gap_weights(MASK, k=0), "got k = 0"),
-        (lambda: ranking.mean_gap_scale(R, k=6), "got k = 6"),
-        (lambda: ranking.smallest_pair_weights(R, k=6, k_prime=1), "got k = 6"),
+        (lambda: gaps.mean_gap_weights(MASK, k=0), "got k = 0"),
+        (lambda: gaps.mean_gap_scale(R, k=6), "got k = 6"),
+        (lambda: gaps.smallest_pair_weights(R, k=6, k_prime=1), "got k = 6"),
         (
-            lambda: ranking.smallest_pair_weights(R, k=4, k_prime=3),
+            lambda: gaps.smallest_pair_weights(R, k=4, k_prime=3),
             r"1…2 for k = 4 and 6 features, got k_prime = 3",
         ),
-        (lambda: ranking.smallest_pair_weights(R, k=4, k_prime=0), "k_prime.*got 0"),
+        (lambda: gaps.smallest_pair_weights(R, k=4, k_prime=0), "k_prime.*got 0"),
         (
-            lambda: ranking.border_features(R, k=4, k_prime=3),
+            lambda: gaps.border_features(R, k=4, k_prime=3),
             r"1…2 for k = 4 and 6 features, got k_prime = 3",
         ),
         (
-            lambda: ranking.mean_exponential_smallest(R, R, k=1, k_prime=2, theta=1.0),
+            lambda: gaps.mean_exponential_smallest(R, R, k=1, k_prime=2, theta=1.0),
             r"1…1 for k = 1 and 6 features, got k_prime = 2",
         ),
         (
-            lambda: ranking.mean_exponential_smallest(R, R, k=1, k_prime=1, theta=0.0),
+            lambda: gaps.mean_exponential_smallest(R, R, k=1, k_prime=1, theta=0.0),
             "theta must be positive.*0.0",
         ),
         (
-            lambda: ranking.anchored_weights(R, k=4, k_prime=3),
+            lambda: gaps.anchored_weights(R, k=4, k_prime=3),
             r"1…2.*k = 4.*6 features.*got k_prime = 3",
         ),
         (
-            lambda: ranking.mean_exponential_gap(R, MASK, theta=-1.0),
+            lambda: gaps.mean_exponential_gap(R, MASK, theta=-1.0),
             "theta must be positive.*-1.0",
         ),
     ],
@@ -445,5 +445,5 @@ def test_static_mistakes_raise(call, message):
 
 
 def test_mean_gap_scale_of_a_flat_map_is_positive():
-    assert ranking.mean_gap_scale(jnp.ones(4), k=2) > 0
+    assert gaps.mean_gap_scale(jnp.ones(4), k=2) > 0
     assert gaps.mean_gap_scale(jnp.zeros(4), k=2) > 0

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from r2et_jax import ranking, saliency
 from r2et_jax.ranking import thickness as module
+from r2et_jax.ranking.thickness import ordered_share, pair_thickness
 
 VALUES = st.sampled_from([0.0, 0.5, 1.0, 2.0, float("nan")])
 
@@ -29,7 +30,7 @@ def test_ordered_share_is_that_of_all_pairs(few, inside, outside):
     expected = np.mean([[a >= b for b in outside] for a in inside])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_FEW_INSIDE", few)
-        found = ranking.ordered_share(jnp.array(inside), jnp.array(outside))
+        found = ordered_share(jnp.array(inside), jnp.array(outside))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -49,7 +50,7 @@ def test_mean_and_pairs_agree_with_brute_force():
     n, k, points = 6, 2, 5
     params, x = jnp.arange(1.0, n + 1), jnp.array([0.3, -1.2, 0.5, 0.1, 0.9, -0.2])
     ends = draws(n)
-    pairs = ranking.pair_thickness(EXPLAIN, k=k, num_points=points)(params, x, 0, ends)
+    pairs = pair_thickness(EXPLAIN, k=k, num_points=points)(params, x, 0, ends)
     mean = ranking.mean_thickness(EXPLAIN, k=k, num_points=points)(params, x, 0, ends)
     order = np.argsort(-np.abs(params * x), kind="stable")
     each = np.zeros((len(ends), k, n - k))
@@ -72,7 +73,7 @@ def test_a_ranking_that_never_moves_is_as_thick_as_may_be():
     explain = saliency.gradient(linear)
     params, x = jnp.array([3.0, 1.0, 2.0]), jnp.ones(3)
     assert ranking.mean_thickness(explain, k=1)(params, x, 0, draws(3)).mean == 1
-    assert ranking.pair_thickness(explain, k=2)(params, x, 0, draws(3)).min() == 1
+    assert pair_thickness(explain, k=2)(params, x, 0, draws(3)).min() == 1
 
 
 def test_it_maps_over_inputs_and_scales():
@@ -97,9 +98,7 @@ def test_it_maps_over_inputs_and_scales():
             "k must",
         ),
         (
-            lambda: ranking.pair_thickness(EXPLAIN, k=1)(
-                1.0, jnp.ones(2), 0, jnp.ones((4, 3))
-            ),
+            lambda: pair_thickness(EXPLAIN, k=1)(1.0, jnp.ones(2), 0, jnp.ones((4, 3))),
             r"draws must have the shape \[D, 2\], got \(4, 3\)",
         ),
     ],

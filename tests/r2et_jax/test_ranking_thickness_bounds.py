@@ -13,13 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate
 
-from r2et_jax import certificates, models, ranking, score
+from r2et_jax import models, ranking, score
+from r2et_jax.certificates.row_curvature import row_curvature
+from r2et_jax.models import activations
+from r2et_jax.models.bends import bend_range
+from r2et_jax.ranking.thickness_bounds import RowNorms, row_norms
 
 N, K, HIDDEN = 6, 2, 5
 MODEL = models.SkipMLP(hidden=(HIDDEN,), activation="softplus", rho=3.0)
 SCORE = score.logit(MODEL.apply)
-BENDS = models.bend_range("softplus", rho=3.0)
-ROWS = certificates.row_curvature(MODEL.apply, MODEL.layers, BENDS, k=K)
+BENDS = bend_range("softplus", rho=3.0)
+ROWS = row_curvature(MODEL.apply, MODEL.layers, BENDS, k=K)
 
 
 @pytest.fixture(autouse=True)
@@ -99,15 +103,14 @@ def test_bounds_of_rows_hold_over_the_ball_and_are_exact_at_its_centre():
             g, programs()["gradients"](params, x[None], 1)[0], rtol=1e-12
         )
         dense = programs()["hessians"](params, x[None], 1)[0]
-        expected = ranking.row_norms(dense, g, k=K)
+        expected = row_norms(dense, g, k=K)
         for found, value in zip(at_input, expected, strict=True):
             np.testing.assert_allclose(found, value, rtol=1e-9)
         for epsilon in (0.1, 1.0):
             norms = programs()["bounds"](params, x, epsilon)[1]
             points = ball(rng, x, epsilon, 40)
             inside = [
-                ranking.row_norms(h, g, k=K)
-                for h in programs()["hessians"](params, points, 1)
+                row_norms(h, g, k=K) for h in programs()["hessians"](params, points, 1)
             ]
             for i, found in enumerate(norms):
                 most = np.max([one[i] for one in inside], axis=0)
@@ -175,7 +178,7 @@ def test_the_published_lower_bound_carries_the_signs():
     """g = (2 + u, −1 + u): the rows of H are equal, yet the gap falls by 2u."""
     score, x, epsilon = quadratic(-1.0), jnp.zeros(2), 0.5
     g, h = jax.grad(score, 1)(None, x, 0), jax.hessian(score, 1)(None, x, 0)
-    norms = ranking.row_norms(h, g, k=1)  # the same at every input
+    norms = row_norms(h, g, k=1)  # the same at every input
     published = ranking.published_gap_bounds(g, norms, norms, k=1, epsilon=epsilon)
     corrected = ranking.gap_bounds(g, norms, k=1, epsilon=epsilon)
     np.testing.assert_allclose(worst_mean(score, epsilon), published.lower, rtol=1e-9)
@@ -199,7 +202,7 @@ def test_the_published_slope_is_that_of_the_gap(seed):
     # JAX's derivative of |·| at 0 is 1; a saliency of zero has no slope.
     saliency = jax.jacobian(lambda x: jnp.abs(jnp.asarray(g) + jnp.asarray(h) @ x))
     slopes = np.where(g[:, None] == 0, 0.0, saliency(jnp.zeros(6)))
-    norms = ranking.row_norms(jnp.asarray(h), jnp.asarray(g), k=2)
+    norms = row_norms(jnp.asarray(h), jnp.asarray(g), k=2)
     found = ranking.published_gap_bounds(jnp.asarray(g), norms, norms, k=2, epsilon=0.5)
     for a, i in enumerate(order[:2]):
         for b, j in enumerate(order[2:]):
@@ -212,7 +215,7 @@ def test_the_published_lower_bound_fails_where_a_sign_changes():
     """g = (2 + u, .1 + u): while g₁ > 0 the gap stays, then it falls by 2u."""
     score, x, epsilon = quadratic(0.1), jnp.zeros(2), 0.5
     g, h = jax.grad(score, 1)(None, x, 0), jax.hessian(score, 1)(None, x, 0)
-    norms = ranking.row_norms(h, g, k=1)
+    norms = row_norms(h, g, k=1)
     published = ranking.published_gap_bounds(g, norms, norms, k=1, epsilon=epsilon)
     corrected = ranking.gap_bounds(g, norms, k=1, epsilon=epsilon)
     mean = worst_mean(score, epsilon)
@@ -231,8 +234,8 @@ def test_the_published_lower_bound_fails_where_the_curvature_grows():
     g, at_input = jax.grad(cubic, 1)(None, x, 0), jax.hessian(cubic, 1)(None, x, 0)
     end = jnp.array([epsilon, 0.0])
     mean = 1 - epsilon**2 / 3
-    at_input = ranking.row_norms(at_input, g, k=1)
-    over_ball = ranking.row_norms(jax.hessian(cubic, 1)(None, end, 0), g, k=1)
+    at_input = row_norms(at_input, g, k=1)
+    over_ball = row_norms(jax.hessian(cubic, 1)(None, end, 0), g, k=1)
     published = ranking.published_gap_bounds(
         g, over_ball, at_input, k=1, epsilon=epsilon
     )
@@ -243,7 +246,7 @@ def test_the_published_lower_bound_fails_where_the_curvature_grows():
 def test_a_linear_score_is_as_thick_as_may_be():
     g, norms = (
         jnp.array([3.0, -1.0, 2.0]),
-        ranking.row_norms(jnp.zeros((3, 3)), jnp.array([3.0, -1.0, 2.0]), k=1),
+        row_norms(jnp.zeros((3, 3)), jnp.array([3.0, -1.0, 2.0]), k=1),
     )
     bounds = ranking.gap_bounds(g, norms, k=1, epsilon=9.0)
     np.testing.assert_array_equal(bounds.lower, bounds.upper)
@@ -254,8 +257,8 @@ def test_a_linear_score_is_as_thick_as_may_be():
 def test_more_curvature_or_a_larger_ball_never_tighten(epsilon, more, seed):
     rng = np.random.default_rng(seed)
     g, h = rng.normal(size=4), rng.normal(size=(4, 4))
-    norms = ranking.row_norms(jnp.asarray(h + h.T), jnp.asarray(g), k=2)
-    wider = ranking.RowNorms(*((1 + more) * v for v in norms))
+    norms = row_norms(jnp.asarray(h + h.T), jnp.asarray(g), k=2)
+    wider = RowNorms(*((1 + more) * v for v in norms))
     tight = ranking.gap_bounds(g, norms, k=2, epsilon=epsilon)
     loose = ranking.gap_bounds(g, wider, k=2, epsilon=epsilon)
     assert np.all(loose.lower <= tight.lower) and np.all(loose.upper >= tight.upper)
@@ -269,9 +272,9 @@ def test_the_range_of_the_bend_is_that_of_the_activation(name):
     rng = np.random.default_rng(0)
     low = rng.normal(size=40)
     high = low + rng.exponential(size=40)
-    bends = models.bend_range(name, rho=3.0)
+    bends = bend_range(name, rho=3.0)
     smallest, largest = bends(low, high)
-    phi = models.activation(name, rho=3.0)
+    phi = activations.activation(name, rho=3.0)
     second = jax.vmap(jax.vmap(jax.grad(jax.grad(phi))))
     values = second(jnp.asarray(np.linspace(low, high, 2001, axis=1)))
     np.testing.assert_allclose(smallest, values.min(1), rtol=1e-9)
@@ -281,13 +284,13 @@ def test_the_range_of_the_bend_is_that_of_the_activation(name):
 
 def test_mistakes_are_named():
     g = jnp.ones(3)
-    norms = ranking.row_norms(jnp.eye(3), g, k=1)
+    norms = row_norms(jnp.eye(3), g, k=1)
     with pytest.raises(ValueError, match=r"differences must have the shape \(2, 1\)"):
         ranking.gap_bounds(g, norms, k=2, epsilon=1.0)
     with pytest.raises(ValueError, match="k must"):
         ranking.thickness_bound(g, norms, k=3, epsilon=1.0)
     with pytest.raises(ValueError, match="bounded bend 'relu'"):
-        models.bend_range("relu")
+        bend_range("relu")
 
 
 @pytest.mark.standard_promotion
@@ -297,8 +300,8 @@ def test_bounds_of_another_model_are_refused_when_traced():
     x = jnp.ones(N)
 
     def rows(layers=square.layers, rho=3.0):
-        bends = models.bend_range("softplus", rho=rho)
-        run = certificates.row_curvature(square.apply, layers, bends, k=K)
+        bends = bend_range("softplus", rho=rho)
+        run = row_curvature(square.apply, layers, bends, k=K)
         return jax.jit(run)(params, x, 0.1)
 
     assert np.all(np.isfinite(rows()[0]))

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax import saved, training
+from r2et_jax import saved
 from r2et_jax.models import MLP
+from r2et_jax.training.checkpoint import load_model, save_model
+from r2et_jax.training.packing import params_sha256
 
 CHECKOUT = Path(saved.__file__).parents[1]
 MODEL = MLP(hidden=(4,))
@@ -120,10 +122,10 @@ def test_parameters_of_another_model_are_noticed(tmp_path, folder):
 
 def test_the_hash_is_written_with_every_model(tmp_path):
     params = {"a": {"w": np.arange(3.0)}}
-    training.save_model(tmp_path, params, {"params_sha256": "of an earlier one"})
-    found, told = training.load_model(tmp_path)
-    assert told == {"params_sha256": training.params_sha256(params)}
-    assert training.params_sha256(found) == told["params_sha256"]
+    save_model(tmp_path, params, {"params_sha256": "of an earlier one"})
+    found, told = load_model(tmp_path)
+    assert told == {"params_sha256": params_sha256(params)}
+    assert params_sha256(found) == told["params_sha256"]
 
 
 def test_a_model_without_a_hash_is_read_with_a_warning(folder):
@@ -137,8 +139,8 @@ def test_a_model_without_a_hash_is_read_with_a_warning(folder):
 
 def test_the_order_of_a_description_stays(tmp_path):
     description = {"weights": {"gap": 0.1, "curvature": 0.2}, "a": [1], 3: "text"}
-    training.save_model(tmp_path, {"w": np.ones(1)}, description)
-    told = training.load_model(tmp_path)[1]
+    save_model(tmp_path, {"w": np.ones(1)}, description)
+    told = load_model(tmp_path)[1]
     assert list(told)[:3] == ["weights", "a", "3"]
     assert list(told["weights"]) == ["gap", "curvature"]
 
@@ -149,18 +151,18 @@ ONE = np.ones(2)
 @pytest.mark.parametrize("params", [[ONE], {"a": (ONE,)}, {1: ONE}])
 def test_parameters_that_would_come_back_otherwise_are_refused(tmp_path, params):
     with pytest.raises(ValueError, match="params must be nested dicts, got a leaf at"):
-        training.save_model(tmp_path / "a", params, {})
+        save_model(tmp_path / "a", params, {})
     assert not (tmp_path / "a").exists()
 
 
 FULL = """
 import resource, sys
 import numpy as np
-from r2et_jax import training
+from r2et_jax.training.checkpoint import save_model
 params = {"w": np.random.default_rng(0).normal(size=(50, 50))}
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 try:
-    training.save_model(sys.argv[1], params, {"text": "x" * int(sys.argv[3])})
+    save_model(sys.argv[1], params, {"text": "x" * int(sys.argv[3])})
 except (ValueError, OSError) as error:
     print(error)
 """

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import r2et_jax.subject
-from r2et_jax import _callable, models, programs, saliency, score
+from r2et_jax import _callable, models, saliency, score
 from r2et_jax import subject as subject_lib
 from r2et_jax.execution import IN_CACHE
+from r2et_jax.programs.transform import has_kinks
 from r2et_jax.subject import Subject, explain, subject
 from r2et_jax.tracing import traced_once
 
@@ -51,7 +52,7 @@ def test_the_stand_in_is_read_from_the_program_and_is_the_written_one(params):
         read = subject(MODEL, params, smoothed=given).stand_in(3.0)
         written = MODEL.surrogate(rho=3.0).apply
         np.testing.assert_allclose(read(params, X), written(params, X), rtol=1e-5)
-        assert not programs.has_kinks(read, params, X[0])
+        assert not has_kinks(read, params, X[0])
     sharp = subject(MODEL, params, smoothed=lambda rho: MODEL.surrogate(rho=9.0).apply)
     np.testing.assert_array_equal(
         sharp.stand_in(1.0)(params, X), MODEL.surrogate(rho=9.0).apply(params, X)

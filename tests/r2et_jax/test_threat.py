@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from r2et_jax import threat as threats
 from r2et_jax.threat import definition, threat_model
+from r2et_jax.threat.definition import NORMS
+from r2et_jax.threat.geometry import project_bounded_simplex
 
 # Four numbers and a one-hot group of three.
 N = 7
@@ -31,7 +33,7 @@ PARTS = {
 }
 NAMES = [
     "+".join([norm, *parts])
-    for norm in threats.NORMS
+    for norm in NORMS
     for size in range(len(PARTS) + 1)
     for parts in itertools.combinations(PARTS, size)
 ]
@@ -202,7 +204,7 @@ def test_projection_onto_the_box_and_the_ball_from_far_away():
     np.testing.assert_allclose(value, [-np.sqrt(0.75), -0.5], atol=2e-5)
 
 
-@pytest.mark.parametrize("norm", threats.NORMS)
+@pytest.mark.parametrize("norm", NORMS)
 def test_a_clean_input_outside_of_the_box_is_moved_inside_where_asked(norm):
     clean = np.float32([2.0, 0.0, 3.0])
     box = {"lower": -1.0, "upper": 1.0, "frozen": [2], "num_features": 3}
@@ -258,7 +260,7 @@ def test_free_groups_are_real_numbers():
     np.testing.assert_allclose(project(threat, clean, clean - 3), clean - 0.5)
 
 
-SIMPLEX = jax.jit(threats.project_bounded_simplex)
+SIMPLEX = jax.jit(project_bounded_simplex)
 
 
 @given(

@@ -8,16 +8,19 @@ import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r2et_jax import attacks, models, saliency, score
+from r2et_jax import attacks, saliency, score
 from r2et_jax import threat as threats
+from r2et_jax.models.gcn import adjacency
 from r2et_jax.threat import threat_model
+from r2et_jax.threat.definition import ABSENT_RULES, NORMS
+from r2et_jax.threat.geometry import movable_features, sample_boundary
 
 V, N = 5, 10  # nodes, entries above the diagonal
 LOWER, UPPER = -0.5, 1.0
 
 project = jax.jit(threats.project)
 contains = jax.jit(threats.contains)
-each_norm = pytest.mark.parametrize("norm", threats.NORMS)
+each_norm = pytest.mark.parametrize("norm", NORMS)
 
 
 def make(norm, epsilon=0.6, absent="frozen", **options):
@@ -51,7 +54,7 @@ def nearest_by_hand(norm, proposed, clean, epsilon, movable):
 
 
 @each_norm
-@pytest.mark.parametrize("absent", threats.ABSENT_RULES)
+@pytest.mark.parametrize("absent", ABSENT_RULES)
 @given(seed=st.integers(0, 10**6), size=st.floats(-2, 2), epsilon=st.floats(0.01, 2))
 def test_projection_is_the_nearest_admissible_graph(norm, absent, seed, size, epsilon):
     clean = graph(seed)
@@ -77,11 +80,11 @@ def test_projection_is_the_nearest_admissible_graph(norm, absent, seed, size, ep
 def test_perturbed_adjacency_is_symmetric_without_loops_and_in_range(norm, seed):
     clean = np.float32(graph(seed))
     proposed = clean + np.float32(np.random.default_rng(seed).normal(size=N))
-    matrix = np.asarray(models.adjacency(project(make(norm), clean, proposed), V))
+    matrix = np.asarray(adjacency(project(make(norm), clean, proposed), V))
     np.testing.assert_array_equal(matrix, matrix.T)
     np.testing.assert_array_equal(np.diag(matrix), 0)
     assert LOWER <= matrix.min() and matrix.max() <= UPPER
-    absent = np.asarray(models.adjacency(clean, V)) == 0
+    absent = np.asarray(adjacency(clean, V)) == 0
     np.testing.assert_array_equal(matrix[absent], 0)
 
 
@@ -90,8 +93,8 @@ def test_every_graph_of_a_batch_keeps_its_own_absent_edges(norm):
     clean = np.float32([graph(seed) for seed in range(20)])
     assert len({tuple(row) for row in clean != 0}) > 15
     keys = jax.random.split(jax.random.key(0), 20)
-    for draw in (threats.sample, threats.sample_boundary):
-        for absent in threats.ABSENT_RULES:
+    for draw in (threats.sample, sample_boundary):
+        for absent in ABSENT_RULES:
             threat = make(norm, absent=absent)
             one = jax.vmap(lambda x, key, t=threat, d=draw: d(t, x, key=key))
             moved = np.asarray(jax.jit(one)(clean, keys))
@@ -105,7 +108,7 @@ def test_absent_edges_do_not_shorten_a_step_on_the_boundary():
     clean = np.zeros(N, np.float32)
     clean[:3] = 0.1
     threat = threat_model("l2", 0.05, absent="frozen")
-    moved = threats.sample_boundary(threat, jnp.asarray(clean), key=jax.random.key(1))
+    moved = sample_boundary(threat, jnp.asarray(clean), key=jax.random.key(1))
     np.testing.assert_allclose(np.linalg.norm(moved - clean), 0.05, rtol=1e-5)
 
 
@@ -113,12 +116,12 @@ def test_absent_edges_do_not_shorten_a_step_on_the_boundary():
 def test_the_rule_joins_features_that_are_frozen_anyway(norm):
     clean = np.float32([0.5, 0.0, -0.2, 0.3])
     threat = threat_model(norm, 0.1, frozen=[3], num_features=4, absent="frozen")
-    movable = threats.movable_features(threat, clean)
+    movable = movable_features(threat, clean)
     assert movable.tolist() == [True, False, True, False]
     moved = np.asarray(project(threat, clean, clean + 1))
     assert ((moved == clean) == [False, True, False, True]).all()
     assert not contains(threat, clean, clean + np.float32([0, 0.01, 0, 0]))
-    assert threats.movable_features(threat_model(norm), clean) is None
+    assert movable_features(threat_model(norm), clean) is None
 
 
 def test_descent_on_all_gaps_leaves_absent_edges_out():

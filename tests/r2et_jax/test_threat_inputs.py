@@ -7,6 +7,8 @@ import pytest
 
 from r2et_jax import threat as threats
 from r2et_jax.threat import threat_model
+from r2et_jax.threat.definition import NORMS
+from r2et_jax.threat.geometry import check_inputs
 
 MASK = np.array([False, False, True, True])
 
@@ -51,14 +53,14 @@ SIMPLEX = {"groups": [(0, 2)], "group_rule": "simplex"}
         (SIMPLEX | {"groups": [(1, 3)]}, [[1, 1, 1]], r"feature 3 .*in 0…2"),
     ],
 )
-@pytest.mark.parametrize("norm", threats.NORMS)
+@pytest.mark.parametrize("norm", NORMS)
 def test_what_a_threat_model_does_not_admit_is_named(norm, options, clean, message):
     threat, clean = threat_model(norm, 0.1, **options), np.float32(clean)
     with pytest.raises(ValueError, match=message):
-        threats.check_inputs(threat, clean)
+        check_inputs(threat, clean)
 
 
-@pytest.mark.parametrize("norm", threats.NORMS)
+@pytest.mark.parametrize("norm", NORMS)
 def test_around_an_input_outside_nothing_is_admissible(norm):
     threat = threat_model(norm, 0.5, lower=0.0, upper=1.0, frozen=[1], num_features=3)
     inside, outside = np.float32([0.5, 7.0, 0.2]), np.float32([1.2, 7.0, 0.2])
@@ -69,13 +71,13 @@ def test_around_an_input_outside_nothing_is_admissible(norm):
     with pytest.raises(ValueError, match=r"x\[0, 0\] is 1.2"):
         threats.project(threat, outside, outside)
     # A frozen feature may lie anywhere, and rounding is no violation.
-    threats.check_inputs(threat, inside[None])
+    check_inputs(threat, inside[None])
     rounded = inside + np.float32([0.5 + 1e-6, 0, 0])
     value = project(threat, rounded, rounded)
     np.testing.assert_allclose(value, [1, 7, 0.2], atol=2e-6)
     assert contains(threat, rounded, value)
     clipping = threat_model(norm, 0.5, lower=0.0, upper=1.0, clip=True)
-    threats.check_inputs(clipping, outside[None])
+    check_inputs(clipping, outside[None])
     np.testing.assert_allclose(project(clipping, outside, outside), [1, 1, 0.2])
 
 

@@ -10,6 +10,8 @@ import scipy.stats
 
 from r2et_jax import threat as threats
 from r2et_jax.threat import threat_model
+from r2et_jax.threat.definition import NORMS, with_epsilon
+from r2et_jax.threat.geometry import sample_boundary
 
 # Four numbers and a one-hot group of three; the first number is frozen.
 N = 7
@@ -27,7 +29,7 @@ project = jax.jit(threats.project)
 contains = jax.jit(threats.contains)
 
 
-@pytest.mark.parametrize("norm", threats.NORMS)
+@pytest.mark.parametrize("norm", NORMS)
 def test_samples_are_admissible_and_follow_their_key(norm):
     threat, clean = threat_model(norm, 0.7, **CONSTRAINTS), CLEAN
 
@@ -35,7 +37,7 @@ def test_samples_are_admissible_and_follow_their_key(norm):
     @jax.vmap
     def draw(key):
         inner = threats.sample(threat, clean, key=key)
-        border = threats.sample_boundary(threat, clean, key=key)
+        border = sample_boundary(threat, clean, key=key)
         return jnp.stack([inner, border])
 
     keys = jax.random.split(jax.random.key(1), 200)
@@ -58,7 +60,7 @@ def test_samples_are_uniform_in_the_ball_of_movable_features(frozen):
     @jax.vmap
     def draw(key):
         inner = threats.sample(threat, clean, key=key)
-        return inner - clean, threats.sample_boundary(threat, clean, key=key) - clean
+        return inner - clean, sample_boundary(threat, clean, key=key) - clean
 
     inner, border = (np.asarray(moves) for moves in draw(keys))
     radii = np.linalg.norm(inner, axis=1) / 2
@@ -75,13 +77,13 @@ def test_samples_of_the_linf_ball():
     keys = jax.random.split(jax.random.key(0), 1000)
     moves = jax.jit(jax.vmap(lambda k: threats.sample(threat, clean, key=k)))(keys) - 1
     assert scipy.stats.kstest(np.ravel(moves) + 0.5, "uniform").pvalue > 1e-3
-    corner = jax.jit(threats.sample_boundary)(threat, clean, key=keys[0])
+    corner = jax.jit(sample_boundary)(threat, clean, key=keys[0])
     np.testing.assert_allclose(np.abs(corner - 1), 0.5, rtol=1e-6)
 
 
 def test_a_frozen_input_has_one_sample():
     threat = threat_model("l2", 1.0, frozen=range(3), num_features=3)
-    for draw in (threats.sample, threats.sample_boundary):
+    for draw in (threats.sample, sample_boundary):
         point = jax.jit(draw)(threat, jnp.arange(3.0), key=jax.random.key(0))
         np.testing.assert_array_equal(point, np.arange(3))
 
@@ -101,7 +103,7 @@ def test_budgets_share_one_compiled_program():
     clean = CLEAN
     threat = threat_model("l2", 0.1, **CONSTRAINTS)
     for epsilon in (0.1, 1, 0.25, np.float32(0.5), 0.0):
-        threat = threats.with_epsilon(threat, epsilon)
+        threat = with_epsilon(threat, epsilon)
         value = counted(threat, clean + 1, clean)
         assert np.linalg.norm(value - clean) <= epsilon + 1e-5
     other = threat_model("l2", 0.9, **CONSTRAINTS)
@@ -123,9 +125,7 @@ def test_a_grid_of_budgets_maps_in_one_call():
     budgets = jnp.array([0.1, 0.5, 1.0])
     points = jax.jit(jax.vmap(one))(budgets)
     for epsilon, point in zip(budgets, points, strict=True):
-        expected = project(
-            threats.with_epsilon(threat, float(epsilon)), clean, clean + 2
-        )
+        expected = project(with_epsilon(threat, float(epsilon)), clean, clean + 2)
         np.testing.assert_allclose(point, expected, atol=1e-6)
 
 
@@ -138,7 +138,7 @@ def test_a_grid_of_budgets_maps_in_one_call():
         (lambda: threat_model(penalty=-1.0), "penalty must be nonnegative.*-1.0"),
         (lambda: threat_model(group_rule="hot"), "unknown group rule 'hot'"),
         (lambda: threat_model(prediction="any"), "unknown prediction rule 'any'"),
-        (lambda: threats.with_epsilon(threat_model(), -1.0), "epsilon must be.*-1.0"),
+        (lambda: with_epsilon(threat_model(), -1.0), "epsilon must be.*-1.0"),
         (lambda: threat_model(groups=[(0, 1), (1, 2)]), "must not overlap"),
         (lambda: threat_model(groups=[(0, 0)]), r"groups\[0\].*got 0 twice"),
         (lambda: threat_model(groups=[()]), "must not be empty"),

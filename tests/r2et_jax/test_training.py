@@ -15,6 +15,10 @@ from sklearn.linear_model import LogisticRegression
 from r2et_jax import objectives, training
 from r2et_jax.models import MLP, Linear
 from r2et_jax.training import checkpoint
+from r2et_jax.training.checkpoint import load_model, save_model
+from r2et_jax.training.epochs import REFERENCES
+from r2et_jax.training.packing import params_sha256
+from r2et_jax.training.selection import admissible
 
 # Adam mixes dtypes.
 pytestmark = pytest.mark.standard_promotion
@@ -74,7 +78,7 @@ def python_step(params, state, x, y, weights, reference):
     return optax.apply_updates(params, updates), state
 
 
-@pytest.mark.parametrize("reference", training.REFERENCES)
+@pytest.mark.parametrize("reference", REFERENCES)
 def test_a_grid_trains_every_model_as_if_it_were_alone(reference):
     x, y = data()
     trained = grid(reference)(start(reference), GRID, x, y)
@@ -291,7 +295,7 @@ def test_selection_is_that_of_brute_force(candidates, reference_auc, tolerance):
         assert np.isnan(choice.auc) and np.isnan(choice.precision)
     else:
         assert (choice.auc, choice.precision) == candidates[best]
-    mask = training.admissible(auc, reference_auc=reference_auc, tolerance=tolerance)
+    mask = admissible(auc, reference_auc=reference_auc, tolerance=tolerance)
     assert np.flatnonzero(mask).tolist() == admitted
 
 
@@ -308,19 +312,19 @@ OTHER = {"params": {"layer": {"w": np.zeros((2, 3)), "b": np.full(3, 7.0)}}}
 def test_a_saved_model_comes_back(tmp_path):
     params = {**PARAMS, "count": np.int32(4), "half": jnp.ones(2, jnp.float32)}
     description = {"config": {"seed": 1, "grid": [[0.1], [0.3]]}, "auc": 0.9}
-    training.save_model(tmp_path / "a" / "model", params, description)
-    found, told = training.load_model(tmp_path / "a" / "model")
+    save_model(tmp_path / "a" / "model", params, description)
+    found, told = load_model(tmp_path / "a" / "model")
     equal(found, params)
     for leaf, old in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True):
         assert isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype == old.dtype
-    assert told == {**description, "params_sha256": training.params_sha256(params)}
+    assert told == {**description, "params_sha256": params_sha256(params)}
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["model"]
 
 
 def test_a_model_is_replaced_as_a_whole(tmp_path):
-    training.save_model(tmp_path / "model", PARAMS, {"which": "old"})
-    training.save_model(tmp_path / "model", OTHER, {"which": "new"})
-    found, told = training.load_model(tmp_path / "model")
+    save_model(tmp_path / "model", PARAMS, {"which": "old"})
+    save_model(tmp_path / "model", OTHER, {"which": "new"})
+    found, told = load_model(tmp_path / "model")
     equal(found, OTHER)
     assert told["which"] == "new"
     assert len(list(tmp_path.rglob("_METADATA"))) == 1  # the old one is gone
@@ -331,7 +335,7 @@ def test_a_model_is_replaced_as_a_whole(tmp_path):
 def test_a_kill_while_writing_leaves_what_was_there(tmp_path, monkeypatch, where, old):
     folder = tmp_path / "model"
     if old:
-        training.save_model(folder, PARAMS, {"which": "old"})
+        save_model(folder, PARAMS, {"which": "old"})
 
     def kill(*arguments, **keywords):
         raise KeyboardInterrupt
@@ -344,21 +348,21 @@ def test_a_kill_while_writing_leaves_what_was_there(tmp_path, monkeypatch, where
         else:
             patch.setattr(checkpoint.os, "replace", kill)
         with pytest.raises(KeyboardInterrupt):
-            training.save_model(folder, OTHER, {"which": "new"})
+            save_model(folder, OTHER, {"which": "new"})
     if old:
-        found, told = training.load_model(folder)
+        found, told = load_model(folder)
         equal(found, PARAMS)
         assert told["which"] == "old"
     else:
         with pytest.raises(FileNotFoundError, match="no saved model in .*model"):
-            training.load_model(folder)
-    training.save_model(folder, OTHER, {"which": "new"})
-    equal(training.load_model(folder)[0], OTHER)
+            load_model(folder)
+    save_model(folder, OTHER, {"which": "new"})
+    equal(load_model(folder)[0], OTHER)
 
 
 def test_a_missing_model_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no saved model in .*nothing"):
-        training.load_model(tmp_path / "nothing")
+        load_model(tmp_path / "nothing")
 
 
 @pytest.mark.parametrize(
@@ -366,7 +370,7 @@ def test_a_missing_model_is_named(tmp_path):
 )
 def test_a_damaged_model_is_named(tmp_path, damage):
     folder = tmp_path / "model"
-    training.save_model(folder, PARAMS, {"which": "old"})
+    save_model(folder, PARAMS, {"which": "old"})
     description = folder / "description.json"
     (stored,) = [path for path in folder.iterdir() if path.is_dir()]
     if damage == "no parameters":
@@ -383,4 +387,4 @@ def test_a_damaged_model_is_named(tmp_path, damage):
     else:
         description.write_bytes(b"\xff\xfe{}")
     with pytest.raises(ValueError, match="saved model in .*model is damaged"):
-        training.load_model(folder)
+        load_model(folder)

@@ -8,6 +8,8 @@ import pytest
 
 from r2et_jax import objectives, saved, training
 from r2et_jax.models import MLP
+from r2et_jax.objectives.loss import with_context
+from r2et_jax.training.epochs import train_step
 
 # Adam mixes dtypes.
 pytestmark = pytest.mark.standard_promotion
@@ -27,7 +29,7 @@ def train(how, x=X, y=Y, weights=WEIGHTS, *, made=MADE, optimizer=OPTIMIZER, **o
     """One step on all of the data, by each of the three ways."""
     state = training.init_state(PARAMS, optimizer, key=jax.random.key(1))
     if how == "step":
-        return training.train_step(made, optimizer)(state, x, y, weights)
+        return train_step(made, optimizer)(state, x, y, weights)
     options = {"num_epochs": 1, "batch_size": M, **options}
     if how == "epochs":
         return training.train_epochs(made, optimizer, **options)(state, weights, x, y)
@@ -82,7 +84,7 @@ def test_a_context_is_checked_with_the_inputs():
     context = with_entry(X, (5, 0), np.nan)
     with pytest.raises(ValueError, match=r"x\[1\] must be finite, .* rows, .* 5"):
         train("epochs", (X, context), made=own)
-    paired = objectives.with_context(
+    paired = with_context(
         objectives.objective("wd", lambda both, x: MODEL.apply(both[0], x), k=2)
     )
     with pytest.raises(ValueError, match=r"y must be 6 class indices .* got \[2\]"):
@@ -149,7 +151,7 @@ def test_traced_data_show_in_the_count():
 def test_a_gradient_that_the_optimiser_drops_is_counted_too():
     optimizer = optax.chain(optax.zero_nans(), optax.sgd(0.1))
     state = training.init_state(PARAMS, optimizer, key=jax.random.key(1))
-    step = jax.jit(training.train_step(MADE, optimizer))
+    step = jax.jit(train_step(MADE, optimizer))
     state = step(state, X * np.nan, Y, WEIGHTS)
     assert state.num_nonfinite == 1
     leaves = jax.tree.leaves(state.params)

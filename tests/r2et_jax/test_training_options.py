@@ -9,6 +9,8 @@ import pytest
 from r2et_jax import objectives, training
 from r2et_jax.models import Linear
 from r2et_jax.objectives import Objective
+from r2et_jax.objectives.loss import with_context
+from r2et_jax.training.epochs import train_step
 
 # Adam mixes dtypes.
 pytestmark = pytest.mark.standard_promotion
@@ -89,7 +91,7 @@ def test_decoupled_decay_shrinks_matrices_alone_and_is_free_of_adam():
     params = {"w": jnp.full((2, 2), 3.0), "b": jnp.full(2, 3.0)}
     optimizer = training.adam(0.1)
     made = Objective(zero_loss, ("l2", "decay"), lambda weights: weights[1])
-    step = training.train_step(made, optimizer)
+    step = train_step(made, optimizer)
     state = state_of(params, optimizer)
     for _ in range(3):
         state = step(state, X, Y, jnp.array([7.0, 0.5]))
@@ -169,14 +171,14 @@ def test_a_decay_of_the_objective_reaches_the_optimiser_or_is_missed():
 
 
 @pytest.mark.parametrize("take", [
-    lambda loss: training.train_step(loss, training.adam()),
+    lambda loss: train_step(loss, training.adam()),
     lambda loss: training.train_epochs(
         loss, training.adam(), num_epochs=1, batch_size=2
     ),
     lambda loss: training.compile_grid(
         loss, training.adam(), num_epochs=1, batch_size=2
     ),
-    objectives.with_context,
+    with_context,
 ])  # fmt: skip
 def test_a_loss_without_its_decay_is_taken_nowhere(take):
     made = objectives.objective("wd_decoupled", Linear().apply, k=1)
@@ -192,8 +194,8 @@ def test_a_loss_without_its_decay_is_taken_nowhere(take):
 def test_a_context_leaves_the_decay():
     """One step without a gradient: the weights fall by learning rate × coefficient."""
     own = Objective(lambda params, x, y, weights, **told: 0.0 * jnp.sum(params[0]))
-    own = objectives.with_context(own._replace(decay=lambda weights: weights[0]))
-    step = training.train_step(own, training.adam(0.1))
+    own = with_context(own._replace(decay=lambda weights: weights[0]))
+    step = train_step(own, training.adam(0.1))
     state = state_of(jnp.ones((2, 2)), training.adam(0.1))
     state = step(state, (X, X), Y, jnp.array([2.0]))
     np.testing.assert_allclose(state.params, 0.8 * np.ones((2, 2)), rtol=1e-6)
