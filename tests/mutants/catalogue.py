@@ -248,7 +248,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ('cell = record["seed"], record["fold"]', 'cell = record["seed"], 0'),
     ),
     *_of(
-        "experiments/loop/runs.py",
+        "experiments/report/exhibit.py",
         "experiments/test_judged_claims experiments/test_common_runs",
         ("return True if verdicts and all(verdicts) else None",
          "return True if verdicts and any(verdicts) else None"),
