@@ -248,6 +248,11 @@ MUTANTS: tuple[Mutant, ...] = (
         ('cell = record["seed"], record["fold"]', 'cell = record["seed"], 0'),
     ),
     *_of(
+        "experiments/loop/cluster.py",
+        "experiments/test_cluster",
+        ("return bool(select(self.known, **cell))", "return False"),
+    ),
+    *_of(
         "experiments/report/exhibit.py",
         "experiments/test_judged_claims experiments/test_common_runs",
         ("return True if verdicts and all(verdicts) else None",
