@@ -57,9 +57,9 @@ def examples_that_fit(
 
 def example_bytes(fn: Callable[..., Any], shared: Any, batched: Any) -> int:
     """Memory of one example in a program, at most: no value's place is used again."""
-    one = jax.tree.map(lambda leaf: leaf[:1], batched)
-    given = sum(leaf.nbytes for leaf in jax.tree.leaves(one))
-    return given + _held(jax.make_jaxpr(fn)(shared, one).jaxpr)
+    example = jax.tree.map(lambda leaf: leaf[:1], batched)
+    given = sum(leaf.nbytes for leaf in jax.tree.leaves(example))
+    return given + _held(jax.make_jaxpr(fn)(shared, example).jaxpr)
 
 
 def _held(program) -> int:

@@ -315,8 +315,10 @@ def drive_chunks(
         if batch_size is not None or by_host or device.platform == "cpu":
             return in_cache if batch_size is None else batch_size
         if shape not in sizes:
-            found = devices_lib.examples_that_fit(compiled, shared, batched, device)
-            sizes[shape] = in_cache if found is None else found
+            fitting_size = devices_lib.examples_that_fit(
+                compiled, shared, batched, device
+            )
+            sizes[shape] = in_cache if fitting_size is None else fitting_size
         return sizes[shape]
 
     def run(shared, batched, /, *, like=None):

@@ -337,9 +337,9 @@ def explain(
 def _targets(subject: Subject, x: Any, target: Any) -> np.ndarray:
     """The classes that are explained [m]."""
     m = len(jax.tree.leaves(x)[0])
-    one, context = jax.tree.map(lambda leaf: leaf[0], (x, subject.context))
+    example, context = jax.tree.map(lambda leaf: leaf[0], (x, subject.context))
     params = in_context(subject.params, context)
-    outputs = jax.eval_shape(subject.apply, params, one).shape[0]
+    outputs = jax.eval_shape(subject.apply, params, example).shape[0]
     target = np.asarray(target)
     check_labels("target", np.broadcast_to(target, (m,)), m, max(2, outputs))
     return np.broadcast_to(target, (m,))
@@ -349,14 +349,14 @@ def _targets(subject: Subject, x: Any, target: Any) -> np.ndarray:
 def _explaining(form: Form, batch_size: int | None):
     saliency = form.saliency()
 
-    def one(params, x, target, context):
+    def explained(params, x, target, context):
         params = in_context(params, context)
         if target is None:
             target = score.predicted_class(form.apply(params, x))
         return saliency(params, x, target)
 
     def chunk(params, batched):
-        return jax.vmap(one, (None, 0, 0, 0))(params, *batched)
+        return jax.vmap(explained, (None, 0, 0, 0))(params, *batched)
 
     compiled = jit(chunk)
 
@@ -370,7 +370,7 @@ def _explaining(form: Form, batch_size: int | None):
         shapes = jax.tree.map(lambda leaf: (np.shape(leaf), leaf.dtype), batched)
         shape = str((shapes, jax.tree.map(np.shape, params), jax.config.jax_enable_x64))
         if shape not in sizes:
-            sizes[shape] = examples_in_cache(one, params, batched)
+            sizes[shape] = examples_in_cache(explained, params, batched)
         return driven(sizes[shape])(params, batched)
 
     return run

@@ -5,6 +5,9 @@ Modules that share a floor do not import each other.
 """
 
 import ast
+import doctest
+import io
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +58,10 @@ LAZY = {
 }
 ONLY_IN = {"matplotlib": {"plots"}, "absl": {"training", "audit"}}
 
+
+# Names that do not say what is held, and the folders that still have some.
+EMPTY_NAMES = frozenset({"found", "common", "own", "one"})
+STILL_EMPTY = frozenset({"audit"})
 
 # Commands, which print and return an exit status.
 COMMANDS = frozenset({Path("audit/command.py")})
@@ -162,6 +169,24 @@ def init_violations(path: Path, source: str) -> list[str]:
     return found
 
 
+def name_violations(path: Path, source: str) -> list[str]:
+    """Names, also in examples, that do not say what is held."""
+    code = [(0, source)]
+    for node in ast.walk(ast.parse(source)):
+        kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, kinds) and ast.get_docstring(node):
+            line = node.body[0].lineno - 1
+            text = ast.get_docstring(node, clean=False)
+            for example in doctest.DocTestParser().get_examples(text):
+                code.append((line + example.lineno, example.source))
+    return [
+        f"{path}:{start + token.start[0]}: the name {token.string!r} says nothing"
+        for start, text in code
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type == tokenize.NAME and token.string in EMPTY_NAMES
+    ]
+
+
 def library_files() -> list[tuple[Path, str]]:
     root = CHECKOUT / LIBRARY
     files = sorted(root.rglob("*.py"))
@@ -187,6 +212,12 @@ def test_init_files_hold_public_names_only():
     inits = [f for f in library_files() if f[0].name == "__init__.py"]
     found = [v for f in inits if len(f[0].parts) > 1 for v in init_violations(*f)]
     assert not found, report(found)
+
+
+def test_names_say_what_is_held():
+    files = [f for f in library_files() if unit(f[0]) not in STILL_EMPTY]
+    violations = [v for file in files for v in name_violations(*file)]
+    assert not violations, report(violations)
 
 
 def test_files_are_short():
@@ -283,3 +314,21 @@ def test_checker_finds_code_in_an_init():
     source = '"""Doc."""\nfrom .er import er\n__all__ = ["er"]\nREGISTRY = {}\n'
     (violation,) = init_violations(Path("attacks/__init__.py"), source)
     assert violation.startswith("attacks/__init__.py:4: ")
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ("found = 1\nmany = found + 1", [1, 2]),
+        ("def f(one): ...", [1]),
+        ("class A:\n    own: int", [2]),
+        ("x = result.common", [1]),
+        ("f(own=2)", [1]),
+        ('def f():\n    """One.\n\n    >>> found = f()\n    """', [4]),
+        ("foundation, alone = 1, 2  # found, one", []),
+        ('x = "found"', []),
+    ],
+)
+def test_checker_finds_a_name_that_says_nothing(source, lines):
+    violations = name_violations(Path("score.py"), source)
+    assert [int(v.split(":")[1]) for v in violations] == lines

@@ -64,6 +64,6 @@ def _predict(static, arrays, params, inputs):
 
     names, form, leaves, structure = static
     rest, state = library.combine(arrays, jax.tree.unflatten(structure, leaves))
-    own = jax.tree.unflatten(form, [params[name] for name in names])
-    module = library.combine(own, rest)
+    trained = jax.tree.unflatten(form, [params[name] for name in names])
+    module = library.combine(trained, rest)
     return module(inputs) if state is None else module(inputs, state)[0]

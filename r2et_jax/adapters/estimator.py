@@ -20,10 +20,10 @@ from r2et_jax.types import Array
 
 # Shift and scale of scalers, x ↦ (x − shift)/scale; None for neither.
 _SCALERS = {
-    "StandardScaler": lambda own: (own.mean_ if own.with_mean else None, own.scale_),
-    "RobustScaler": lambda own: (own.center_, own.scale_),
-    "MaxAbsScaler": lambda own: (None, own.scale_),
-    "MinMaxScaler": lambda own: (-own.min_ / own.scale_, 1 / own.scale_),
+    "StandardScaler": lambda fit: (fit.mean_ if fit.with_mean else None, fit.scale_),
+    "RobustScaler": lambda fit: (fit.center_, fit.scale_),
+    "MaxAbsScaler": lambda fit: (None, fit.scale_),
+    "MinMaxScaler": lambda fit: (-fit.min_ / fit.scale_, 1 / fit.scale_),
 }
 _NETWORKS = ("MLPClassifier", "MLPRegressor")
 _INSTEAD = (

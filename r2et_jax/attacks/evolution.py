@@ -258,9 +258,9 @@ def evolution(
         draws = jax.random.uniform(
             draw_key, (6 + state.perturbed.size,), state.perturbed.dtype
         )
-        own, mate, kind, size, unit, far = draws[:6]
+        chance, mate, kind, size, unit, far = draws[:6]
         fresh = jnp.isinf(state.fitness[i])
-        itself = fresh | (own < _OWN)
+        itself = fresh | (chance < _OWN)
         base = jnp.where(itself, state.members[i], state.perturbed)
         of_members, of_best = state.duals
         known = jnp.where(itself, of_members[i], of_best)
@@ -274,8 +274,11 @@ def evolution(
         dual = jnp.zeros_like(known)
         stays = fresh | (kind < mixed + shaken)
         if by_cells:
-            moved, found = into_another_cell(context, base, known, unit, far, size)
-            made, dual = jnp.where(stays, made, moved), jnp.where(stays, dual, found)
+            moved, moved_dual = into_another_cell(context, base, known, unit, far, size)
+            made, dual = (
+                jnp.where(stays, made, moved),
+                jnp.where(stays, dual, moved_dual),
+            )
         elif num_kinks(params, base):
             made = jnp.where(stays, made, across(params, context, base, unit, far))
         made = jnp.where(fresh & (i == 0), base, made)

@@ -131,7 +131,7 @@ def trace_descent(
     context, state = attack.init(params, x, target, threat, key=key)
     mask, initial = context.reference
 
-    def one(state, _):
+    def step(state, _):
         state = attack.step(params, context, state)
         last = state.optimizer_state
         values = attack.saliency(params, state.perturbed, target).ravel()
@@ -150,7 +150,7 @@ def trace_descent(
         finite = jnp.all(jnp.isfinite(values))
         return state, (recorded, last.certified | (last.step_size == 0), finite)
 
-    state, (trace, certified, finite) = jax.lax.scan(one, state, length=num_steps)
+    state, (trace, certified, finite) = jax.lax.scan(step, state, length=num_steps)
     last = state.optimizer_state
     left = trace.precision < 1
     last_class = predicted_class(attack.apply(params, state.perturbed))

@@ -82,8 +82,8 @@ def attack(
       >>> model = MLP()
       >>> examined = subject(model, model.init(jax.random.key(1), x[0]))
       >>> run = attack("er_surrogate", k=2, num_steps=20)
-      >>> found = run(examined, x, threat_model("l2", 0.5), key=jax.random.key(2))
-      >>> found.precision.shape, found.perturbed.shape
+      >>> attacked = run(examined, x, threat_model("l2", 0.5), key=jax.random.key(2))
+      >>> attacked.precision.shape, attacked.perturbed.shape
       ((4,), (4, 6))
     """
     check_in("attack", name, NAMES)
@@ -118,7 +118,7 @@ def attack(
         if epsilon is None:
             return at(threat)
         if isinstance(epsilon, Sequence) or getattr(epsilon, "ndim", 0):
-            return [at(with_epsilon(threat, float(one))) for one in epsilon]
+            return [at(with_epsilon(threat, float(value))) for value in epsilon]
         return at(with_epsilon(threat, epsilon))
 
     return run

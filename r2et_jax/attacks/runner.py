@@ -183,11 +183,11 @@ def attack_batch(
       [m, ...], the model of example i is called with (params, context_i).
     """
 
-    one = _one_input(attack, num_steps=num_steps, track_every=track_every)
+    run_one = _one_input(attack, num_steps=num_steps, track_every=track_every)
 
     def run(params, x, threat, /, *, key, context=None):
         keys = example_keys(key, x.shape[0])
-        each = functools.partial(one, params, threat)
+        each = functools.partial(run_one, params, threat)
         return map_batched(each, (x, keys, context), batch_size=batch_size)
 
     return run
@@ -275,7 +275,7 @@ def compile_attack(
 
 
 def _one_input(attack, *, num_steps, track_every):
-    def one(params, threat, x, key, context):
+    def run(params, threat, x, key, context):
         params = in_context(params, context)
         target = predicted_class(attack.apply(params, x))
         return attack_example(
@@ -289,4 +289,4 @@ def _one_input(attack, *, num_steps, track_every):
             track_every=track_every,
         )
 
-    return one
+    return run

@@ -71,9 +71,9 @@ def prediction_constraint(
         if logits.shape[0] == 1:
             logits = jnp.concatenate([jnp.zeros_like(logits), logits])
         kept = predicted_class(context.clean_logits)
-        own = jnp.arange(logits.shape[0], dtype=kept.dtype) == kept
-        best_other = jnp.max(jnp.where(own, -jnp.inf, logits))
-        return best_other - jnp.sum(jnp.where(own, logits, 0))
+        is_kept = jnp.arange(logits.shape[0], dtype=kept.dtype) == kept
+        best_other = jnp.max(jnp.where(is_kept, -jnp.inf, logits))
+        return best_other - jnp.sum(jnp.where(is_kept, logits, 0))
 
     def shift(params, x, context):
         clean = class_probabilities(context.clean_logits)

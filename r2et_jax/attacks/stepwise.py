@@ -59,7 +59,7 @@ def batched_phases(build: Callable[..., Phases], apply: ApplyFn) -> Phases:
     def begin(shared, batched):
         params, threat, settings = shared
 
-        def one(x, key, start, context):
+        def of_example(x, key, start, context):
             model = in_context(params, context)
             target = predicted_class(apply(model, x))
             phases = build(*settings)
@@ -67,18 +67,18 @@ def batched_phases(build: Callable[..., Phases], apply: ApplyFn) -> Phases:
             # The threat model is shared: only the rest has a copy for each example.
             return fixed._replace(threat=None), carry
 
-        return jax.vmap(one)(*batched)
+        return jax.vmap(of_example)(*batched)
 
     def mapped(name):
         def each(shared, context, fixed, *state):
             params, threat, settings = shared
 
-            def one(context, fixed, *state):
+            def of_example(context, fixed, *state):
                 phase = getattr(build(*settings), name)
                 fixed = fixed._replace(threat=threat)
                 return phase(in_context(params, context), fixed, *state)
 
-            return jax.vmap(one)(context, fixed, *state)
+            return jax.vmap(of_example)(context, fixed, *state)
 
         return each
 

@@ -160,16 +160,16 @@ def compile_strongest(
                             moved = movement(params, threat, x, context)
                             sharper = _sharper(moved)
                         settings = (sharper * settings[0], *settings[1:])
-                    found, found_same, vanished = compiled[i](
+                    lowest, lowest_same, vanished = compiled[i](
                         (params, threat, draws, settings, restarts),
                         (x[active], starts, active.astype(np.uint32), beside),
                         # One shape for all rounds, however few inputs are left.
                         like=m,
                     )
-                    winner[_keep_lower(best, found, active)] = i
-                    _keep_lower(same, found_same, active)
+                    winner[_keep_lower(best, lowest, active)] = i
+                    _keep_lower(same, lowest_same, active)
                     member_precision[i, active] = np.fmin(
-                        member_precision[i, active], found.precision
+                        member_precision[i, active], lowest.precision
                     )
                     num_vanished[active] += vanished
                     num_steps[active] += member.num_steps * member.restarts
@@ -213,11 +213,11 @@ def _suited(members, params: Params, x: Array, context: Any) -> list[bool]:
     """Which members are for a model of that kind, see `Member.suited`."""
     kinds = {member.suited for member in members}
     if kinds != {"all"}:
-        one, beside = jax.tree.map(
+        example, beside = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (x, context)
         )
         apply = members[0].build(*members[0].settings).apply
-        kinked = has_kinks(apply, in_context(params, beside), one)
+        kinked = has_kinks(apply, in_context(params, beside), example)
         kinds = {"all", "kinked" if kinked else "smooth"}
     return [member.suited in kinds for member in members]
 
@@ -229,7 +229,7 @@ def _compile_movement(apply: ApplyFn):
     """
     switches = kinks(apply)
 
-    def one(params, threat, x, context, keys):
+    def movement(params, threat, x, context, keys):
         params = in_context(params, context)
         clean = switches(params, x)
         if not clean.size:
@@ -243,7 +243,7 @@ def _compile_movement(apply: ApplyFn):
 
     def several(params, threat, x, context):
         keys = jax.random.split(jax.random.key(0), _CHANGES)
-        each = jax.vmap(one, (None, None, 0, 0, None))
+        each = jax.vmap(movement, (None, None, 0, 0, None))
         return jnp.nanmedian(each(params, threat, x, context, keys))
 
     run = jit(several, work="little")
@@ -270,11 +270,11 @@ def _starts(start: str, x: np.ndarray, best: Best, same: Best) -> np.ndarray:
     return np.where(done, same.perturbed, best.perturbed)
 
 
-def _keep_lower(best: Best, found: Best, rows: np.ndarray) -> np.ndarray:
+def _keep_lower(best: Best, candidate: Best, rows: np.ndarray) -> np.ndarray:
     """Take over, in place, what lies below; the rows in which it does."""
-    lower = found.precision < best.precision[rows]
-    best.precision[rows[lower]] = found.precision[lower]
-    best.perturbed[rows[lower]] = found.perturbed[lower]
+    lower = candidate.precision < best.precision[rows]
+    best.precision[rows[lower]] = candidate.precision[lower]
+    best.perturbed[rows[lower]] = candidate.perturbed[lower]
     return rows[lower]
 
 
@@ -286,7 +286,7 @@ class _Prediction(NamedTuple):
 def _compile_judge(attack: Attack, batch_size: int):
     """`run(params, clean, x, context) -> (P@k, map, logits, _Prediction)`."""
 
-    def one(params, clean, x, context):
+    def judge(params, clean, x, context):
         params = in_context(params, context)
         target = predicted_class(attack.apply(params, clean))
         before = attack.saliency(params, clean, target).ravel()
@@ -298,7 +298,7 @@ def _compile_judge(attack: Attack, batch_size: int):
         return overlap, values, logits, seen
 
     def chunk(params, batched):
-        return jax.vmap(one, (None, 0, 0, 0))(params, *batched)
+        return jax.vmap(judge, (None, 0, 0, 0))(params, *batched)
 
     run = compile_chunked(
         chunk, batch_size=batch_size, in_cache=_IN_CACHE, work="little"
@@ -382,8 +382,8 @@ def _compile_family(
         for restart in range(int(restarts)):
             inputs = x, keys[:, restart], start, context
             result = by_steps((params, threat, settings), inputs)
-            found = result.best, result.best_same_class, num_steps * result.vanished
-            carry = update(carry, *found)
+            improved = result.best, result.best_same_class, num_steps * result.vanished
+            carry = update(carry, *improved)
         return carry
 
     return drive_chunks(
@@ -405,10 +405,10 @@ def _compile_keys(num_restarts: int):
         key, member, stage = draws
         key = jax.random.fold_in(jax.random.fold_in(key, member), stage)
 
-        def one(index):
+        def of_example(index):
             return jax.random.split(jax.random.fold_in(key, index), num_restarts)
 
-        return jax.vmap(one)(index)
+        return jax.vmap(of_example)(index)
 
     return jit(run, work="little")
 

@@ -149,8 +149,8 @@ class Affine:
         Example:
           >>> from r2et_jax.bounds import ball, bound
           >>> square = bound(lambda x: x**2, ball(jnp.array([3.0, 1.0]), 0.1))
-          >>> found = square.separations(jnp.array([0]), jnp.array([1.0]))
-          >>> bool(found[0, 1] > 7)
+          >>> separations = square.separations(jnp.array([0]), jnp.array([1.0]))
+          >>> bool(separations[0, 1] > 7)
           True
         """
         features = jnp.asarray(features)
@@ -164,8 +164,8 @@ class Affine:
             rows.reshape(rows.shape[0], center.size)
             for rows in (self.linear, self.noise)
         )
-        own = [signs * leaf[features][:, None] for leaf in (center, box, size)]
-        boxes, sizes = jnp.abs(own[1]) + box, jnp.abs(own[2]) + size
+        leading = [signs * leaf[features][:, None] for leaf in (center, box, size)]
+        boxes, sizes = jnp.abs(leading[1]) + box, jnp.abs(leading[2]) + size
         least = jnp.where(signs >= 0, signs * low[features][:, None], -jnp.inf)
         least = jnp.where(signs < 0, signs * high[features][:, None], least)
         least = jnp.where(signs == 0, 0, least)
@@ -178,7 +178,7 @@ class Affine:
             (1, spread[0], -high),
             (-1, spread[1], low),
         ):
-            middle = own[0] - t * center
+            middle = leading[0] - t * center
             reach = self._pair_reach(linear, features, signs, t) + boxes + among
             lower = middle - reach - gamma * jnp.abs(reach)
             lower = lower - 4 * info.eps * jnp.abs(middle)
@@ -217,9 +217,12 @@ class Affine:
         padded = jnp.pad(rows, ((0, blocks * each - rows.shape[0]), (0, 0)))
 
         def add(totals, block):
-            own = (signs * block[:, features].T).T[:, :, None]
+            leading = (signs * block[:, features].T).T[:, :, None]
             other = block[:, None, :]
-            sums = jnp.sum(f(own - other), axis=0), jnp.sum(f(own + other), axis=0)
+            sums = (
+                jnp.sum(f(leading - other), axis=0),
+                jnp.sum(f(leading + other), axis=0),
+            )
             return (totals[0] + sums[0], totals[1] + sums[1]), None
 
         zero = jnp.zeros((k, count), rows.dtype)

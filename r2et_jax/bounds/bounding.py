@@ -76,8 +76,8 @@ def _finished(space: Space, forms: list[Form]) -> list[Affine]:
     if len(forms) == 1:
         # What one entry has alone cancels in no difference of two.
         (form,) = forms
-        own = [g for g in form.sparse if g != INPUT and space.is_own(form, g)]
-        forms = [space.boxed(form, own)]
+        alone = [g for g in form.sparse if g != INPUT and space.is_own(form, g)]
+        forms = [space.boxed(form, alone)]
     forms = [space.densified(form) for form in forms]
     groups = sorted({g for form in forms for g, _ in form.layout if g != INPUT})
     made = []

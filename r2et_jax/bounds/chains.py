@@ -119,23 +119,23 @@ class Chains:
 
     def _product(self, a: int, b: int, length: int) -> Link | None:
         for first, second in ((a, b), (b, a)):
-            one, other = self.link(first), self.link(second)
-            if one.root == other.root and other.factor is None:
-                if one.factor is not None:
-                    return Link(one.root, one.factor, False, length)
+            left, right = self.link(first), self.link(second)
+            if left.root == right.root and right.factor is None:
+                if left.factor is not None:
+                    return Link(left.root, left.factor, False, length)
         for first, second in ((a, b), (b, a)):
-            one = self.link(first)
-            if one.factor is None and not one.affine:
-                return Link(one.root, self._base(second), False, one.length + 2)
+            left = self.link(first)
+            if left.factor is None and not left.affine:
+                return Link(left.root, self._base(second), False, left.length + 2)
         return None
 
     def _quotient(self, a: int, b: int, length: int) -> Link | None:
-        one, other = self.link(a), self.link(b)
-        if other.factor is not None:
+        left, right = self.link(a), self.link(b)
+        if right.factor is not None:
             return Link(self.same[b], self._base(a), False, 2)
-        if one.root == other.root:
-            return Link(one.root, one.factor, False, length)
-        return Link(other.root, self._base(a), False, other.length + 2)
+        if left.root == right.root:
+            return Link(left.root, left.factor, False, length)
+        return Link(right.root, self._base(a), False, right.length + 2)
 
     def _alike(self, numbers: list[int], length: int) -> Link | None:
         """The chain of values that share a root and a factor, or are the factor."""
@@ -253,7 +253,7 @@ class Chains:
         """Points of the root at which the chain's steps switch, as far as affine."""
         link = self.links[number]
         lines: dict[int, Any] = {link.root: (1.0, 0.0)}
-        found: dict[Any, Array] = {}
+        places: dict[Any, Array] = {}
         seen: set[int] = set()
         open_values = [number]
         while open_values:
@@ -272,10 +272,10 @@ class Chains:
                 rise, offset = first[0] - second[0], second[1] - first[1]
                 if all(isinstance(part, float) for part in (rise, offset)):
                     if rise:
-                        found[offset / rise] = jnp.asarray(offset / rise)
+                        places[offset / rise] = jnp.asarray(offset / rise)
                 elif not isinstance(rise, float) or rise:
-                    found[a, b] = offset / rise
-        return list(found.values())
+                    places[a, b] = offset / rise
+        return list(places.values())
 
     def _line(self, number: int, lines: dict[int, Any], values: dict[int, Any]):
         """(α, β) with value = α·root + β, or None; floats where they are known."""

@@ -139,8 +139,8 @@ def _difference(taken, params):
 def _product(taken, params):
     a, b = taken
     parts = [
-        None if one.slope is None else jets.outward(jets.times(one.slope, other.ends))
-        for one, other in ((a, b), (b, a))
+        None if part.slope is None else jets.outward(jets.times(part.slope, other.ends))
+        for part, other in ((a, b), (b, a))
     ]
     ends = _kept_sign(jets.outward(jets.times(a.ends, b.ends)), a.ends, b.ends)
     return Jet(ends, _added(*parts), jets.all_sure(a, b))

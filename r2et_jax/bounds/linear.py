@@ -167,9 +167,9 @@ def _kept(f, forms: list[Form], group: int, places, elementwise: bool):
             (other != index).any() for other, _ in having
         ):
             return None
-        found = [index]
+        indices = [index]
     elif places is not None:
-        found = places(
+        indices = places(
             *(
                 form.sparse[group][0]
                 if group in form.sparse
@@ -177,9 +177,9 @@ def _kept(f, forms: list[Form], group: int, places, elementwise: bool):
                 for form in forms
             )
         )
-        if found is None:
+        if indices is None:
             return None
-        found = [np.asarray(index) for index in found]
+        indices = [np.asarray(index) for index in indices]
     else:
         return None
     tangents = tuple(
@@ -190,7 +190,7 @@ def _kept(f, forms: list[Form], group: int, places, elementwise: bool):
     scales = jax.jvp(lambda *p: f(*p), points, tangents)[1]
     return [
         (index, scale) if (index >= 0).any() else None
-        for index, scale in zip(found, scales, strict=True)
+        for index, scale in zip(indices, scales, strict=True)
     ]
 
 

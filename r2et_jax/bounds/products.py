@@ -67,12 +67,12 @@ def mixed_reach(
     space: Space, first: tuple[Array, Form], second: tuple[Array, Form]
 ) -> tuple[Array, Array]:
     """How far λx + μy and λx − μy may go from their centres, rounding included."""
-    (one, x), (other, y) = first, second
-    box = one * x.box + other * y.box
+    (first_scale, x), (second_scale, y) = first, second
+    box = first_scale * x.box + second_scale * y.box
     sums = [box, box]
     shared, x, y = _shared(space, x, y)
     for p, q in shared:
-        parts = one * p, other * q
+        parts = first_scale * p, second_scale * q
         sums = [
             total + jnp.abs(parts[0] + sign * parts[1])
             for total, sign in zip(sums, (1, -1), strict=True)
@@ -80,7 +80,7 @@ def mixed_reach(
     layout, rows = space.aligned([x, y])
     count = len(shared) + sum(size for _, size in layout)
     if layout:
-        scaled = one * rows[0], other * rows[1]
+        scaled = first_scale * rows[0], second_scale * rows[1]
         for n, mixed in enumerate((scaled[0] + scaled[1], scaled[0] - scaled[1])):
             noise = mixed
             if layout[0][0] == INPUT:
@@ -93,7 +93,7 @@ def mixed_reach(
             sums[n] = sums[n] + jnp.sum(jnp.abs(noise), axis=0)
     gamma = (count + 16) * jnp.finfo(x.dtype).eps
     # Where the two cancel, what they lost is of the size of each.
-    slack = gamma * (one * x.size + other * y.size)
+    slack = gamma * (first_scale * x.size + second_scale * y.size)
     return tuple(total + gamma * jnp.abs(total) + slack for total in sums)
 
 

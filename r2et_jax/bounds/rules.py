@@ -81,8 +81,8 @@ def _quotient(space: Space, step: Step, taken: list[Any]) -> list[Any]:
     x, y = alike(space, taken)
 
     def reciprocal(jet):
-        one = as_jet(np.ones((), jet.ends.dtype), jet.ends.ndim)
-        return ELEMENTWISE["div"]([one, jet], {})
+        unit = as_jet(np.ones((), jet.ends.dtype), jet.ends.ndim)
+        return ELEMENTWISE["div"]([unit, jet], {})
 
     return [product(space, x, function_of(space, reciprocal, y))]
 

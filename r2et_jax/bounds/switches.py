@@ -18,8 +18,8 @@ from r2et_jax.bounds.linear import clipped, combination, linear_map, moved, shif
 
 def minus(space: Space, x: Form, y: Form) -> Form:
     """x − y, in which what they share cancels."""
-    one = jnp.ones((), x.dtype)
-    return combination(space, [(one, x), (-one, y)], jnp.zeros((), x.dtype))
+    unit = jnp.ones((), x.dtype)
+    return combination(space, [(unit, x), (-unit, y)], jnp.zeros((), x.dtype))
 
 
 def compare(space: Space, name: str, x: Form, y: Form) -> Truth:
@@ -77,8 +77,8 @@ def larger(space: Space, x: Form, y: Form) -> Form:
         knots=[zero],
         policy=space.policy,
     )
-    one, m = jnp.ones_like(low), lines.slope
-    rise = combination(space, [(m, difference), (one, y)], jnp.zeros((), x.dtype))
+    ones, m = jnp.ones_like(low), lines.slope
+    rise = combination(space, [(m, difference), (ones, y)], jnp.zeros((), x.dtype))
     made = shifted(space, rise, lines.low, lines.high)
     ends = zip(space.interval(x), space.interval(y), strict=True)
     return clipped(made, *(jnp.maximum(*pair) for pair in ends))

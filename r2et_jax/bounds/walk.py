@@ -184,8 +184,8 @@ class _Walk:
         axes = tuple(int(axis) for axis in step.params["axes"])
         if self.locations.get(maker.inputs[0]) != axes:
             return form
-        one = jnp.ones((), form.dtype)
-        return clipped(form, one, one * jnp.inf)
+        unit = jnp.ones((), form.dtype)
+        return clipped(form, unit, unit * jnp.inf)
 
     def scan(self, step: Step, taken: list[Any]) -> list[Any]:
         """The turns of a scan, one after the other."""

@@ -68,11 +68,11 @@ def layers_agree(
         "skip": (n,),
     }
     for name, shape in shapes.items():
-        found = getattr(network, name).shape
-        if found != shape:
+        given = getattr(network, name).shape
+        if given != shape:
             raise ValueError(
                 f"{name} of the layers must have shape {shape} for an input of {n} "
-                f"features and {h} units, got {found}"
+                f"features and {h} units, got {given}"
             )
     gradient = jax.grad(log_odds(apply), argnums=1)
     same = jax.vmap(lambda point: _same_gradient(gradient, params, network, point))

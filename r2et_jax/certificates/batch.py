@@ -87,9 +87,9 @@ def certify(
     check_count("num_pairs", num_pairs, minimum=0)
     cuts = num_slabs, num_pairs
     run = _certifying(subject.form, layers, policy, k, cuts, batch_size)
-    found = run((subject.params, threat), (x, subject.context))
-    _check_matches(found.matches)
-    return found
+    certificate = run((subject.params, threat), (x, subject.context))
+    _check_matches(certificate.matches)
+    return certificate
 
 
 class CertifiedRadii(NamedTuple):
@@ -157,9 +157,9 @@ def certified_radii(
     cuts = num_slabs, 0
     run = _searching(subject.form, layers, policy, k, cuts, num_steps, batch_size)
     shared = subject.params, threat, np.asarray(largest, np.asarray(x).dtype)
-    found, matches = run(shared, (x, subject.context))
+    radii, matches = run(shared, (x, subject.context))
     _check_matches(matches)
-    return found
+    return radii
 
 
 def _check(subject, x, threat, policy, batch_size) -> Callable | None:
@@ -203,13 +203,13 @@ def _certificate(form: Form, layers: Callable | None, policy, k, cuts) -> Certif
 
 @kept
 def _certifying(form: Form, layers: Callable | None, policy, k, cuts, batch_size):
-    one = _certificate(form, layers, policy, k, cuts)
+    certify_one = _certificate(form, layers, policy, k, cuts)
 
     def chunk(shared, batched):
         params, threat = shared
 
         def each(x, context):
-            return one(in_context(params, context), x, threat)
+            return certify_one(in_context(params, context), x, threat)
 
         return jax.vmap(each)(*batched)
 
@@ -220,11 +220,11 @@ def _certifying(form: Form, layers: Callable | None, policy, k, cuts, batch_size
 
 @kept
 def _searching(form, layers, policy, k, cuts, num_steps, batch_size):
-    one = _certificate(form, layers, policy, k, cuts)
+    certify_one = _certificate(form, layers, policy, k, cuts)
 
     def radii(params, x, threat, largest):
         def certified(epsilon):
-            return one(params, x, dataclasses.replace(threat, epsilon=epsilon))
+            return certify_one(params, x, dataclasses.replace(threat, epsilon=epsilon))
 
         def narrow(ends, epsilon, kept):
             low, high = ends

@@ -180,10 +180,10 @@ def _gradient(network: OneHiddenLayer, x: Array) -> Array:
 def _pairs(network: OneHiddenLayer, center: Array, features: Array) -> _Pairs:
     """The sums of s_i g_i − t g_j, t = 1 before t = −1, then i, then j."""
     sign = jnp.sign(_gradient(network, center))[features]
-    own = sign[:, None] * network.weight[features]
+    leading = sign[:, None] * network.weight[features]
     skip = sign * network.skip[features]
     t = jnp.array([1, -1], center.dtype)[:, None, None]
-    units = own[None, :, None] - t[..., None] * network.weight
+    units = leading[None, :, None] - t[..., None] * network.weight
     units = network.out * units
     constant = skip[:, None] - t * network.skip
     size = jnp.abs(skip)[:, None] + jnp.abs(t * network.skip)

@@ -100,8 +100,8 @@ def exact_certificate(
       >>> from r2et_jax.threat import threat_model
       >>> model, x = MLP(hidden=(8,), activation="relu"), jnp.ones((1, 6))
       >>> examined = subject(model, model.init(jax.random.key(0), x[0]))
-      >>> found = exact_certificate(examined, x, threat_model("l2", 0.5), k=2)
-      >>> found.closed.tolist(), bool(found.lower[0] == found.upper[0])
+      >>> proof = exact_certificate(examined, x, threat_model("l2", 0.5), k=2)
+      >>> proof.closed.tolist(), bool(proof.lower[0] == proof.upper[0])
       ([True], True)
 
     Source: ours; activation regions as in Jordan et al. 2019, "Provable certificates
@@ -133,7 +133,7 @@ def exact_certificate(
             continue
         clock = time.monotonic()
         center, movable, moves = _moves(threat, row)
-        found = search(
+        searched = search(
             layer,
             center,
             moves,
@@ -144,9 +144,9 @@ def exact_certificate(
             max_nodes=max_nodes,
             max_seconds=max_seconds,
         )
-        least[i], nodes[i] = found.least / len(top), found.nodes
-        if found.move.any():
-            perturbed[i] = (center + found.move).astype(x.dtype)
+        least[i], nodes[i] = searched.least / len(top), searched.nodes
+        if searched.move.any():
+            perturbed[i] = (center + searched.move).astype(x.dtype)
         seconds[i] = time.monotonic() - clock
     again = run((subject.params, threat), (x, perturbed))
     lower = np.where(seen.mask.any(axis=1), least, np.nan)
@@ -260,7 +260,7 @@ def _looking(form: Form, layers: Callable, k: int):
     """What the model itself says of inputs and perturbed ones."""
     explain = form.saliency()
 
-    def one(params, threat, x, moved):
+    def look(params, threat, x, moved):
         target = predicted_class(form.apply(params, x))
         mask = positive_top_k_mask(explain(params, x, target), k=k)
         precision = top_k_overlap(mask, explain(params, moved, target), k=k)
@@ -276,6 +276,6 @@ def _looking(form: Form, layers: Callable, k: int):
 
     def chunk(shared, batched):
         params, threat = shared
-        return jax.vmap(one, (None, None, 0, 0))(params, threat, *batched)
+        return jax.vmap(look, (None, None, 0, 0))(params, threat, *batched)
 
     return compile_chunked(chunk, in_cache=_IN_CACHE, work="much")

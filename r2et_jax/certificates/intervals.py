@@ -226,9 +226,9 @@ def _larger_side(rows: Array, half: Array, means: Array) -> Array:
 
 
 def _sides(rows, half, means):
-    own, other = rows[: means.shape[0], None], rows[None, means.shape[0] :]
-    same = means + jnp.abs(own - other) @ half
-    opposite = jnp.abs(own + other) @ half - means
+    inside, outside = rows[: means.shape[0], None], rows[None, means.shape[0] :]
+    same = means + jnp.abs(inside - outside) @ half
+    opposite = jnp.abs(inside + outside) @ half - means
     return same, opposite
 
 
@@ -244,10 +244,11 @@ def _larger_side_reverse(kept, cotangents):
     # Of equal sides either will do for the rows; a mean then has the derivative 0.
     sides = jnp.where(sides == 0, jnp.ones_like(sides), sides)[..., None]
     above = rows[:p, None] > sides * rows[None, p:]
-    own, other = cotangents[..., None], cotangents[..., None] * sides
-    own, other = jnp.where(above, own, -own), jnp.where(above, -other, other)
+    inside, outside = cotangents[..., None], cotangents[..., None] * sides
+    inside = jnp.where(above, inside, -inside)
+    outside = jnp.where(above, -outside, outside)
     # Sums written out: XLA's reductions over these axes are far slower on CPU.
-    slopes = [sum(own[:, j] for j in range(q)), sum(other[i] for i in range(p))]
+    slopes = [sum(inside[:, j] for j in range(q)), sum(outside[i] for i in range(p))]
     slopes = jnp.concatenate(slopes)
     return slopes * half[None], jnp.sum(slopes * rows, axis=0), signed
 

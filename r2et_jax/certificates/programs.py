@@ -124,7 +124,7 @@ def _over_slabs(
     """Lower bounds of s_i φ_i − |φ_j| for pairs [p, 2], the least over slabs [p]."""
     linear = affine.linear.reshape(domain.size, -1)
 
-    def one(pair, sign):
+    def of_pair(pair, sign):
         def of(t):
             weights = jnp.stack([sign, -t]).astype(linear.dtype)
             direction = linear[:, pair] @ weights
@@ -143,7 +143,7 @@ def _over_slabs(
         least = jax.lax.map(of, jnp.array([1, -1], linear.dtype))
         return jnp.min(least)
 
-    return jax.lax.map(lambda both: one(*both), (pairs, signs))
+    return jax.lax.map(lambda both: of_pair(*both), (pairs, signs))
 
 
 def _signed(

@@ -120,19 +120,19 @@ class Moves:
     def _deepest(self, rows, sides):
         n = len(self.low)
         with_depth = np.concatenate([-rows, np.ones((len(rows), 1))], axis=1)
-        found = scipy.optimize.linprog(
+        solved = scipy.optimize.linprog(
             np.r_[np.zeros(n), -1.0],
             A_ub=with_depth,
             b_ub=-sides,
             bounds=[*zip(self.low, self.high, strict=True), (None, 1.0)],
             method="highs",
         )
-        if found.status != 0:
+        if solved.status != 0:
             return np.zeros(n)
-        u = np.maximum(-found.ineqlin.marginals, 0)
+        u = np.maximum(-solved.ineqlin.marginals, 0)
         toward = rows.T @ u
         most = self._box_reach(toward[:, None])[1][0]
         size = np.abs(rows).T @ u @ np.maximum(np.abs(self.low), np.abs(self.high))
         if sides @ u - most > _CLEAR * (np.abs(sides) @ u + size):
             return None
-        return found.x[:n]
+        return solved.x[:n]

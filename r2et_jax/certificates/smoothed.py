@@ -154,8 +154,8 @@ def smoothed_certificate(
       >>> from r2et_jax.certificates import smoothed_counts
       >>> counted = smoothed_counts(jnp.abs, jnp.array([[4.0, 1.0, 0.0]]), k=1,
       ...                           sigma=0.5, num_samples=1000, key=jax.random.key(0))
-      >>> found = smoothed_certificate(counted, epsilon=0.5)
-      >>> found.precision.tolist(), found.labels.tolist()
+      >>> certificate = smoothed_certificate(counted, epsilon=0.5)
+      >>> certificate.precision.tolist(), certificate.labels.tolist()
       ([1.0], [[1, -1, -1]])
 
     Source: Levine et al. 2019; Liu et al. 2021, "Certifiably robust interpretation via

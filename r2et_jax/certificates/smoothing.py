@@ -97,9 +97,9 @@ def smoothed_counts(
     Example:
       >>> key = jax.random.key(0)
       >>> options = {"k": 1, "sigma": 0.5, "key": key}
-      >>> found = smoothed_counts(jnp.abs, jnp.array([[4.0, 1.0, 0.0]]),
-      ...                         num_samples=100, **options)
-      >>> found.counts.tolist()
+      >>> counted = smoothed_counts(jnp.abs, jnp.array([[4.0, 1.0, 0.0]]),
+      ...                           num_samples=100, **options)
+      >>> counted.counts.tolist()
       [[100, 0, 0]]
 
     Source: Levine et al. 2019, "Certifiably robust interpretation in deep learning".
@@ -160,7 +160,7 @@ def _check_state(state, x, k, sigma, raw, num_samples) -> None:
 def _counting(explain: Form | Callable, k: int):
     """The compiled count of draws first…last−1 of a batch."""
 
-    def one(params, sigma, draws, x, key):
+    def count(params, sigma, draws, x, key):
         if isinstance(explain, Form):
             target = predicted_class(explain.apply(params, x))
             saliency = explain.saliency()
@@ -179,10 +179,10 @@ def _counting(explain: Form | Callable, k: int):
 
         def draw(index):
             noise = jax.random.normal(jax.random.fold_in(key, index), x.shape, x.dtype)
-            found = values(x + sigma * noise)
+            saliency = values(x + sigma * noise)
             asked = (index >= draws[0]) & (index < draws[1])
-            broken = asked & ~jnp.all(jnp.isfinite(found))
-            return top_k_mask(found, k=k) & asked, broken
+            broken = asked & ~jnp.all(jnp.isfinite(saliency))
+            return top_k_mask(saliency, k=k) & asked, broken
 
         def add(chunk, total):
             indices = chunk * size + jnp.arange(size, dtype=draws.dtype)
@@ -200,7 +200,7 @@ def _counting(explain: Form | Callable, k: int):
 
         def each(both):
             x, key, context = both
-            return one(in_context(params, context), sigma, draws, x, key)
+            return count(in_context(params, context), sigma, draws, x, key)
 
         return jax.lax.map(each, batched)
 

@@ -104,9 +104,9 @@ def largest_eigenvalue(
 
     Example:
       >>> spectrum = jnp.array([-5.0, 5.0, 1.0, 0.0])
-      >>> found = largest_eigenvalue(lambda v: spectrum * v, spectrum,
-      ...                            key=jax.random.key(0))
-      >>> round(float(found.value), 3), bool(found.converged), int(found.num_steps)
+      >>> top = largest_eigenvalue(lambda v: spectrum * v, spectrum,
+      ...                          key=jax.random.key(0))
+      >>> round(float(top.value), 3), bool(top.converged), int(top.num_steps)
       (5.0, True, 4)
 
     Source: Lanczos 1950; Golub and Van Loan, Matrix Computations, section 10.3;

@@ -110,10 +110,10 @@ def _eigh(matrix: Array) -> tuple[Array, Array]:
 def _eigh_of_batch(axis_size, in_batched, matrices):
     del axis_size, in_batched
     if jax.default_backend() == "cpu":
-        found = jax.lax.map(_eigh, matrices)
+        decomposed = jax.lax.map(_eigh, matrices)
     else:
-        found = tuple(jnp.linalg.eigh(matrices, symmetrize_input=False))
-    return found, (True, True)
+        decomposed = tuple(jnp.linalg.eigh(matrices, symmetrize_input=False))
+    return decomposed, (True, True)
 
 
 def _top_eigenvector(jacobian: Array, middle: Array) -> Array:

@@ -179,15 +179,15 @@ def number(text: str) -> float | None:
 
 def _parsed(texts: list[str]) -> list[Any]:
     """Numbers of what are some; integers stay such, for labels."""
-    found = []
+    cells = []
     for text in texts:
         value: Any = number(text)
         if value is None:
             value = text
         elif text.lstrip("+-").isdigit():
             value = int(text)
-        found.append(value)
-    return found
+        cells.append(value)
+    return cells
 
 
 def _names(frame: Any, name: str) -> list[Any]:
@@ -314,7 +314,9 @@ def _levels(name: str, column: str, values: Sequence[Any], forced: bool):
     if not forced:
         for row, value in enumerate(values):
             if not isinstance(value, str):
-                text = next(i for i, one in enumerate(values) if isinstance(one, str))
+                text = next(
+                    i for i, level in enumerate(values) if isinstance(level, str)
+                )
                 raise ValueError(
                     f"{name}: column {column!r} holds numbers and texts, {value!r} in "
                     f"row {row} and {values[text]!r} in row {text}: name it in "

@@ -144,10 +144,10 @@ class PairTable(NamedTuple):
             raise ValueError(
                 f"{self.name}: fold must lie in 0…{self.num_folds - 1}, got {fold!r}"
             )
-        own = self.pairs[self.pairs[:, 0] == fold]
+        of_fold = self.pairs[self.pairs[:, 0] == fold]
         splits = {}
         for number, name in enumerate(SPLITS):
-            pairs = own[own[:, 1] == number]
+            pairs = of_fold[of_fold[:, 1] == number]
             splits[name] = PairSplit(self.inputs, self.labels, pairs[:, 2], pairs[:, 3])
         shared = self._asdict()
         for key in ("inputs", "labels", "pairs"):
@@ -290,21 +290,21 @@ def _check_disjoint(dataset: PairDataset) -> None:
         [hashlib.sha256(row.tobytes()).digest() for row in dataset.train.inputs],
         return_inverse=True,
     )
-    own: dict[str, set[int]] = {}
+    members: dict[str, set[int]] = {}
     for split_name in SPLITS:
         split = getattr(dataset, split_name)
-        own[split_name] = set(same_as[split.first].tolist())
+        members[split_name] = set(same_as[split.first].tolist())
         partners = set(same_as[split.second].tolist())
         if dataset.kind == "image" or split_name == "train":
-            own[split_name] |= partners
-        elif not partners <= own["train"]:
+            members[split_name] |= partners
+        elif not partners <= members["train"]:
             raise ValueError(
                 f"{dataset.name}: {split_name}: expected training graphs as partners, "
-                f"got {len(partners - own['train'])} others"
+                f"got {len(partners - members['train'])} others"
             )
     for i, first in enumerate(SPLITS):
         for second in SPLITS[i + 1 :]:
-            shared = own[first] & own[second]
+            shared = members[first] & members[second]
             if shared:
                 row = int(np.flatnonzero(same_as == min(shared))[0])
                 raise ValueError(

@@ -118,13 +118,13 @@ def _graph(rng, network, sign, is_planted, shared, num_times):
     in_network = rng.uniform(0.5, 0.9, v)
     in_all = sign * rng.uniform(0.2, 0.5, v)
     noise = rng.uniform(0.8, 1.2, v)
-    own = rng.normal(size=(num_times, v))
-    common = rng.normal(size=(num_times, 1))
+    signal = rng.normal(size=(num_times, v))
+    shared_signal = rng.normal(size=(num_times, 1))
     part = np.where(is_planted, shared, 0.0)
-    own = np.sqrt(part) * common + np.sqrt(1 - part) * own
+    signal = np.sqrt(part) * shared_signal + np.sqrt(1 - part) * signal
     series = (
         in_network * rng.normal(size=(num_times, _NETWORKS))[:, network]
         + in_all * rng.normal(size=(num_times, 1))
-        + noise * own
+        + noise * signal
     )
     return np.corrcoef(series, rowvar=False)

@@ -72,11 +72,11 @@ def prepared(data_dir: str | Path, kind: str | None = None) -> tuple[str, ...]:
       The names of files that hold such data and have no name of `names()`, sorted;
       other files are left out.
     """
-    found = []
+    names_there = []
     for path in sorted(Path(data_dir).glob("*.npz")):
         if path.stem not in known() and kind in (None, _kind(path)) and _kind(path):
-            found.append(path.stem)
-    return tuple(found)
+            names_there.append(path.stem)
+    return tuple(names_there)
 
 
 def _kind(path: Path) -> str | None:
@@ -114,15 +114,15 @@ def load(
       >>> load("breast_cancer").name
       'breast_cancer'
     """
-    found = _load(name, data_dir=data_dir, fold=fold)
-    said, asked = (text.removesuffix(REFERENCE_SUFFIX) for text in (found.name, name))
+    dataset = _load(name, data_dir=data_dir, fold=fold)
+    said, asked = (text.removesuffix(REFERENCE_SUFFIX) for text in (dataset.name, name))
     if said in known() and said != asked:
         raise ValueError(
             f"{Path(data_dir) / asked}.npz holds the data set {said!r}, expected "
             f"{asked!r}: was it renamed?"
         )
     # Not the name that the file says of itself, which two files may share.
-    return found._replace(name=name)
+    return dataset._replace(name=name)
 
 
 def _load(name: str, *, data_dir: str | Path, fold: int) -> Dataset | PairDataset:

@@ -134,8 +134,8 @@ def _classes(scores):
 
 def _log_odds(logits, numpy):
     """z_c − log Σ_{j≠c} exp z_j of every class [m, C], by NumPy or jax.numpy."""
-    own = np.eye(logits.shape[1], dtype=bool)
-    others = numpy.where(own, -np.inf, logits[:, None, :])
+    is_class = np.eye(logits.shape[1], dtype=bool)
+    others = numpy.where(is_class, -np.inf, logits[:, None, :])
     top = numpy.max(others, axis=-1, keepdims=True)
     rest = numpy.log(numpy.sum(numpy.exp(others - top), axis=-1)) + top[..., 0]
     return logits - rest

@@ -48,8 +48,8 @@ def discordance(
       ValueError: if the shapes differ or are not [p].
 
     Example:
-      >>> found = discordance(jnp.array([0.1, 0.2, 0.3]), jnp.array([0.5, 0.75, 0.25]))
-      >>> print(f"{found.discordant:.3f} {found.tied:.3f}")
+      >>> shares = discordance(jnp.array([0.1, 0.2, 0.3]), jnp.array([0.5, 0.75, 0.25]))
+      >>> print(f"{shares.discordant:.3f} {shares.tied:.3f}")
       0.333 0.000
     """
     distance, likeness = as_floats(distance, likeness)

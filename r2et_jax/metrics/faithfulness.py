@@ -110,8 +110,8 @@ def faithfulness(
       >>> measure = faithfulness(lambda w, x: w @ x[:, None], constant_baseline(0.0),
       ...                        sizes=(1,))
       >>> w, x = jnp.array([3.0, -1.0, 0.5]), jnp.ones(3)
-      >>> found = measure(w, x, jnp.abs(w), key=jax.random.key(0))
-      >>> print(f"{found.dffot:.2f} {found.eraser_comprehensiveness:.2f}")
+      >>> shares = measure(w, x, jnp.abs(w), key=jax.random.key(0))
+      >>> print(f"{shares.dffot:.2f} {shares.eraser_comprehensiveness:.2f}")
       0.33 0.55
 
     Source: Serrano and Smith 2019 (DFFOT); DeYoung et al. 2020 (ERASER); R2ET (arXiv
@@ -125,13 +125,13 @@ def faithfulness(
         check_ndim("saliency", saliency, 1)
         n = saliency.shape[0]
         feature_of = _features(features, x.shape[0], n)
-        own = as_sizes("sizes", sizes, n)
+        kept_sizes = as_sizes("sizes", sizes, n)
         flips = range(1, n + 1) if flip_sizes is None else flip_sizes
         flips = as_sizes("flip_sizes", flips, n)
-        every = sorted({*own, *flips})
+        every = sorted({*kept_sizes, *flips})
         place = ranks(saliency)[feature_of]
         without = place >= jnp.asarray(every, place.dtype)[:, None]
-        alone = place < jnp.asarray(own, place.dtype)[:, None]
+        alone = place < jnp.asarray(kept_sizes, place.dtype)[:, None]
 
         def probabilities(x):
             return class_probabilities(apply(params, x))
@@ -143,17 +143,17 @@ def faithfulness(
 
         clean = probabilities(x)
         target = predicted_class(clean)
-        found = jax.vmap(replaced)(jnp.concatenate([without, alone]))
-        dropped = clean[target] - jnp.take(found, target, axis=1)
-        position = jnp.asarray([every.index(j) for j in own])
+        after = jax.vmap(replaced)(jnp.concatenate([without, alone]))
+        dropped = clean[target] - jnp.take(after, target, axis=1)
+        position = jnp.asarray([every.index(j) for j in kept_sizes])
         comprehensiveness = dropped[position]
         sufficiency = dropped[len(every) :]
 
         position = jnp.asarray([every.index(j) for j in flips])
-        changed = predicted_class(found[position]) != target
+        changed = predicted_class(after[position]) != target
         shares = jnp.asarray(flips, clean.dtype) / n
         known = jnp.all(jnp.isfinite(saliency)) & jnp.all(jnp.isfinite(clean))
-        known &= jnp.all(jnp.isfinite(found))
+        known &= jnp.all(jnp.isfinite(after))
         values = (
             jnp.min(jnp.where(changed, shares, 1)),
             jnp.any(changed).astype(clean.dtype),

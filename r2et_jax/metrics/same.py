@@ -57,8 +57,10 @@ def mean_topk_overlap(
       >>> print(mean_topk_overlap(maps, k=2).mean)
       0.5
     """
-    found = _overlap(maps, k, units)
-    return Summary(found.mean, found.stderr, len(found.units), found.num_unranked)
+    overlap = _overlap(maps, k, units)
+    return Summary(
+        overlap.mean, overlap.stderr, len(overlap.units), overlap.num_unranked
+    )
 
 
 def corrected_precision(

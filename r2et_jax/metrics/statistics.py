@@ -84,16 +84,16 @@ def estimate(values: Sequence[float], *, over: str = "seeds") -> Estimate:
       `Estimate`; nan where a run has no finite value.
 
     Example:
-      >>> found = estimate([0.25, 0.5, 0.75])
-      >>> print(f"{found.mean} ± {found.stderr:.3f}, at least {found.low:.2f}")
+      >>> average = estimate([0.25, 0.5, 0.75])
+      >>> print(f"{average.mean} ± {average.stderr:.3f}, at least {average.low:.2f}")
       0.5 ± 0.144, at least -0.12
     """
-    found = mean_and_stderr(np.array(list(values), np.float64))
-    count = int(found.n + found.num_nonfinite)
-    mean, stderr = float(found.mean), float(found.stderr)
-    if found.num_nonfinite:
+    summary = mean_and_stderr(np.array(list(values), np.float64))
+    count = int(summary.n + summary.num_nonfinite)
+    mean, stderr = float(summary.mean), float(summary.stderr)
+    if summary.num_nonfinite:
         mean = stderr = math.nan
-    return Estimate(mean, stderr, over, count, count, int(found.num_nonfinite))
+    return Estimate(mean, stderr, over, count, count, int(summary.num_nonfinite))
 
 
 def by_run(cells: Cells) -> dict[Hashable, float]:
@@ -131,18 +131,18 @@ def over_runs(cells: Cells, *, single: Summary | None = None) -> Estimate:
       `Estimate`.
 
     Example:
-      >>> found = over_runs({(0, 0): 0.5, (0, 1): 1.0, (0, 2): 0.75})
-      >>> print(found.mean, found.over, found.runs)
+      >>> average = over_runs({(0, 0): 0.5, (0, 1): 1.0, (0, 2): 0.75})
+      >>> print(average.mean, average.over, average.runs)
       0.75 folds 3
     """
     values = by_run(cells)
     over = "seeds" if len({seed for seed, _ in cells}) > 1 else "folds"
-    found = estimate(list(values.values()), over=over)
+    mean = estimate(list(values.values()), over=over)
     if len(cells) != 1:
-        return found
+        return mean
     n = 0 if single is None else int(single.n)
     stderr = math.nan if single is None else float(single.stderr)
-    return found._replace(stderr=stderr, over="inputs", n=n)
+    return mean._replace(stderr=stderr, over="inputs", n=n)
 
 
 def differences(a: Cells, b: Cells) -> dict[tuple[Hashable, Hashable], float]:
@@ -155,7 +155,7 @@ def differences(a: Cells, b: Cells) -> dict[tuple[Hashable, Hashable], float]:
     return {cell: a[cell] - b[cell] for cell in a if cell in b}
 
 
-def verdicts(found: Iterable[Estimate], level: float = 0.0) -> list[bool | None]:
+def verdicts(estimates: Iterable[Estimate], level: float = 0.0) -> list[bool | None]:
     """Whether each of several means that are judged together lies above a level.
 
     True above and False below, where p of Student's test, corrected by Holm's method
@@ -165,7 +165,7 @@ def verdicts(found: Iterable[Estimate], level: float = 0.0) -> list[bool | None]
     With `over_runs` of `differences` it is the rule for "A is better than B".
 
     Args:
-      found: the means, judged together.
+      estimates: the means, judged together.
       level: what each has to be above.
 
     Returns:
@@ -177,12 +177,12 @@ def verdicts(found: Iterable[Estimate], level: float = 0.0) -> list[bool | None]
       >>> print(verdicts([better, better._replace(stderr=0.9)]))
       [True, None]
     """
-    found = list(found)
-    corrected = holm([one.p_value(level) for one in found])
+    estimates = list(estimates)
+    corrected = holm([estimated.p_value(level) for estimated in estimates])
     clear = [p < 1 - CONFIDENCE for p in corrected]
     return [
-        one.mean > level if known else None
-        for one, known in zip(found, clear, strict=True)
+        estimated.mean > level if known else None
+        for estimated, known in zip(estimates, clear, strict=True)
     ]
 
 

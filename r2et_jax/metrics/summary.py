@@ -64,8 +64,8 @@ def mean_and_stderr(
         if axis != 0:
             raise ValueError(f"units are those along axis 0, got axis {axis}")
         values = np.asarray(values, np.float64)
-        found = mean_and_stderr(means_by_unit(values, as_units(units, len(values))))
-        return found._replace(num_nonfinite=np.sum(~np.isfinite(values), axis=0))
+        summary = mean_and_stderr(means_by_unit(values, as_units(units, len(values))))
+        return summary._replace(num_nonfinite=np.sum(~np.isfinite(values), axis=0))
     if isinstance(values, jax.Array):
         xp: Any = jnp
         dtype = jnp.float64 if values.dtype == jnp.float64 else jnp.float32

@@ -85,8 +85,8 @@ def thickness(
       >>> x = jax.random.normal(jax.random.key(0), (4, 6))
       >>> model = MLP()
       >>> examined = subject(model, model.init(jax.random.key(1), x[0]))
-      >>> found = thickness(examined, x, threat_model(), k=2, key=jax.random.key(2))
-      >>> bool((found.least <= found.mean).all())
+      >>> thick = thickness(examined, x, threat_model(), k=2, key=jax.random.key(2))
+      >>> bool((thick.least <= thick.mean).all())
       True
 
     Source: R2ET (arXiv 2212.14106), definition of top-k thickness.
@@ -122,7 +122,7 @@ def _thickness(
 ):
     pairs = pair_thickness(form.saliency(), k=k, num_points=num_points)
 
-    def one(params, threat, key, sigma, x, index, end, context):
+    def of_example(params, threat, key, sigma, x, index, end, context):
         key = jax.random.fold_in(key, index)
         if distribution == "given":
             draws = end[None]
@@ -137,7 +137,7 @@ def _thickness(
         return InputThickness(jnp.mean(shares), jnp.min(shares))
 
     def chunk(shared, batched):
-        each = jax.vmap(one, (None, None, None, None, 0, 0, 0, 0))
+        each = jax.vmap(of_example, (None, None, None, None, 0, 0, 0, 0))
         return each(*shared, *batched)
 
     return compile_chunked(chunk, batch_size=batch_size, in_cache=in_cache)

@@ -104,8 +104,8 @@ def sensitivity_max(
       >>> x = jax.random.normal(jax.random.key(0), (4, 6))
       >>> model = MLP()
       >>> examined = subject(model, model.init(jax.random.key(1), x[0]))
-      >>> found = sensitivity_max(examined, x, threat_model(), key=jax.random.key(2))
-      >>> bool((found.value > found.sampled).all())
+      >>> change = sensitivity_max(examined, x, threat_model(), key=jax.random.key(2))
+      >>> bool((change.value > change.sampled).all())
       True
 
     Source: Yeh et al. 2019, "On the (in)fidelity and sensitivity of explanations",
@@ -155,8 +155,8 @@ def local_lipschitz(
       >>> x = jax.random.normal(jax.random.key(0), (4, 6))
       >>> model = MLP()
       >>> examined = subject(model, model.init(jax.random.key(1), x[0]))
-      >>> found = local_lipschitz(examined, x, threat_model(), key=jax.random.key(2))
-      >>> bool((found.value > found.sampled).all())
+      >>> change = local_lipschitz(examined, x, threat_model(), key=jax.random.key(2))
+      >>> bool((change.value > change.sampled).all())
       True
 
     Source: Alvarez-Melis & Jaakkola 2018, "On the robustness of interpretability
@@ -217,7 +217,7 @@ def _compiled(
         by = safe_norm(clean_map) if kind == "relative" else safe_norm(perturbed - x)
         return safe_norm(change) / jnp.where(by > 0, by, 1)
 
-    def one(params, threat, key, x, index, context):
+    def of_example(params, threat, key, x, index, context):
         params = in_context(params, context)
         target = score.predicted_class(form.apply(params, x))
         clean_map = explain(params, x, target)
@@ -287,6 +287,6 @@ def _compiled(
         )
 
     def chunk(shared, batched):
-        return jax.vmap(one, (None, None, None, 0, 0, 0))(*shared, *batched)
+        return jax.vmap(of_example, (None, None, None, 0, 0, 0))(*shared, *batched)
 
     return compile_chunked(chunk, batch_size=batch_size)

@@ -103,22 +103,22 @@ def _class(name: Any) -> type[nn.Module]:
     if not isinstance(name, str) or ":" not in name:
         check_in("model", name, MODELS)
         return MODELS[name]
-    found = _imported(name)
-    if found is None:
+    module = _imported(name)
+    if module is None:
         raise ValueError(
             f"the model is of the class {name}, which is not there: import "
             f"{name.partition(':')[0]!r} first, and it must have that Flax module"
         )
-    return found
+    return module
 
 
 def _imported(name: str) -> type[nn.Module] | None:
     """The Flax module of an import path, where that is imported already."""
     path, _, parts = name.partition(":")
-    found: Any = sys.modules.get(path)
+    value: Any = sys.modules.get(path)
     for part in parts.split("."):
-        found = getattr(found, part, None)
-    return found if isinstance(found, type) and issubclass(found, nn.Module) else None
+        value = getattr(value, part, None)
+    return value if isinstance(value, type) and issubclass(value, nn.Module) else None
 
 
 def _attributes(model: type[nn.Module]) -> list[str]:

@@ -176,5 +176,5 @@ def recenter(model: Siamese, params: Params, x: Array) -> Params:
     if not model.centered:
         raise ValueError("recenter needs a model with centered=True, got False")
     center = params["center"]["mean"]
-    shifted = jax.vmap(lambda one: model.apply(params, one, method="embed"))(x)
+    shifted = jax.vmap(lambda example: model.apply(params, example, method="embed"))(x)
     return {**params, "center": {"mean": center + jnp.mean(shifted, axis=0)}}

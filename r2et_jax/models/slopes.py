@@ -72,10 +72,10 @@ def slope_range(name: str, *, rho: float = 5.0) -> SlopeRange:
         flat = _KINKED[name]
 
         def kinked(low, high, /):
-            one = jnp.ones_like(low)
+            ones = jnp.ones_like(low)
             return (
-                jnp.where(low > 0, one, flat * one),
-                jnp.where(high >= 0, one, flat * one),
+                jnp.where(low > 0, ones, flat * ones),
+                jnp.where(high >= 0, ones, flat * ones),
             )
 
         return kinked

@@ -147,10 +147,12 @@ def program_hinge(
         rows, columns = (
             side.ravel() for side in jnp.meshgrid(inside, outside, indexing="ij")
         )
-        own = jnp.repeat(signs, outside.size)
+        leading = jnp.repeat(signs, outside.size)
         pairs = jnp.stack([rows, columns], axis=1)
         lower = [
-            affine.combined(pairs, jnp.stack([own, t * jnp.ones_like(own)], 1)).lower()
+            affine.combined(
+                pairs, jnp.stack([leading, t * jnp.ones_like(leading)], 1)
+            ).lower()
             for t in (1, -1)
         ]
         return _hinge(jnp.minimum(*lower), g, margin)

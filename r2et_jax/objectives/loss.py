@@ -77,7 +77,7 @@ def with_context(objective: Objective) -> Objective:
         inputs, contexts = x
         keys = None if key is None else jax.random.split(key, inputs.shape[0])
 
-        def one(x, context, y, key) -> Array:
+        def of_example(x, context, y, key) -> Array:
             kept = None if reference is None else InContext(reference, context)
             return objective.loss(
                 InContext(params, context),
@@ -89,14 +89,14 @@ def with_context(objective: Objective) -> Objective:
                 progress=progress,
             )
 
-        return jnp.mean(jax.vmap(one)(inputs, contexts, y, keys))
+        return jnp.mean(jax.vmap(of_example)(inputs, contexts, y, keys))
 
     def check(params, x, y, weights, /):
         inputs, contexts = x
-        one = jax.tree.map(
+        example_context = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), contexts
         )
-        objective.check(InContext(params, one), inputs, y, weights)
+        objective.check(InContext(params, example_context), inputs, y, weights)
 
     return objective._replace(
         loss=whole, check=None if objective.check is None else check

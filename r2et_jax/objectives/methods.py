@@ -385,7 +385,7 @@ METHODS: dict[str, Method] = {
     ),
 }
 NAMES = tuple(METHODS)
-DESCRIPTIONS = {name: found.description for name, found in METHODS.items()}
+DESCRIPTIONS = {name: entry.description for name, entry in METHODS.items()}
 
 
 def method(name: str) -> Method:

@@ -49,5 +49,5 @@ def ascend(
         return moved * (epsilon / jnp.maximum(safe_norm(moved), epsilon))
 
     # Few steps: unrolled, so that XLA fuses them and counts the work of each.
-    found = jax.lax.fori_loop(0, num_steps, step, start, unroll=True)
-    return jax.lax.stop_gradient(found)
+    perturbed = jax.lax.fori_loop(0, num_steps, step, start, unroll=True)
+    return jax.lax.stop_gradient(perturbed)

@@ -35,8 +35,8 @@ from r2et_jax.types import ApplyFn
 def _architecture(name: str) -> list[tuple[str, Callable[..., None]]]:
     """What the parts of a name ask of the model: pairs (part, check)."""
     parts = [(part, METHODS[part]) for part in name.split("+")]
-    smooth = [(part, check_smooth) for part, found in parts if found.smooth]
-    return smooth + [(part, check_skip) for part, found in parts if found.skip]
+    smooth = [(part, check_smooth) for part, asked in parts if asked.smooth]
+    return smooth + [(part, check_skip) for part, asked in parts if asked.skip]
 
 
 def _first(batch: Any, most: int | None) -> Any:
@@ -111,8 +111,8 @@ def objective(
 
     Source: R2ET (arXiv 2212.14106), section 4.
     """
-    found = method(name)
-    terms = found.terms
+    asked = method(name)
+    terms = asked.terms
     apply = model
     if isinstance(model, Subject):
         apply = model.apply
@@ -131,7 +131,7 @@ def objective(
     )
     parts = [TERMS[term] for term in terms]
     built = [part.build(apply, setting) if part.build else None for part in parts]
-    attacked = TERMS["adv_loss"].build(apply, setting) if found.attacked else None
+    attacked = TERMS["adv_loss"].build(apply, setting) if asked.attacked else None
     architecture = _architecture(name)
     if "certified_gap" in terms and layers is not None:
         check_layers = layers_check(apply, layers)
@@ -186,8 +186,8 @@ def objective(
                 about = y if part.of_label else target
                 drawn = {}
                 if part.random:
-                    own = jax.random.fold_in(key, i)
-                    drawn["key"] = jax.random.split(own, x.shape[0])
+                    drawing_key = jax.random.fold_in(key, i)
+                    drawn["key"] = jax.random.split(drawing_key, x.shape[0])
                 most = part.most(setting) if part.most else None
                 rows = _first((x, about, drawn), most)
                 value = jnp.mean(each(*rows[:2], **rows[2]))

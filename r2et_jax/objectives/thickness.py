@@ -95,8 +95,8 @@ def negative_thickness(
 
         # Computed once more for the derivative: faster on CPU than to store it.
         @jax.checkpoint
-        def count(own, other):
-            above = jax.nn.sigmoid(own[:, :, None] - other[:, None, :])
+        def count(leading, other):
+            above = jax.nn.sigmoid(leading[:, :, None] - other[:, None, :])
             return jnp.sum(above * outside[None, None])
 
         pairs = len(points) * k * (ranked.size - k)

@@ -68,8 +68,8 @@ def circular_graphs(
 
     Example:
       >>> edges, top = [(0, 1), (0, 2), (1, 2)], np.array([True, False, True])
-      >>> one = Explained(np.array([0.5, 0.1, 0.4]), top)
-      >>> circular_graphs({"r2et": (one, one)}, edges=edges, num_nodes=3)
+      >>> explained = Explained(np.array([0.5, 0.1, 0.4]), top)
+      >>> circular_graphs({"r2et": (explained, explained)}, edges=edges, num_nodes=3)
     """
     columns = as_pairs("columns", columns)
     n = next(iter(columns.values()))[0].saliency.shape

@@ -45,14 +45,14 @@ def as_pairs(
     check_some(name, pairs)
     shape, result = None, {}
     for label, pair in pairs.items():
-        found = []
-        for when, one in zip(("before", "after"), pair, strict=True):
+        explained = []
+        for when, shown in zip(("before", "after"), pair, strict=True):
             where = f"of {label!r} {when}"
-            saliency, top = as_array(f"saliency {where}", one.saliency), one.top
+            saliency, top = as_array(f"saliency {where}", shown.saliency), shown.top
             top = np.asarray(top)
             if top.dtype != bool:
                 raise ValueError(f"top {where} must be boolean, got {top.dtype}")
-            x = as_array(f"x {where}", one.x) if with_x else None
+            x = as_array(f"x {where}", shown.x) if with_x else None
             shape = saliency.shape if shape is None else shape
             given = [saliency.shape, top.shape]
             if with_x:
@@ -62,14 +62,14 @@ def as_pairs(
                     f"all maps, masks and inputs must have one shape {shape}, got "
                     f"{given} {where}"
                 )
-            found.append(Explained(saliency, top, x))
-        result[str(label)] = tuple(found)
+            explained.append(Explained(saliency, top, x))
+        result[str(label)] = tuple(explained)
     return result
 
 
 def changes(pair: Pair) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The masks drawn before (kept, lost) and after (kept, new)."""
-    before, after = (one.top for one in pair)
+    before, after = (shown.top for shown in pair)
     return (
         {KEPT: before & after, LOST: before & ~after},
         {KEPT: before & after, NEW: after & ~before},

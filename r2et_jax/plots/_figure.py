@@ -58,12 +58,12 @@ def dress(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
 
 def add_legend(figure: Figure, *axes: Axes) -> None:
     """Put the legend beside the axes; a label that several of them have, once."""
-    found = {}
-    for one in axes:
-        for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
+    handles = {}
+    for panel in axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
     style = {"frameon": False, "fontsize": 9, "handlelength": 2.6}
-    figure.legend(found.values(), found.keys(), loc="outside right upper", **style)
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", **style)
 
 
 def as_array(name: str, values: object) -> np.ndarray:

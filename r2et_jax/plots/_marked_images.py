@@ -82,11 +82,11 @@ def marked_images(
         text.set_axis_off()
         _write(text, label)
         panels = [figure.add_subplot(grid[r, 1 + c]) for c in range(4)]
-        for axes, one, marks in zip(panels[:2], pair, changes(pair), strict=True):
-            _show(axes, one.x)
+        for axes, explained, marks in zip(panels[:2], pair, changes(pair), strict=True):
+            _show(axes, explained.x)
             for kind, mask in marks.items():
                 _mark(axes, mask, kind, pixel)
-        flat = [_flat(one) for one in pair]
+        flat = [_flat(explained) for explained in pair]
         top = max(float(np.percentile(flat, _BRIGHTEST)), np.finfo(float).tiny)
         for axes, values in zip(panels[2:], flat, strict=True):
             axes.imshow(values, cmap="cividis", vmin=0.0, vmax=top)
@@ -126,9 +126,10 @@ def _bare(axes: Axes) -> None:
     axes.spines[:].set_color("#BBBBBB")
 
 
-def _flat(one: Explained) -> np.ndarray:
+def _flat(explained: Explained) -> np.ndarray:
     """The map [height, width], summed over channels."""
-    return one.saliency.sum(axis=2) if one.saliency.ndim == 3 else one.saliency
+    saliency = explained.saliency
+    return saliency.sum(axis=2) if saliency.ndim == 3 else saliency
 
 
 def _mark(axes: Axes, mask: np.ndarray, kind: str, pixel: float) -> None:

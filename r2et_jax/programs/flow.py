@@ -20,20 +20,20 @@ _ELEMENTWISE = frozenset(
 
 def depending(program: Program, inputs: set[int]) -> set[int]:
     """Numbers of the values that change with the given ones in any way."""
-    found = set(inputs)
+    changing = set(inputs)
     for step in program.steps:
-        if found.intersection(step.inputs):
-            found.update(step.outputs)
-    return found
+        if changing.intersection(step.inputs):
+            changing.update(step.outputs)
+    return changing
 
 
 def moving(program: Program, inputs: set[int]) -> set[int]:
     """Numbers of the values that have a derivative in the given ones."""
-    found = {number for number in inputs if is_float(program, number)}
+    moved = {number for number in inputs if is_float(program, number)}
     for step in program.steps:
-        if step.name not in FLAT and found.intersection(step.inputs):
-            found.update(n for n in step.outputs if is_float(program, n))
-    return found
+        if step.name not in FLAT and moved.intersection(step.inputs):
+            moved.update(n for n in step.outputs if is_float(program, n))
+    return moved
 
 
 def moving_entries(program: Program, moves: set[int], inputs: set[int]) -> set[int]:
@@ -122,20 +122,20 @@ def mixing(program: Program, sources: set[int]) -> set[int]:
 
 def reaching(program: Program) -> set[int]:
     """Numbers of the values that the outputs depend on in any way."""
-    found = set(program.outputs)
+    needed = set(program.outputs)
     for step in reversed(program.steps):
-        if found.intersection(step.outputs):
-            found.update(step.inputs)
-    return found
+        if needed.intersection(step.outputs):
+            needed.update(step.inputs)
+    return needed
 
 
 def felt(program: Program, moves: set[int]) -> set[int]:
     """Numbers of the moving values whose derivative reaches an output."""
-    found = {number for number in program.outputs if number in moves}
+    carrying = {number for number in program.outputs if number in moves}
     for step in reversed(program.steps):
-        if step.name not in FLAT and found.intersection(step.outputs):
-            found.update(number for number in step.inputs if number in moves)
-    return found
+        if step.name not in FLAT and carrying.intersection(step.outputs):
+            carrying.update(number for number in step.inputs if number in moves)
+    return carrying
 
 
 def is_float(program: Program, number: int) -> bool:

@@ -17,7 +17,7 @@ def run(
     arguments: list[Any],
     *,
     rho: Any = None,
-    found: list[Array] | None = None,
+    switching: list[Array] | None = None,
 ) -> list[Any]:
     """The outputs of a program that was read.
 
@@ -25,7 +25,7 @@ def run(
       reading: the program and its kinks.
       arguments: its inputs.
       rho: sharpness of the smooth forms, or None to compute what the program computes.
-      found: a list that the switching values are appended to, or None.
+      switching: a list that the switching values are appended to, or None.
     """
     program = reading.program
     values = dict(program.constants)
@@ -34,13 +34,13 @@ def run(
         kink, bodies = reading.kinks.get(index), reading.bodies.get(index)
         if kink is None and rho is not None:
             kink = reading.beside.get(index)
-        if kink is not None and found is not None and kink.moves:
-            found.extend(kink.switches(values.__getitem__))
+        if kink is not None and switching is not None and kink.moves:
+            switching.extend(kink.switches(values.__getitem__))
         taken = [values[number] for number in step.inputs]
         if kink is not None and rho is not None:
             made = [kink.smooth(values.__getitem__, rho)]
         elif bodies is not None:
-            made = _RUNS[step.name](step, bodies, taken, rho, found)
+            made = _RUNS[step.name](step, bodies, taken, rho, switching)
         else:
             made = bind(step, taken)
         if kink is not None or bodies is not None:
@@ -57,20 +57,22 @@ def _like(value: Array, aval: Any) -> Array:
     return jnp.broadcast_to(value, aval.shape).astype(aval.dtype)
 
 
-def _flat(found: list[Array] | None) -> list[Array]:
+def _flat(switching: list[Array] | None) -> list[Array]:
     """The switching values of a body as one vector, in a list; empty for none."""
-    flat = [jnp.asarray(values).reshape(-1) for values in found or []]
+    flat = [jnp.asarray(values).reshape(-1) for values in switching or []]
     return [jnp.concatenate(flat)] if flat else []
 
 
-def _scan(step: Step, bodies, taken: list[Any], rho: Any, found: list[Array] | None):
+def _scan(
+    step: Step, bodies, taken: list[Any], rho: Any, switching: list[Array] | None
+):
     settings, (body,) = step.params, bodies
     first, second = settings["num_consts"], settings["num_carry"]
     second += first
 
     def turn(carry, xs):
-        inner: list[Array] | None = None if found is None else []
-        made = run(body, [*taken[:first], *carry, *xs], rho=rho, found=inner)
+        inner: list[Array] | None = None if switching is None else []
+        made = run(body, [*taken[:first], *carry, *xs], rho=rho, switching=inner)
         return made[: second - first], (made[second - first :], _flat(inner))
 
     carry, (ys, switches) = jax.lax.scan(
@@ -81,18 +83,20 @@ def _scan(step: Step, bodies, taken: list[Any], rho: Any, found: list[Array] | N
         reverse=settings["reverse"],
         unroll=settings["unroll"],
     )
-    if found is not None:
-        found.extend(switches)
+    if switching is not None:
+        switching.extend(switches)
     return [*carry, *ys]
 
 
-def _cond(step: Step, bodies, taken: list[Any], rho: Any, found: list[Array] | None):
+def _cond(
+    step: Step, bodies, taken: list[Any], rho: Any, switching: list[Array] | None
+):
     index, *operands = taken
 
     def branch(body: Reading):
         def computed(*operands):
-            inner: list[Array] | None = None if found is None else []
-            return run(body, list(operands), rho=rho, found=inner), _flat(inner)
+            inner: list[Array] | None = None if switching is None else []
+            return run(body, list(operands), rho=rho, switching=inner), _flat(inner)
 
         return computed
 
@@ -103,11 +107,11 @@ def _cond(step: Step, bodies, taken: list[Any], rho: Any, found: list[Array] | N
         """The branch, with zeros for the switching values of the others."""
 
         def computed(*operands):
-            out, own = branches[number](*operands)
+            out, inner = branches[number](*operands)
             rows = [
                 part if n == number else jnp.zeros(part.shape, part.dtype)
                 for n in range(len(branches))
-                for part in (own if n == number else made[n])
+                for part in (inner if n == number else made[n])
             ]
             return out, rows
 
@@ -116,8 +120,8 @@ def _cond(step: Step, bodies, taken: list[Any], rho: Any, found: list[Array] | N
     out, switches = jax.lax.switch(
         index, [placed(number) for number in range(len(branches))], *operands
     )
-    if found is not None:
-        found.extend(switches)
+    if switching is not None:
+        switching.extend(switches)
     return out
 
 

@@ -118,10 +118,10 @@ def kinks(apply: ApplyFn) -> Callable[[Params, Array], Array]:
 
     def switches(params: Params, x: Array, /) -> Array:
         traced, reading = _read(apply, params, x)
-        found: list[Array] = []
-        run(reading, traced.arguments, found=found)
+        switching: list[Array] = []
+        run(reading, traced.arguments, switching=switching)
         dtype = jnp.result_type(*(leaf.dtype for leaf in jax.tree.leaves(x)))
-        flat = [values.reshape(-1).astype(dtype) for values in found]
+        flat = [values.reshape(-1).astype(dtype) for values in switching]
         joined = jnp.concatenate([jnp.zeros(0, dtype), *flat])
         return jnp.where(jnp.isinf(joined), jnp.sign(joined), joined)
 

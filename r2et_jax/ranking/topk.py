@@ -44,8 +44,8 @@ def _ranks_by_comparison(values: Array, index: Array) -> Array:
     # computes that n times.
     values = jax.lax.optimization_barrier(values)
     other = values[None, :]
-    own = values[:, None]
-    before = jnp.where(index[None, :] < index[:, None], other >= own, other > own)
+    value = values[:, None]
+    before = jnp.where(index[None, :] < index[:, None], other >= value, other > value)
     return jnp.sum(before, axis=1, dtype=jnp.int32)
 
 
@@ -216,8 +216,8 @@ def top_k_overlap(mask: Array, values: Array, *, k: int) -> Array:
     Source: Ghorbani et al. 2019 (top-k intersection); R2ET (arXiv 2212.14106), P@k.
     """
     kept = mask & top_k_mask(values, k=k) & (values > 0)
-    common = jnp.sum(kept, dtype=values.dtype)
-    share = common / jnp.sum(mask, dtype=values.dtype)  # 0/0 where T is empty
+    num_kept = jnp.sum(kept, dtype=values.dtype)
+    share = num_kept / jnp.sum(mask, dtype=values.dtype)  # 0/0 where T is empty
     return jnp.where(jnp.all(jnp.isfinite(values)), share, jnp.nan)
 
 

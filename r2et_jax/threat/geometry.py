@@ -398,8 +398,8 @@ def sample(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
     Example:
       >>> from r2et_jax.threat import threat_model
       >>> threat, x = threat_model("l2", 1.0), jnp.zeros(2)
-      >>> found = sample(threat, x, key=jax.random.key(0))
-      >>> print(contains(threat, x, found))
+      >>> drawn = sample(threat, x, key=jax.random.key(0))
+      >>> print(contains(threat, x, drawn))
       True
     """
     threat = _at(threat, clean)
@@ -429,8 +429,8 @@ def sample_boundary(threat: ThreatModel, clean: Array, *, key: Array) -> Array:
     Example:
       >>> from r2et_jax.threat import threat_model
       >>> threat, x = threat_model("l2", 1.0), jnp.zeros(2)
-      >>> found = sample_boundary(threat, x, key=jax.random.key(0))
-      >>> print(contains(threat, x, found))
+      >>> drawn = sample_boundary(threat, x, key=jax.random.key(0))
+      >>> print(contains(threat, x, drawn))
       True
     """
     threat = _at(threat, clean)

@@ -128,7 +128,7 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[Params, dict[str, Any]]:
         with checkpointer_of_orbax() as checkpointer:
             params = checkpointer.restore(folder / name)
         params = jax.tree.map(np.asarray, params)
-        found = params_sha256(params)
+        read_sha256 = params_sha256(params)
     # Whatever Orbax meets in torn files: it has no error of its own for them.
     except Exception as error:
         raise _damaged(folder, error) from error
@@ -138,11 +138,11 @@ def load_model(folder: str | os.PathLike[str]) -> tuple[Params, dict[str, Any]]:
             "parameters are those that were saved is not known",
             stacklevel=2,
         )
-    elif stored[_PARAMS_SHA256] != found:
+    elif stored[_PARAMS_SHA256] != read_sha256:
         raise _damaged(
             folder,
             f"its parameters have another {_PARAMS_SHA256} than its description says, "
-            f"{found[:12]}…, not {str(stored[_PARAMS_SHA256])[:12]}…",
+            f"{read_sha256[:12]}…, not {str(stored[_PARAMS_SHA256])[:12]}…",
         )
     return params, stored
 
@@ -164,8 +164,8 @@ def files_sha256(folder: Path) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = str(path.relative_to(folder)).encode()
         with open(path, "rb") as file:
-            own = hashlib.file_digest(file, "sha256").digest()
-        digest.update(hashlib.sha256(name).digest() + own)
+            content = hashlib.file_digest(file, "sha256").digest()
+        digest.update(hashlib.sha256(name).digest() + content)
     return digest.hexdigest()
 
 

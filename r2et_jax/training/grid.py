@@ -73,12 +73,12 @@ def compile_grid(
     """
     if max_models is not None:
         check_count("max_models", max_models)
-    one = train_epochs(
+    train_one = train_epochs(
         objective, optimizer, num_epochs=num_epochs, batch_size=batch_size, **options
     )
     # Models of one seed share its shuffles: key and epoch have no axis of weights.
     axes = TrainState(0, 0, 0, None, None, 0, 0)
-    over_weights = jax.vmap(one, (axes, 0, None, None), axes)
+    over_weights = jax.vmap(train_one, (axes, 0, None, None), axes)
 
     def train(data, batched):
         if batched[1].shape[0] == 1:  # no axis of length 1: XLA does worse with it
@@ -137,8 +137,8 @@ def compile_grid(
 
 def _of_models(state: TrainState, change: Callable[[Any], Any]) -> TrainState:
     """The states with `change` made to each leaf that every model has for itself."""
-    own = {name: getattr(state, name) for name in _OF_MODELS}
-    return state._replace(**jax.tree.map(change, own))
+    of_each = {name: getattr(state, name) for name in _OF_MODELS}
+    return state._replace(**jax.tree.map(change, of_each))
 
 
 def _of_one(params: Params) -> Params:
@@ -205,7 +205,7 @@ def grid_states(
     """
     check_count("num_weights", num_weights)
 
-    def one(params, key, reference_params):
+    def start(params, key, reference_params):
         return init_state(
             params,
             optimizer,
@@ -219,5 +219,5 @@ def grid_states(
         shape = leaf.shape[0], num_weights, *leaf.shape[1:]
         return jnp.asarray(np.broadcast_to(np.asarray(leaf)[:, None], shape))
 
-    states = jax.vmap(one)(params, keys, reference_params)
+    states = jax.vmap(start)(params, keys, reference_params)
     return _of_models(states, repeat)

@@ -64,11 +64,11 @@ def spec(path: tuple[Any, ...], leaf: Any) -> Spec:
     """Path, dtype and shape of an array, or of the `jax.ShapeDtypeStruct` of one."""
     name = jax.tree_util.keystr(path)
     if _is_key(leaf):
-        found = {"path": name, "dtype": str(leaf.dtype), "shape": list(leaf.shape)}
+        described = {"path": name, "dtype": str(leaf.dtype), "shape": list(leaf.shape)}
         if isinstance(leaf, jax.Array):
             words = jax.eval_shape(jax.random.key_data, leaf).shape[leaf.ndim :]
-            found |= {"impl": str(jax.random.key_impl(leaf)), "words": list(words)}
-        return found
+            described |= {"impl": str(jax.random.key_impl(leaf)), "words": list(words)}
+        return described
     dtype = np.dtype(leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype)
     registered = dtype.isbuiltin == 2  # bfloat16 and its like: known by name alone
     if not (registered or dtype.kind in "biufc"):

@@ -215,8 +215,8 @@ class Checkpoints:
                     yield
                     return
 
-    def _refuse_others(self, found: dict[str, Any]) -> None:
-        lines = _differences(found, self._config)
+    def _refuse_others(self, kept: dict[str, Any]) -> None:
+        lines = _differences(kept, self._config)
         if lines:
             raise ValueError(
                 f"the checkpoints in {self.folder} are of another configuration:\n"
@@ -282,18 +282,18 @@ def _by_path(specs: list[Spec]) -> dict[str, Any]:
 
 
 def _differences(
-    found: dict[str, Any], given: dict[str, Any], prefix: str = ""
+    kept: dict[str, Any], given: dict[str, Any], prefix: str = ""
 ) -> list[str]:
     """One line for each entry that differs, with its dotted path and both values."""
     lines = []
-    for name in sorted({*found, *given}):
-        pair = [side[name] for side in (found, given) if name in side]
+    for name in sorted({*kept, *given}):
+        pair = [side[name] for side in (kept, given) if name in side]
         if all(isinstance(value, dict) and value for value in pair) and len(pair) == 2:
             lines += _differences(*pair, f"{prefix}{name}.")
         elif len(pair) == 1 or _canonical(pair[0]) != _canonical(pair[1]):
             saved, now = (
                 json.dumps(side[name]) if name in side else "nothing"
-                for side in (found, given)
+                for side in (kept, given)
             )
             lines.append(f"  {prefix}{name}: saved {saved}, given {now}")
     return lines

@@ -129,7 +129,7 @@ def search(
       ...     checkpoints=checkpoints, track=tqdm,
       ... )
     """
-    found = search_whole(
+    searched = search_whole(
         plan,
         states,
         x,
@@ -139,7 +139,7 @@ def search(
         checkpoints=checkpoints,
         track=track,
     )
-    return found.params, found.choices
+    return searched.params, searched.choices
 
 
 def search_whole(

@@ -33,7 +33,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "r2et_jax/ranking/topk.py",
         "r2et_jax/test_ranking",
-        ("other >= own, other > own", "other > own, other >= own"),
+        ("other >= value, other > value",
+         "other > value, other >= value"),
         ("jnp.where(jnp.isnan(values), -jnp.inf, values)", "values"),
         ("kept = mask & top_k_mask(values, k=k) & (values > 0)",
          "kept = mask & top_k_mask(values, k=k)"),
