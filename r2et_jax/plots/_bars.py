@@ -49,7 +49,8 @@ def bars(
       ValueError: if the shapes do not fit.
 
     Example:
-      >>> bars(["vanilla", "r2et"], [[.4, .5], [.8, .9]], groups=["adult", "bank"])
+      >>> values = [[.4, .5], [.8, .9]]
+      >>> figure = bars(["vanilla", "r2et"], values, groups=["adult", "bank"])
     """
     check_some("labels", labels)
     means = as_array("means", means)

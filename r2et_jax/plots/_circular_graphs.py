@@ -67,9 +67,11 @@ def circular_graphs(
       ValueError: no columns, or shapes that do not fit.
 
     Example:
+      >>> from r2et_jax.plots import Explained
       >>> edges, top = [(0, 1), (0, 2), (1, 2)], np.array([True, False, True])
       >>> explained = Explained(np.array([0.5, 0.1, 0.4]), top)
-      >>> circular_graphs({"r2et": (explained, explained)}, edges=edges, num_nodes=3)
+      >>> shown = {"r2et": (explained, explained)}
+      >>> figure = circular_graphs(shown, edges=edges, num_nodes=3)
     """
     columns = as_pairs("columns", columns)
     n = next(iter(columns.values()))[0].saliency.shape

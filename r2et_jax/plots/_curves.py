@@ -50,7 +50,8 @@ def curves(
       ValueError: no series, lengths that differ, an unknown scale.
 
     Example:
-      >>> curves({"r2et": ([.1, .5, 1.], [.99, .95, .88], None)}, xlabel="budget")
+      >>> lines = {"r2et": ([.1, .5, 1.], [.99, .95, .88], None)}
+      >>> figure = curves(lines, xlabel="budget")
     """
     check_in("xscale", xscale, SCALES)
     check_in("yscale", yscale, SCALES)

@@ -63,7 +63,8 @@ def dots(
       ValueError: if the shapes do not fit, or a group is none of `kinds`.
 
     Example:
-      >>> dots(["r2et", "vanilla"], [.9, .5], [.01, .02], groups=["R2ET", "baseline"])
+      >>> groups = ["R2ET", "baseline"]
+      >>> figure = dots(["r2et", "vanilla"], [.9, .5], [.01, .02], groups=groups)
     """
     check_some("labels", labels)
     count = len(labels)

@@ -55,9 +55,11 @@ def explained_bars(
       ValueError: no panels, or shapes that do not fit.
 
     Example:
+      >>> from r2et_jax.plots import Explained
       >>> before = Explained(np.array([0.6, 0.3, 0.1]), np.array([True, True, False]))
       >>> after = Explained(np.array([0.6, 0.1, 0.3]), np.array([True, False, True]))
-      >>> explained_bars({"r2et": (before, after)}, ["age", "hours", "gain"])
+      >>> names = ["age", "hours", "gain"]
+      >>> figure = explained_bars({"r2et": (before, after)}, names)
     """
     panels = as_pairs("panels", panels)
     shape = next(iter(panels.values()))[0].saliency.shape

@@ -62,8 +62,10 @@ def marked_images(
       ValueError: no rows, shapes that differ or are not those of images.
 
     Example:
+      >>> from r2et_jax.plots import Explained
       >>> x = np.eye(4)
-      >>> marked_images({"r2et": (Explained(x, x > 0, x), Explained(x, x > 0, x))})
+      >>> explained = Explained(x, x > 0, x)
+      >>> figure = marked_images({"r2et": (explained, explained)})
     """
     rows = as_pairs("rows", rows, with_x=True)
     shape = next(iter(rows.values()))[0].x.shape

@@ -45,7 +45,7 @@ def paired_curves(
       ValueError: no series, lengths that differ.
 
     Example:
-      >>> paired_curves(
+      >>> figure = paired_curves(
       ...     {"r2et": ([.1, .5, 1.], [.99, .95, .88], [.98, .81, .5])},
       ...     names=("attacked", "certified"),
       ... )

@@ -69,7 +69,8 @@ def panels(
         default.
 
     Example:
-      >>> panels([Panel("k", ["2", "8"], {"r2et": ([.9, .8], None)}, "8")])
+      >>> panel = Panel("k", ["2", "8"], {"r2et": ([.9, .8], None)}, "8")
+      >>> figure = panels([panel])
     """
     check_some("panels", drawn)
     labels = list(dict.fromkeys(label for panel in drawn for label in panel.series))

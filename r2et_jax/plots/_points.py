@@ -50,7 +50,7 @@ def scatter(
       ValueError: no points, lengths that differ, an unknown scale.
 
     Example:
-      >>> scatter({"vanilla": (.91, .4), "r2et": (.90, .8, .002, .01)})
+      >>> figure = scatter({"vanilla": (.91, .4), "r2et": (.90, .8, .002, .01)})
     """
     check_in("xscale", xscale, SCALES)
     check_in("yscale", yscale, SCALES)
@@ -111,7 +111,8 @@ def front(
       ValueError: as `scatter`.
 
     Example:
-      >>> front({"vanilla": (.91, .4), "r2et": (.90, .8)}, xlabel="AUC", ylabel="P@8")
+      >>> points = {"vanilla": (.91, .4), "r2et": (.90, .8)}
+      >>> figure = front(points, xlabel="AUC", ylabel="P@8")
     """
     figure = scatter(points, xlabel=xlabel, ylabel=ylabel, title=title, size=size)
     axes = figure.axes[0]

@@ -69,7 +69,8 @@ def scatter_panels(
       ValueError: nothing to draw, lengths that differ, an unknown scale.
 
     Example:
-      >>> scatter_panels([ScatterPanel("gap", "gap", {"inputs": ([.1, .2], [3, 9])})])
+      >>> panel = ScatterPanel("gap", "gap", {"inputs": ([.1, .2], [3, 9])})
+      >>> figure = scatter_panels([panel])
     """
     check_some("panels", drawn)
     labels = list(dict.fromkeys(label for panel in drawn for label in panel.points))
