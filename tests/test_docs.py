@@ -41,7 +41,8 @@ EXAMPLES = (
     "attacks.protocols", "attacks.results", "attacks.runner", "datasets.pair_files",
     "plots._bars", "plots._circular_graphs", "plots._curves", "plots._dots",
     "plots._explained_bars", "plots._marked_images", "plots._paired", "plots._panels",
-    "plots._points", "plots._scatter_panels", "ranking.thickness", "ranking.thickness_bounds", "threat.geometry",
+    "plots._points", "plots._scatter_panels", "ranking.thickness",
+    "ranking.thickness_bounds", "threat.geometry",
     "training.epochs", "training.grid", "training.selection",
 )  # fmt: skip
 ARRAYS = ("Array", "ArrayLike", "np.ndarray")
