@@ -230,8 +230,8 @@ def copies_bomb(size: int = MiB, copies: int = 4096) -> bytes:
     kind = (
         b"cnumpy.core.multiarray\n_reconstruct\nq\2" + b"0cnumpy\nndarray\nq\3" + b"0"
     )
-    one = b"h\2(h\3(I0\ntS'b'\ntR(I1\n(I%d\nth\1I00\nh\0tb" % size
-    return b"\x80\x03" + raw + dtype + kind + b"(" + one * copies + b"l."
+    entry = b"h\2(h\3(I0\ntS'b'\ntR(I1\n(I%d\nth\1I00\nh\0tb" % size
+    return b"\x80\x03" + raw + dtype + kind + b"(" + entry * copies + b"l."
 
 
 def container_bomb(count: int = 2**25) -> bytes:

@@ -63,11 +63,11 @@ def sections(docstring: str | None) -> dict[str, str]:
 
 def described(section: str) -> dict[str, str]:
     """Name -> what `Args:` or `Attributes:` says of it; `a, b: text` is of both."""
-    found = {}
+    texts = {}
     for item in re.split(r"\n(?=\S)", textwrap.dedent(section).strip("\n")):
         names, _, text = item.partition(":")
-        found |= {name.strip().strip("*"): text for name in names.split(",")}
-    return {name: text for name, text in found.items() if name}
+        texts |= {name.strip().strip("*"): text for name in names.split(",")}
+    return {name: text for name, text in texts.items() if name}
 
 
 def raises(function: Callable) -> bool:
@@ -118,14 +118,14 @@ def faults_of_class(value: type) -> Iterator[str]:
 
 def faults(value: object, *, published: bool = False) -> list[str]:
     """What the docstring of a public name lacks; of plain values nothing is asked."""
-    found = []
+    lacking = []
     if inspect.isfunction(value):
-        found += faults_of_function(value)
+        lacking += faults_of_function(value)
     elif inspect.isclass(value):
-        found += faults_of_class(value)
+        lacking += faults_of_class(value)
     if published and "Source" not in sections(value.__doc__):
-        found.append("does not name its source")
-    return found
+        lacking.append("does not name its source")
+    return lacking
 
 
 @pytest.mark.parametrize("submodule", SUBMODULES)
@@ -133,12 +133,12 @@ def test_docstrings_are_whole(submodule):
     names = public(submodule)
     published = PUBLISHED.get(submodule, set())
     assert published <= names.keys()
-    found = [
+    lacking = [
         f"{submodule}.{name} {fault}"
         for name, value in names.items()
         for fault in faults(value, published=name in published)
     ]
-    assert not found, "\n" + "\n".join(found)
+    assert not lacking, "\n" + "\n".join(lacking)
 
 
 @pytest.mark.standard_promotion

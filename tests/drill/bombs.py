@@ -60,8 +60,8 @@ _PICKLES: dict[str, Callable[[], bytes]] = {
 def _trust_all() -> None:
     """Let no checksum stand before the pickles and archives, in this process."""
     world.use_made_up_raw()
-    for name, found in sources.SOURCES.items():
-        changed = tuple(source._replace(sha256=None, size=2**26) for source in found)
+    for name, known in sources.SOURCES.items():
+        changed = tuple(source._replace(sha256=None, size=2**26) for source in known)
         sources.SOURCES[name] = changed
 
 
@@ -96,17 +96,17 @@ def _array_bombs() -> dict[str, Callable[[str], Member]]:
             name: functools.partial(_objects, evil) for name, evil in _EVIL.items()
         },
     }  # fmt: skip
-    found = {
+    made = {
         name: functools.partial(lambda make, file: member(file, make()), make)
         for name, make in contents.items()
     }
     lie = header((2**29 - 32,), "<f4") + bytes(12)
-    found["lies"] = lambda file: member(file, lie, size=2**31)
+    made["lies"] = lambda file: member(file, lie, size=2**31)
     length = _SIZE * MiB // 4
-    found["zeros"] = lambda file: damage.bomb_member(
+    made["zeros"] = lambda file: damage.bomb_member(
         file, _SIZE, head=header((length // 28, 28), "<f4")
     )
-    return found
+    return made
 
 
 def _npz(bomb: Callable[[str], Member], key: str, others: dict[str, Any]) -> bytes:
@@ -137,11 +137,13 @@ def bombs() -> dict[str, _Bomb]:
     graphs = Program("data_prep.brain_graphs", ("--datasets=hiv", *flags), None,
                      _trust_all)  # fmt: skip
     images = Program("data_prep.images", ("--datasets=mnist", *flags), None, _trust_all)
-    own = Program("data_prep.brain_graphs", ("--datasets=", "--npz=own.npz", *flags))
+    own_file = Program(
+        "data_prep.brain_graphs", ("--datasets=", "--npz=own.npz", *flags)
+    )
     reader = world.train(dataset="compas").given("--output_dir=new_out")
     gz = f"{world.RAW}/train-images-idx3-ubyte.gz"
     bank, csv = f"{world.RAW}/{world.BANK}", "bank-additional-full.csv"
-    found = {
+    made = {
         "zip": _Bomb((bank,), lambda root: damage.zip_bomb(csv, _SIZE), tables, csv),
         "zip-lies": _Bomb(
             (bank,),
@@ -165,25 +167,25 @@ def bombs() -> dict[str, _Bomb]:
     }  # fmt: skip
     for name, content in _PICKLES.items():
         make = functools.partial(lambda content, root: content(), content)
-        found[f"pickle-{name}"] = _Bomb(_HIV, make, graphs, "HIV_fMRI_fold_1")
+        made[f"pickle-{name}"] = _Bomb(_HIV, make, graphs, "HIV_fMRI_fold_1")
         if name != "laughs":  # which cost nothing until they are printed
-            found[f"unpickle-{name}"] = _Bomb(
+            made[f"unpickle-{name}"] = _Bomb(
                 ("bomb.pickle",), make, _UNPICKLE, "bomb.pickle"
             )
     for name, bomb in _array_bombs().items():
-        found[f"npz-{name}"] = _Bomb(
+        made[f"npz-{name}"] = _Bomb(
             (_COMPAS,), functools.partial(_prepared_with, bomb), reader, "compas.npz"
         )
-        found[f"own-npz-{name}"] = _Bomb(
-            ("own.npz",), functools.partial(_own_with, bomb), own, "own.npz"
+        made[f"own-npz-{name}"] = _Bomb(
+            ("own.npz",), functools.partial(_own_with, bomb), own_file, "own.npz"
         )
     deep = b"[" * 200_000
     again = world.train(dataset="compas")
     for name in ("config.json", "records.jsonl"):
         path = f"{world.OUT}/{name}"
-        found[f"deep-{name}"] = _Bomb((path,), lambda root: deep, again, name)
-        found[f"digits-{name}"] = _Bomb((path,), lambda root: b"1" * 10**5, again, name)
-    return found
+        made[f"deep-{name}"] = _Bomb((path,), lambda root: deep, again, name)
+        made[f"digits-{name}"] = _Bomb((path,), lambda root: b"1" * 10**5, again, name)
+    return made
 
 
 def cases() -> list[Case]:

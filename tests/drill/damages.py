@@ -18,14 +18,14 @@ from tests.drill.children import Program
 
 def _load() -> None:
     for name in ("compas", "bank"):
-        found = datasets.load(name, data_dir=world.DATA)
-        print(name, found.columns, fingerprint(found))
+        dataset = datasets.load(name, data_dir=world.DATA)
+        print(name, dataset.columns, fingerprint(dataset))
 
 
 def _load_models() -> None:
     for folder in sorted(Path(world.OUT, "models").iterdir()):
-        found = saved.load(folder)
-        print(folder, found.model, params_sha256(found.params))
+        loaded = saved.load(folder)
+        print(folder, loaded.model, params_sha256(loaded.params))
 
 
 LOAD = Program("datasets.load", function=_load)
@@ -132,24 +132,24 @@ def _damaged(target: _Target, how: str, given: Given) -> Verdict:
     if outcome.status != 0:
         parents = path.relative_to(root).parents
         named = (path.name, *(str(parent) for parent in parents if parent.name))
-        found = refused(outcome, named)
+        verdict = refused(outcome, named)
         lost = before.keys() - world.tree(root).keys()
         if lost:
-            found = Verdict(FAILED, f"refused, and deleted {', '.join(sorted(lost))}")
+            verdict = Verdict(FAILED, f"refused, and deleted {', '.join(sorted(lost))}")
     elif not target.outputs:
         # The reader writes nothing, but prints what it has read.
         read = unharmed.outcomes[unharmed.programs.index(program)].out
-        found = Verdict(SURVIVED)
+        verdict = Verdict(SURVIVED)
         if outcome.out != read:
-            found = Verdict(FAILED, f"taken silently: {outcome.out[:200]!r}")
+            verdict = Verdict(FAILED, f"taken silently: {outcome.out[:200]!r}")
     else:
-        found = survived(given, target.world, outcome, target.outputs)
-        if found.word == FAILED and _only_left(found, path):
-            found = Verdict(SURVIVED)
-    return found._replace(why=f"{what}: {found.why}") if found.why else found
+        verdict = survived(given, target.world, outcome, target.outputs)
+        if verdict.word == FAILED and _only_left(verdict, path):
+            verdict = Verdict(SURVIVED)
+    return verdict._replace(why=f"{what}: {verdict.why}") if verdict.why else verdict
 
 
-def _only_left(found: Verdict, path: Path) -> bool:
+def _only_left(verdict: Verdict, path: Path) -> bool:
     """Whether all that differs is the damaged source itself, which nobody mends."""
-    told = found.why.removeprefix("touched what is not its own: ")
+    told = verdict.why.removeprefix("touched what is not its own: ")
     return told == f"{path.parent.name}/{path.name} is another"

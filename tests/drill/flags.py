@@ -88,16 +88,16 @@ _PROGRAMS = {
 
 def cases() -> list[Case]:
     """All cases."""
-    found = [
+    made = [
         Case(f"flags/{name}/{i}", ("train",), functools.partial(_bad, name, flag))
         for name, flags in _BAD.items()
         for i, flag in enumerate(flags)
     ]
-    found += [
+    made += [
         Case(f"flags/audit/{i}", ("train",), functools.partial(_bad_audit, *row))
         for i, row in enumerate(_AUDIT)
     ]
-    found += [
+    made += [
         Case(f"flags/{name}/0", ("train",), judge)
         for name, judge in (
             ("two-runs", _two_runs),
@@ -107,7 +107,7 @@ def cases() -> list[Case]:
             ("pointer", _pointer),
         )
     ]
-    return found
+    return made
 
 
 def _bad(name: str, flag: str, given: Given) -> Verdict:
@@ -124,12 +124,12 @@ def _named(flag: str) -> tuple[str, ...]:
     name, _, value = flag.removeprefix("--").partition("=")
     if not value.strip() or name.startswith("no_"):
         return (name,)
-    found = [value, f"--{name}"]
+    forms = [value, f"--{name}"]
     try:
-        found.append(str(float(value)))
+        forms.append(str(float(value)))
     except ValueError:
         pass
-    return tuple(found)
+    return tuple(forms)
 
 
 def _all_kept(

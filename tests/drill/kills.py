@@ -18,10 +18,10 @@ _PLACES = {
 
 def cases() -> list[Case]:
     """All cases."""
-    found = []
+    made = []
     for name, (_, at, after) in _PLACES.items():
         for kind, count in (("operation", at), ("moment", after)):
-            found += [
+            made += [
                 Case(
                     f"kills/{name}-{kind}/{number}",
                     ("raw", name),
@@ -29,7 +29,7 @@ def cases() -> list[Case]:
                 )
                 for number in range(count)
             ]
-    return found
+    return made
 
 
 def _killed(name: str, kind: str, share: float, given: Given) -> Verdict:

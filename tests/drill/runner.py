@@ -150,8 +150,8 @@ class _Drill:
 
     def _make(self, name: str) -> tuple[str, World]:
         folder, programs = self.base / name, _WORLDS[name]
-        found = world.make(folder, *programs, deadline=self.deadline)
-        return name, World(folder, programs, tuple(found))
+        outcomes = world.make(folder, *programs, deadline=self.deadline)
+        return name, World(folder, programs, tuple(outcomes))
 
     def _try(self, number: int) -> tuple[int, Verdict]:
         case = self.cases[number]
@@ -183,9 +183,9 @@ def _told(counts: dict[str, collections.Counter], seconds: float) -> int:
     words = (REFUSED, SURVIVED, FAILED, UNTRIED)
     total = sum(counts.values(), collections.Counter())
     print(f"{'':8}{'tried':>10}" + "".join(f"{word:>10}" for word in words))
-    for name, found in [*sorted(counts.items()), ("total", total)]:
-        tried = found.total() - found[UNTRIED]
-        row = "".join(f"{found[word]:>10}" for word in words)
+    for name, count in [*sorted(counts.items()), ("total", total)]:
+        tried = count.total() - count[UNTRIED]
+        row = "".join(f"{count[word]:>10}" for word in words)
         print(f"{name:8}{tried:>10}{row}")
     print(f"{seconds:.0f} s; refused: in one line that names what is wrong; survived: "
           "ended with the results of a run that nothing has happened to")  # fmt: skip

@@ -122,12 +122,12 @@ def make(folder: Path, *programs: Program, deadline: float) -> list[Outcome]:
     graphs = rng.integers(0, 2, (40, 5, 5)).astype(float)
     np.savez(folder / OWN, adjacency=graphs + graphs.mT, labels=np.arange(40) % 2)
     (folder / VICTIM / "precious.txt").write_text("not yours\n")
-    found = []
+    outcomes = []
     for program in programs:
-        found.append(children.run(program, folder, deadline=deadline))
-        if found[-1].status != 0:
-            raise RuntimeError(f"{program} does not run unharmed: {found[-1]}")
-    return found
+        outcomes.append(children.run(program, folder, deadline=deadline))
+        if outcomes[-1].status != 0:
+            raise RuntimeError(f"{program} does not run unharmed: {outcomes[-1]}")
+    return outcomes
 
 
 def copy(world: Path, folder: Path) -> Path:
@@ -138,23 +138,23 @@ def copy(world: Path, folder: Path) -> Path:
 
 def results(folder: Path, *outputs: str) -> dict[str, Any]:
     """All that a user sees of runs and prepared data: values, times aside."""
-    found: dict[str, Any] = {}
+    seen: dict[str, Any] = {}
     for output in outputs:
         for path in sorted((folder / output).rglob("*")):
             name = _RANDOM_NAME.sub("*", str(path.relative_to(folder)))
             if path.name == "records.jsonl":
-                found[name] = [_record(line) for line in path.open()]
+                seen[name] = [_record(line) for line in path.open()]
             elif path.name == "config.json":
                 content = json.loads(path.read_text())
                 kept = ("experiment", "flags", "data_sha256")
-                found[name] = {key: content[key] for key in kept}
+                seen[name] = {key: content[key] for key in kept}
             elif path.name == "description.json":
                 content = json.loads(path.read_text())
-                found[name] = content.get("params_sha256")
+                seen[name] = content.get("params_sha256")
             elif path.suffix == ".npz":
                 with np.load(path) as file:
-                    found[name] = {key: file[key].tolist() for key in file.files}
-    return found
+                    seen[name] = {key: file[key].tolist() for key in file.files}
+    return seen
 
 
 def names(folder: Path, *outputs: str) -> Counter[str]:

@@ -38,12 +38,12 @@ def examined():
 
 def main():
     model, x = examined()
-    own = np.split(x, 2)[jax.process_index()]
+    share = np.split(x, 2)[jax.process_index()]
     assert len(jax.devices()) == 4
     assert devices.chosen() == tuple(jax.local_devices()) != tuple(jax.devices())
-    found = multihost_utils.process_allgather(explain(model, own), tiled=True)
+    maps = multihost_utils.process_allgather(explain(model, share), tiled=True)
     if jax.process_index() == 0:
-        Path(sys.argv[3]).write_text(json.dumps(np.asarray(found).tolist()))
+        Path(sys.argv[3]).write_text(json.dumps(np.asarray(maps).tolist()))
 
 
 if __name__ == "__main__":

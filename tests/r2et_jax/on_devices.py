@@ -66,9 +66,9 @@ def plain(size):
 
     run = compile_chunked(fn, batch_size=size)
     shared = {"a": 2.0, "key": jax.random.key(3)}
-    found = run(shared, (inputs(), np.arange(M)))
-    shares = np.bincount(found.pop("device"))
-    return found, {"shares": shares.tolist()}
+    values = run(shared, (inputs(), np.arange(M)))
+    shares = np.bincount(values.pop("device"))
+    return values, {"shares": shares.tolist()}
 
 
 def descent(size):
@@ -120,7 +120,7 @@ def certificate(size):
 
 
 def thickness(size):
-    found = metrics.thickness(
+    thick = metrics.thickness(
         network(),
         inputs(),
         threat_model("l2", 0.5),
@@ -130,7 +130,7 @@ def thickness(size):
         num_points=3,
         batch_size=size,
     )
-    return found, {}
+    return thick, {}
 
 
 def maps(size):
@@ -152,11 +152,11 @@ def grid(size):
     return done._replace(key=None), {}
 
 
-def difference(found, expected):
+def difference(computed, expected):
     """The largest one of all leaves, in shares of a leaf's largest value."""
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    assert jax.tree.structure(computed) == jax.tree.structure(expected)
     worst = 0.0
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for a, b in zip(jax.tree.leaves(computed), jax.tree.leaves(expected), strict=True):
         a, b = np.asarray(a), np.asarray(b)
         assert a.shape == b.shape and a.dtype == b.dtype, (a.shape, b.shape)
         assert np.array_equal(np.isnan(a), np.isnan(b))

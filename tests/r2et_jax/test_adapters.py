@@ -28,23 +28,23 @@ def closure(params, x, /):
 
 @pytest.fixture(scope="module", params=KINDS)
 def made(request):
-    own = foreign.weights()
-    given = foreign.NETWORKS[request.param](own)
-    return getattr(adapters, request.param)(*given, X), own
+    closure_weights = foreign.weights()
+    given = foreign.NETWORKS[request.param](closure_weights)
+    return getattr(adapters, request.param)(*given, X), closure_weights
 
 
 def test_the_map_is_that_of_the_closure(made):
-    subject, own = made
-    expected = r2.explain(r2.subject(closure, own), X)
+    subject, closure_weights = made
+    expected = r2.explain(r2.subject(closure, closure_weights), X)
     np.testing.assert_allclose(r2.explain(subject, X), expected, atol=1e-5)
     assert subject.shape == (foreign.N,)
 
 
 @pytest.mark.parametrize("rho", [1.0, 8.0])
 def test_the_stand_in_is_that_of_the_written_surrogate(made, rho):
-    subject, own = made
+    subject, closure_weights = made
     written = models.MLP((foreign.HIDDEN,), activation="relu").surrogate(rho=rho)
-    expected = written.apply(foreign.linen(own)[1], X)
+    expected = written.apply(foreign.linen(closure_weights)[1], X)
     stand_in = subject.stand_in(rho)
     values = jax.vmap(stand_in, (None, 0))(subject.params, X)
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
@@ -56,13 +56,15 @@ def test_the_stand_in_is_that_of_the_written_surrogate(made, rho):
 
 
 def test_precision_under_attack_is_that_of_the_closure(made):
-    subject, own = made
+    subject, closure_weights = made
     attack = r2.attack("er_surrogate", k=2, num_steps=20)
     threat, key = r2.threat_model("l2", 0.5), jax.random.key(0)
-    expected = attack(r2.subject(closure, own), X, threat, key=key).precision
-    found = attack(subject, X, threat, key=key).precision
+    expected = attack(
+        r2.subject(closure, closure_weights), X, threat, key=key
+    ).precision
+    precision = attack(subject, X, threat, key=key).precision
     assert 0.1 < expected.mean() < 0.95
-    np.testing.assert_allclose(found.mean(), expected.mean(), atol=0.01)
+    np.testing.assert_allclose(precision.mean(), expected.mean(), atol=0.01)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -79,11 +81,11 @@ def test_the_one_entry_recognises_the_library(kind):
 
 
 def test_the_one_entry_takes_functions_too():
-    own = foreign.weights()
-    subject = adapters.subject(closure, own, X, names=list("abcdef"))
+    closure_weights = foreign.weights()
+    subject = adapters.subject(closure, closure_weights, X, names=list("abcdef"))
     assert subject.apply is closure and subject.shape == (6,)
     assert subject.names == tuple("abcdef")
-    assert adapters.subject(closure, own).shape is None
+    assert adapters.subject(closure, closure_weights).shape is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -152,21 +154,25 @@ def test_inputs_that_no_model_takes_are_named(x, message):
 def test_a_model_that_was_converted_wrongly_is_refused():
     from r2et_jax.adapters import program
 
-    own = foreign.weights()
-    right = program.examined(closure, own, X, lambda x: closure(own, x)[:, 0])
+    closure_weights = foreign.weights()
+    right = program.examined(
+        closure, closure_weights, X, lambda x: closure(closure_weights, x)[:, 0]
+    )
     assert right.shape == (6,)
     with pytest.raises(ValueError, match="gives other outputs than the original"):
-        program.examined(closure, own, X, lambda x: 1.01 * closure(own, x))
+        program.examined(
+            closure, closure_weights, X, lambda x: 1.01 * closure(closure_weights, x)
+        )
 
 
 def test_fixed_arrays_are_known_by_their_content():
     from r2et_jax.adapters.program import Fixed
 
-    one, same, other = (
+    fixed, same, other = (
         Fixed({"a": jnp.arange(3.0), "key": jax.random.key(seed)}) for seed in (0, 0, 1)
     )
-    assert one == same and hash(one) == hash(same) and one != other
-    assert one != Fixed({"b": jnp.arange(3.0), "key": jax.random.key(0)})
+    assert fixed == same and hash(fixed) == hash(same) and fixed != other
+    assert fixed != Fixed({"b": jnp.arange(3.0), "key": jax.random.key(0)})
 
 
 def test_no_library_is_imported_before_it_is_asked_for():
@@ -183,5 +189,5 @@ def test_no_library_is_imported_before_it_is_asked_for():
 
 @pytest.mark.parametrize("name", ["flax_linen", "flax_nnx", "estimator", "recognised"])
 def test_docstring_examples_run(name):
-    found = doctest.testmod(importlib.import_module(f"r2et_jax.adapters.{name}"))
-    assert found.attempted > 0 and found.failed == 0
+    result = doctest.testmod(importlib.import_module(f"r2et_jax.adapters.{name}"))
+    assert result.attempted > 0 and result.failed == 0

@@ -48,8 +48,8 @@ def test_outputs_and_maps_are_those_of_the_function():
         (), X.reshape(2, 3, N)
     )
     np.testing.assert_array_equal(nested, values.reshape(2, 3, 3))
-    found = r2.explain(examined, X)
-    for x, row in zip(X, found, strict=True):
+    maps = r2.explain(examined, X)
+    for x, row in zip(X, maps, strict=True):
         target = int(predict(x[None])[0].argmax())
 
         def log_odds(x, target=target):
@@ -77,9 +77,9 @@ def test_occlusion_sets_each_feature_to_its_baseline(chunk_size):
     explain = saliency.occlusion(cube, baseline=tuple(range(6)), **options)
     expected = np.abs(weights * (x**3 - np.arange(6.0).reshape(3, 2) ** 3))
     np.testing.assert_allclose(explain(weights, x, 0), expected, rtol=1e-4)
-    one = saliency.occlusion(cube, baseline=2.0, channel_axis=1, **options)
+    along_axis = saliency.occlusion(cube, baseline=2.0, channel_axis=1, **options)
     expected = np.abs(weights * (x**3 - 8)).sum(axis=1)
-    np.testing.assert_allclose(one(weights, x, 0), expected, rtol=1e-4)
+    np.testing.assert_allclose(along_axis(weights, x, 0), expected, rtol=1e-4)
     with pytest.raises(ValueError, match="one number or 6, got 4"):
         saliency.occlusion(cube, baseline=(0.0,) * 4)(weights, x, 0)
 
@@ -90,14 +90,19 @@ def test_occlusion_sets_each_feature_to_its_baseline(chunk_size):
 )
 def test_attacks_are_those_on_the_same_function_in_jax(name, budget):
     attack = r2.attack(name, k=K, budget=budget)
-    found, expected = (
+    attacked, expected = (
         attack(subject, X, THREAT, key=jax.random.key(0))
         for subject in (box(), without_gradients())
     )
     assert expected.precision.mean() < 1
-    np.testing.assert_allclose(found.precision.mean(), expected.precision.mean(), 0.01)
+    np.testing.assert_allclose(
+        attacked.precision.mean(), expected.precision.mean(), 0.01
+    )
     if name == "strongest":
-        assert found.details.left_out == () and found.details.evaluations.max() <= 600
+        assert (
+            attacked.details.left_out == ()
+            and attacked.details.evaluations.max() <= 600
+        )
         starts = [f"evolution_{start}" for start in attacks.ensemble.STARTS]
         members = default_ensemble(box(), k=K, budget=600)
         assert [member.name for member in members] == ["random", *starts]
@@ -173,5 +178,5 @@ def test_labels_and_values_of_any_number_type_serve():
 
 def test_docstring_examples_run():
     module = importlib.import_module("r2et_jax.adapters.predict_function")
-    found = doctest.testmod(module)
-    assert found.attempted > 0 and found.failed == 0
+    result = doctest.testmod(module)
+    assert result.attempted > 0 and result.failed == 0

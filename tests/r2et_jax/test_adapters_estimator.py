@@ -93,9 +93,9 @@ def test_other_outputs_are_those_of_the_estimator(estimator, y):
     estimator = fitted(estimator, y)
     subject = adapters.sklearn(estimator, X)
     values = jax.vmap(subject.apply, (None, 0))(subject.params, X.astype(np.float32))
-    own = getattr(estimator, "decision_function", estimator.predict)(X)
-    scale = np.abs(own).max()
-    np.testing.assert_allclose(values, own.reshape(len(X), -1), atol=1e-4 * scale)
+    outputs = getattr(estimator, "decision_function", estimator.predict)(X)
+    scale = np.abs(outputs).max()
+    np.testing.assert_allclose(values, outputs.reshape(len(X), -1), atol=1e-4 * scale)
     assert subject.shape == (5,)
     regression = not hasattr(estimator, "classes_")
     assert subject.output == ("regression" if regression else "auto")
@@ -111,12 +111,12 @@ def test_one_of_several_outputs_of_a_regression():
 def test_gradients_are_in_the_units_of_x():
     plain = fitted(LOGISTIC(), BINARY)
     expected = np.abs(plain.coef_[0])
-    found = r2.explain(adapters.sklearn(plain), X.astype(np.float32))
-    np.testing.assert_allclose(found[3], expected / expected.sum(), rtol=1e-4)
+    maps = r2.explain(adapters.sklearn(plain), X.astype(np.float32))
+    np.testing.assert_allclose(maps[3], expected / expected.sum(), rtol=1e-4)
     behind = fitted(scaled(STANDARD(), LOGISTIC()), BINARY)
     expected = np.abs(behind[-1].coef_[0] / behind[0].scale_)
-    found = r2.explain(adapters.sklearn(behind), X.astype(np.float32))
-    np.testing.assert_allclose(found[3], expected / expected.sum(), rtol=1e-4)
+    maps = r2.explain(adapters.sklearn(behind), X.astype(np.float32))
+    np.testing.assert_allclose(maps[3], expected / expected.sum(), rtol=1e-4)
 
 
 def test_names_come_along_and_certificates_find_the_layers():

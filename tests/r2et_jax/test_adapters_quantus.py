@@ -72,13 +72,13 @@ def test_predicts_and_explains_as_the_subject(num_outputs):
     quantus()
     import torch
 
-    own = examined(num_outputs)
-    made = adapters.quantus(own)
-    found = torch.softmax(made.model(torch.from_numpy(X)), dim=1).numpy()
-    each = jax.vmap(lambda x: score.class_probabilities(apply(own.params, x)))
-    np.testing.assert_allclose(found, each(X), atol=1e-6)
+    inner = examined(num_outputs)
+    made = adapters.quantus(inner)
+    shares = torch.softmax(made.model(torch.from_numpy(X)), dim=1).numpy()
+    each = jax.vmap(lambda x: score.class_probabilities(apply(inner.params, x)))
+    np.testing.assert_allclose(shares, each(X), atol=1e-6)
     maps = made.explain_func(model=made.model, inputs=X, targets=Y, device="cpu")
-    np.testing.assert_array_equal(maps, explain(own, X, Y))
+    np.testing.assert_array_equal(maps, explain(inner, X, Y))
     image = made.explain_func(made.model, X.reshape(4, 1, 3, 3), Y)
     np.testing.assert_array_equal(image.reshape(4, N), maps)
 
@@ -99,7 +99,7 @@ def test_what_it_does_not_serve_is_refused():
 
 @pytest.mark.slow
 def test_the_largest_change_is_at_least_that_of_quantus_draws():
-    made, own = adapters.quantus(examined()), examined()
+    made, inner = adapters.quantus(examined()), examined()
     np.random.seed(0)
     radius = 0.2
     for metric, ours in (
@@ -117,21 +117,21 @@ def test_the_largest_change_is_at_least_that_of_quantus_draws():
         measure = metrics.sensitivity_max if ours == "max" else metrics.local_lipschitz
         explained = examined(target=None)
         # Of the class that Quantus is told: the predicted one.
-        classes = np.array([apply(own.params, x).argmax() for x in X])
+        classes = np.array([apply(inner.params, x).argmax() for x in X])
         drawn = asked(metric, made, y=classes)
-        found = measure(explained, X, threat_model("linf", radius), key=KEY)
-        assert (found.value > 1.05 * drawn).all() and (drawn > 0).all()
+        largest = measure(explained, X, threat_model("linf", radius), key=KEY)
+        assert (largest.value > 1.05 * drawn).all() and (drawn > 0).all()
         # The same quantity: the quotient at what was found, by Quantus.
         metric.nr_samples = 1
-        metric.perturb_func = lambda arr, found=found, **_: found.perturbed
+        metric.perturb_func = lambda arr, largest=largest, **_: largest.perturbed
         there = asked(metric, made, y=classes)
-        np.testing.assert_allclose(found.value, there, rtol=2e-3)
+        np.testing.assert_allclose(largest.value, there, rtol=2e-3)
 
 
 @pytest.mark.slow
 def test_the_correlation_is_quantus_of_the_same_sets(monkeypatch):
-    own = examined()
-    made = adapters.quantus(own)
+    inner = examined()
+    made = adapters.quantus(inner)
     runs, size = 40, 3
     probability = score.probability(apply)
     zero = constant_baseline(0.0)
@@ -146,23 +146,23 @@ def test_the_correlation_is_quantus_of_the_same_sets(monkeypatch):
     )
     monkeypatch.setattr(np.random, "choice", lambda *_, **__: next(sets))
     theirs = asked(metric, made, x=X[:1, None], y=Y[:1], softmax=True)
-    maps = explain(own, X[:1], Y[:1])
-    found = measure(own.params, X[0], Y[0], maps[0], key=KEY)
-    np.testing.assert_allclose(found, theirs[0], atol=1e-4)
+    maps = explain(inner, X[:1], Y[:1])
+    correlation = measure(inner.params, X[0], Y[0], maps[0], key=KEY)
+    np.testing.assert_allclose(correlation, theirs[0], atol=1e-4)
 
 
 @pytest.mark.slow
 def test_flipping_pixels_is_the_deletion_without_its_start():
-    own = examined()
-    made = adapters.quantus(own)
+    inner = examined()
+    made = adapters.quantus(inner)
     metric = quantus().PixelFlipping(features_in_step=1, perturb_baseline=0.0, **PLAIN)
     theirs = asked(metric, made, softmax=True)
     curves = metrics.deletion_insertion(
         score.probability(apply), constant_baseline(0.0)
     )
-    for x, y, saliency_map, row in zip(X, Y, explain(own, X, Y), theirs, strict=True):
-        found = curves(own.params, x, y, saliency_map, key=KEY)
-        np.testing.assert_allclose(found.deletion[1:], row, atol=1e-5)
+    for x, y, saliency_map, row in zip(X, Y, explain(inner, X, Y), theirs, strict=True):
+        curve = curves(inner.params, x, y, saliency_map, key=KEY)
+        np.testing.assert_allclose(curve.deletion[1:], row, atol=1e-5)
 
 
 METRICS = {

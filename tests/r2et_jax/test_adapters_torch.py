@@ -116,8 +116,8 @@ def test_outputs_and_gradients_are_torchs(made):
     (chosen - torch.logsumexp(others, dim=1)).sum().backward()
     expected = np.abs(inputs.grad.numpy())
     expected /= expected.reshape(len(x), -1).sum(1).reshape(-1, *[1] * (x.ndim - 1))
-    found = r2.explain(subject, x)
-    np.testing.assert_allclose(found, expected, atol=1e-5 * expected.max() + 1e-7)
+    maps = r2.explain(subject, x)
+    np.testing.assert_allclose(maps, expected, atol=1e-5 * expected.max() + 1e-7)
 
 
 def test_second_derivatives_are_torchs(made):
@@ -127,13 +127,13 @@ def test_second_derivatives_are_torchs(made):
     def first(x):
         return subject.apply(subject.params, x)[0]
 
-    _, found = jax.jvp(jax.grad(first), (x[0],), (direction,))
+    _, product = jax.jvp(jax.grad(first), (x[0],), (direction,))
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         _, expected = torch.autograd.functional.hvp(
             lambda x: call(x[None])[0, 0], torch.tensor(x[0]), torch.tensor(direction)
         )
     scale = max(float(expected.abs().max()), 1e-3)
-    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4 * scale)
+    np.testing.assert_allclose(product, expected.numpy(), atol=1e-4 * scale)
 
 
 # Primitives that make the kinks; GELU and softmax make none.
@@ -168,8 +168,8 @@ def test_a_pooled_network_has_the_stand_in_that_is_written():
     pooled = (torch.logsumexp(rho * tiles, dim=(-1, -2)) - np.log(4)) / rho
     expected = last(flat(average(soft(second(pooled))))).detach().numpy()
     subject = adapters.torch(net, x)
-    found = jax.vmap(subject.stand_in(rho), (None, 0))(subject.params, x)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    outputs = jax.vmap(subject.stand_in(rho), (None, 0))(subject.params, x)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
     assert np.abs(expected - net(torch.tensor(x)).detach().numpy()).max() > 0.01
 
 

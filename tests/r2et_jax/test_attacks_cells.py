@@ -32,7 +32,7 @@ def shortest(x, side):
     sign = np.where(side, 1.0, -1.0)
     level = x.astype(float) @ WEIGHT + BIAS
     margin = 1e-4 * np.linalg.norm(WEIGHT, axis=0)
-    found = optimize.minimize(
+    solved = optimize.minimize(
         lambda d: d @ d,
         np.zeros(N),
         jac=lambda d: 2 * d,
@@ -46,7 +46,7 @@ def shortest(x, side):
         method="SLSQP",
         options={"ftol": 1e-14, "maxiter": 500},
     )
-    return found.x if found.success else None
+    return solved.x if solved.success else None
 
 
 NEAREST = jax.jit(cells.nearest)
@@ -54,18 +54,18 @@ NEAREST = jax.jit(cells.nearest)
 
 @pytest.mark.parametrize("i", range(len(X)))
 def test_the_nearest_point_of_a_cell_is_that_of_a_quadratic_program(i):
-    own, count, quick = around(X[i]), 0, []
+    cell, count, quick = around(X[i]), 0, []
     for flipped in (*np.eye(H, dtype=bool), *np.roll(np.eye(H, dtype=bool), 1, 0)):
-        side = (np.asarray(own.level) >= 0) ^ flipped ^ np.eye(H, dtype=bool)[0]
+        side = (np.asarray(cell.level) >= 0) ^ flipped ^ np.eye(H, dtype=bool)[0]
         expected = shortest(X[i], side)
         if expected is None or np.linalg.norm(expected) > 1.5:
             continue
         count += 1
-        delta, dual = NEAREST(own, side, jnp.zeros(H), 1.0)
+        delta, dual = NEAREST(cell, side, jnp.zeros(H), 1.0)
         quick.append(np.abs(delta - expected).max())
         # It goes on where it ended, and converges.
         for _ in range(40):
-            delta, dual = NEAREST(own, side, dual, 1.0)
+            delta, dual = NEAREST(cell, side, dual, 1.0)
         assert (np.asarray(dual) >= 0).all()
         np.testing.assert_allclose(delta, expected, atol=2e-3)
     assert np.median(quick) < 0.02
@@ -73,9 +73,9 @@ def test_the_nearest_point_of_a_cell_is_that_of_a_quadratic_program(i):
 
 
 def test_the_own_cell_is_where_one_is():
-    own = around(X[0])
-    side = cells.sides(own, jnp.zeros(N))
-    delta, dual = NEAREST(own, side, jnp.zeros(H), 1e-3)
+    cell = around(X[0])
+    side = cells.sides(cell, jnp.zeros(N))
+    delta, dual = NEAREST(cell, side, jnp.zeros(H), 1e-3)
     np.testing.assert_array_equal(delta, 0)
     np.testing.assert_array_equal(dual, 0)
 
@@ -115,10 +115,10 @@ def test_combinations_of_kinks_are_found_that_single_crossings_miss():
     attack = attacks.evolution(net, explain, k=2)
     run = attacks.compile_attack(attack, num_steps=60, track_every=60)
     epsilon = 0.8
-    found = run(params, X, threat_model("l2", epsilon), key=jax.random.key(0))
+    attacked = run(params, X, threat_model("l2", epsilon), key=jax.random.key(0))
     worst = [exact(np.asarray(x), params, out, skip, epsilon) for x in X]
     assert np.mean(worst) < 0.8
-    np.testing.assert_array_equal(found.best.precision, worst)
+    np.testing.assert_array_equal(attacked.best.precision, worst)
 
 
 def exact(x, params, out, skip, epsilon):

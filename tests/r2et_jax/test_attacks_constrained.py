@@ -90,8 +90,8 @@ def test_the_boundary_divergence_is_attained_at_the_tie():
     tie = np.array([0.1, 0.4, 0.4, 0.1])
     bound = float(boundary_divergence(jnp.log(p)))
     np.testing.assert_allclose(bound, np.sum(p * np.log(p / tie)), rtol=1e-12)
-    one = boundary_divergence(jnp.array([1.3]))
-    np.testing.assert_allclose(one, boundary_divergence(jnp.array([0.0, 1.3])))
+    binary = boundary_divergence(jnp.array([1.3]))
+    np.testing.assert_allclose(binary, boundary_divergence(jnp.array([0.0, 1.3])))
     assert boundary_divergence(jnp.array([0.0])) == 0
 
 

@@ -140,14 +140,14 @@ def test_a_batch_of_pairs_is_a_loop_over_models_of_one_input():
     result = run()
     close(result, jax.tree.map(lambda *leaves: np.stack(leaves), *each))
     batch = attack_batch(descent(), num_steps=STEPS, track_every=EVERY, batch_size=3)
-    found = jax.jit(batch)(
+    attacked = jax.jit(batch)(
         parameters(),
         jnp.asarray(x),
         threat_model(**THREAT),
         key=jax.random.key(0),
         context=jnp.asarray(partner),
     )
-    close(found, result)
+    close(attacked, result)
 
 
 def test_the_result_is_about_the_pair():
@@ -215,23 +215,23 @@ def test_the_ensemble_keeps_every_input_with_its_partner():
     x, partner = pairs(12)
     threat = threat_model("l2", 0.4)
     ensemble = compile_strongest(members, budget=60, batch_size=5)
-    found = ensemble(parameters(), x, threat, key=jax.random.key(0), context=partner)
+    attacked = ensemble(parameters(), x, threat, key=jax.random.key(0), context=partner)
     # Some inputs have dropped out, so that later rounds saw others' rows.
-    left = (found.details.curve > 0).sum(axis=1)
+    left = (attacked.details.curve > 0).sum(axis=1)
     assert left.tolist() == sorted(left, reverse=True)
     assert 0 < left[-1] and left[1] < 12 and len(left) == 7
-    for best in (found.best, found.best_same_class):
+    for best in (attacked.best, attacked.best_same_class):
         expected = precision_by_hand(x, best.perturbed, partner)
         np.testing.assert_allclose(best.precision, expected)
         inside = jax.vmap(contains, (None, 0, 0))(threat, x, best.perturbed)
         assert inside.all()
-    kept = found.best_same_class.perturbed
+    kept = attacked.best_same_class.perturbed
     np.testing.assert_array_equal(
         logits_by_hand(x, partner) > 0, logits_by_hand(kept, partner) > 0
     )
-    np.testing.assert_allclose(found.clean_logits[:, 0], logits_by_hand(x, partner))
+    np.testing.assert_allclose(attacked.clean_logits[:, 0], logits_by_hand(x, partner))
     np.testing.assert_allclose(
-        found.best_logits[:, 0], logits_by_hand(found.best.perturbed, partner)
+        attacked.best_logits[:, 0], logits_by_hand(attacked.best.perturbed, partner)
     )
 
 
@@ -265,13 +265,13 @@ def test_a_pair_has_three_divergences_of_which_the_partners_is_zero():
     attack, both = constrain("gda", learning_rate=0.3), (parameters(), partner)
 
     @jax.jit
-    def one(both, x):
+    def single(both, x):
         target = score.predicted_class(PAIR(both, x))
         threat = threat_model("l2", 0.8)
         context, first = attack.init(both, x, target, threat, key=jax.random.key(5))
         return context, first, attack.step(both, context, first)
 
-    context, first, state = one(both, x)
+    context, first, state = single(both, x)
     moved = first.perturbed
 
     def pair(x):
@@ -283,9 +283,9 @@ def test_a_pair_has_three_divergences_of_which_the_partners_is_zero():
         divergence(classes_by_hand(x), classes_by_hand(moved)),
         0.0,
     ]
-    found = np.asarray(state.objectives * context.reference.scales)[1:]
-    np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-15)
-    assert found[0] > 1e-5 and found[1] > 1e-5 and found[2] == 0
+    divergences = np.asarray(state.objectives * context.reference.scales)[1:]
+    np.testing.assert_allclose(divergences, expected, rtol=1e-7, atol=1e-15)
+    assert divergences[0] > 1e-5 and divergences[1] > 1e-5 and divergences[2] == 0
     # Gradient ascent of the weights by hand: uniform ones, projected on the simplex.
     y = 0.25 + 0.3 * np.asarray(state.objectives)
     u = np.sort(y)[::-1]

@@ -109,7 +109,7 @@ def run(name, budget, *, key=0, scale=2.0):
 
 
 @functools.cache
-def found(name, norm):
+def attacked(name, norm):
     return run(name, threat(norm))
 
 
@@ -139,7 +139,7 @@ lengths = jax.jit(jax.vmap(distance, (None, 0, 0)))
 
 @in_both
 def test_it_stays_in_its_budget_and_moves_the_ranking(name, norm):
-    result, (_, x) = found(name, norm), data()
+    result, (_, x) = attacked(name, norm), data()
     for moved in perturbed(name, result):
         assert inside(threat(norm), x, moved).all()
         assert lengths(threat(norm), x, moved).max() <= BUDGETS[norm] * (1 + 1e-5)
@@ -166,7 +166,7 @@ def test_without_a_budget_or_features_nothing_moves(name, norm):
 
 @each
 def test_the_key_alone_decides_the_draws(name):
-    first, budget = found(name, "l2"), threat("l2")
+    first, budget = attacked(name, "l2"), threat("l2")
     jax.tree.map(np.testing.assert_array_equal, first, run(name, budget))
     same = np.array_equal(first.perturbed, run(name, budget, key=1).perturbed)
     assert same == (name not in RANDOM)
@@ -174,7 +174,7 @@ def test_the_key_alone_decides_the_draws(name):
 
 @each
 def test_a_program_serves_all_parameters_budgets_and_keys(name):
-    first = found(name, "l2")
+    first = attacked(name, "l2")
     before = len(TRACES)
     other = run(name, with_epsilon(threat("l2"), 0.3), key=5, scale=1.5)
     assert len(TRACES) == before > 0

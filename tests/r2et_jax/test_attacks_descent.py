@@ -174,9 +174,9 @@ def test_the_penalised_objective_pays_for_the_divergence():
 
 
 def test_divergence_of_one_logit_is_that_of_two_and_survives_saturation():
-    one = prediction_divergence(jnp.array([-1.5]), jnp.array([0.5]))
+    binary = prediction_divergence(jnp.array([-1.5]), jnp.array([0.5]))
     two = prediction_divergence(jnp.array([0.0, -1.5]), jnp.array([0.0, 0.5]))
-    np.testing.assert_allclose(one, two, rtol=1e-6)
+    np.testing.assert_allclose(binary, two, rtol=1e-6)
     far = prediction_divergence(jnp.array([200.0]), jnp.array([-300.0]))
     np.testing.assert_allclose(far, 300.0, rtol=1e-6)
     slope = jax.grad(prediction_divergence, 1)(jnp.array([2.0]), jnp.array([2.0]))

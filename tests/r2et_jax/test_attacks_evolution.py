@@ -67,11 +67,11 @@ def test_it_finds_the_optimum_where_every_gradient_is_zero(norm):
     """The map is constant in each region: descent by the model's own gradient stays."""
     epsilon = 0.5
     threat = threat_model(norm, epsilon)
-    found = run(attacks.evolution(net, EXPLAIN, k=K), threat)
+    attacked = run(attacks.evolution(net, EXPLAIN, k=K), threat)
     expected = np.array([optimum(x, epsilon, norm) for x in X])
     assert expected.mean() < 0.8
-    np.testing.assert_array_equal(found.best.precision, expected)
-    np.testing.assert_array_equal(kept(X, found.best.perturbed), expected)
+    np.testing.assert_array_equal(attacked.best.precision, expected)
+    np.testing.assert_array_equal(kept(X, attacked.best.perturbed), expected)
     blind = attacks.gradient_attack(
         net, EXPLAIN, attacks.goals.mean_gap(), k=K,
         optimizer=attacks.optimizers.steepest(0.05),
@@ -84,8 +84,8 @@ def test_it_finds_the_optimum_where_every_gradient_is_zero(norm):
 def test_a_kept_class_stays(rule):
     threat = threat_model("l2", 2.0, prediction=rule)
     attack = attacks.evolution(net, EXPLAIN, k=K, keep_class=rule == "free")
-    found = run(attack, threat)
-    assert not found.details.last_class_changed.any()
+    attacked = run(attack, threat)
+    assert not attacked.details.last_class_changed.any()
     free = run(attacks.evolution(net, EXPLAIN, k=K), threat_model("l2", 2.0))
     assert free.details.last_class_changed.any()
 
@@ -96,8 +96,8 @@ def test_a_smooth_model_is_searched_by_noise_and_mixtures():
         return (out @ jnp.tanh(weight.T @ x + bias) + linear @ x)[None]
 
     explain = saliency.gradient(score.log_odds(smooth))
-    found = run(attacks.evolution(smooth, explain, k=K), threat_model("l2", 1.0))
-    assert found.best.precision.mean() < 0.9
+    attacked = run(attacks.evolution(smooth, explain, k=K), threat_model("l2", 1.0))
+    assert attacked.best.precision.mean() < 0.9
 
 
 @settings(max_examples=60, deadline=None)

@@ -102,17 +102,20 @@ def computed():
             def at(point):
                 return explain(params, point, 1)
 
-            found = {}
+            computed_goals = {}
             for name, (goal, _) in CASES.items():
                 reference = goal.prepare(at(x), at(x), k=K, key=jax.random.key(0))
 
                 def value(point, goal=goal, reference=reference):
                     return goal.value(at(point), reference)
 
-                found[name] = *jax.value_and_grad(value)(near), jax.grad(value)(x)
-            return found
+                computed_goals[name] = (
+                    *jax.value_and_grad(value)(near),
+                    jax.grad(value)(x),
+                )
+            return computed_goals
 
-        found = jax.tree.map(np.asarray, compute(params, x, near))
+        computed_goals = jax.tree.map(np.asarray, compute(params, x, near))
 
         def maps(point):
             """The map by hand: |Wᵀ(v ⊙ (1 − tanh²))| over its sum."""
@@ -120,19 +123,19 @@ def computed():
             g = np.abs(first.T @ (second[0] * (1 - np.tanh(first @ point) ** 2)))
             return g / g.sum()
 
-        return found, maps, x, near
+        return computed_goals, maps, x, near
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_values_are_those_of_brute_force(computed, name):
-    found, maps, x, near = computed
+    computed_goals, maps, x, near = computed
     expected = CASES[name][1](maps(near), maps(x), maps(near))
-    np.testing.assert_allclose(found[name][0], expected, rtol=1e-10)
+    np.testing.assert_allclose(computed_goals[name][0], expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradients_are_finite_differences(computed, name):
-    found, maps, x, near = computed
+    computed_goals, maps, x, near = computed
     brute, step = CASES[name][1], 1e-6
     clean, here = maps(x), maps(near)
     expected = [
@@ -141,7 +144,7 @@ def test_gradients_are_finite_differences(computed, name):
         for e in step * np.eye(N)
     ]
     assert np.abs(expected).max() > 1e-3
-    np.testing.assert_allclose(found[name][1], expected, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(computed_goals[name][1], expected, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -18,7 +18,7 @@ def shortest(vectors):
     """By SciPy, from every corner and the middle."""
     gram = vectors @ vectors.T
     m = len(vectors)
-    found = [
+    solved = [
         minimize(
             lambda w: w @ gram @ w,
             first,
@@ -30,7 +30,7 @@ def shortest(vectors):
         ).fun
         for first in (*np.eye(m), np.full(m, 1 / m))
     ]
-    return np.sqrt(max(min(found), 0))
+    return np.sqrt(max(min(solved), 0))
 
 
 def grid_shortest(vectors, resolution=40):

@@ -86,13 +86,13 @@ def traced(num_steps=200, rule="free", project=False, **keywords):
         net, explain, k=K, project=project, **keywords
     )
 
-    def one(params, x, threat):
+    def trace(params, x, threat):
         target = clean_class(params, x)
         return trace_descent(
             attack, params, x, target, threat, key=KEY, num_steps=num_steps
         )
 
-    return jax.jit(jax.vmap(one, (None, 0, None)))
+    return jax.jit(jax.vmap(trace, (None, 0, None)))
 
 
 @functools.lru_cache
@@ -108,7 +108,7 @@ def run(num_steps=200, rule="free", epsilon=1.0, penalty=1.0, **keywords):
 def shortest(rows):
     """The square of the shortest vector in the hull of rows, by a general solver."""
     m = len(rows)
-    found = optimize.minimize(
+    solved = optimize.minimize(
         lambda a: a @ rows @ rows.T @ a,
         np.full(m, 1 / m),
         jac=lambda a: 2 * rows @ (a @ rows),
@@ -117,7 +117,7 @@ def shortest(rows):
         method="SLSQP",
         options={"ftol": 1e-15, "maxiter": 1000},
     )
-    return found.fun
+    return solved.fun
 
 
 def gaps_of(values, top):
@@ -257,13 +257,13 @@ def test_a_larger_gap_needs_more_steps():
     )
     gaps = np.array([0.5, 1.0, 2.0, 4.0])
 
-    def one(gap):
+    def steps_of(gap):
         params = jnp.diag(jnp.array([1.0, -1.0])), jnp.stack([gap + 8, 8 + 0 * gap])
         return trace_descent(
             attack, params, jnp.zeros(2), 1, threat_model(), key=KEY, num_steps=50
         )
 
-    result = jax.jit(jax.vmap(one))(jnp.asarray(gaps))
+    result = jax.jit(jax.vmap(steps_of))(jnp.asarray(gaps))
     np.testing.assert_allclose(result.trace.smallest_gap[:, 0], gaps)
     # A step of 0.1 along (−1, 1)/√2 closes √2 · 0.1.
     expected = np.floor(gaps / (0.1 * np.sqrt(2))) + 1
@@ -285,10 +285,10 @@ def test_it_stops_at_pareto_critical_points():
     )
     starts = jnp.array([[1.0, 0.0], [0.0, 0.0], [1.0, 2.0], [-4.0, 1.0], [2.0, -7.0]])
 
-    def one(x):
+    def stopped_at(x):
         return trace_descent(attack, None, x, 1, threat_model(), key=KEY, num_steps=100)
 
-    result = jax.jit(jax.vmap(one))(starts)
+    result = jax.jit(jax.vmap(stopped_at))(starts)
     assert result.converged.all() and not result.stalled.any()
     np.testing.assert_array_equal(result.num_steps[:2], [0, 0])
     np.testing.assert_array_equal(result.last[:2], starts[:2])
@@ -389,7 +389,7 @@ def test_direction_under_a_violated_constraint_is_that_of_the_whole_problem():
     def model(z):
         return z[0] + nu * z[1] + 0.5 * z[2:] @ z[2:]
 
-    found = optimize.minimize(
+    solved = optimize.minimize(
         model,
         np.concatenate([[0, level], np.zeros(N)]),
         constraints=[
@@ -401,8 +401,8 @@ def test_direction_under_a_violated_constraint_is_that_of_the_whole_problem():
         options={"ftol": 1e-14, "maxiter": 500},
     )
     last = jax.jit(attack.step)(params, context, state).optimizer_state
-    np.testing.assert_allclose(-last.slope_vector, found.x[2:], atol=1e-5)
-    expected = found.x[0] + nu * (found.x[1] - level)
+    np.testing.assert_allclose(-last.slope_vector, solved.x[2:], atol=1e-5)
+    expected = solved.x[0] + nu * (solved.x[1] - level)
     np.testing.assert_allclose(last.slope, expected, atol=1e-5)
 
 

@@ -70,14 +70,14 @@ def test_schedules_set_the_size_of_every_step():
 @pytest.mark.standard_promotion
 def test_momentum_keeps_the_length_of_a_repeated_step_and_averages_turns():
     with jax.enable_x64(True):
-        one, other = jnp.array([2.0, 0.0]), jnp.array([0.0, 3.0])
+        along, across = jnp.array([2.0, 0.0]), jnp.array([0.0, 3.0])
         np.testing.assert_allclose(
-            update("momentum", "l2", [one] * 5), [-0.1, 0], rtol=1e-12
+            update("momentum", "l2", [along] * 5), [-0.1, 0], rtol=1e-12
         )
         # (.1·e₂ + .9·.1·e₁)/(1 − .9²)
         expected = -0.1 * np.array([0.09, 0.1]) / 0.19
         np.testing.assert_allclose(
-            update("momentum", "l2", [one, other]), expected, rtol=1e-12
+            update("momentum", "l2", [along, across]), expected, rtol=1e-12
         )
 
 

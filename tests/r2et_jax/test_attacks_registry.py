@@ -46,8 +46,8 @@ def test_the_attack_through_the_surrogate_is_the_stronger_one(vanilla):
     precision = {}
     for name in ("er", "er_surrogate"):
         run, _ = compiled(name)
-        found = run(params, x, threat_model("l2", 1.0), key=jax.random.key(0))
-        precision[name] = float(found.best.precision.mean())
+        attacked = run(params, x, threat_model("l2", 1.0), key=jax.random.key(0))
+        precision[name] = float(attacked.best.precision.mean())
     assert precision["er_surrogate"] < precision["er"]
 
 
@@ -56,7 +56,7 @@ def test_the_explainer_is_what_is_attacked(vanilla):
     form = ATTACKED._replace(explainer=saliency.gradient_times_input)
     named = attacks.protocol("random", form, k=K)
     run = attacks.compile_attack(named.attack, num_steps=2, track_every=1)
-    found = run(params, x, threat_model("l2", 0.1), key=jax.random.key(0))
+    attacked = run(params, x, threat_model("l2", 0.1), key=jax.random.key(0))
     step = 1e-2
     slope = np.stack(
         [
@@ -68,7 +68,7 @@ def test_the_explainer_is_what_is_attacked(vanilla):
     expected = np.abs(slope * x)
     expected /= expected.sum(1, keepdims=True)
     # A kink within the step of the difference spoils a few inputs.
-    close = np.isclose(found.clean_map, expected, atol=1e-3).all(axis=1)
+    close = np.isclose(attacked.clean_map, expected, atol=1e-3).all(axis=1)
     assert close.mean() > 0.7
 
 
@@ -92,11 +92,11 @@ def test_in_one_line_it_is_the_compiled_attack(vanilla):
     params, x = vanilla
     examined = subject(MODEL, params, smoothed=ATTACKED.smoothed)
     key, budget = jax.random.key(3), threat_model("l2", 0.5)
-    found = attacks.attack("er_surrogate", k=K)(examined, x, budget, key=key)
+    attacked = attacks.attack("er_surrogate", k=K)(examined, x, budget, key=key)
     expected = compiled("er_surrogate")[0](params, x, budget, key=key)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert found.precision is found.best.precision
-    assert found.perturbed is found.best.perturbed
+    jax.tree.map(np.testing.assert_array_equal, attacked, expected)
+    assert attacked.precision is attacked.best.precision
+    assert attacked.perturbed is attacked.best.perturbed
 
 
 def test_a_list_of_budgets_gives_a_list_of_results(vanilla):
@@ -105,9 +105,9 @@ def test_a_list_of_budgets_gives_a_list_of_results(vanilla):
     run, key = attacks.attack("er_surrogate", k=K, num_steps=20), jax.random.key(0)
     wide = threat_model("l2", 9.0)
     each = run(examined, x, wide, key=key, epsilon=[0.3, 1.0])
-    for found, epsilon in zip(each, (0.3, 1.0), strict=True):
+    for attacked, epsilon in zip(each, (0.3, 1.0), strict=True):
         alone = run(examined, x, threat_model("l2", epsilon), key=key)
-        jax.tree.map(np.testing.assert_array_equal, found, alone)
+        jax.tree.map(np.testing.assert_array_equal, attacked, alone)
     assert each[0].precision.mean() > each[1].precision.mean()
 
 
@@ -116,13 +116,13 @@ def test_the_strongest_is_in_the_registry(vanilla):
     params, x = vanilla
     examined, key = subject(MODEL, params), jax.random.key(0)
     run = attacks.attack("strongest", k=K, budget=3300)
-    found = run(examined, x, threat_model("l2", 1.0), key=key)
+    attacked = run(examined, x, threat_model("l2", 1.0), key=key)
     members = default_ensemble(examined, k=K, budget=3300)
     compiled = compile_strongest(members, budget=3300)
     expected = compiled(params, x, threat_model("l2", 1.0), key=key)
-    np.testing.assert_array_equal(found.precision, expected.precision)
-    assert found.details.evaluations.max() <= 3300
-    assert found.details.member_precision.shape == (len(members), M)
+    np.testing.assert_array_equal(attacked.precision, expected.precision)
+    assert attacked.details.evaluations.max() <= 3300
+    assert attacked.details.member_precision.shape == (len(members), M)
 
 
 def test_it_compiles_once_for_a_form_and_a_shape(vanilla):

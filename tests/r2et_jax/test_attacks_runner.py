@@ -112,9 +112,9 @@ def test_shapes_and_the_clean_explanation(result):
 @pytest.mark.parametrize("which", ["best", "best_same_class", "last"])
 def test_precision_is_that_of_the_returned_input(result, which):
     last = which == "last"
-    found = getattr(result.details if last else result, which)
-    precision = result.details.last_precision if last else found.precision
-    moved = maps_by_hand(parameters(), found if last else found.perturbed)
+    returned = getattr(result.details if last else result, which)
+    precision = result.details.last_precision if last else returned.precision
+    moved = maps_by_hand(parameters(), returned if last else returned.perturbed)
     clean = maps_by_hand(parameters(), inputs())
     np.testing.assert_allclose(precision, precision_by_hand(clean, moved), rtol=1e-9)
     assert 0 < precision.mean() < 0.95
@@ -203,13 +203,13 @@ def test_neither_chunks_nor_neighbours_nor_a_second_run_change_an_example(result
 
 @pytest.mark.parametrize(("n", "k"), [(2, 1), (8, 7)])
 def test_the_smallest_and_the_largest_top_sets(n, k):
-    found = run(descent(k=k), n=n)
+    attacked = run(descent(k=k), n=n)
     clean = maps_by_hand(parameters(n=n), inputs(n=n))
-    moved = maps_by_hand(parameters(n=n), found.best.perturbed)
+    moved = maps_by_hand(parameters(n=n), attacked.best.perturbed)
     expected = precision_by_hand(clean, moved, k)
-    np.testing.assert_allclose(found.best.precision, expected, rtol=1e-9)
+    np.testing.assert_allclose(attacked.best.precision, expected, rtol=1e-9)
     lowest = max(0, 2 * k - n) / k
-    assert lowest <= found.best.precision.min() < 1
+    assert lowest <= attacked.best.precision.min() < 1
 
 
 def test_frozen_features_and_a_simplex_stay_admissible():
@@ -225,15 +225,15 @@ def test_frozen_features_and_a_simplex_stay_admissible():
     compiled = attacks.compile_attack(
         descent(random_start=0.3), num_steps=STEPS, track_every=EVERY
     )
-    found = compiled(parameters(), x, threat, key=jax.random.key(0))
+    attacked = compiled(parameters(), x, threat, key=jax.random.key(0))
     for moved in (
-        found.best.perturbed,
-        found.best_same_class.perturbed,
-        found.details.last,
+        attacked.best.perturbed,
+        attacked.best_same_class.perturbed,
+        attacked.details.last,
     ):
         assert jax.vmap(contains, (None, 0, 0))(threat, x, moved).all()
-    assert found.best.precision.mean() < 1
-    moved = np.abs(found.details.last - x).max(axis=0)
+    assert attacked.best.precision.mean() < 1
+    moved = np.abs(attacked.details.last - x).max(axis=0)
     assert (moved[[0, 5]] == 0).all() and (np.delete(moved, [0, 5]) > 0).all()
 
 
@@ -252,17 +252,17 @@ def test_a_net_of_pieces_hides_its_normalised_gradient_but_not_its_surrogate():
     x = inputs()
     params = model.init(jax.random.key(0), jnp.zeros(N, jnp.float32))
     params = jax.tree.map(lambda leaf: 2 * leaf.astype(float), params)
-    found = [
+    attacked = [
         attacks.compile_attack(attack, num_steps=100)(
             params, x, threat_model(), key=jax.random.key(0)
         )
         for attack in (masked, seen)
     ]
-    np.testing.assert_array_equal(found[0].vanished, 1)
-    np.testing.assert_array_equal(found[0].details.last, x)
-    np.testing.assert_array_equal(found[0].best.precision, 1)
-    np.testing.assert_array_equal(found[1].vanished, 0)
-    assert found[1].best.precision.mean() < 0.8
+    np.testing.assert_array_equal(attacked[0].vanished, 1)
+    np.testing.assert_array_equal(attacked[0].details.last, x)
+    np.testing.assert_array_equal(attacked[0].best.precision, 1)
+    np.testing.assert_array_equal(attacked[1].vanished, 0)
+    assert attacked[1].best.precision.mean() < 0.8
 
 
 def test_maps_that_are_not_finite_are_counted_and_never_best():
@@ -276,28 +276,30 @@ def test_maps_that_are_not_finite_are_counted_and_never_best():
     kept = []
     x = inputs() - (jnp.sum(inputs(), axis=1, keepdims=True) - 0.9) / N  # sums of .9
     compiled = attacks.compile_attack(base, num_steps=30, track_every=1)
-    found = compiled(parameters(), x, threat_model(), key=jax.random.key(0))
+    attacked = compiled(parameters(), x, threat_model(), key=jax.random.key(0))
     np.testing.assert_array_equal(
-        found.details.num_nonfinite, np.isnan(found.details.precision).sum(axis=1)
+        attacked.details.num_nonfinite, np.isnan(attacked.details.precision).sum(axis=1)
     )
     assert (
-        0 < found.details.num_nonfinite.min() and found.details.num_nonfinite.max() < 30
+        0 < attacked.details.num_nonfinite.min()
+        and attacked.details.num_nonfinite.max() < 30
     )
-    assert (np.sum(found.best.perturbed, axis=1) <= 1).all()
-    kept = np.nanmin(found.details.precision, axis=1)
-    np.testing.assert_array_equal(found.best.precision, np.minimum(kept, 1))
-    assert np.isfinite(found.best_map).all()
+    assert (np.sum(attacked.best.perturbed, axis=1) <= 1).all()
+    kept = np.nanmin(attacked.details.precision, axis=1)
+    np.testing.assert_array_equal(attacked.best.precision, np.minimum(kept, 1))
+    assert np.isfinite(attacked.best_map).all()
 
 
 def test_a_clean_map_of_zeros_has_no_precision():
     params = jax.tree.map(jnp.zeros_like, parameters())
     compiled = attacks.compile_attack(descent(), num_steps=10)
-    found = compiled(params, inputs(2), threat_model(), key=jax.random.key(0))
-    assert np.isnan(found.precision).all()
-    assert np.isnan(found.details.precision).all()
-    assert (found.manipulated_at == 0).all() and (found.vanished == 1).all()
+    attacked = compiled(params, inputs(2), threat_model(), key=jax.random.key(0))
+    assert np.isnan(attacked.precision).all()
+    assert np.isnan(attacked.details.precision).all()
+    assert (attacked.manipulated_at == 0).all() and (attacked.vanished == 1).all()
     assert (
-        found.details.tied.all() and (found.best.perturbed == found.details.last).all()
+        attacked.details.tied.all()
+        and (attacked.best.perturbed == attacked.details.last).all()
     )
 
 
@@ -325,18 +327,20 @@ def test_a_penalty_keeps_predictions():
 def test_several_classes_are_attacked_at_the_predicted_one():
     params = parameters(num_outputs=3)
     compiled = attacks.compile_attack(descent(), num_steps=10)
-    found = compiled(params, inputs(), threat_model("l2", 0.5), key=jax.random.key(0))
+    attacked = compiled(
+        params, inputs(), threat_model("l2", 0.5), key=jax.random.key(0)
+    )
     logits = logits_by_hand(params, inputs())
-    moved = logits_by_hand(params, found.best.perturbed)
+    moved = logits_by_hand(params, attacked.best.perturbed)
     np.testing.assert_array_equal(
-        found.class_changed, logits.argmax(1) != moved.argmax(1)
+        attacked.class_changed, logits.argmax(1) != moved.argmax(1)
     )
 
     def soft(z):
         return np.exp(z) / np.exp(z).sum(1, keepdims=True)
 
     expected = np.abs(soft(moved) - soft(logits)).sum(1) / 2
-    np.testing.assert_allclose(found.prediction_change, expected, atol=1e-12)
+    np.testing.assert_allclose(attacked.prediction_change, expected, atol=1e-12)
 
     # The map is |∇ₓ log p_c/(1 − p_c)| of the predicted class, by differences.
     def odds(x):
@@ -352,7 +356,7 @@ def test_several_classes_are_attacked_at_the_predicted_one():
         axis=1,
     )
     expected = np.abs(slope) / np.abs(slope).sum(1, keepdims=True)
-    np.testing.assert_allclose(found.clean_map, expected, atol=1e-7)
+    np.testing.assert_allclose(attacked.clean_map, expected, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -373,10 +377,10 @@ def test_counts_out_of_range_are_refused(keywords, message):
 def test_the_manipulation_epoch_of_a_share_is_the_first_below_it():
     precision = np.array([[1, 0.9, 0.8, 0.7], [1, 0.9, 1, 0.9], [0.1, 1, 1, np.nan]])
     for share, expected in ((1, [2, 2, 1]), (0.8, [4, 0, 1]), (0.1, [0, 0, 0])):
-        found = attacks.manipulation_epoch(precision, share=share)
-        np.testing.assert_array_equal(found, expected)
-    found = attacks.manipulation_epoch(precision, track_every=5)
-    np.testing.assert_array_equal(found, [10, 10, 5])
+        epochs = attacks.manipulation_epoch(precision, share=share)
+        np.testing.assert_array_equal(epochs, expected)
+    epochs = attacks.manipulation_epoch(precision, track_every=5)
+    np.testing.assert_array_equal(epochs, [10, 10, 5])
     for wrong in (0, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"share must lie in \(0, 1\]"):
             attacks.manipulation_epoch(precision, share=wrong)

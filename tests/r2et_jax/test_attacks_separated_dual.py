@@ -24,7 +24,7 @@ def by_slsqp(gram, linear, groups):
     start = np.zeros(len(linear))
     for group in groups:
         start[group] = 1 / len(group)
-    found = optimize.minimize(
+    solved = optimize.minimize(
         lambda a: 0.5 * a @ gram @ a + linear @ a,
         start,
         jac=lambda a: gram @ a + linear,
@@ -35,7 +35,7 @@ def by_slsqp(gram, linear, groups):
         method="SLSQP",
         options={"ftol": 1e-15, "maxiter": 1000},
     )
-    return found.fun
+    return solved.fun
 
 
 @functools.lru_cache
@@ -47,8 +47,8 @@ def solver(num_blocks, **keywords):
 
 def solve(gram, linear, blocks, **keywords):
     run = solver(int(max(blocks)) + 1, **keywords)
-    found = run(jnp.asarray(gram), jnp.asarray(linear), jnp.asarray(blocks))
-    return jax.tree.map(np.asarray, found)
+    dual = run(jnp.asarray(gram), jnp.asarray(linear), jnp.asarray(blocks))
+    return jax.tree.map(np.asarray, dual)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -61,15 +61,15 @@ def test_separated_dual_is_that_of_all_pairs(seed, keywords):
     expected = by_slsqp(pairs @ pairs.T, np.zeros(len(pairs)), [range(len(pairs))])
     blocks = np.array([1, 0, 1, 1, 0, 1])
     rows = np.where(blocks == 0, 1, -1)[:, None] * gradients
-    found = solve(rows @ rows.T, np.zeros(N), blocks, gap_share=1e-9, **keywords)
-    assert found.converged
-    np.testing.assert_allclose(found.value, expected, atol=1e-7)
+    dual = solve(rows @ rows.T, np.zeros(N), blocks, gap_share=1e-9, **keywords)
+    assert dual.converged
+    np.testing.assert_allclose(dual.value, expected, atol=1e-7)
     np.testing.assert_allclose(
-        np.bincount(blocks, found.weights), np.ones(2), rtol=1e-12
+        np.bincount(blocks, dual.weights), np.ones(2), rtol=1e-12
     )
-    assert (found.weights >= 0).all()
-    vector = found.weights @ rows
-    np.testing.assert_allclose(0.5 * vector @ vector, found.value, rtol=1e-9)
+    assert (dual.weights >= 0).all()
+    vector = dual.weights @ rows
+    np.testing.assert_allclose(0.5 * vector @ vector, dual.value, rtol=1e-9)
 
 
 @pytest.mark.parametrize("newton, steps", [(0, 3), (2, 4)])
@@ -82,17 +82,17 @@ def test_gap_bounds_the_distance_to_the_minimum(newton, steps):
         linear = rng.normal(size=8)
         best = by_slsqp(rows @ rows.T, linear, groups)
         for scale in (1e-3, 1.0, 1e4):
-            found = solve(
+            dual = solve(
                 scale * rows @ rows.T,
                 scale * linear,
                 blocks,
                 max_newton_steps=newton,
                 max_steps=steps,
             )
-            value, gap = found.value / scale, found.gap / scale
+            value, gap = dual.value / scale, dual.gap / scale
             assert value - gap <= best + 1e-7
             assert value >= best - 1e-7
-            assert found.num_newton_steps <= newton and found.num_steps <= steps
+            assert dual.num_newton_steps <= newton and dual.num_steps <= steps
 
 
 def test_dual_of_degenerate_gradients():
@@ -101,24 +101,24 @@ def test_dual_of_degenerate_gradients():
     assert zero.converged and zero.value == zero.gap == 0
     # Two segments that cross: the hulls meet, at 0.
     rows = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
-    found = solve(rows @ rows.T, np.zeros(4), blocks, tolerance=1e-7)
-    assert found.converged and np.linalg.norm(found.weights @ rows) <= 1e-7
+    dual = solve(rows @ rows.T, np.zeros(4), blocks, tolerance=1e-7)
+    assert dual.converged and np.linalg.norm(dual.weights @ rows) <= 1e-7
     # Duplicates: a singular matrix.
     rows = np.array([[1.0, 2], [1, 2], [3, 0], [3, 0]])
-    found = solve(rows @ rows.T, np.zeros(4), blocks)
-    np.testing.assert_allclose(found.weights @ rows, [4, 2], rtol=1e-9)
+    dual = solve(rows @ rows.T, np.zeros(4), blocks)
+    np.testing.assert_allclose(dual.weights @ rows, [4, 2], rtol=1e-9)
 
 
 def test_dual_in_float32():
     rng = np.random.default_rng(0)
     rows = (1e-6 * rng.normal(size=(28, 32))).astype(np.float32)
     blocks = np.array([0] * 8 + [1] * 20)
-    found = solve(rows @ rows.T, np.zeros(28, np.float32), blocks)
+    dual = solve(rows @ rows.T, np.zeros(28, np.float32), blocks)
     double = rows.astype(np.float64)
     exact = solve(double @ double.T, np.zeros(28), blocks, gap_share=1e-9)
-    assert found.value.dtype == np.float32 and found.converged
-    assert found.num_newton_steps < 15 and found.num_steps == 0
-    np.testing.assert_allclose(found.value, exact.value, rtol=2e-3)
+    assert dual.value.dtype == np.float32 and dual.converged
+    assert dual.num_newton_steps < 15 and dual.num_steps == 0
+    np.testing.assert_allclose(dual.value, exact.value, rtol=2e-3)
 
 
 def test_wrong_arguments():

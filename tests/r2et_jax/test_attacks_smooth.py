@@ -86,18 +86,18 @@ def outsider(runs=120, steps=50, rounds=6):
 
 
 def test_an_attacker_of_another_hand_gains_little_by_ten_times_the_effort(smooth):
-    found = smooth[1].best.precision
+    attacked = smooth[1].best.precision
     theirs = outsider()
     assert theirs.mean() < 0.7
-    assert found.mean() - theirs.mean() < 0.01
+    assert attacked.mean() - theirs.mean() < 0.01
 
 
 def test_members_run_on_the_models_that_they_suit(smooth):
-    members, found = smooth
+    members, attacked = smooth
     suited = {member.suited for member in members}
     assert suited == {"all", "kinked", "smooth"}
-    assert found.details.left_out == ()
-    ran = (found.details.member_precision < 1).any(axis=1)
+    assert attacked.details.left_out == ()
+    ran = (attacked.details.member_precision < 1).any(axis=1)
     for member, did in zip(members, ran, strict=True):
         if member.suited != "all":
             assert did == (member.suited == "smooth"), member.name
@@ -110,7 +110,7 @@ def test_the_optimum_is_found_where_it_is_known():
     n, k, m = 8, 3, 24
     a = rng.uniform(0.5, 2.0, size=n).astype(np.float32)
     x = rng.normal(size=(m, n)).astype(np.float32)
-    _, found = strongest(lambda a, x: jnp.sum(a * x**2 / 2)[None], a, x, k, 16_000)
+    _, attacked = strongest(lambda a, x: jnp.sum(a * x**2 / 2)[None], a, x, k, 16_000)
     size = np.abs(a * x).astype(float)
     level = np.linspace(0, size.max(), 2001)
     up = (np.maximum(level[:, None, None] - size, 0) / a) ** 2
@@ -127,4 +127,6 @@ def test_the_optimum_is_found_where_it_is_known():
     assert clear.sum() >= 15
     expected = (least < EPSILON).argmax(axis=1) / k
     assert 0.2 < expected.mean() < 0.8
-    np.testing.assert_allclose(found.best.precision[clear], expected[clear], rtol=1e-6)
+    np.testing.assert_allclose(
+        attacked.best.precision[clear], expected[clear], rtol=1e-6
+    )

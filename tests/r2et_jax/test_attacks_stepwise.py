@@ -56,7 +56,7 @@ def search(apply):
     return attacks.random_search(apply, saliency.gradient(score.log_odds(apply)), k=K)
 
 
-def found_by_both(compiled, radius):
+def attacked_by_both(compiled, radius):
     """What a form that the host drives finds, equal to what the scanned one does."""
     x, context = inputs()
     budget = threat_model("l2", radius, lower=-4.0, prediction="same_class")
@@ -80,9 +80,9 @@ def test_steps_driven_from_the_host_find_what_the_scan_finds(build):
         compiled = functools.partial(
             attacks.compile_attack, build(convolved), num_steps=6, track_every=2
         )
-        found = found_by_both(compiled, 0.9)
-    assert found.details.precision.shape == (M, 3)
-    assert found.best.precision.mean() < 1
+        attacked = attacked_by_both(compiled, 0.9)
+    assert attacked.details.precision.shape == (M, 3)
+    assert attacked.best.precision.mean() < 1
 
 
 @pytest.mark.standard_promotion  # Optax's schedules divide an integer
@@ -98,9 +98,9 @@ def test_the_ensemble_driven_from_the_host_finds_what_the_scan_finds():
     ]
     with jax.enable_x64(True):
         compiled = functools.partial(compile_strongest, members, budget=50)
-        found = found_by_both(compiled, 0.6)
-    assert len(found.details.curve_budget) > len(members) + 1  # a second round too
-    assert 0 < found.best.precision.mean() < 1
+        attacked = attacked_by_both(compiled, 0.6)
+    assert len(attacked.details.curve_budget) > len(members) + 1  # a second round too
+    assert 0 < attacked.best.precision.mean() < 1
 
 
 def test_driven_steps_compile_once():

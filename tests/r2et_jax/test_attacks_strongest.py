@@ -81,10 +81,10 @@ def run(
 ):
     threat = threat_model("l2", epsilon, lower=-2.0, upper=2.0, prediction=rule)
     x = inputs().clip(-2, 2)
-    found = compiled(tuple(names), budget, **keywords)(
+    attacked = compiled(tuple(names), budget, **keywords)(
         parameters(), x, threat, key=jax.random.key(0)
     )
-    return found, x, threat
+    return attacked, x, threat
 
 
 def maps(x):
@@ -99,11 +99,11 @@ def precision(x, moved):
 
 @pytest.mark.parametrize("rule", ["free", "same_class"])
 def test_it_keeps_the_worst_of_its_members(rule):
-    found, x, threat = run(rule=rule)
-    lowest = found.details.member_precision.min(axis=0)
-    np.testing.assert_array_equal(found.best.precision, lowest)
+    attacked, x, threat = run(rule=rule)
+    lowest = attacked.details.member_precision.min(axis=0)
+    np.testing.assert_array_equal(attacked.best.precision, lowest)
     assert lowest.mean() < 0.9
-    for best in (found.best, found.best_same_class):
+    for best in (attacked.best, attacked.best_same_class):
         np.testing.assert_allclose(best.precision, precision(x, best.perturbed))
         inside = jax.vmap(contains, (None, 0, 0))(
             threat, jnp.asarray(x), jnp.asarray(best.perturbed)
@@ -112,45 +112,47 @@ def test_it_keeps_the_worst_of_its_members(rule):
     first, second = map(np.asarray, parameters())
     before, after = (
         np.tanh(values @ first.T) @ second[0] > 0
-        for values in (x, found.best_same_class.perturbed)
+        for values in (x, attacked.best_same_class.perturbed)
     )
     np.testing.assert_array_equal(before, after)
-    assert (found.best.precision <= found.best_same_class.precision).all()
+    assert (attacked.best.precision <= attacked.best_same_class.precision).all()
     if rule == "same_class":
-        np.testing.assert_array_equal(found.best[1], found.best_same_class[1])
-    reached = found.details.member_precision[found.details.winner, np.arange(M)]
-    lowered = found.details.winner >= 0
-    np.testing.assert_array_equal(reached[lowered], found.best.precision[lowered])
-    np.testing.assert_array_equal(lowered, found.best.precision < 1)
+        np.testing.assert_array_equal(attacked.best[1], attacked.best_same_class[1])
+    reached = attacked.details.member_precision[attacked.details.winner, np.arange(M)]
+    lowered = attacked.details.winner >= 0
+    np.testing.assert_array_equal(reached[lowered], attacked.best.precision[lowered])
+    np.testing.assert_array_equal(lowered, attacked.best.precision < 1)
 
 
 def test_the_budget_is_kept_and_the_curve_never_rises():
-    found, _, _ = run()
+    attacked, _, _ = run()
     # 12 + 12 + 8, then 20 a round without the first member: 32, 52, 72.
-    assert found.details.curve_budget.tolist() == [0, 12, 24, 32, 44, 52, 64, 72]
-    assert (np.diff(found.details.curve, axis=0) <= 0).all()
-    assert (found.details.curve[0] == 1).all()
-    np.testing.assert_array_equal(found.details.curve[-1], found.best.precision)
-    assert found.details.evaluations.max() <= 72
-    stopped = found.best_same_class.precision == 0
-    assert (found.details.evaluations[~stopped] == 72).all()
+    assert attacked.details.curve_budget.tolist() == [0, 12, 24, 32, 44, 52, 64, 72]
+    assert (np.diff(attacked.details.curve, axis=0) <= 0).all()
+    assert (attacked.details.curve[0] == 1).all()
+    np.testing.assert_array_equal(attacked.details.curve[-1], attacked.best.precision)
+    assert attacked.details.evaluations.max() <= 72
+    stopped = attacked.best_same_class.precision == 0
+    assert (attacked.details.evaluations[~stopped] == 72).all()
 
 
 def test_neither_chunks_nor_a_second_run_change_the_result():
-    found, _, _ = run()
+    attacked, _, _ = run()
     for other in (run()[0], run(batch_size=4)[0]):
-        np.testing.assert_array_equal(other.best.precision, found.best.precision)
-        np.testing.assert_allclose(other.best.perturbed, found.best.perturbed)
+        np.testing.assert_array_equal(other.best.precision, attacked.best.precision)
+        np.testing.assert_allclose(other.best.perturbed, attacked.best.perturbed)
         np.testing.assert_array_equal(
-            other.details.evaluations, found.details.evaluations
+            other.details.evaluations, attacked.details.evaluations
         )
 
 
 def test_a_small_budget_leaves_members_out():
-    found, _, _ = run(["narrow", "random"], budget=10)
-    assert found.details.curve_budget.tolist() == [0, 8]
-    assert (found.details.member_precision[0] == 1).all()
-    assert (found.details.evaluations == 8).all() and (found.details.winner != 0).all()
+    attacked, _, _ = run(["narrow", "random"], budget=10)
+    assert attacked.details.curve_budget.tolist() == [0, 8]
+    assert (attacked.details.member_precision[0] == 1).all()
+    assert (attacked.details.evaluations == 8).all() and (
+        attacked.details.winner != 0
+    ).all()
 
 
 def test_the_class_kept_is_attacked_as_hard_without_the_rule():
@@ -210,8 +212,8 @@ def test_larger_inputs_get_fewer_evaluations_and_every_member_still_runs():
 
 
 def test_members_that_never_ran_are_named():
-    found, _, _ = run(budget=31)
-    assert found.details.left_out == ("random",)
+    attacked, _, _ = run(budget=31)
+    assert attacked.details.left_out == ("random",)
     assert run(budget=32)[0].details.left_out == ()
 
 
@@ -253,15 +255,15 @@ def test_a_start_is_where_the_best_so_far_is():
     members = (*MEMBERS[:2], still)
     x = inputs().clip(-2, 2)
     threat = threat_model("l2", 0.3, lower=-2.0, upper=2.0)
-    found = compile_strongest(members, budget=25)(
+    attacked = compile_strongest(members, budget=25)(
         parameters(), x, threat, key=jax.random.key(0)
     )
-    before = found.details.member_precision[:2].min(axis=0)
+    before = attacked.details.member_precision[:2].min(axis=0)
     assert (before < 1).any()
     # Lost with its class, an input goes on from the best one of its class.
     lost = before == 0
     np.testing.assert_array_equal(
-        found.details.member_precision[2][~lost], before[~lost]
+        attacked.details.member_precision[2][~lost], before[~lost]
     )
 
 
@@ -295,12 +297,12 @@ def test_members_that_differ_in_restarts_alone_share_a_program():
     many = few._replace(name="many", restarts=5)
     args = parameters(), inputs(), threat_model("l2", 0.25)
 
-    def found(*members):
+    def attacked(*members):
         run = compile_strongest(members, budget=sum(m.cost for m in members))
         traced.clear()
         return run(*args, key=jax.random.key(3)), len(traced)
 
-    (both, once), (alone, of_one) = found(few, many), found(few)
+    (both, once), (alone, of_one) = attacked(few, many), attacked(few)
     assert once == of_one
     np.testing.assert_array_equal(
         both.details.member_precision[0], alone.details.member_precision[0]
@@ -308,8 +310,11 @@ def test_members_that_differ_in_restarts_alone_share_a_program():
     # Draws depend on a member's place: behind one of other steps, it has its own
     # program.
     other = few._replace(name="other", num_steps=3)
-    (own, _), (fewer, _) = found(other, many), found(other, many._replace(restarts=1))
-    of_many = (f.details.member_precision[1] for f in (both, own, fewer))
+    (full, _), (fewer, _) = (
+        attacked(other, many),
+        attacked(other, many._replace(restarts=1)),
+    )
+    of_many = (f.details.member_precision[1] for f in (both, full, fewer))
     shared, separate, of_few = of_many
     np.testing.assert_array_equal(shared, separate)
     assert shared.mean() < of_few.mean()

@@ -73,8 +73,8 @@ def test_mse_compares_the_map_that_it_differentiates():
         context, _ = attack.init(PARAMS, x, jnp.int32(1), threat_model(), key=key)
         return context.reference
 
-    found = reference(np.zeros(N, np.float32), jax.random.key(0))
-    np.testing.assert_allclose(found, PARAMS[::-1], rtol=1e-5)
+    compared = reference(np.zeros(N, np.float32), jax.random.key(0))
+    np.testing.assert_allclose(compared, PARAMS[::-1], rtol=1e-5)
 
 
 FROZEN, HEAVY = range(6, 10), 30.0
@@ -211,9 +211,9 @@ def test_a_kinked_net_needs_no_stand_in_to_be_given():
         )
         named = attacks.protocol("er_surrogate", form, k=3, num_steps=100)
         run = attacks.compile_attack(named.attack, num_steps=100)
-        found = run(params, x, threat_model("l2", 1.0), key=jax.random.key(0))
-        kept[name] = found.best.precision
-        assert (found.vanished < 1).all()
+        attacked = run(params, x, threat_model("l2", 1.0), key=jax.random.key(0))
+        kept[name] = attacked.best.precision
+        assert (attacked.vanished < 1).all()
     assert kept["written"].mean() < 0.95
     for name in ("none", "itself"):
         assert abs(kept[name].mean() - kept["written"].mean()) < 0.02

@@ -133,7 +133,7 @@ def test_separations_are_the_sums_of_pairs(monkeypatch, kind, block):
         made = bound(lambda x: jnp.tanh(x @ w) ** 2 @ mix, domain, policy=policy)
         assert (made.noise.shape[0] == 0) == (kind == "no symbols")
         features, signs = jnp.array([3, 0, 2]), jnp.array([1.0, -1.0, 0.0])
-        found = np.asarray(made.separations(features, signs))
+        separations = np.asarray(made.separations(features, signs))
         for row, (i, sign) in enumerate(zip(features, signs, strict=True)):
             pairs = jnp.stack([jnp.full(5, i), jnp.arange(5)], 1)
             ends = [
@@ -142,8 +142,10 @@ def test_separations_are_the_sums_of_pairs(monkeypatch, kind, block):
             ]
             expected = np.minimum(*(np.asarray(end.lower()) for end in ends))
             others = np.arange(5) != i
-            np.testing.assert_allclose(found[row, others], expected[others], rtol=1e-12)
+            np.testing.assert_allclose(
+                separations[row, others], expected[others], rtol=1e-12
+            )
             # Never above what values of the domain are.
             seen = np.asarray(jnp.tanh(points(domain) @ w) ** 2 @ mix)
             gaps = sign * seen[:, [i]] - np.abs(seen)
-            assert (gaps >= found[row] - 1e-12)[:, others].all()
+            assert (gaps >= separations[row] - 1e-12)[:, others].all()

@@ -68,11 +68,11 @@ def test_integrated_gradients_and_their_delta(size):
     explain = saliency.integrated_gradients(
         logit, baseline=STARTS[0], num_points=20, signed=True, chunk_size=size
     )
-    found = mapped(explain, params, X, 2)
+    maps = mapped(explain, params, X, 2)
     # Captum computes the weights of the points in float32.
-    np.testing.assert_allclose(found, theirs.detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(maps, theirs.detach().numpy(), rtol=1e-6)
     delta = saliency.convergence_delta(logit, baseline=STARTS[0])
-    deltas = [delta(params, x, 2, row) for x, row in zip(X, found, strict=True)]
+    deltas = [delta(params, x, 2, row) for x, row in zip(X, maps, strict=True)]
     np.testing.assert_allclose(deltas, their_delta.detach().numpy(), atol=1e-7)
     assert np.abs(deltas).max() > 1e-5
 
@@ -89,8 +89,8 @@ def test_gradients():
             InputXGradient(net).attribute(tensor(X), target=1).abs(),
         ),
     ):
-        found = mapped(explain(logit, normalize=False), params, X, 1)
-        np.testing.assert_allclose(found, theirs.detach().numpy(), rtol=1e-9)
+        maps = mapped(explain(logit, normalize=False), params, X, 1)
+        np.testing.assert_allclose(maps, theirs.detach().numpy(), rtol=1e-9)
 
 
 def test_expected_gradients_have_the_expectation_of_gradient_shap():
@@ -109,9 +109,9 @@ def test_expected_gradients_have_the_expectation_of_gradient_shap():
     explain = saliency.expected_gradients(
         score.logit(apply), baselines=STARTS, num_samples=4_000, signed=True
     )
-    found = mapped(explain, params, X, 0, key=jax.random.key(0))
-    np.testing.assert_allclose(found, theirs.detach().numpy(), atol=0.02)
-    assert np.abs(found).max() > 0.2
+    maps = mapped(explain, params, X, 0, key=jax.random.key(0))
+    np.testing.assert_allclose(maps, theirs.detach().numpy(), atol=0.02)
+    assert np.abs(maps).max() > 0.2
 
 
 def test_the_largest_change_is_captums_at_the_same_inputs():
@@ -120,10 +120,10 @@ def test_the_largest_change_is_captums_at_the_same_inputs():
 
     net, apply, params = made()
     # Captum explains a logit: of one output the log-odds are that.
-    one = functools.partial(_first_logit, apply)
+    first_logit = functools.partial(_first_logit, apply)
     plain = functools.partial(saliency.gradient, normalize=False)
-    examined = subject(one, params, explainer=plain)
-    found = metrics.sensitivity_max(
+    examined = subject(first_logit, params, explainer=plain)
+    largest = metrics.sensitivity_max(
         examined, X, threat_model("linf", 0.3), key=jax.random.key(0)
     )
 
@@ -142,14 +142,14 @@ def test_the_largest_change_is_captums_at_the_same_inputs():
             **keywords,
         ).numpy()
 
-    reached = theirs(lambda _: torch.tensor(found.perturbed), n_perturb_samples=1)
-    np.testing.assert_allclose(found.value, reached, rtol=1e-6)
+    reached = theirs(lambda _: torch.tensor(largest.perturbed), n_perturb_samples=1)
+    np.testing.assert_allclose(largest.value, reached, rtol=1e-6)
 
     def uniform(x):
         return x + 0.3 * (2 * torch.rand_like(x) - 1)
 
     drawn = theirs(uniform, n_perturb_samples=200)
-    assert (found.value > drawn).all()
+    assert (largest.value > drawn).all()
 
 
 def _first_logit(apply, params, x, /):
@@ -190,8 +190,8 @@ def test_infidelity(normalize):
         n_perturb_samples=num,
         normalize=normalize,
     )
-    found = [
+    measured = [
         measure(params, jnp.asarray(x), 2, jnp.asarray(row), key=key)
         for x, row in zip(X, maps, strict=True)
     ]
-    np.testing.assert_allclose(found, theirs.detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(measured, theirs.detach().numpy(), rtol=1e-6)

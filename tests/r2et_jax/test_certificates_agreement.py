@@ -57,10 +57,10 @@ def test_layers_of_another_model_certify_nothing(fault):
     model, parts = FAULTS[fault]
     params, wrong = parameters(model), changed(model, **parts)
     certify = certificates.ranking_certificate(model.apply, wrong, k=2)
-    found = jax.jit(jax.vmap(certify, (None, 0, None)))(params, X, BALL)
-    assert not np.any(found.matches) and not np.any(found.kept)
-    np.testing.assert_array_equal(found.precision, 0)
-    assert np.all(found.separation == -np.inf)
+    certificate = jax.jit(jax.vmap(certify, (None, 0, None)))(params, X, BALL)
+    assert not np.any(certificate.matches) and not np.any(certificate.kept)
+    np.testing.assert_array_equal(certificate.precision, 0)
+    assert np.all(certificate.separation == -np.inf)
     with pytest.raises(ValueError, match="slopes of the model itself, got some whose"):
         certify(params, jnp.asarray(X[0]), BALL)
     # The bounds of those layers would certify something, but for another function.
@@ -68,8 +68,8 @@ def test_layers_of_another_model_certify_nothing(fault):
         lambda params, x: _network(wrong(params), x), wrong, k=2
     )
     if fault in ("transposed", "no skip", "bias"):
-        own = jax.jit(jax.vmap(alone, (None, 0, None)))(params, X, BALL)
-        assert np.all(own.matches) and np.any(own.precision > 0)
+        certified = jax.jit(jax.vmap(alone, (None, 0, None)))(params, X, BALL)
+        assert np.all(certified.matches) and np.any(certified.precision > 0)
 
 
 def _network(network, x):
@@ -96,11 +96,11 @@ def test_own_layers_agree_with_every_activation_at_any_budget(dtype):
 
             @jax.jit
             def agree(params, x, epsilon, model=model, norm=norm):
-                one = lambda x, epsilon: layers_agree(  # noqa: E731
+                agree_at = lambda x, epsilon: layers_agree(  # noqa: E731
                     model.apply, params, model.layers(params), x,
                     epsilon=epsilon, norm=norm,
                 )  # fmt: skip
-                return jax.vmap(jax.vmap(one, (0, None)), (None, 0))(x, epsilon)
+                return jax.vmap(jax.vmap(agree_at, (0, None)), (None, 0))(x, epsilon)
 
             epsilon = jnp.asarray([0, 1e-6, 0.1, 1, 100], dtype)
             x = jnp.asarray(np.concatenate([X, 40 * X]), dtype)

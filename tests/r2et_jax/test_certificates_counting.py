@@ -56,7 +56,7 @@ def _worst(model, norm):
         g = jnp.abs(jax.grad(lambda x: model.apply(params, x)[0])(x))
         return g[i] - g[j]
 
-    def one(params, x, start, i, j, ball):
+    def worst_pair(params, x, start, i, j, ball):
         def step(t, carry):
             point, lowest = carry
             toward = -jax.grad(gap, 1)(params, point, i, j)
@@ -74,9 +74,9 @@ def _worst(model, norm):
 
     def run(params, x, starts, ball):
         i, j = (v.ravel() for v in jnp.meshgrid(*2 * [jnp.arange(N)], indexing="ij"))
-        pairs = jax.vmap(one, (None, None, None, 0, 0, None))
-        found = jax.vmap(pairs, (None, None, 0, None, None, None))
-        return jnp.min(found(params, x, starts, i, j, ball), axis=0).reshape(N, N)
+        pairs = jax.vmap(worst_pair, (None, None, None, 0, 0, None))
+        reached = jax.vmap(pairs, (None, None, 0, None, None, None))
+        return jnp.min(reached(params, x, starts, i, j, ball), axis=0).reshape(N, N)
 
     return jax.jit(run)
 
@@ -119,9 +119,9 @@ def test_no_point_of_the_ball_breaks_a_pair(name, norm, wide):
     certified = 0
     for epsilon in (0.03, 0.2, 0.8):
         ball = threat.threat_model(norm, epsilon, num_features=N)
-        found = _certify(model)(params, X, ball)
+        certificate = _certify(model)(params, X, ball)
         for x, features, bounds in zip(
-            X, found.features, found.separation, strict=True
+            X, certificate.features, certificate.separation, strict=True
         ):
             lowest = np.minimum(
                 _worst(model, norm)(params, jnp.asarray(x), epsilon * starts, ball),
@@ -141,9 +141,11 @@ def test_frozen_features_and_a_box_are_respected(rule, wide):
     frozen = () if rule == "box" else (0, 2, 5)
     ball = threat.threat_model("l2", 0.5, frozen=frozen, num_features=N, **box)
     x = np.stack([0.3 * X[0], 3 * X[1]])
-    found = _certify(model)(params, x, ball)
+    certificate = _certify(model)(params, x, ball)
     starts = jnp.asarray(0.3 * RNG.normal(size=(6, N)))
-    for row, features, bounds in zip(x, found.features, found.separation, strict=True):
+    for row, features, bounds in zip(
+        x, certificate.features, certificate.separation, strict=True
+    ):
         lowest = np.minimum(
             _worst(model, "l2")(params, jnp.asarray(row), starts, ball),
             sampled(model, params, row, ball),
@@ -151,8 +153,8 @@ def test_frozen_features_and_a_box_are_respected(rule, wide):
         assert np.all(np.asarray(bounds) <= lowest + 1e-12)
     if rule == "frozen":
         free = _certify(model)(params, x, threat.threat_model("l2", 0.5))
-        others = np.asarray(found.features)[..., None] != np.arange(N)
-        gain = np.asarray(found.separation - free.separation)[others]
+        others = np.asarray(certificate.features)[..., None] != np.arange(N)
+        gain = np.asarray(certificate.separation - free.separation)[others]
         assert np.all(gain >= -1e-12) and gain.max() > 0.1
 
 
@@ -160,14 +162,16 @@ def test_frozen_features_and_a_box_are_respected(rule, wide):
 def test_bounds_are_the_gaps_at_radius_zero(name, wide):
     model = module(name)
     params = parameters(model)
-    found = _certify(model)(params, X, threat.threat_model("l2", 0.0))
+    certificate = _certify(model)(params, X, threat.threat_model("l2", 0.0))
     g = np.asarray(_gradients(model)(params, X))
-    for row, features, bounds in zip(g, found.features, found.separation, strict=True):
+    for row, features, bounds in zip(
+        g, certificate.features, certificate.separation, strict=True
+    ):
         order = np.argsort(-row, kind="stable")[:K]
         np.testing.assert_array_equal(features, order)
         expected = row[order][:, None] - row[None]
         np.testing.assert_allclose(bounds, expected, atol=1e-11)
-    np.testing.assert_array_equal(found.precision, 1)
+    np.testing.assert_array_equal(certificate.precision, 1)
 
 
 def test_each_form_tightens_the_one_before(wide):
@@ -178,7 +182,7 @@ def test_each_form_tightens_the_one_before(wide):
     whole = _certify(model, num_slabs=1)(params, X, ball)
     slabs = _certify(model)(params, X, ball)
     gains = []
-    for x, features, one, many in zip(
+    for x, features, uncut, cut in zip(
         X, whole.features, whole.separation, slabs.separation, strict=True
     ):
         slopes = slope_bounds(layers, jnp.asarray(x), 0.1 * unit_reach(layers))
@@ -186,7 +190,9 @@ def test_each_form_tightens_the_one_before(wide):
         rows = jnp.eye(N)[features] * jnp.sign(g[features])[:, None]
         first = gap_bounds(layers, slopes, rows, jnp.eye(N))
         others = np.asarray(features)[:, None] != np.arange(N)
-        gains.append([np.asarray(one - first)[others], np.asarray(many - one)[others]])
+        gains.append(
+            [np.asarray(uncut - first)[others], np.asarray(cut - uncut)[others]]
+        )
     second, sliced = np.concatenate(gains, axis=1)
     assert np.all(second >= -1e-9) and np.all(sliced >= -1e-9)
     assert np.mean(second > 0.01) > 0.2 and np.mean(sliced > 0.001) > 0.2
@@ -202,15 +208,15 @@ def test_pairs_that_decide_are_enough(wide, monkeypatch, at_a_time):
     for seed, epsilon in itertools.product(range(4), (0.05, 0.1, 0.2)):
         params = parameters(module(rho=5.0), seed=seed, scale=0.7)
         ball = threat.threat_model("l2", epsilon)
-        found = some(params, x, ball)
+        certificate = some(params, x, ball)
         whole = _certify(module(rho=5.0))(params, x, ball)
         without = _certify(module(rho=5.0), num_slabs=1)(params, x, ball)
-        np.testing.assert_array_equal(found.kept, whole.kept)
-        np.testing.assert_array_equal(found.precision, whole.precision)
-        assert (found.separation <= whole.separation + 1e-12).all()
-        assert (found.separation >= without.separation - 1e-12).all()
+        np.testing.assert_array_equal(certificate.kept, whole.kept)
+        np.testing.assert_array_equal(certificate.precision, whole.precision)
+        assert (certificate.separation <= whole.separation + 1e-12).all()
+        assert (certificate.separation >= without.separation - 1e-12).all()
         only += int(np.sum(whole.kept & ~without.kept))
-        spared += int(np.sum(found.separation < whole.separation - 1e-6))
+        spared += int(np.sum(certificate.separation < whole.separation - 1e-6))
     assert only > 3 and spared > 100, (only, spared)
 
 
@@ -221,14 +227,14 @@ def test_bounds_are_close_to_what_descent_finds(wide):
     starts = jnp.asarray(RNG.normal(size=(16, N)))
     certificate = _certify(model)(params, X, ball)
     clean = np.asarray(_certify(model)(params, X, threat.threat_model("l2", 0.0))[3])
-    bound, found = [], []
+    bound, reached = [], []
     for x, features, bounds, at in zip(X, *certificate[1::2], clean, strict=True):
         lowest = np.asarray(_worst(model, "l2")(params, jnp.asarray(x), starts, ball))
         others = np.asarray(features)[:, None] != np.arange(N)
         bound.append((at - np.asarray(bounds))[others])
-        found.append((at - lowest[np.asarray(features)])[others])
+        reached.append((at - lowest[np.asarray(features)])[others])
     # Half of the pairs fall by at most a quarter less than the bound allows.
-    assert np.median(np.concatenate(found) / np.concatenate(bound)) > 0.75
+    assert np.median(np.concatenate(reached) / np.concatenate(bound)) > 0.75
 
 
 def test_the_count_is_that_of_all_rankings(wide):
@@ -238,17 +244,17 @@ def test_the_count_is_that_of_all_rankings(wide):
     seen = set()
     for seed, epsilon in itertools.product(range(3), (0.05, 0.15, 0.4)):
         params = parameters(model, seed=seed)
-        found = _certify(model)(params, X, threat.threat_model("l2", epsilon))
+        certificate = _certify(model)(params, X, threat.threat_model("l2", epsilon))
         for m in range(len(X)):
-            above = np.asarray(found.separation[m]) > 0
+            above = np.asarray(certificate.separation[m]) > 0
             for feature, row, kept in zip(
-                found.features[m], above, found.kept[m], strict=True
+                certificate.features[m], above, certificate.kept[m], strict=True
             ):
-                own, below = places[:, int(feature)], places[:, row]
-                possible = (own[:, None] < below).all(axis=1)
-                assert bool(kept) == (own[possible].max() < K)
+                place, below = places[:, int(feature)], places[:, row]
+                possible = (place[:, None] < below).all(axis=1)
+                assert bool(kept) == (place[possible].max() < K)
                 seen.add(bool(kept))
-            assert float(found.precision[m]) == np.mean(found.kept[m])
+            assert float(certificate.precision[m]) == np.mean(certificate.kept[m])
     assert seen == {True, False}
 
 
@@ -287,11 +293,11 @@ def test_small_budgets_are_certified(name):
     params = parameters(model, dtype=np.float32)
     x = jnp.asarray(np.random.default_rng(2).normal(size=(40, N)), jnp.float32)
     g = np.sort(np.asarray(_gradients(model)(params, x)), axis=1)[:, ::-1]
-    found = _certify(model)(params, x, threat.threat_model("l2", 1e-4))
+    certificate = _certify(model)(params, x, threat.threat_model("l2", 1e-4))
     clear = g[:, K - 1] - g[:, K] > 0.05
     assert clear.sum() > 25
     # A kink within reach opens the slope's whole interval.
-    assert np.mean(np.asarray(found.precision)[clear] == 1) > 0.95
+    assert np.mean(np.asarray(certificate.precision)[clear] == 1) > 0.95
 
 
 @pytest.mark.parametrize("name", ["softplus", "leaky_relu"])
@@ -317,8 +323,8 @@ def test_a_linear_model_keeps_its_ranking_at_any_budget():
     params = jax.tree.map(jnp.float32, params)
     for norm in NORMS:
         ball = threat.threat_model(norm, 1e3)
-        found = _certify(model)(params, X.astype(np.float32), ball)
-        np.testing.assert_array_equal(found.precision, 1)
+        certificate = _certify(model)(params, X.astype(np.float32), ball)
+        np.testing.assert_array_equal(certificate.precision, 1)
 
 
 def test_ties_and_broken_models_certify_nothing_more():
@@ -355,8 +361,10 @@ def test_the_ranking_is_that_of_the_explanation():
     model = module()
     params = parameters(model, dtype=np.float32)
     explain = saliency.gradient(score.log_odds(model.apply))
-    found = _certify(model)(params, X.astype(np.float32), threat.threat_model("l2", 0))
-    for x, features in zip(X.astype(np.float32), found.features, strict=True):
+    certificate = _certify(model)(
+        params, X.astype(np.float32), threat.threat_model("l2", 0)
+    )
+    for x, features in zip(X.astype(np.float32), certificate.features, strict=True):
         values = explain(params, jnp.asarray(x), jnp.int32(1))
         np.testing.assert_array_equal(features, np.argsort(-np.asarray(values))[:K])
 
@@ -365,5 +373,5 @@ def test_the_ranking_is_that_of_the_explanation():
     "name", ["r2et_jax.certificates.counting", "r2et_jax.models.lines"]
 )
 def test_examples(name):
-    found = doctest.testmod(importlib.import_module(name))
-    assert found.attempted > 0 and found.failed == 0
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0 and result.failed == 0

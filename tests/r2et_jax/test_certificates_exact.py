@@ -80,9 +80,9 @@ def reached(threat, center, low, high, signs):
     radius = float(threat.epsilon)
     if threat.norm == "linf":
         ends = np.stack([np.maximum(low, -radius), np.minimum(high, radius)], 1)
-        found = optimize.linprog(np.zeros(N), A_ub=-rows, b_ub=start, bounds=ends)
-        return found.status == 0
-    found = optimize.minimize(
+        solved = optimize.linprog(np.zeros(N), A_ub=-rows, b_ub=start, bounds=ends)
+        return solved.status == 0
+    solved = optimize.minimize(
         lambda d: d @ d / 2,
         np.zeros(N),
         jac=lambda d: d,
@@ -94,8 +94,8 @@ def reached(threat, center, low, high, signs):
             "jac": lambda d: rows,
         },
     )
-    fits = found.success and (rows @ found.x + start > -1e-7).all()
-    return fits and np.linalg.norm(found.x) < radius
+    fits = solved.success and (rows @ solved.x + start > -1e-7).all()
+    return fits and np.linalg.norm(solved.x) < radius
 
 
 def worst(threat, x, top):
@@ -117,15 +117,17 @@ def clean_top(x, seed=0):
 @pytest.mark.parametrize("name", THREATS)
 def test_it_is_the_least_over_all_patterns(name):
     threat = THREATS[name]
-    found = exact_certificate(EXAMINED, X, threat, k=K)
+    certificate = exact_certificate(EXAMINED, X, threat, k=K)
     expected = [worst(threat, x, clean_top(x)) for x in X]
-    assert found.closed.all() and found.matches.all()
-    np.testing.assert_allclose(found.lower, expected)
-    np.testing.assert_allclose(found.upper, expected)
+    assert certificate.closed.all() and certificate.matches.all()
+    np.testing.assert_allclose(certificate.lower, expected)
+    np.testing.assert_allclose(certificate.upper, expected)
     assert min(expected) < 1
     # The witness itself, by other code.
     weight, bias, *_ = weights()
-    for x, moved, share in zip(X, found.perturbed, found.upper, strict=True):
+    for x, moved, share in zip(
+        X, certificate.perturbed, certificate.upper, strict=True
+    ):
         center, low, high = admitted(threat, x)
         move = moved - center
         order = 2 if threat.norm == "l2" else np.inf
@@ -160,9 +162,9 @@ def violations(norm="l2", count=800):
         weight, bias, *_ = weights(seed)
         top = clean_top(x, seed)
         shares = stay(gradients((x + moves) @ weight + bias, seed), top)
-        found = run(x, epsilon, norm=norm, seed=seed)
-        assert found.least <= found.most
-        below += (shares < found.least / K - 1e-9).sum()
+        violated = run(x, epsilon, norm=norm, seed=seed)
+        assert violated.least <= violated.most
+        below += (shares < violated.least / K - 1e-9).sum()
     return below
 
 
@@ -215,10 +217,10 @@ def test_regions_that_are_not_met_are_proved_so():
 
 def test_a_limit_leaves_a_gap_that_holds_the_truth():
     whole = [run(x, 0.6) for x in X]
-    assert all(found.least == found.most for found in whole)
+    assert all(certificate.least == certificate.most for certificate in whole)
     stopped = [run(x, 0.6, max_nodes=1) for x in X]
-    for found, first in zip(whole, stopped, strict=True):
-        assert first.least <= found.least and found.most <= first.most
+    for certificate, first in zip(whole, stopped, strict=True):
+        assert first.least <= certificate.least and certificate.most <= first.most
     assert any(first.least < first.most for first in stopped)
 
 
@@ -228,24 +230,24 @@ def test_rounding_counts_against_the_features():
     weight[:2], skip[:2] = 9 * weight[0], 9 * skip[0]
     layer = search.Layer(weight, bias, out, skip, 0.01, 1.0, 1e-7)
     moves = regions.Moves("l2", 0.0, np.full(N, -np.inf), np.full(N, np.inf))
-    found = search.search(
+    searched = search.search(
         layer, X[0].astype(float), moves, np.ones(N, bool), np.array([0]), k=1, known=1,
         max_nodes=100, max_seconds=9.0,
     )  # fmt: skip
-    assert (found.least, found.most) == (0, 1)
+    assert (searched.least, searched.most) == (0, 1)
 
 
 def test_an_attacked_input_is_where_the_search_starts(monkeypatch):
     threat = THREATS["l2"]
-    found = exact_certificate(EXAMINED, X, threat, k=K)
+    certificate = exact_certificate(EXAMINED, X, threat, k=K)
     monkeypatch.setattr(search, "_NUM_DRAWS", 1)
     stopped = exact_certificate(EXAMINED, X, threat, k=K, max_nodes=1)
-    assert (stopped.upper >= found.upper).all() and not stopped.closed.all()
-    start = np.where(np.arange(len(X))[:, None] % 2, found.perturbed, X + 9)
+    assert (stopped.upper >= certificate.upper).all() and not stopped.closed.all()
+    start = np.where(np.arange(len(X))[:, None] % 2, certificate.perturbed, X + 9)
     helped = exact_certificate(EXAMINED, X, threat, k=K, max_nodes=1, start=start)
     odd = np.arange(len(X)) % 2 == 1
-    np.testing.assert_array_equal(helped.upper[odd], found.upper[odd])
-    assert (helped.lower <= found.lower).all()
+    np.testing.assert_array_equal(helped.upper[odd], certificate.upper[odd])
+    assert (helped.lower <= certificate.lower).all()
     still = exact_certificate(EXAMINED, X, threat_model("l2", 0.0), k=K)
     assert (still.lower == 1).all() and still.closed.all()
     np.testing.assert_array_equal(still.perturbed, X)
@@ -258,8 +260,8 @@ def test_layers_of_another_model_prove_nothing():
         )
 
     made = subject(MODEL.apply, PARAMS, layers=other)
-    found = exact_certificate(made, X, THREATS["l2"], k=K)
-    assert not found.matches.any() and (found.lower == 0).all()
+    certificate = exact_certificate(made, X, THREATS["l2"], k=K)
+    assert not certificate.matches.any() and (certificate.lower == 0).all()
 
 
 def test_what_is_not_served_is_named():
@@ -288,9 +290,9 @@ def test_what_is_not_served_is_named():
 def test_no_other_certificate_proves_more():
     for epsilon in (0.05, 0.2, 0.6):
         threat = threat_model("l2", epsilon)
-        found = exact_certificate(EXAMINED, X, threat, k=K)
+        certificate = exact_certificate(EXAMINED, X, threat, k=K)
         proved = certify(EXAMINED, X, threat, k=K).precision
-        assert (proved <= found.lower + 1e-6).all()
+        assert (proved <= certificate.lower + 1e-6).all()
 
 
 @pytest.mark.slow

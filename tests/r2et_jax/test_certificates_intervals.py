@@ -121,9 +121,9 @@ def test_bounds_are_not_vacuous(name):
     g = np.asarray(_gradients(name)(jnp.asarray(X)[None])[0])
     clean = np.abs(g)[INSIDE, None] - np.abs(g)[None, OUTSIDE]
     bound = clean - np.asarray(_bounds(name, "l2")(radius)[2])
-    found = clean - sampled(name, "l2", radius)[2]
-    assert np.all(found > 0)
-    assert np.all(bound <= 3 * found)
+    width = clean - sampled(name, "l2", radius)[2]
+    assert np.all(width > 0)
+    assert np.all(bound <= 3 * width)
 
 
 def test_pairs_are_bounded_together_more_tightly_than_apart():
@@ -183,11 +183,11 @@ def test_features_by_index_have_the_bounds_and_derivatives_of_rows():
     weight = jnp.asarray(WEIGHT)
     mixed = jnp.cos(jnp.arange(9.0)).reshape(3, 3)
     for radius in (0.0, 0.3):
-        (found, pull), (expected, pull_rows) = (
+        (bounds_by_index, pull), (expected, pull_rows) = (
             jax.vjp(functools.partial(bounds, by_index, radius=radius), weight)
             for by_index in (True, False)
         )
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        np.testing.assert_allclose(bounds_by_index, expected, rtol=1e-12)
         np.testing.assert_allclose(pull(mixed)[0], pull_rows(mixed)[0], atol=1e-12)
     # All sides of all pairs equal.
     zeros, pull = jax.vjp(functools.partial(bounds, True, radius=0.3, flat=0.0), weight)
@@ -215,8 +215,8 @@ def test_slopes_over_an_interval_are_those_of_a_fine_scan(name):
 )
 def test_a_kink_has_both_slopes(name, at_kink):
     zero = jnp.zeros(1)
-    found = slope_range(name)(zero, zero)
-    np.testing.assert_array_equal(np.ravel(found), at_kink)
+    slopes = slope_range(name)(zero, zero)
+    np.testing.assert_array_equal(np.ravel(slopes), at_kink)
 
 
 MODELS = [
@@ -250,8 +250,8 @@ def test_the_layers_of_a_model_give_its_gradient(model):
 @pytest.mark.parametrize("module", ["certificates.intervals", "models.slopes"])
 def test_docstring_examples_run(module):
     with jax.enable_x64(False):
-        found = importlib.import_module(f"r2et_jax.{module}")
-        result = doctest.testmod(found)
+        imported = importlib.import_module(f"r2et_jax.{module}")
+        result = doctest.testmod(imported)
     assert result.attempted > 0 and result.failed == 0
 
 

@@ -99,12 +99,12 @@ def hunted(explain, params, x, threat, key):
     """Points [EACH, n] of the ball: draws, its border, and descents of gaps."""
     descents = max(EACH // (4 * STEPS), 1)
     drawn = EACH - descents * STEPS
-    one, two, three = jax.random.split(key, 3)
+    first_key, second_key, third_key = jax.random.split(key, 3)
     inside = jax.vmap(lambda key: sample(threat, x, key=key))(
-        jax.random.split(one, drawn // 2)
+        jax.random.split(first_key, drawn // 2)
     )
     border = jax.vmap(lambda key: sample_boundary(threat, x, key=key))(
-        jax.random.split(two, drawn - drawn // 2)
+        jax.random.split(second_key, drawn - drawn // 2)
     )
     target = score.predicted_class(explain.apply(params, x))
 
@@ -119,8 +119,8 @@ def hunted(explain, params, x, threat, key):
         j = order[explain.k + (number // explain.k) % (x.size - explain.k)]
 
         def gap(moved):
-            found = jnp.abs(values(moved))
-            return found[i] - found[j]
+            explained = jnp.abs(values(moved))
+            return explained[i] - explained[j]
 
         def step(moved, _):
             slope = jax.grad(gap)(moved)
@@ -131,7 +131,7 @@ def hunted(explain, params, x, threat, key):
             moved = project(threat, moved - 0.3 * threat.epsilon * toward, x)
             return moved, moved
 
-        start = sample(threat, x, key=jax.random.fold_in(three, number))
+        start = sample(threat, x, key=jax.random.fold_in(third_key, number))
         return jax.lax.scan(step, start, None, length=STEPS)[1]
 
     paths = jax.vmap(descent)(jnp.arange(descents)).reshape(-1, x.size)
@@ -160,12 +160,12 @@ def maps_of(name, norm, epsilon):
     examined, x = built(name)
     explain, threat = Explained(name), threat_model(norm, epsilon)
 
-    def one(x, context, key):
+    def map_of(x, context, key):
         params = examined.params if context is None else (examined.params, context)
         return hunted(explain, params, x, threat, key)
 
     keys = jax.random.split(jax.random.key(2), INPUTS)
-    return np.asarray(jax.jit(jax.vmap(one))(x, examined.context, keys), np.float64)
+    return np.asarray(jax.jit(jax.vmap(map_of))(x, examined.context, keys), np.float64)
 
 
 def broken(maps, features, kept, separation):
@@ -185,14 +185,16 @@ def test_no_point_is_below_a_bound(name, norm):
     examined, x = built(name)
     certified, count = [], 0
     for epsilon in BUDGETS[norm]:
-        found = certify(
+        certificate = certify(
             examined, x, threat_model(norm, epsilon), k=FAMILIES[name][2], batch_size=4
         )
         maps = maps_of(name, norm, epsilon)
-        assert np.isfinite(maps).all() and found.matches.all()
+        assert np.isfinite(maps).all() and certificate.matches.all()
         count += maps.shape[0] * maps.shape[1]
-        assert broken(maps, found.features, found.kept, found.separation) == (0, 0)
-        certified.append(found.precision.mean())
+        assert broken(
+            maps, certificate.features, certificate.kept, certificate.separation
+        ) == (0, 0)
+        certified.append(certificate.precision.mean())
     assert count * len(CASES) >= POINTS
     assert certified[0] > 0.1 and certified[1] <= certified[0]
 

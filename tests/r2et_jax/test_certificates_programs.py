@@ -103,18 +103,22 @@ def hunt(monkeypatch):
         factory = EXPLAINERS[explainer]
         apply = MODELS[name].apply
         explain = factory(score.log_odds(apply), normalize=False)
-        one = program_certificate(apply, k=K, explainer=factory)
+        certify_one = program_certificate(apply, k=K, explainer=factory)
         with jax.enable_x64(True):
             params, x = made(name)
 
             def both(x, epsilon, key):
                 threat = at(norm, epsilon)
-                found = one(params, x, threat)
+                certificate = certify_one(params, x, threat)
                 target = score.predicted_class(apply(params, x))
                 lowest, stays = lowest_overlap(
-                    explain, params, x, target, threat, found.features, key=key
+                    explain, params, x, target, threat, certificate.features, key=key
                 )
-                return found.precision - lowest, found.kept & ~stays, found.precision
+                return (
+                    certificate.precision - lowest,
+                    certificate.kept & ~stays,
+                    certificate.precision,
+                )
 
             keys = jax.random.split(jax.random.key(1), len(x))
             each = jax.vmap(jax.vmap(both, (0, None, 0)), (None, 0, None))
@@ -149,11 +153,11 @@ def test_on_one_hidden_layer_it_is_the_closed_form_without_slabs():
     x = np.random.default_rng(0).normal(size=(16, N)).astype(np.float32)
     params = model.init(jax.random.key(0), x[0])
     certified = {}
-    for name, one in {
+    for name, certify_one in {
         "program": program_certificate(model.apply, k=K),
         "layers": ranking_certificate(model.apply, model.layers, k=K, num_slabs=1),
     }.items():
-        run = jax.jit(jax.vmap(jax.vmap(one, (None, 0, None)), (None, None, 0)))
+        run = jax.jit(jax.vmap(jax.vmap(certify_one, (None, 0, None)), (None, None, 0)))
         threats = jax.vmap(lambda e: at("l2", e))(jnp.array([0.1, 0.3, 0.6]))
         certified[name] = np.asarray(run(params, x, threats).precision).mean(axis=1)
     assert 0.1 < certified["layers"].mean() < 0.95
@@ -180,14 +184,14 @@ def test_slabs_of_chosen_pairs_are_sound_and_tighter():
     with jax.enable_x64(True):
         params, x = made(name)
         threat = at("l2", jnp.array(0.3))
-        found = [
-            jax.jit(jax.vmap(one, (None, 0, None)))(params, x, threat)
-            for one in (
+        certified = [
+            jax.jit(jax.vmap(certificate, (None, 0, None)))(params, x, threat)
+            for certificate in (
                 program_certificate(apply, k=K),
                 program_certificate(apply, k=K, num_pairs=5, num_slabs=3),
             )
         ]
-        whole, cut = (np.asarray(one.separation) for one in found)
+        whole, cut = (np.asarray(certificate.separation) for certificate in certified)
         assert (cut >= whole).all()
         # Five pairs of each input, and some of them are decided by it.
         assert 0 < ((cut > whole).sum(axis=(1, 2))).max() <= 5
@@ -207,8 +211,8 @@ def test_slabs_of_chosen_pairs_are_sound_and_tighter():
             return jax.vmap(of)(keys).min(axis=0)
 
         keys = jax.random.split(jax.random.key(0), len(x))
-        seen = np.asarray(jax.jit(gaps)(x, found[1].features, keys))
-        others = np.arange(N) != np.asarray(found[1].features)[:, :, None]
+        seen = np.asarray(jax.jit(gaps)(x, certified[1].features, keys))
+        others = np.arange(N) != np.asarray(certified[1].features)[:, :, None]
         assert (seen >= cut)[others].all()
 
 

@@ -33,20 +33,20 @@ def kept_up_to(x, norm):
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_those_of_a_quadratic_are_distances_to_hyperplanes(norm):
     largest, steps = 0.5, 12
-    found = certified_radii(
+    certified = certified_radii(
         subject(quadratic, A), X, threat_model(norm), k=K, largest=largest,
         num_steps=steps,
     )  # fmt: skip
     inside = 0
     for i, x in enumerate(X):
         radii, top = kept_up_to(x, norm)
-        np.testing.assert_array_equal(found.features[i], top)
+        np.testing.assert_array_equal(certified.features[i], top)
         least = np.minimum(radii, largest) - largest * 2.0**-steps
-        assert (found.feature_radii[i] <= radii + 1e-6).all()
-        assert (found.feature_radii[i] >= least - 1e-5).all()
+        assert (certified.feature_radii[i] <= radii + 1e-6).all()
+        assert (certified.feature_radii[i] >= least - 1e-5).all()
         inside += (radii < largest).sum()
     assert 0 < inside < X.size  # the limit, and radii below it
-    np.testing.assert_array_equal(found.radius, found.feature_radii.min(axis=1))
+    np.testing.assert_array_equal(certified.radius, certified.feature_radii.min(axis=1))
 
 
 def test_one_program_serves_all_radii_and_limits(compilations):
@@ -66,10 +66,10 @@ def test_one_program_serves_all_radii_and_limits(compilations):
 def test_a_linear_model_is_certified_to_the_limit():
     model = models.Linear()
     params = model.init(jax.random.key(0), X[0])
-    found = certified_radii(
+    certified = certified_radii(
         subject(model, params), X, threat_model("l2"), k=K, largest=1e3, num_steps=4
     )
-    assert (found.feature_radii == 1e3).all() and (found.radius == 1e3).all()
+    assert (certified.feature_radii == 1e3).all() and (certified.radius == 1e3).all()
 
 
 def test_the_certificate_holds_at_the_radius_and_not_beyond():
@@ -77,14 +77,14 @@ def test_the_certificate_holds_at_the_radius_and_not_beyond():
     examined = subject(model, model.init(jax.random.key(1), X[0]))
     threat, options = threat_model("l2"), {"k": K, "num_slabs": 2}
     steps, largest = 10, 2.0
-    found = certified_radii(
+    certified = certified_radii(
         examined, X, threat, largest=largest, num_steps=steps, **options
     )
     seen = set()
     for share, holds in ((1.0, True), (1.02, False)):
         for i in range(len(X)):
             for f in range(K):
-                radius = found.feature_radii[i, f]
+                radius = certified.feature_radii[i, f]
                 if 0.1 < radius < largest:
                     at = with_epsilon(threat, float(share * radius))
                     made = certify(examined, X, at, **options)
@@ -96,12 +96,12 @@ def test_the_certificate_holds_at_the_radius_and_not_beyond():
 def test_a_certificate_that_rises_again_counts(monkeypatch):
     """Intervals stay in order where a larger ball has the better bounds."""
 
-    def one(params, x, threat):
+    def certify_one(params, x, threat):
         at = threat.epsilon
         kept = jnp.stack([(at < 0.2) | (at > 0.6), at < 0.9])
         return batch.Certificate(x[0], jnp.arange(K), kept, x, jnp.array(True))
 
-    monkeypatch.setattr(batch, "_certificate", lambda *args: one)
+    monkeypatch.setattr(batch, "_certificate", lambda *args: certify_one)
     run = batch._searching.__wrapped__(None, None, None, K, 1, 10, 64)
     shared = (), threat_model("l2"), np.float32(1.0)
     radii = run(shared, (X, None))[0].feature_radii

@@ -67,11 +67,11 @@ def worst_overlap(t, features, epsilon, size):
 @pytest.mark.parametrize("size", [2, 4])
 def test_no_input_of_the_ball_shares_less(form, interval, size):
     t = np.linspace(-2.5, 2.5, 81)
-    found = counted(t, 20_000, np.random.default_rng(0))
+    tally = counted(t, 20_000, np.random.default_rng(0))
     shared = []
     for epsilon in (0.05, 0.1, 0.3, 0.6):
         made = smoothed_certificate(
-            found, epsilon=epsilon, k=size, form=form, interval=interval
+            tally, epsilon=epsilon, k=size, form=form, interval=interval
         )
         worst = worst_overlap(t, made.features, epsilon, size)
         assert (made.precision <= worst + 1e-12).all()
@@ -124,9 +124,9 @@ HALVES = {"edges": np.array([0.0]), "tops": np.array([[1], [0]]), "n": 2, "k": 1
 
 def wrong_share(epsilon, confidence=0.9, runs=2000, **options):
     """Of repeated draws at t = .3, those that certify beyond the true radius .3."""
-    found = counted(np.full(runs, 0.3), 500, np.random.default_rng(1), **HALVES)
+    tally = counted(np.full(runs, 0.3), 500, np.random.default_rng(1), **HALVES)
     made = smoothed_certificate(
-        found, epsilon=epsilon, confidence=confidence, **options
+        tally, epsilon=epsilon, confidence=confidence, **options
     )
     return made.precision.mean()
 
@@ -138,9 +138,9 @@ def test_certificates_are_wrong_as_seldom_as_they_say(interval):
     assert wrong_share(0.1, interval=interval) > 0.9
     # Intervals of five features at once, and their labels.
     t = np.full(1500, 0.1)
-    found = counted(t, 200, np.random.default_rng(3))
+    tally = counted(t, 200, np.random.default_rng(3))
     made = smoothed_certificate(
-        found, epsilon=0, confidence=0.8, interval=interval, threshold=0.6
+        tally, epsilon=0, confidence=0.8, interval=interval, threshold=0.6
     )
     p = exact(t)
     fails = ((made.lower > p) | (made.upper < p)).any(axis=1)
@@ -166,8 +166,8 @@ def test_unsound_rules_are_caught(damage, monkeypatch):
 
 def test_labels_hold_up_to_their_radius():
     t = np.linspace(-2.5, 2.5, 41)
-    found = counted(t, 5000, np.random.default_rng(0))
-    made = smoothed_certificate(found, epsilon=0.0)
+    tally = counted(t, 5000, np.random.default_rng(0))
+    made = smoothed_certificate(tally, epsilon=0.0)
     assert made.label_radius == pytest.approx(SIGMA * 0.6744898, abs=1e-6)
     assert set(np.unique(made.labels)) == {-1, 0, 1}
     for share in np.linspace(-1, 1, 21):
@@ -196,10 +196,10 @@ def test_the_renyi_form_is_the_least_divergence(order, monkeypatch):
         rules += [
             {"type": "ineq", "fun": lambda q, a=a, b=b: q[b] - q[a]} for a, b in swapped
         ]
-        found = optimize.minimize(
+        solved = optimize.minimize(
             divergence, np.full(4, 0.25), constraints=rules, bounds=4 * [(1e-4, 1)]
         )
-        assert order * radius**2 / 2 == pytest.approx(found.fun, abs=1e-5)
+        assert order * radius**2 / 2 == pytest.approx(solved.fun, abs=1e-5)
 
 
 def draw(explain, num_samples, state=None, x=None, **options):
@@ -212,8 +212,8 @@ def test_counts_go_on_bit_by_bit_and_are_those_of_the_law():
     whole = draw(steps, 3000)
     part = draw(steps, 700)
     on = draw(steps, 3000, draw(steps, 701, part))
-    for found, expected in zip(on, whole, strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for tally, expected in zip(on, whole, strict=True):
+        np.testing.assert_array_equal(tally, expected)
     assert (draw(steps, 700, part).counts == part.counts).all()
     assert (part.counts.sum(axis=1) == 700 * K).all()
     p = exact(whole.x.astype(float) @ U)
@@ -240,27 +240,27 @@ def test_subjects_and_black_boxes_are_explained_for_the_clean_class():
         return jnp.stack([params @ x, 0 * x[0], x[1] ** 2])
 
     made = subject(apply, jnp.array([3.0, -1.0, 0.5]))
-    found = draw(made, 200)
-    assert (found.counts.sum(axis=1) == 200 * K).all() and not found.num_nonfinite.any()
-    box = adapters.black_box(predict, found.x)
+    tally = draw(made, 200)
+    assert (tally.counts.sum(axis=1) == 200 * K).all() and not tally.num_nonfinite.any()
+    box = adapters.black_box(predict, tally.x)
     counts = draw(box, 300, k=1).counts
     assert (counts.sum(axis=1) == 300).all() and (counts[:, 2] < 100).all()
 
 
 def test_maps_that_are_not_finite_are_counted_and_told():
-    found = draw(lambda x: steps(x) + jnp.log(x[0]), 100)
-    assert (found.num_nonfinite > 10).all()
-    said = str(smoothed_certificate(found, epsilon=0.1))
-    assert f"{found.num_nonfinite.sum()} draws had a map that is not finite" in said
+    tally = draw(lambda x: steps(x) + jnp.log(x[0]), 100)
+    assert (tally.num_nonfinite > 10).all()
+    said = str(smoothed_certificate(tally, epsilon=0.1))
+    assert f"{tally.num_nonfinite.sum()} draws had a map that is not finite" in said
 
 
 def test_the_certificate_says_what_it_is_about():
-    found = draw(steps, 3000)
-    made = smoothed_certificate(found, epsilon=0.05, all_inputs=True)
+    tally = draw(steps, 3000)
+    made = smoothed_certificate(tally, epsilon=0.05, all_inputs=True)
     text = str(made)
     assert "probability at least 0.999 over the 3000 draws" in text
     assert "all 5 features of all 2 inputs together" in text
-    alone = smoothed_certificate(found, epsilon=0.05)
+    alone = smoothed_certificate(tally, epsilon=0.05)
     assert "each input" in str(alone) and (alone.lower >= made.lower).all()
     with pytest.raises(AttributeError):
         made.epsilon = 1.0
@@ -280,9 +280,9 @@ def test_the_certificate_says_what_it_is_about():
     ],
 )
 def test_what_is_out_of_range_is_named(options, match):
-    found = counted(np.zeros(1), 10, RNG)
+    tally = counted(np.zeros(1), 10, RNG)
     with pytest.raises(ValueError, match=match):
-        smoothed_certificate(found, **{"epsilon": 0.1} | options)
+        smoothed_certificate(tally, **{"epsilon": 0.1} | options)
 
 
 def test_inputs_that_cannot_be_drawn_around_are_named():

@@ -72,12 +72,12 @@ SPECTRA = {
 @pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_exact_within_the_dimension(spectrum, seed):
-    found = run(symmetric(spectrum, seed), key=jax.random.key(seed))
+    eigen = run(symmetric(spectrum, seed), key=jax.random.key(seed))
     expected = max(abs(value) for value in spectrum)
-    np.testing.assert_allclose(found.value, expected, rtol=1e-10)
-    assert found.converged and found.residual <= 1e-6 * expected
+    np.testing.assert_allclose(eigen.value, expected, rtol=1e-10)
+    assert eigen.converged and eigen.residual <= 1e-6 * expected
     distinct = len({round(value / expected, 6) for value in spectrum})
-    assert found.num_steps == distinct  # the Krylov space ends there
+    assert eigen.num_steps == distinct  # the Krylov space ends there
 
 
 def test_plus_minus_pairs_where_power_iteration_fails():
@@ -94,36 +94,36 @@ def test_plus_minus_pairs_where_power_iteration_fails():
 
 def test_zero_operator_is_exact_without_nan():
     def norm(w):
-        found = largest_eigenvalue(lambda v: w * v, jnp.ones(5), key=KEY)
-        return found.value, found
+        eigen = largest_eigenvalue(lambda v: w * v, jnp.ones(5), key=KEY)
+        return eigen.value, eigen
 
-    (value, found), slope = jax.jit(jax.value_and_grad(norm, has_aux=True))(0.0)
+    (value, eigen), slope = jax.jit(jax.value_and_grad(norm, has_aux=True))(0.0)
     assert value == 0 and slope == 0
-    assert found.residual == 0 and found.converged and found.num_steps == 1
+    assert eigen.residual == 0 and eigen.converged and eigen.num_steps == 1
 
 
 def test_too_few_steps_are_reported_and_never_overestimate():
     matrix = symmetric(np.linspace(-1.0, 1.0, 60))
-    found = run(matrix, num_steps=2)
-    assert not found.converged and found.num_steps == 2
-    assert 0 < found.value < 1
+    eigen = run(matrix, num_steps=2)
+    assert not eigen.converged and eigen.num_steps == 2
+    assert 0 < eigen.value < 1
     # Some eigenvalue lies within the residual of ±value.
-    distance = np.min(np.abs(np.abs(np.linspace(-1.0, 1.0, 60)) - found.value))
-    assert distance <= found.residual
+    distance = np.min(np.abs(np.abs(np.linspace(-1.0, 1.0, 60)) - eigen.value))
+    assert distance <= eigen.residual
     assert run(matrix, num_steps=2, tolerance=10.0).converged
 
 
 def test_keeps_its_digits_in_float32_over_many_steps():
     spectrum = np.concatenate([[1.0, -0.999, 0.998], np.geomspace(0.5, 1e-6, 97)])
     matrix = symmetric(spectrum).astype(np.float32)
-    found = run(matrix, num_steps=60)
-    assert found.value.dtype == jnp.float32
-    np.testing.assert_allclose(found.value, 1.0, rtol=1e-5)
+    eigen = run(matrix, num_steps=60)
+    assert eigen.value.dtype == jnp.float32
+    np.testing.assert_allclose(eigen.value, 1.0, rtol=1e-5)
 
 
 def test_nan_is_shown():
-    found = run(jnp.full((6, 6), jnp.nan))
-    assert np.isnan(found.value) and not found.converged
+    eigen = run(jnp.full((6, 6), jnp.nan))
+    assert np.isnan(eigen.value) and not eigen.converged
 
 
 def test_eigenvalue_gradient_is_that_of_the_eigenvalue():
@@ -139,8 +139,8 @@ def test_eigenvalue_gradient_is_that_of_the_eigenvalue():
     u = vectors[:, np.argmax(np.abs(top))]
     slope_of_value = jax.jit(jax.grad(value))
     for sign in (1.0, -1.0):
-        found = slope_of_value(0.0, sign)
-        np.testing.assert_allclose(found, u @ slope @ u, rtol=1e-8)
+        eigen = slope_of_value(0.0, sign)
+        np.testing.assert_allclose(eigen, u @ slope @ u, rtol=1e-8)
 
 
 @pytest.mark.parametrize("sizes", [(SIZE, 5, 1), (SIZE, 5, 4, 3)])
@@ -156,10 +156,10 @@ def test_spectral_norm_matches_dense(sizes):
             largest_eigenvalue(product, x, key=KEY),
         )
 
-    dense, norm, found = compute(params, x)
+    dense, norm, eigen = compute(params, x)
     np.testing.assert_allclose(norm, np.linalg.norm(dense, 2), rtol=1e-10)
-    np.testing.assert_allclose(found.value, norm, rtol=1e-12)
-    assert found.converged
+    np.testing.assert_allclose(eigen.value, norm, rtol=1e-12)
+    assert eigen.converged
 
 
 def test_parameter_gradient_matches_central_differences():
@@ -223,11 +223,11 @@ def test_bad_arguments_name_the_value_received():
 def test_never_above_the_largest_and_scales(spectrum, seed, factor):
     with jax.enable_x64(True):
         matrix, key = symmetric(spectrum, seed), jax.random.key(seed)
-        found = run(matrix, num_steps=4, key=key)
+        eigen = run(matrix, num_steps=4, key=key)
         top = max(abs(value) for value in spectrum)
-        assert found.value <= top * (1 + 1e-12) + 1e-300
+        assert eigen.value <= top * (1 + 1e-12) + 1e-300
         nonzero_known = len(set(spectrum)) <= 4
         if nonzero_known:
-            np.testing.assert_allclose(found.value, top, rtol=1e-7)
+            np.testing.assert_allclose(eigen.value, top, rtol=1e-7)
         scaled = run(factor * matrix, num_steps=4, key=key)
-        np.testing.assert_allclose(scaled.value, abs(factor) * found.value, rtol=1e-6)
+        np.testing.assert_allclose(scaled.value, abs(factor) * eigen.value, rtol=1e-6)

@@ -54,18 +54,18 @@ def test_output_hessian_matches_differentiation_of_the_score(kind):
 
     @jax.jit
     def compute(all_logits, target):
-        found = [output_hessian(kind, logits, target) for logits in all_logits]
+        formed = [output_hessian(kind, logits, target) for logits in all_logits]
         dense = [jax.hessian(score, 1)(None, logits, target) for logits in all_logits]
-        return found, dense
+        return formed, dense
 
     all_logits = [2 * vector(size, (size,)) for size in (1, 2, 3)]
     for target in range(3):
         pairs = list(zip(*compute(all_logits, target), strict=True))
         # The last class exists for three logits alone.
-        for found, dense in pairs[2:] if target == 2 else pairs:
-            assert found.shape == dense.shape
-            np.testing.assert_allclose(found, dense, rtol=1e-9, atol=1e-12)
-            np.testing.assert_array_equal(found, found.T)
+        for formed, dense in pairs[2:] if target == 2 else pairs:
+            assert formed.shape == dense.shape
+            np.testing.assert_allclose(formed, dense, rtol=1e-9, atol=1e-12)
+            np.testing.assert_array_equal(formed, formed.T)
 
 
 _output_hessian = jax.jit(output_hessian, static_argnums=0)
@@ -74,9 +74,9 @@ _output_hessian = jax.jit(output_hessian, static_argnums=0)
 @pytest.mark.parametrize("kind", OUTPUT_KINDS)
 def test_one_logit_is_two_with_the_first_at_zero(kind):
     for target in (0, 1):
-        one = _output_hessian(kind, np.array([1.3]), target)
+        binary = _output_hessian(kind, np.array([1.3]), target)
         two = _output_hessian(kind, np.array([0.0, 1.3]), target)
-        np.testing.assert_allclose(one[0, 0], two[1, 1], rtol=1e-12)
+        np.testing.assert_allclose(binary[0, 0], two[1, 1], rtol=1e-12)
 
 
 @pytest.mark.parametrize("num_classes", [1, 3])
@@ -109,9 +109,9 @@ def test_spectral_norm_matches_dense(kind, num_classes):
         return norm(params, x, target), dense
 
     for target in range(max(num_classes, 2))[:3]:
-        found, dense = compute(target)
+        computed, dense = compute(target)
         np.testing.assert_allclose(
-            found, np.linalg.norm(dense, 2), rtol=1e-9, atol=1e-15
+            computed, np.linalg.norm(dense, 2), rtol=1e-9, atol=1e-15
         )
 
 
@@ -175,8 +175,8 @@ def test_lapack_gets_one_matrix_at_a_time():
     params, batch = init((6, 5, 3)), vector(0, (4, 2, 3))
     run = jax.jit(jax.vmap(norm, (None, 0, None)))
     program = run.lower(params, batch, 0).compile().as_text()
-    found = re.findall(r'"lapack_\w+".*?num_batch_dims="(\d+)"', program)
-    assert found and set(found) == {"0"}
+    batch_dims = re.findall(r'"lapack_\w+".*?num_batch_dims="(\d+)"', program)
+    assert batch_dims and set(batch_dims) == {"0"}
 
 
 def test_a_saturated_float32_model_keeps_its_curvature():

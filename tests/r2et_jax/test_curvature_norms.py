@@ -122,9 +122,9 @@ def test_memory_stays_below_the_dense_hessian_at_3072_features(apply, shapes):
 
 def test_hutchinson_is_unbiased():
     score, params, x = scores.probability(mlp), init((SIZE, 5, 2)), vector(1)
-    one = frobenius_norm_squared_hutchinson(score, num_samples=1)
+    sampled = frobenius_norm_squared_hutchinson(score, num_samples=1)
     keys = jax.random.split(jax.random.key(0), 20_000)
-    draw = jax.jit(jax.vmap(lambda key: one(params, x, 1, key=key)))(keys)
+    draw = jax.jit(jax.vmap(lambda key: sampled(params, x, 1, key=key)))(keys)
     expected = float(jax.jit(dense_norm, static_argnums=0)(score, params, x, 1)) ** 2
     assert np.var(draw) <= 2 * expected**2
     error = np.std(draw) / np.sqrt(keys.size)
@@ -214,9 +214,9 @@ def test_gram_gradient_is_that_of_the_chunked_norm():
 
     chunked = frobenius_norm(scores.probability(apply))
     expected = jax.jit(jax.grad(chunked))(params, x, 1)
-    found = jax.jit(jax.grad(closed))(params)
+    slopes = jax.jit(jax.grad(closed))(params)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8), found, expected
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8), slopes, expected
     )
 
 
@@ -237,14 +237,14 @@ def test_gram_form_equals_brute_force_and_scales(shape, r, seed):
         rng = np.random.default_rng(seed)
         weights = rng.normal(size=shape)
         c, g = rng.normal(size=shape[0]), rng.normal(size=shape[1])
-        found, plain, scaled = _gram_forms(weights, c, g, r)
+        with_rank_one, plain, scaled = _gram_forms(weights, c, g, r)
     curved = np.einsum("hi,h,hj->ij", weights, c, weights)
     total, without = np.sum((curved + r * np.outer(g, g)) ** 2), np.sum(curved**2)
     # Terms of opposite sign may cancel, at the rounding of their size.
     rounding = 1e-12 * (
         np.sum(np.abs(c) * np.sum(weights**2, 1)) ** 2 + (r * g @ g) ** 2
     )
-    np.testing.assert_allclose(found, total, rtol=1e-10, atol=rounding)
+    np.testing.assert_allclose(with_rank_one, total, rtol=1e-10, atol=rounding)
     np.testing.assert_allclose(plain, without, rtol=1e-10, atol=rounding)
     np.testing.assert_allclose(scaled, 9 * without, rtol=1e-10, atol=9 * rounding)
 

@@ -55,12 +55,12 @@ def test_categories_are_complete_groups_and_numbers_stay():
     np.testing.assert_array_equal(y, (np.array(FRAME["paid"]) == "yes")[order])
 
 
-def same(one, other):
+def same(left, right):
     for part in SPLITS:
-        np.testing.assert_array_equal(getattr(one, part).x, getattr(other, part).x)
-        np.testing.assert_array_equal(getattr(one, part).y, getattr(other, part).y)
-    assert one.columns == other.columns and one.groups == other.groups
-    assert one.immutable == other.immutable
+        np.testing.assert_array_equal(getattr(left, part).x, getattr(right, part).x)
+        np.testing.assert_array_equal(getattr(left, part).y, getattr(right, part).y)
+    assert left.columns == right.columns and left.groups == right.groups
+    assert left.immutable == right.immutable
 
 
 def test_a_csv_gives_the_same(tmp_path):
@@ -146,10 +146,10 @@ def test_what_is_no_table_is_refused():
 def test_what_is_saved_is_loaded_by_path_and_by_name(tmp_path):
     data, path = made(), tmp_path / "mine.npz"
     datasets.save_npz(path, data)
-    found = load_npz(path)
-    same(found, data)
-    np.testing.assert_array_equal(found.lower, data.lower)
-    assert found.meta["classes"] == ["no", "yes"] and found.name == "own"
+    loaded = load_npz(path)
+    same(loaded, data)
+    np.testing.assert_array_equal(loaded.lower, data.lower)
+    assert loaded.meta["classes"] == ["no", "yes"] and loaded.name == "own"
     (tmp_path / "other.npz").write_bytes(b"no archive")
     for kind in (None, "tabular"):
         assert prepared(tmp_path, kind) == ("mine",)

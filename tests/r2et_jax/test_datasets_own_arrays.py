@@ -8,7 +8,7 @@ import pytest
 from r2et_jax.datasets import from_arrays
 
 
-def own(y, x=None, **options):
+def of_arrays(y, x=None, **options):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(len(y), 2)) if x is None else x
     return from_arrays(x, y, name="own", **options)
@@ -41,13 +41,13 @@ HALF = np.arange(60) % 2
 def test_labels_are_refused_with_a_word_on_how_to_recode_them(y, message):
     begin = time.monotonic()
     with pytest.raises(ValueError, match=f"own: .*{message}"):
-        own(y)
+        of_arrays(y)
     assert time.monotonic() - begin < 1
 
 
 def test_the_recoding_of_the_message_is_taken():
     classes, numbers = np.unique(np.array([3, 7])[HALF], return_inverse=True)
-    data = own(numbers)
+    data = of_arrays(numbers)
     assert set(data.train.y.tolist()) == {0, 1} and classes.tolist() == [3, 7]
 
 
@@ -70,10 +70,10 @@ NORMAL = np.random.default_rng(1).normal(size=(60, 2))
 )
 def test_inputs_that_a_cast_would_change_are_refused(x, options, message):
     with pytest.raises(ValueError, match=f"own: {message}"):
-        own(HALF, x, **options)
+        of_arrays(HALF, x, **options)
 
 
 def test_objects_that_are_numbers_are_read():
-    data = own(HALF, NORMAL.astype(object), upper=[1e300, np.inf])
-    np.testing.assert_array_equal(data.train.x, own(HALF, NORMAL).train.x)
+    data = of_arrays(HALF, NORMAL.astype(object), upper=[1e300, np.inf])
+    np.testing.assert_array_equal(data.train.x, of_arrays(HALF, NORMAL).train.x)
     assert np.isinf(data.upper).all()

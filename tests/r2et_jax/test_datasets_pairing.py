@@ -114,10 +114,10 @@ def test_partners_come_from_the_pool_and_never_the_input_itself():
     pairs = partner_pairs(labels, first, pool, partners=3, rng=rng)
     assert set(pairs[:, 1].tolist()) <= set(pool.tolist())
     for i in first:
-        own = pairs[pairs[:, 0] == i, 1]
-        assert own.size == 6 == np.unique(own).size
-        assert i not in own
-        assert (labels[own] == labels[i]).sum() == 3
+        partners_of = pairs[pairs[:, 0] == i, 1]
+        assert partners_of.size == 6 == np.unique(partners_of).size
+        assert i not in partners_of
+        assert (labels[partners_of] == labels[i]).sum() == 3
 
 
 def test_partners_are_as_many_as_the_scarcest_input_has():
@@ -139,8 +139,10 @@ def test_folds_rotate_and_stay_apart(counts, seed):
     assert not np.array_equal(rows, fold_pairs(labels, partners=2, seed=seed + 7))
     tested, validated = [], []
     for fold in range(5):
-        own = rows[rows[:, 0] == fold]
-        train, valid, test = (own[own[:, 1] == number, 2:] for number in range(3))
+        of_fold = rows[rows[:, 0] == fold]
+        train, valid, test = (
+            of_fold[of_fold[:, 1] == number, 2:] for number in range(3)
+        )
         first = [set(part[:, 0].tolist()) for part in (train, valid, test)]
         assert not (first[0] & first[1] or first[0] & first[2] or first[1] & first[2])
         assert set().union(*first) == set(range(labels.size))

@@ -205,9 +205,11 @@ def test_the_name_on_disk_is_the_name(tmp_path):
     inputs[inputs > 0] *= 0.5
     save_pairs_npz(tmp_path / "cohort.npz", table._replace(inputs=inputs))
     save_pairs_npz(tmp_path / "cohort_2023.npz", table)
-    one, two = (load(name, data_dir=tmp_path) for name in ("cohort", "cohort_2023"))
-    assert (one.name, two.name) == ("cohort", "cohort_2023")
-    assert fingerprint(one) != fingerprint(two)
+    first, second = (
+        load(name, data_dir=tmp_path) for name in ("cohort", "cohort_2023")
+    )
+    assert (first.name, second.name) == ("cohort", "cohort_2023")
+    assert fingerprint(first) != fingerprint(second)
 
 
 def test_images_are_kept_as_bytes(tmp_path):

@@ -106,12 +106,12 @@ def test_the_attack_sees_the_explainer(two_cores, explainer):
     search = attacks.random_search(model.apply, explain, k=2)
     threat = with_epsilon(threat_model(), 0.3)
     key = jax.random.key(2)
-    found = attacks.compile_attack(attack, num_steps=20)(params, x, threat, key=key)
+    attacked = attacks.compile_attack(attack, num_steps=20)(params, x, threat, key=key)
     drawn = attacks.compile_attack(search, num_steps=2, track_every=1)(
         params, x, threat, key=key
     )
-    assert found.best.precision.mean() < drawn.best.precision.mean()
-    assert found.vanished.max() == 0
+    assert attacked.best.precision.mean() < drawn.best.precision.mean()
+    assert attacked.vanished.max() == 0
 
 
 def test_the_garbage_collector_rests_while_a_new_shape_is_traced():

@@ -31,11 +31,11 @@ def on_devices(*names):
 
 
 def check_equal(told, *, rounded=()):
-    for cell, found in told.items():
+    for cell, values in told.items():
         name, _ = cell.split()
-        assert found["same_shape"] <= (ROUNDING if name in rounded else 0), cell
-        assert found["to_one"] <= ROUNDING, cell
-        assert 0 < found["programs"] <= told[f"{name} 1"]["programs"], cell
+        assert values["same_shape"] <= (ROUNDING if name in rounded else 0), cell
+        assert values["to_one"] <= ROUNDING, cell
+        assert 0 < values["programs"] <= told[f"{name} 1"]["programs"], cell
 
 
 def test_devices_find_what_one_finds_by_one_program():
@@ -71,10 +71,10 @@ def test_two_processes_explain_their_halves_on_their_own_devices(tmp_path):
     child = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(child)
     command = "-m", "tests.r2et_jax.in_processes", f"localhost:{port()}"
-    found = tmp_path / "found.json"
+    written = tmp_path / "found.json"
     started = [
         subprocess.Popen(
-            [sys.executable, *command, str(index), str(found)], cwd=HERE.parents[1]
+            [sys.executable, *command, str(index), str(written)], cwd=HERE.parents[1]
         )
         for index in range(2)
     ]
@@ -84,7 +84,7 @@ def test_two_processes_explain_their_halves_on_their_own_devices(tmp_path):
         for process in started:
             process.kill()
     model, x = child.examined()
-    maps = json.loads(found.read_text())
+    maps = json.loads(written.read_text())
     np.testing.assert_allclose(maps, explain(model, x), rtol=1e-5, atol=1e-6)
 
 
@@ -127,8 +127,8 @@ def memory_cases():
 def test_the_memory_of_an_example_is_bounded_and_not_by_far(case):
     """Against what the compiler sets aside for 64 of them."""
     fn, shared, batched = memory_cases()[case]
-    found = jax.jit(fn).lower(shared, batched).compile().memory_analysis()
-    taken = found.temp_size_in_bytes + found.output_size_in_bytes
+    analysis = jax.jit(fn).lower(shared, batched).compile().memory_analysis()
+    taken = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
     taken += sum(leaf.nbytes for leaf in jax.tree.leaves(batched))
     planned = 64 * devices.example_bytes(fn, shared, batched)
     assert taken <= planned <= 20 * taken

@@ -58,14 +58,14 @@ def test_what_a_killed_process_has_left_is_removed(tmp_path, writer):
     process, partial = writer
     other = tmp_path / ".other.1.tmp"
     other.touch()
-    with replacing(tmp_path / "it") as own:
-        own.write_text("whole")
+    with replacing(tmp_path / "it") as written:
+        written.write_text("whole")
     assert partial.read_text() == "half", "its writer is at work"
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert partial.exists()
-    with replacing(tmp_path / "it") as own:
-        own.write_text("whole")
+    with replacing(tmp_path / "it") as written:
+        written.write_text("whole")
     assert names(tmp_path) == [other.name, "it"]
 
 

@@ -121,8 +121,8 @@ def test_the_modules_that_are_called_show_how():
 @pytest.mark.standard_promotion
 @pytest.mark.parametrize("module", [batch, short])
 def test_docstring_examples_run(module):
-    found = doctest.testmod(module)
-    assert found.attempted > 0 and found.failed == 0
+    result = doctest.testmod(module)
+    assert result.attempted > 0 and result.failed == 0
 
 
 X = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
@@ -132,16 +132,18 @@ def test_certified_in_one_call_is_the_certificate_of_each():
     model = r2.models.MLP(hidden=(5,), activation="softplus")
     params = model.init(jax.random.key(0), X[0])
     threat = r2.threat_model("l2", 0.6, frozen=[2], num_features=6)
-    found = r2.certify(r2.subject(model, params), X, threat, k=2, batch_size=4)
-    one = jax.jit(r2.certificates.ranking_certificate(model.apply, model.layers, k=2))
+    certificate = r2.certify(r2.subject(model, params), X, threat, k=2, batch_size=4)
+    certify_one = jax.jit(
+        r2.certificates.ranking_certificate(model.apply, model.layers, k=2)
+    )
     for i, x in enumerate(X):
-        alone = one(params, x, threat)
-        np.testing.assert_allclose(found.precision[i], alone.precision)
-        np.testing.assert_array_equal(found.features[i], alone.features)
+        alone = certify_one(params, x, threat)
+        np.testing.assert_allclose(certificate.precision[i], alone.precision)
+        np.testing.assert_array_equal(certificate.features[i], alone.features)
         np.testing.assert_allclose(
-            found.separation[i], alone.separation, rtol=1e-3, atol=1e-6
+            certificate.separation[i], alone.separation, rtol=1e-3, atol=1e-6
         )
-    assert 0 < found.precision.mean() < 1
+    assert 0 < certificate.precision.mean() < 1
 
 
 def test_what_cannot_be_certified_is_named():
@@ -163,14 +165,14 @@ def test_training_in_one_call_is_that_of_the_epochs(compilations):
     goal = r2.objective("r2et", model.apply, k=2)
     asked = {"num_epochs": 3, "key": jax.random.key(1), "batch_size": 4}
     weights = {"curvature": 0.03, "gap": 1.0}
-    found = r2.train(goal, start, X, y, weights=weights, **asked)
+    trained = r2.train(goal, start, X, y, weights=weights, **asked)
     optimizer = r2.training.adam(1e-3)
     epochs = r2.training.train_epochs(goal, optimizer, num_epochs=3, batch_size=4)
     state = r2.training.init_state(start, optimizer, key=jax.random.key(1))
     expected = jax.jit(epochs)(state, np.float32([1.0, 0.03]), X, y).params
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    jax.tree.map(np.testing.assert_array_equal, trained, expected)
     before = compilations()
-    r2.train(goal, found, X, y, weights=(2.0, 0.1), **asked)
+    r2.train(goal, trained, X, y, weights=(2.0, 0.1), **asked)
     assert compilations() == before
     for wrong, message in (
         ({"gap": 1.0}, r"must name .*\('gap', 'curvature'\), got \('gap',\)"),
@@ -190,7 +192,7 @@ def test_an_objective_takes_what_it_needs_from_a_subject(name):
     activation = "softplus" if name == "cert_rank" else "leaky_relu"
     model = r2.models.MLP(hidden=(5,), activation=activation)
     params, y = model.init(jax.random.key(0), X[0]), (X[:, 0] > 0).astype(int)
-    own = r2.objective(name, r2.subject(model, params), k=2)
+    read = r2.objective(name, r2.subject(model, params), k=2)
     said = r2.objective(
         name,
         model.apply,
@@ -198,10 +200,10 @@ def test_an_objective_takes_what_it_needs_from_a_subject(name):
         surrogate=model.surrogate(rho=3.0).apply,
         layers=model.layers,
     )
-    weights, key = np.ones(len(own.terms), np.float32), jax.random.key(3)
+    weights, key = np.ones(len(read.terms), np.float32), jax.random.key(3)
     values = [
         float(jax.jit(made.loss)(params, X, y, weights, key=key))
-        for made in (own, said)
+        for made in (read, said)
     ]
     np.testing.assert_allclose(values[0], values[1], rtol=1e-4)
     if name == "at":

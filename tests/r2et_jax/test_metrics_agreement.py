@@ -50,16 +50,16 @@ def maps_without_ties(sizes=(2, 3, 7)):
     """Two positive maps of one length whose values are all different."""
 
     def pair(n):
-        one = st.permutations(range(1, n + 1)).map(np.float32)
-        return st.tuples(one, one)
+        maps = st.permutations(range(1, n + 1)).map(np.float32)
+        return st.tuples(maps, maps)
 
     return st.sampled_from(sizes).flatmap(pair)
 
 
 def maps_with_ties_and_zeros(sizes=(2, 3, 7)):
     def pair(n):
-        one = st.lists(st.integers(0, 3), min_size=n, max_size=n).map(np.float32)
-        return st.tuples(one, one)
+        maps = st.lists(st.integers(0, 3), min_size=n, max_size=n).map(np.float32)
+        return st.tuples(maps, maps)
 
     return st.sampled_from(sizes).flatmap(pair)
 
@@ -136,9 +136,9 @@ def test_precision_at_k_maps_over_a_batch_and_a_batch_of_one():
     batched = jax.jit(jax.vmap(lambda a, b: metrics.precision_at_k(a, b, k=4)))
     expected = [overlap_by_hand(a, b, 4) for a, b in zip(clean, perturbed, strict=True)]
     np.testing.assert_allclose(batched(clean, perturbed), expected, rtol=1e-6)
-    one = batched(clean[:1], perturbed[:1])
-    assert one.shape == (1,)
-    np.testing.assert_allclose(one, expected[:1], rtol=1e-6)
+    alone = batched(clean[:1], perturbed[:1])
+    assert alone.shape == (1,)
+    np.testing.assert_allclose(alone, expected[:1], rtol=1e-6)
 
 
 def test_maps_may_differ_in_float_type():

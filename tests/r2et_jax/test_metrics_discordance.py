@@ -29,20 +29,20 @@ def test_a_loop_over_pairs_counts_the_same(distance, likeness, pairs):
                 compared += 1
                 untied += signs != 0
                 misled += signs > 0
-    found = COMPILED(distance, likeness, pairs=pairs)
+    shares = COMPILED(distance, likeness, pairs=pairs)
     expected = misled / untied if untied else np.nan
-    np.testing.assert_allclose(found.discordant, expected, rtol=1e-6)
+    np.testing.assert_allclose(shares.discordant, expected, rtol=1e-6)
     expected = 1 - untied / compared if compared else np.nan
-    np.testing.assert_allclose(found.tied, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(shares.tied, expected, rtol=1e-5, atol=1e-7)
 
 
 @given(st.permutations(range(P)), st.permutations(range(P)))
 def test_without_ties_it_is_kendalls_tau(distance, likeness):
     distance, likeness = (np.array(v, np.float32) for v in (distance, likeness))
-    found = COMPILED(distance, likeness, pairs=np.ones((P, P), bool))
+    shares = COMPILED(distance, likeness, pairs=np.ones((P, P), bool))
     tau = stats.kendalltau(distance, likeness).statistic
-    np.testing.assert_allclose(found.discordant, (1 + tau) / 2, atol=1e-6)
-    assert found.tied == 0
+    np.testing.assert_allclose(shares.discordant, (1 + tau) / 2, atol=1e-6)
+    assert shares.tied == 0
 
 
 def test_extremes_and_what_has_no_order():

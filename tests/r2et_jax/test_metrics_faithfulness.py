@@ -53,13 +53,13 @@ def by_definition(params, x, saliency, replacements, sizes, flip_sizes):
     order = sorted(range(N), key=lambda i: (-saliency[i], i))
 
     def mean(removed):
-        found = []
+        values = []
         for row in replacements(removed):
             changed = x.copy()
             for i in removed:
                 changed[i] = row[i]
-            found.append(numpy_probabilities(params, changed))
-        return np.mean(found, axis=0)
+            values.append(numpy_probabilities(params, changed))
+        return np.mean(values, axis=0)
 
     clean = numpy_probabilities(params, x)
     c = clean.argmax()
@@ -81,11 +81,11 @@ def by_definition(params, x, saliency, replacements, sizes, flip_sizes):
 def measured(params, x, maps, baseline, **keywords):
     measure = metrics.faithfulness(net, baseline, **keywords)
 
-    def one(x, saliency, key):
+    def measure_one(x, saliency, key):
         return measure(params, x, saliency, key=key)
 
     keys = jax.random.split(jax.random.key(0), len(x))
-    return np.stack(jax.jit(jax.vmap(one))(x, maps, keys), axis=1)
+    return np.stack(jax.jit(jax.vmap(measure_one))(x, maps, keys), axis=1)
 
 
 @pytest.mark.parametrize("num_logits", [1, 3])
@@ -94,7 +94,7 @@ def test_equals_loops_over_the_definition(num_logits, flip_sizes):
     with jax.enable_x64(True):
         params, (x, maps) = network(num_logits), data(40)
         mean = np.linspace(-0.5, 0.5, N)
-        found = measured(
+        faithful = measured(
             params,
             x,
             maps,
@@ -107,8 +107,8 @@ def test_equals_loops_over_the_definition(num_logits, flip_sizes):
         by_definition(params, *both, lambda _: [mean], SIZES, flips)
         for both in zip(x, maps, strict=True)
     ]
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-    dffot, flipped = found[:, :2].T
+    np.testing.assert_allclose(faithful, expected, atol=1e-12)
+    dffot, flipped = faithful[:, :2].T
     assert 0 < flipped.mean() < 1 and len(set(dffot)) >= 3  # all that can happen does
     assert np.all(dffot[flipped == 0] == 1)
 
@@ -119,7 +119,7 @@ def test_the_conditional_baseline_takes_the_nearest_inputs_on_what_is_kept():
         inputs = np.random.default_rng(5).normal(size=(30, N))
         baseline = conditional_baseline(inputs, num_draws=3)
         sizes = range(1, N)  # with nothing kept, chance decides
-        found = measured(params, x, maps, baseline, sizes=sizes, flip_sizes=sizes)
+        faithful = measured(params, x, maps, baseline, sizes=sizes, flip_sizes=sizes)
     for i in range(len(x)):
 
         def nearest(removed, x=x[i]):
@@ -129,7 +129,7 @@ def test_the_conditional_baseline_takes_the_nearest_inputs_on_what_is_kept():
 
         # SUFF with j = n − 1 keeps all but one: never empty either.
         expected = by_definition(params, x[i], maps[i], nearest, sizes, sizes)
-        np.testing.assert_allclose(found[i], expected, atol=1e-12, err_msg=str(i))
+        np.testing.assert_allclose(faithful[i], expected, atol=1e-12, err_msg=str(i))
 
 
 @pytest.mark.parametrize("unit", [1.0, 0.1, 0.01, 0.001, 1e-15, 1e12])
@@ -142,8 +142,8 @@ def test_the_nearest_inputs_are_the_nearest_in_any_unit(unit):
     drawn = np.asarray(baseline(np.float32(unit * x), kept, jax.random.key(3)))
     # Features that are not kept tell which inputs were drawn.
     tags = np.float32(unit * inputs[:, 2])
-    found = np.argmin(abs(tags - drawn[:, 2:3]), axis=1)
-    assert set(found) == set(nearest)
+    chosen = np.argmin(abs(tags - drawn[:, 2:3]), axis=1)
+    assert set(chosen) == set(nearest)
 
 
 def test_the_channels_of_a_pixel_go_together():
@@ -175,8 +175,8 @@ def test_a_one_hot_column_stays_while_the_others_of_its_group_tell_it():
     groups = np.eye(3, dtype=np.float32)[np.arange(30) % 3]
     baseline = jax.jit(conditional_baseline(groups, num_draws=4))
     x, key = np.float32([0, 1, 0]), jax.random.key(1)
-    one = baseline(x, np.array([True, False, True]), key)
-    np.testing.assert_array_equal(one, np.tile(x, (4, 1)))
+    drawn = baseline(x, np.array([True, False, True]), key)
+    np.testing.assert_array_equal(drawn, np.tile(x, (4, 1)))
     several = np.asarray(baseline(x, np.array([True, False, False]), key))
     np.testing.assert_array_equal(several.sum(axis=1), 1.0)  # of a category, always
     zero = constant_baseline(0.0)(x, jnp.array([True, False, True]), key)
@@ -214,12 +214,12 @@ def test_what_is_not_finite_is_not_a_number():
     x[2, 0] = np.inf
     params = jax.tree.map(np.float32, params)
     zero = constant_baseline(0.0)
-    found = measured(params, np.float32(x), np.float32(maps), zero, sizes=SIZES)
-    finite = np.isfinite(found[:, : NAMES.index("tied")])
+    faithful = measured(params, np.float32(x), np.float32(maps), zero, sizes=SIZES)
+    finite = np.isfinite(faithful[:, : NAMES.index("tied")])
     assert finite[[0, 3]].all() and not finite[1].any()
     nothing = np.float32(np.full((1, N), np.nan)), np.float32(maps[:1])
-    found = measured(params, *nothing, zero, sizes=SIZES)
-    assert np.isnan(found[0, : NAMES.index("tied")]).all()
+    faithful = measured(params, *nothing, zero, sizes=SIZES)
+    assert np.isnan(faithful[0, : NAMES.index("tied")]).all()
 
 
 def test_wrong_arguments_are_named():

@@ -32,17 +32,17 @@ def jackknife(without):
 
 def test_values_of_one_input_count_once():
     values = [1.0, 0.5, 0.0, np.nan, 0.25, 0.5]
-    found = mean_and_stderr(values, units=UNITS)
+    summary = mean_and_stderr(values, units=UNITS)
     each = [0.5, 0.25, 0.5]  # (1 + 0 + .5)/3, .25 alone of two, .5
-    np.testing.assert_allclose(found.mean, np.mean(each))
-    np.testing.assert_allclose(found.stderr, stats.sem(each))
-    assert (found.n, found.num_nonfinite) == (3, 1)
+    np.testing.assert_allclose(summary.mean, np.mean(each))
+    np.testing.assert_allclose(summary.stderr, stats.sem(each))
+    assert (summary.n, summary.num_nonfinite) == (3, 1)
     lone = mean_and_stderr(jnp.array([np.nan, 1, np.nan]), units=[0, 0, 1])
     assert (lone.mean, lone.n, lone.num_nonfinite) == (1, 1, 2)
     several = mean_and_stderr(np.c_[values, values], units=UNITS)
-    assert several.mean.tolist() == [found.mean] * 2 and several.n.tolist() == [3, 3]
-    own = mean_and_stderr(values, units=range(6))
-    assert own == mean_and_stderr(values)
+    assert several.mean.tolist() == [summary.mean] * 2 and several.n.tolist() == [3, 3]
+    each_alone = mean_and_stderr(values, units=range(6))
+    assert each_alone == mean_and_stderr(values)
 
 
 def test_equal_rows_are_one_input():
@@ -58,10 +58,10 @@ def test_equal_rows_are_one_input():
 
 
 def test_same_is_between_different_inputs():
-    found = metrics.mean_topk_overlap(MAPS, k=2, units=UNITS)
-    np.testing.assert_allclose(found.mean, SAME)
-    np.testing.assert_allclose(found.stderr, jackknife([*WITHOUT.values()]))
-    assert (found.n, found.num_nonfinite) == (3, 0)
+    same = metrics.mean_topk_overlap(MAPS, k=2, units=UNITS)
+    np.testing.assert_allclose(same.mean, SAME)
+    np.testing.assert_allclose(same.stderr, jackknife([*WITHOUT.values()]))
+    assert (same.n, same.num_nonfinite) == (3, 0)
     # A graph with two partners is the same graph: nothing changes if all are repeated.
     distinct = np.random.default_rng(1).random((9, 7), np.float32)
     once = metrics.mean_topk_overlap(distinct, k=3)
@@ -108,10 +108,10 @@ def made(seed, m=17, n=6, units=7):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_error_of_same_leaves_out_one_input_at_a_time(seed):
     maps, units, _ = made(seed)
-    found = metrics.mean_topk_overlap(maps, k=3, units=units)
-    np.testing.assert_allclose(found.mean, same_by_hand(maps, units, 3))
+    same = metrics.mean_topk_overlap(maps, k=3, units=units)
+    np.testing.assert_allclose(same.mean, same_by_hand(maps, units, 3))
     without = [same_by_hand(maps[units != u], units[units != u], 3) for u in set(units)]
-    np.testing.assert_allclose(found.stderr, jackknife(without))
+    np.testing.assert_allclose(same.stderr, jackknife(without))
     alone = metrics.mean_topk_overlap(maps, k=3)
     np.testing.assert_allclose(alone.mean, same_by_hand(maps, np.arange(17), 3))
     assert alone.n == 17
@@ -121,11 +121,11 @@ def test_unranked_maps_are_left_out_and_few_inputs_have_no_error():
     maps, units, _ = made(5)
     maps[units == units[0]] = 0
     maps[1, 2] = np.nan
-    found = metrics.mean_topk_overlap(maps, k=3, units=units)
+    same = metrics.mean_topk_overlap(maps, k=3, units=units)
     ranked = np.isfinite(maps).all(axis=1) & (maps > 0).any(axis=1)
     expected = same_by_hand(maps[ranked], units[ranked], 3)
-    np.testing.assert_allclose(found.mean, expected)
-    assert (found.n, found.num_nonfinite) == (len({*units[ranked]}), sum(~ranked))
+    np.testing.assert_allclose(same.mean, expected)
+    assert (same.n, same.num_nonfinite) == (len({*units[ranked]}), sum(~ranked))
     two = metrics.mean_topk_overlap(MAPS[:2], k=2)
     assert two.mean == 0.5 and np.isnan(two.stderr) and two.n == 2
     for few in (MAPS[:1], MAPS[:0], np.zeros((3, 4))):
@@ -135,15 +135,15 @@ def test_unranked_maps_are_left_out_and_few_inputs_have_no_error():
 
 def test_the_corrected_precision_by_hand():
     precision = [1.0, 0.5, 0.5, 0.0, 0.5, 0.75]
-    found = corrected_precision(precision, MAPS, k=2, units=UNITS)
+    precise = corrected_precision(precision, MAPS, k=2, units=UNITS)
     each = {4: 0.75, 9: 0.5, 7: 0.25}  # P@2 of each input
-    np.testing.assert_allclose(found.mean, (0.5 - SAME) / (1 - SAME))
+    np.testing.assert_allclose(precise.mean, (0.5 - SAME) / (1 - SAME))
     without = [
         ((sum(each.values()) - each[u]) / 2 - WITHOUT[u]) / (1 - WITHOUT[u])
         for u in each
     ]
-    np.testing.assert_allclose(found.stderr, jackknife(without))
-    assert (found.n, found.num_nonfinite) == (3, 0)
+    np.testing.assert_allclose(precise.stderr, jackknife(without))
+    assert (precise.n, precise.num_nonfinite) == (3, 0)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -157,15 +157,15 @@ def test_the_error_of_the_corrected_precision_has_that_of_same(seed):
         same = same_by_hand(maps[kept], units[kept], 3)
         return (np.mean(each) - same) / (1 - same)
 
-    found = corrected_precision(precision, maps, k=3, units=units)
-    np.testing.assert_allclose(found.mean, corrected(units >= 0))
+    precise = corrected_precision(precision, maps, k=3, units=units)
+    np.testing.assert_allclose(precise.mean, corrected(units >= 0))
     without = [corrected(units != u) for u in set(units)]
-    np.testing.assert_allclose(found.stderr, jackknife(without))
-    assert found.num_nonfinite == 2
+    np.testing.assert_allclose(precise.stderr, jackknife(without))
+    assert precise.num_nonfinite == 2
     # Taking `same` as known gives another error.
     main = mean_and_stderr(precision, units=units)
     same = metrics.mean_topk_overlap(maps, k=3, units=units)
-    assert abs(main.stderr / (1 - same.mean) / found.stderr - 1) > 0.02
+    assert abs(main.stderr / (1 - same.mean) / precise.stderr - 1) > 0.02
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -176,12 +176,12 @@ def test_means_and_their_covariance_tell_the_error_of_the_corrected_precision(se
     same = metrics.mean_topk_overlap(maps, k=3, units=units)
     both = overlap_covariance(precision, maps, k=3, units=units)
     labels = np.unique(units)
-    found = []
+    errors = []
     for label in labels:
         kept = units != label
         mean = mean_and_stderr(precision[kept], units=units[kept]).mean
-        found.append((mean, same_by_hand(maps[kept], units[kept], 3)))
-    expected = np.cov(np.transpose(found))[0, 1] * (len(labels) - 1) ** 2 / len(labels)
+        errors.append((mean, same_by_hand(maps[kept], units[kept], 3)))
+    expected = np.cov(np.transpose(errors))[0, 1] * (len(labels) - 1) ** 2 / len(labels)
     np.testing.assert_allclose(both, expected)
     # To first order, of θ = 1 − (1 − P)/(1 − same).
     slopes = 1 / (1 - same.mean), -(1 - main.mean) / (1 - same.mean) ** 2
@@ -195,8 +195,8 @@ def test_means_and_their_covariance_tell_the_error_of_the_corrected_precision(se
 def test_nothing_is_left_to_correct_where_all_rankings_are_one():
     maps = np.tile(np.float32([[7, 6, 5, 4, 3, 2, 1, 0]]), (5, 1))
     for units in (None, [0, 0, 1, 2, 2]):
-        found = corrected_precision([1, 1, 1, 0.5, 1], maps, k=6, units=units)
-        assert np.isnan(found[:2]).all() and found.n == (5 if units is None else 3)
+        precise = corrected_precision([1, 1, 1, 0.5, 1], maps, k=6, units=units)
+        assert np.isnan(precise[:2]).all() and precise.n == (5 if units is None else 3)
         same = metrics.mean_topk_overlap(maps, k=6, units=units)
         np.testing.assert_allclose(same[:2], [1, 0], atol=1e-12)
     assert np.isnan(chance_corrected(1.0, 1 - 2e-16))

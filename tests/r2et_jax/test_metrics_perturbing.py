@@ -135,17 +135,21 @@ def area(shares, curve):
 )
 def test_curves_take_features_in_the_order_of_the_map(sizes, channels, float64):
     saliency = np.array([0.3, 0.1, 0.3, 0.9, 0.0, 0.2])[: N // channels]
-    found = measured(perturbing.deletion_insertion(score, zero, sizes=sizes), saliency)
+    measured_curves = measured(
+        perturbing.deletion_insertion(score, zero, sizes=sizes), saliency
+    )
     every = range(len(saliency) + 1) if sizes is None else (0, 1, 4, 6)
     expected = curves_by_hand(saliency, every, channels)
     shares = np.array(every) / len(saliency)
-    np.testing.assert_allclose(found.shares, shares)
+    np.testing.assert_allclose(measured_curves.shares, shares)
     for name, curve in expected.items():
-        np.testing.assert_allclose(getattr(found, name), curve, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(
-            getattr(found, f"{name}_auc"), area(shares, curve), rtol=1e-9
+            getattr(measured_curves, name), curve, rtol=1e-9, atol=1e-12
         )
-    assert found.deletion[0] == found.insertion[-1]
+        np.testing.assert_allclose(
+            getattr(measured_curves, f"{name}_auc"), area(shares, curve), rtol=1e-9
+        )
+    assert measured_curves.deletion[0] == measured_curves.insertion[-1]
 
 
 def test_a_map_that_is_not_finite_has_no_curve():
@@ -153,8 +157,10 @@ def test_a_map_that_is_not_finite_has_no_curve():
     broken = np.float32(MAP)
     broken[2] = np.nan
     run = jax.jit(functools.partial(measure, key=KEY))
-    found = run(None, np.float32(X), 0, broken)
-    assert np.isnan(found.deletion).all() and np.isnan(found.insertion_auc)
+    measured_curves = run(None, np.float32(X), 0, broken)
+    assert np.isnan(measured_curves.deletion).all() and np.isnan(
+        measured_curves.insertion_auc
+    )
 
 
 def test_wrong_arguments_are_named():

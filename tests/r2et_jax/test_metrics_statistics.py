@@ -23,11 +23,11 @@ def test_a_run_is_a_seed_or_a_fold_of_a_single_one():
     assert by_run(cells(table)) == pytest.approx(
         {0: 1.35 / 3, 1: 1.825 / 3, 2: 1.525 / 3}
     )
-    found = over_runs(cells(table))
+    mean = over_runs(cells(table))
     # Over three seeds, not over nine models.
     seeds = [0.45, 1.825 / 3, 1.525 / 3]
-    np.testing.assert_allclose(found[:2], [np.mean(seeds), stats.sem(seeds)])
-    assert found[2:] == ("seeds", 3, 3, 0)
+    np.testing.assert_allclose(mean[:2], [np.mean(seeds), stats.sem(seeds)])
+    assert mean[2:] == ("seeds", 3, 3, 0)
     of_one = over_runs(cells(table[:1]))
     np.testing.assert_allclose(of_one[:2], [0.45, stats.sem(table[0])])
     assert of_one[2:] == ("folds", 3, 3, 0)
@@ -38,45 +38,45 @@ def test_a_run_is_a_seed_or_a_fold_of_a_single_one():
 
 def test_a_single_run_has_its_error_over_inputs_and_no_verdict():
     inputs = mean_and_stderr([0.25, 0.5, 1.0, 0.75])
-    found = over_runs({(0, 0): 0.625}, single=inputs)
-    assert found == (0.625, inputs.stderr, "inputs", 4, 1, 0)
-    assert (found.low, found.high) == (-math.inf, math.inf)
-    assert math.isnan(found.p_value()) and metrics.verdicts([found]) == [None]
+    mean = over_runs({(0, 0): 0.625}, single=inputs)
+    assert mean == (0.625, inputs.stderr, "inputs", 4, 1, 0)
+    assert (mean.low, mean.high) == (-math.inf, math.inf)
+    assert math.isnan(mean.p_value()) and metrics.verdicts([mean]) == [None]
     bare = over_runs({(0, 0): 0.625})
     assert math.isnan(bare.stderr) and metrics.verdicts([bare], -9.0) == [None]
 
 
 def test_the_interval_and_the_p_value_are_students():
     values = [0.3, 0.5, 0.4, 0.9]
-    found = metrics.estimate(values)
+    mean = metrics.estimate(values)
     for level in (0.0, 0.45, 1.2):
         test = stats.ttest_1samp(values, level)
-        np.testing.assert_allclose(found.p_value(level), test.pvalue)
+        np.testing.assert_allclose(mean.p_value(level), test.pvalue)
     interval = test.confidence_interval(0.95)
-    np.testing.assert_allclose([found.low, found.high], interval)
+    np.testing.assert_allclose([mean.low, mean.high], interval)
     equal = metrics.estimate([0.5, 0.5, 0.5])
     assert (equal.low, equal.high) == (0.5, 0.5)
     assert (equal.p_value(0.5), equal.p_value(0.4)) == (1, 0)
 
 
 def test_what_is_not_finite_is_counted_and_leaves_no_mean():
-    found = metrics.estimate([0.9, NAN, 0.8, math.inf])
-    assert math.isnan(found.mean) and math.isnan(found.stderr)
-    assert (found.n, found.runs, found.num_nonfinite) == (4, 4, 2)
-    assert metrics.verdicts([found], -9.0) == [None]
+    mean = metrics.estimate([0.9, NAN, 0.8, math.inf])
+    assert math.isnan(mean.mean) and math.isnan(mean.stderr)
+    assert (mean.n, mean.runs, mean.num_nonfinite) == (4, 4, 2)
+    assert metrics.verdicts([mean], -9.0) == [None]
     # A seed without a fold of the others would be a mean over other folds.
     table = cells([[0.5, 0.75], [0.5, 0.75]])
     del table[1, 0]
-    found = over_runs(table)
-    assert math.isnan(found.mean) and (found.runs, found.num_nonfinite) == (2, 1)
+    mean = over_runs(table)
+    assert math.isnan(mean.mean) and (mean.runs, mean.num_nonfinite) == (2, 1)
     assert over_runs({}).runs == 0
 
 
 def test_differences_are_paired_by_seed_and_fold():
     a = cells([[0.75, 0.5], [1.0, 0.5]])
     b = cells([[0.5, 0.5], [0.5, 0.25], [9.0, 9.0]])
-    found = over_runs(differences(a, b))
-    np.testing.assert_allclose(found[:2], [0.25, 0.125])
+    mean = over_runs(differences(a, b))
+    np.testing.assert_allclose(mean[:2], [0.25, 0.125])
     # Fold 0 of a single seed is not seed 0.
     folds, seeds = cells([[0.5, 0.75]]), cells([[0.5], [0.75]])
     assert over_runs(differences(folds, seeds)).runs == 1

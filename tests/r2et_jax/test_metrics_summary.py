@@ -28,9 +28,9 @@ def test_mean_and_stderr_equal_scipy_on_the_finite_values(wrap, axis):
 
 
 def test_mean_and_stderr_of_few_values():
-    one = mean_and_stderr([0.5, np.nan])
-    assert (one.mean, one.n, one.num_nonfinite) == (0.5, 1, 1)
-    assert np.isnan(one.stderr)
+    summary = mean_and_stderr([0.5, np.nan])
+    assert (summary.mean, summary.n, summary.num_nonfinite) == (0.5, 1, 1)
+    assert np.isnan(summary.stderr)
     for nothing in (mean_and_stderr([np.nan]), mean_and_stderr([])):
         assert np.isnan(nothing.mean)
         assert np.isnan(nothing.stderr)
@@ -78,13 +78,15 @@ def test_bootstrap_is_antisymmetric_paired_and_repeatable():
         rng = np.random.default_rng(3)
         return hierarchical_bootstrap(x, y, num_samples=500, rng=rng)
 
-    one, other = compare(a, b), compare(b, a)
-    assert one == compare(a, b)
-    np.testing.assert_allclose(one.difference, -other.difference)
-    np.testing.assert_allclose([one.lower, one.upper], [-other.upper, -other.lower])
-    assert one.p_value == other.p_value
+    forward, backward = compare(a, b), compare(b, a)
+    assert forward == compare(a, b)
+    np.testing.assert_allclose(forward.difference, -backward.difference)
+    np.testing.assert_allclose(
+        [forward.lower, forward.upper], [-backward.upper, -backward.lower]
+    )
+    assert forward.p_value == backward.p_value
     moved = compare(a + 7 * b, 8 * b)  # what both share cancels
-    np.testing.assert_allclose(moved[:4], one[:4], atol=1e-12)
+    np.testing.assert_allclose(moved[:4], forward[:4], atol=1e-12)
 
 
 def test_bootstrap_sees_no_difference_where_there_is_none():

@@ -36,38 +36,38 @@ def test_docstring_examples_run():
     import importlib
 
     module = importlib.import_module("r2et_jax.metrics.thickness")
-    found = doctest.testmod(module)
-    assert found.attempted > 0 and found.failed == 0
+    result = doctest.testmod(module)
+    assert result.attempted > 0 and result.failed == 0
 
 
 def test_the_way_to_given_ends_is_followed():
     ends = np.array([[-2.0, 1.0], [1.0, 3.0], [-2.0, 4.5]], np.float32)
-    found = metrics.thickness(
+    thick = metrics.thickness(
         SQUARE, X, threat_model(), k=1, key=KEY, distribution="given", ends=ends,
         num_points=100,
     )  # fmt: skip
     expected = [by_hand(x, end, 100) for x, end in zip(X, ends, strict=True)]
     assert expected[1] == 1 and 0.3 < expected[0] < 0.8 > expected[2] > 0.1
-    np.testing.assert_allclose(found.mean, expected, atol=0.011)
-    np.testing.assert_allclose(found.least, found.mean)
+    np.testing.assert_allclose(thick.mean, expected, atol=0.011)
+    np.testing.assert_allclose(thick.least, thick.mean)
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "gaussian"])
 def test_draws_are_those_of_each_input_alone(distribution):
     threat = threat_model("l2", 2.0)
     asked = {"k": 1, "key": KEY, "distribution": distribution, "num_draws": 40}
-    found = metrics.thickness(SQUARE, X, threat, sigma=0.9, batch_size=2, **asked)
+    thick = metrics.thickness(SQUARE, X, threat, sigma=0.9, batch_size=2, **asked)
     for i, x in enumerate(X):
         key = jax.random.fold_in(KEY, i)
         draws = x + 0.9 * jax.random.normal(key, (40, 2))
         if distribution == "uniform":
             draws = [sample(threat, x, key=k) for k in jax.random.split(key, 40)]
         np.testing.assert_allclose(
-            found.mean[i], by_hand(x, np.array(draws), 20), atol=2e-3
+            thick.mean[i], by_hand(x, np.array(draws), 20), atol=2e-3
         )
-    assert 0.5 < found.mean.min() < 1
+    assert 0.5 < thick.mean.min() < 1
     twice = metrics.thickness(SQUARE, X, threat, sigma=0.9, batch_size=3, **asked)
-    np.testing.assert_allclose(twice.mean, found.mean, atol=1e-6)
+    np.testing.assert_allclose(twice.mean, thick.mean, atol=1e-6)
 
 
 def test_each_input_has_its_context_and_its_least_pair():
@@ -80,13 +80,13 @@ def test_each_input_has_its_context_and_its_least_pair():
     x = np.array([[3.0, 2.0, 0.5]] * 2, np.float32)
     examined = subject(switched, jnp.array([1.0, 1.0, 1.0]), context=np.array([0, 1]))
     ends = np.array([[0.0, 2.0, 0.5]] * 2, np.float32)
-    found = metrics.thickness(
+    thick = metrics.thickness(
         examined, x, threat_model(), k=1, key=KEY, distribution="given", ends=ends,
         num_points=60,
     )  # fmt: skip
     # The first falls below 2 after a third, and below .5 after five sixths.
-    np.testing.assert_allclose(found.least, 1 / 3, atol=0.02)
-    np.testing.assert_allclose(found.mean, (1 / 3 + 5 / 6) / 2, atol=0.02)
+    np.testing.assert_allclose(thick.least, 1 / 3, atol=0.02)
+    np.testing.assert_allclose(thick.mean, (1 / 3 + 5 / 6) / 2, atol=0.02)
     weighted = subject(switched, jnp.array([1.0, 1.0, 9.0]), context=np.array([0, 1]))
     first, second = metrics.thickness(
         weighted, x, threat_model(), k=1, key=KEY, distribution="given", ends=ends,

@@ -33,13 +33,13 @@ SQUARE = subject(square, SLOPES, explainer=PLAIN)
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_reaches_the_largest_change_of_a_quadratic(norm):
     threat = threat_model(norm, 0.5)
-    found = metrics.sensitivity_max(SQUARE, X, threat, key=KEY)
+    largest = metrics.sensitivity_max(SQUARE, X, threat, key=KEY)
     slopes = np.asarray(SLOPES)
     # l2: all along the steepest axis; l∞: a corner.
     most = np.abs(slopes).max() if norm == "l2" else np.linalg.norm(slopes)
     expected = 0.5 * most / np.linalg.norm(slopes * X, axis=1)
-    np.testing.assert_allclose(found.value, expected, rtol=1e-3)
-    assert (found.sampled < 0.99 * expected).all()
+    np.testing.assert_allclose(largest.value, expected, rtol=1e-3)
+    assert (largest.sampled < 0.99 * expected).all()
     if norm == "linf":
         return
     steepest = metrics.local_lipschitz(SQUARE, X, threat, key=KEY)
@@ -61,24 +61,28 @@ def network(activation):
 def test_what_is_found_is_there_and_above_all_draws(measure, activation):
     examined, x = network(activation)
     threat = threat_model("l2", 1.0)
-    found = measure(examined, x, threat, key=KEY)
+    largest = measure(examined, x, threat, key=KEY)
     explain = jax.jit(jax.vmap(examined.saliency(), (None, 0, 0)))
     target = np.int32(
         [score.predicted_class(examined.apply(examined.params, row)) for row in x]
     )
     clean, moved = (
         np.asarray(explain(examined.params, points, target))
-        for points in (x, found.perturbed)
+        for points in (x, largest.perturbed)
     )
-    by = clean if measure is metrics.sensitivity_max else found.perturbed - x
+    by = clean if measure is metrics.sensitivity_max else largest.perturbed - x
     change = np.linalg.norm(moved - clean, axis=1)
     np.testing.assert_allclose(
-        found.value, change / np.linalg.norm(by, axis=1), rtol=1e-3
+        largest.value, change / np.linalg.norm(by, axis=1), rtol=1e-3
     )
-    assert all(contains(threat, *both) for both in zip(x, found.perturbed, strict=True))
-    assert (found.value >= found.sampled).all() and (found.num_nonfinite == 0).all()
+    assert all(
+        contains(threat, *both) for both in zip(x, largest.perturbed, strict=True)
+    )
+    assert (largest.value >= largest.sampled).all() and (
+        largest.num_nonfinite == 0
+    ).all()
     # Twenty draws see little of twenty dimensions.
-    assert found.value.mean() > 1.3 * found.sampled.mean()
+    assert largest.value.mean() > 1.3 * largest.sampled.mean()
 
 
 def test_the_rule_of_the_same_class_is_kept():
@@ -100,9 +104,9 @@ def test_the_rule_of_the_same_class_is_kept():
 
 def test_a_black_box_is_judged_by_draws_alone():
     box = subject(square, SLOPES, explainer=saliency.occlusion, differentiable=False)
-    found = metrics.sensitivity_max(box, X, threat_model("l2", 0.5), key=KEY)
-    np.testing.assert_array_equal(found.value, found.sampled)
-    assert (found.value > 0).all()
+    largest = metrics.sensitivity_max(box, X, threat_model("l2", 0.5), key=KEY)
+    np.testing.assert_array_equal(largest.value, largest.sampled)
+    assert (largest.value > 0).all()
 
 
 def test_no_budget_changes_nothing_and_nan_is_said():
@@ -110,13 +114,13 @@ def test_no_budget_changes_nothing_and_nan_is_said():
         return jnp.sum(params * jnp.sqrt(x))[None]
 
     examined = subject(root, SLOPES, explainer=PLAIN)
-    found = metrics.local_lipschitz(examined, X, threat_model("l2", 0.0), key=KEY)
-    assert np.isnan(found.value).all() and np.isnan(found.sampled).all()
-    np.testing.assert_array_equal(found.perturbed, X)
-    assert (found.num_nonfinite >= 20).all()
-    found = metrics.local_lipschitz(SQUARE, X, threat_model("l2", 0.0), key=KEY)
-    assert (found.value == 0).all() and (found.num_nonfinite == 0).all()
-    np.testing.assert_array_equal(found.perturbed, X)
+    largest = metrics.local_lipschitz(examined, X, threat_model("l2", 0.0), key=KEY)
+    assert np.isnan(largest.value).all() and np.isnan(largest.sampled).all()
+    np.testing.assert_array_equal(largest.perturbed, X)
+    assert (largest.num_nonfinite >= 20).all()
+    largest = metrics.local_lipschitz(SQUARE, X, threat_model("l2", 0.0), key=KEY)
+    assert (largest.value == 0).all() and (largest.num_nonfinite == 0).all()
+    np.testing.assert_array_equal(largest.perturbed, X)
 
 
 @pytest.mark.parametrize(

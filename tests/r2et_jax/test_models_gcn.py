@@ -145,10 +145,12 @@ def test_sparse_equals_dense_in_value_gradient_and_hessian(features, act):
             jnp.asarray(v),
         )
     np.testing.assert_allclose(sparse[0], dense[0], rtol=1e-12)
-    for found, expected in zip(sparse[1:], dense[1:], strict=True):
+    for computed, expected in zip(sparse[1:], dense[1:], strict=True):
         assert np.linalg.norm(expected[kept]) > 1e-3
-        np.testing.assert_allclose(found[: len(kept)], expected[kept], atol=1e-12)
-        np.testing.assert_array_equal(found[len(kept) :], 0)  # padding has no influence
+        np.testing.assert_allclose(computed[: len(kept)], expected[kept], atol=1e-12)
+        np.testing.assert_array_equal(
+            computed[len(kept) :], 0
+        )  # padding has no influence
 
 
 @pytest.mark.parametrize("features", gcn.FEATURES)
@@ -166,20 +168,20 @@ def test_leaving_out_nodes_without_edges_changes_nothing(features, hidden):
     with jax.enable_x64(True):
         params, mix = init(model), jnp.array([1.0, -2.0, 0.5])
 
-        def found(size):
+        def computed(size):
             few = model.clone(max_connected=size)
             return derivatives(
                 lambda x: mix @ few.apply(params, x), jnp.asarray(x), jnp.asarray(v)
             )
 
-        dense = found(None)
+        dense = computed(None)
         for size in (connected, connected + 1, N + 3):
-            few = found(size)
+            few = computed(size)
             np.testing.assert_allclose(few[0], dense[0], rtol=1e-12)
-            for one, expected in zip(few[1:], dense[1:], strict=True):
+            for value, expected in zip(few[1:], dense[1:], strict=True):
                 assert np.linalg.norm(expected[kept]) > 1e-3
-                np.testing.assert_allclose(one[kept], expected[kept], atol=1e-12)
-        assert np.isnan(found(connected - 1)[0])
+                np.testing.assert_allclose(value[kept], expected[kept], atol=1e-12)
+        assert np.isnan(computed(connected - 1)[0])
 
 
 def test_a_padded_batch_of_graphs_equals_the_graphs_one_by_one():
@@ -187,11 +189,11 @@ def test_a_padded_batch_of_graphs_equals_the_graphs_one_by_one():
     x = graph_weights(3, size=(3,)).astype(np.float32)
     params = init(model, jnp.float32)
     graphs = [
-        jax.device_get(sparse_graph(*edge_list(one, N, length=M), N)) for one in x
+        jax.device_get(sparse_graph(*edge_list(graph, N, length=M), N)) for graph in x
     ]
     batch = jraph.batch_np(graphs)
     apply = jax.jit(model.apply)
-    expected = jnp.stack([apply(params, jnp.asarray(one)) for one in x])
+    expected = jnp.stack([apply(params, jnp.asarray(graph)) for graph in x])
     np.testing.assert_allclose(apply(params, batch), expected, rtol=1e-5, atol=1e-6)
     padded = jraph.pad_with_graphs(batch, n_node=30, n_edge=200, n_graph=6)
     value = apply(params, padded)

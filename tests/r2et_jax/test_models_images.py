@@ -143,8 +143,8 @@ def test_cnn_equals_its_numpy_reference(name):
     params = random_params(model)
     batch = jax.jit(jax.vmap(model.apply, (None, 0)))(params, x)
     assert batch.shape == (2, 10) and batch.dtype == jnp.float32
-    for one, value in zip(x, batch, strict=True):
-        expected = reference_cnn(params, one, name)
+    for image, value in zip(x, batch, strict=True):
+        expected = reference_cnn(params, image, name)
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
 
 

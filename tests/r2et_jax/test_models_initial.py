@@ -16,20 +16,20 @@ def drawn(model):
     return nn.Module.init(model, jax.random.key(KEY), X)
 
 
-def check(found, expected):
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-    assert np.ptp(found["params"]["Dense_0"]["kernel"]) > 0
+def check(params, expected):
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    assert np.ptp(params["params"]["Dense_0"]["kernel"]) > 0
 
 
 def test_first_parameters_are_those_of_flax_by_one_program(compilations):
     model, key = models.MLP(hidden=(3,)), jax.random.key(KEY)
     before = compilations()
-    found = model.init(key, X)
+    params = model.init(key, X)
     # An equal model finds the program.
     again = models.MLP(hidden=(3,)).init(key, X)
     assert compilations() - before == 1
-    check(found, drawn(model))
-    check(again, found)
+    check(params, drawn(model))
+    check(again, params)
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ def test_lines_touch_the_slope_and_never_cross_it(name, rho):
     with jax.enable_x64(True):
         phi = activation(name, rho=rho)
         slopes = np.asarray(jax.vmap(jax.vmap(jax.grad(phi)))(jnp.asarray(t)))
-        found = slope_lines(name, rho=rho)(
+        lines = slope_lines(name, rho=rho)(
             *(jnp.asarray(v) for v in (low, low + width, origin))
         )
-    m, smallest, largest = map(np.asarray, found)
+    m, smallest, largest = map(np.asarray, lines)
     left = slopes - m * (t - origin)
     assert np.all(smallest <= left + 1e-12) and np.all(largest >= left - 1e-12)
     # The scan misses an extreme by its step squared at most.

@@ -128,17 +128,17 @@ def test_a_folder_brings_back_a_model(tmp_path):
     x = jnp.linspace(-1, 1, 5)
     params = model.init(jax.random.key(2), x)
     saved.save(tmp_path / "model", model, params, {"auc": 0.75})
-    found = saved.load(tmp_path / "model")
-    assert found.model == model
-    assert found.description["auc"] == 0.75
-    assert found.description["architecture"] == registry.describe(model)
-    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+    loaded = saved.load(tmp_path / "model")
+    assert loaded.model == model
+    assert loaded.description["auc"] == 0.75
+    assert loaded.description["architecture"] == registry.describe(model)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
     np.testing.assert_array_equal(
-        found.model.apply(found.params, x), model.apply(params, x)
+        loaded.model.apply(loaded.params, x), model.apply(params, x)
     )
     # What was read may be written again.
-    saved.save(tmp_path / "again", *found)
-    assert saved.load(tmp_path / "again").description == found.description
+    saved.save(tmp_path / "again", *loaded)
+    assert saved.load(tmp_path / "again").description == loaded.description
 
 
 def test_a_model_of_ones_own_is_found_by_its_import_path(tmp_path, monkeypatch):
@@ -146,11 +146,11 @@ def test_a_model_of_ones_own_is_found_by_its_import_path(tmp_path, monkeypatch):
     x = jnp.linspace(-1, 1, 5)
     params = model.init(jax.random.key(2), x)
     saved.save(tmp_path / "model", model, params)
-    found = saved.load(tmp_path / "model")
-    assert found.model == model
-    assert found.description["architecture"]["class"] == f"{__name__}:Foreign"
+    loaded = saved.load(tmp_path / "model")
+    assert loaded.model == model
+    assert loaded.description["architecture"]["class"] == f"{__name__}:Foreign"
     expected = model.apply(params, x)
-    np.testing.assert_array_equal(found.model.apply(found.params, x), expected)
+    np.testing.assert_array_equal(loaded.model.apply(loaded.params, x), expected)
     # In a process that has not imported it, nothing is imported for it.
     monkeypatch.delitem(sys.modules, __name__)
     with pytest.raises(ValueError, match=f"import {__name__!r} first"):

@@ -121,14 +121,14 @@ def test_zero_embeddings_have_the_cosine_zero_and_finite_derivatives():
         return model.apply(params, pair)[0]
 
     @jax.jit
-    def product(one):
+    def product(both):
         gradient = jax.grad(lambda pair: score(params, pair))
-        return jax.jvp(gradient, (one,), (jnp.ones((2, N)),))[1]
+        return jax.jvp(gradient, (both,), (jnp.ones((2, N)),))[1]
 
     gradients = jax.jit(jax.grad(score, (0, 1)))
-    for one in (pair, jnp.zeros((2, N)), pair[::-1]):
-        assert score(params, one) == 0
-        for leaf in jax.tree.leaves((gradients(params, one), product(one))):
+    for both in (pair, jnp.zeros((2, N)), pair[::-1]):
+        assert score(params, both) == 0
+        for leaf in jax.tree.leaves((gradients(params, both), product(both))):
             assert np.all(np.isfinite(leaf))
 
 

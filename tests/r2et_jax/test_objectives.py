@@ -115,7 +115,7 @@ class Computed(NamedTuple):
     other: dict
     y: np.ndarray
     direction: dict
-    found: dict  # (method, reference) -> value and gradient
+    of_cases: dict  # (method, reference) -> value and gradient
 
 
 @functools.cache
@@ -128,18 +128,18 @@ def compute_all(num_outputs):
 
     def compute(params, other):
         references = {"none": None, "same": params, "other": other}
-        found = []
+        values = []
         for name, kept in wanted:
             loss = objectives.objective(name, apply, k=K, k_prime=KP).loss
             data = jnp.asarray(X), jnp.asarray(y), jnp.asarray(weights(name))
             keywords = {} if kept == "none" else {"reference": references[kept]}
-            found.append(jax.value_and_grad(loss)(params, *data, **keywords))
-        return found
+            values.append(jax.value_and_grad(loss)(params, *data, **keywords))
+        return values
 
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
-        found = jax.tree.map(np.asarray, jax.jit(compute)(params, other))
-    found = dict(zip(wanted, found, strict=True))
-    return Computed(params, other, y, direction, found)
+        values = jax.tree.map(np.asarray, jax.jit(compute)(params, other))
+    values = dict(zip(wanted, values, strict=True))
+    return Computed(params, other, y, direction, values)
 
 
 def slope(gradient, direction):
@@ -169,7 +169,7 @@ BOTH = [(num_outputs, name) for num_outputs in (1, 3) for name in RANKED]
 @pytest.mark.parametrize(("num_outputs", "name"), CASES)
 def test_value_and_gradient_are_those_of_the_dense_computation(num_outputs, name):
     computed = compute_all(num_outputs)
-    value, gradient = computed.found[name, "none"]
+    value, gradient = computed.of_cases[name, "none"]
     expected = loss_by_hand(name, computed.params, computed.y)
     np.testing.assert_allclose(value, expected, rtol=1e-9)
     expected = difference(computed, name)
@@ -182,18 +182,18 @@ def test_the_model_itself_is_the_default_reference(num_outputs, name):
     computed = compute_all(num_outputs)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12),
-        computed.found[name, "same"],
-        computed.found[name, "none"],
+        computed.of_cases[name, "same"],
+        computed.of_cases[name, "none"],
     )
 
 
 @pytest.mark.parametrize(("num_outputs", "name"), BOTH)
 def test_another_reference_ranks_and_signs_but_has_no_gradient(num_outputs, name):
     computed = compute_all(num_outputs)
-    value, gradient = computed.found[name, "other"]
+    value, gradient = computed.of_cases[name, "other"]
     expected = loss_by_hand(name, computed.params, computed.y, computed.other)
     np.testing.assert_allclose(value, expected, rtol=1e-9)
-    assert abs(value - computed.found[name, "none"][0]) > 1e-3
+    assert abs(value - computed.of_cases[name, "none"][0]) > 1e-3
     expected = difference(computed, name, computed.other)
     np.testing.assert_allclose(slope(gradient, computed.direction), expected, rtol=1e-6)
 
@@ -203,8 +203,8 @@ def test_vanilla_is_the_log_loss_of_scikit_learn():
     for num_outputs, y in ((1, BINARY), (3, SEVERAL)):
         params = parameters(num_outputs)
         expected = log_loss(y, [probabilities(params, x) for x in X])
-        found = loss(params, jnp.asarray(X), jnp.asarray(y), jnp.zeros(0))
-        np.testing.assert_allclose(found, expected, rtol=1e-10)
+        value = loss(params, jnp.asarray(X), jnp.asarray(y), jnp.zeros(0))
+        np.testing.assert_allclose(value, expected, rtol=1e-10)
 
 
 @pytest.mark.standard_promotion
@@ -215,8 +215,8 @@ def test_squared_weights_leave_the_biases_out():
     kernels = [layer["kernel"] for layer in params["params"].values()]
     assert len(kernels) == 3
     expected = 0.5 * sum(float(np.sum(np.square(w))) for w in kernels)
-    found = objectives.penalties.squared_weights(params)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    value = objectives.penalties.squared_weights(params)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
 def test_sums_take_the_terms_of_their_parts_in_order():
@@ -267,16 +267,16 @@ def test_a_tiny_step_misses_the_kink_that_a_large_one_meets():
 
 def test_at_has_no_weight_and_goes_into_sums():
     assert objectives.method("at").terms == ()
-    found = objectives.method("wd+at")
-    assert found.attacked and found.terms == ("l2",)
+    method = objectives.method("wd+at")
+    assert method.attacked and method.terms == ("l2",)
     assert objectives.method("at_mixed").terms == ("adv_loss",)
 
 
 @pytest.mark.parametrize("module", ["linearity", "perturb", "methods", "registry"])
 def test_docstring_examples_run(module):
     with jax.enable_x64(False):
-        found = importlib.import_module(f"r2et_jax.objectives.{module}")
-        result = doctest.testmod(found)
+        imported = importlib.import_module(f"r2et_jax.objectives.{module}")
+        result = doctest.testmod(imported)
     assert result.attempted > 0 and result.failed == 0
 
 

@@ -35,9 +35,9 @@ def moved(before, after):
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
 @pytest.mark.parametrize("name", ["sp", "wd+sp", "skip+sp", "logit_h", "cert_rank"])
 def test_a_smooth_method_is_refused_for_a_model_with_kinks(name, activation):
-    own = {"wd+sp": "sp", "skip+sp": "sp"}.get(name, name)
+    part = {"wd+sp": "sp", "skip+sp": "sp"}.get(name, name)
     model = (SkipMLP if "skip" in name else MLP)((6,), activation=activation)
-    message = rf"^{own} trains a model with a smooth activation.*: (max|select_n) at 1"
+    message = rf"^{part} trains a model with a smooth activation.*: (max|select_n) at 1"
     for compiled in (True, False):
         with pytest.raises(ValueError, match=message + r".*activation='softplus'"):
             trained(name, model, compiled=compiled)

@@ -92,18 +92,18 @@ def _float64():
 def test_the_hinge_is_that_over_all_corners_of_the_box(num_border, reference):
     params = parameters()
     kept = None if reference is None else parameters(reference)
-    found = penalty(num_border)(params, kept, 1.0)
+    hinge = penalty(num_border)(params, kept, 1.0)
     expected = hinge_by_hand(params, 0.5, 0.6, num_border, kept)
     assert expected > 0.05
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    np.testing.assert_allclose(hinge, expected, rtol=1e-10)
 
 
 def test_the_radius_grows_over_the_first_half():
     params = parameters()
     for progress, radius in ((0.0, 0.0), (0.2, 0.2), (0.5, 0.5), (0.8, 0.5), (1, 0.5)):
-        found = penalty()(params, None, jnp.float32(progress))
+        hinge = penalty()(params, None, jnp.float32(progress))
         expected = hinge_by_hand(params, radius, 0.6, 5)
-        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        np.testing.assert_allclose(hinge, expected, rtol=1e-6)
     assert penalty()(params, None, 0.0) < penalty()(params, None, 0.5)
 
 
@@ -115,14 +115,16 @@ def test_its_derivative_is_a_difference(progress):
         moved = jax.tree.map(lambda p, d: p + t * d, params, direction)
         return penalty()(moved, None, progress)
 
-    found = jax.jit(jax.grad(lambda p: penalty()(p, None, progress)))(params)
-    found = sum(
+    derivative = jax.jit(jax.grad(lambda p: penalty()(p, None, progress)))(params)
+    derivative = sum(
         np.vdot(a, b)
-        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(direction), strict=True)
+        for a, b in zip(
+            jax.tree.leaves(derivative), jax.tree.leaves(direction), strict=True
+        )
     )
     difference = (at(1e-6) - at(-1e-6)) / 2e-6
     assert abs(difference) > 1e-2
-    np.testing.assert_allclose(found, difference, rtol=1e-6)
+    np.testing.assert_allclose(derivative, difference, rtol=1e-6)
 
 
 def test_descent_certifies_the_border():
@@ -167,8 +169,8 @@ def test_the_loss_passes_progress_on():
     # Margin and radius of `cert_rank` are 0.1 and 1.
     for progress in (0.1, 1.0):
         expected = hinge_by_hand(parameters(), min(2 * progress, 1), 0.1, 5)
-        found = loss(progress) - loss(progress, 0.0)
-        np.testing.assert_allclose(found, expected, rtol=1e-9)
+        term = loss(progress) - loss(progress, 0.0)
+        np.testing.assert_allclose(term, expected, rtol=1e-9)
     assert loss(0.1) < loss(1.0)
 
 
@@ -206,7 +208,7 @@ def deep_gradients(params, points):
     """By hand, of the logit [m, n]."""
     layers = [params["params"][f"Dense_{i}"] for i in range(3)]
     (w, a), (v, b), (o, _) = (
-        (np.asarray(one["kernel"]), np.asarray(one["bias"])) for one in layers
+        (np.asarray(layer["kernel"]), np.asarray(layer["bias"])) for layer in layers
     )
     first = points @ w + a
     second = np.logaddexp(0, RHO * first) / RHO @ v + b
@@ -247,9 +249,9 @@ def test_the_hinge_of_a_deep_network_is_sound_and_not_vacuous():
         np.testing.assert_allclose(deep_hinge()(params, 0.0)[0], at_x, rtol=1e-9)
         worst = relative_gaps(params, in_ball(0.1)).min(axis=0)
         seen = np.maximum(0.6 - worst, 0).mean()
-        found = deep_hinge()(params, 0.1 / 0.6)[0]
+        hinge = deep_hinge()(params, 0.1 / 0.6)[0]
         # Samples do not reach the worst point, and bounds go beyond it.
-        assert seen <= found <= at_x + 2 * (seen - at_x) + 0.02
+        assert seen <= hinge <= at_x + 2 * (seen - at_x) + 0.02
 
 
 @pytest.mark.standard_promotion
@@ -261,10 +263,10 @@ def test_its_derivative_on_a_deep_network_is_a_difference():
         return deep_hinge()(moved, 1.0)[0]
 
     slopes = jax.tree.leaves(deep_hinge()(params, 1.0)[1])
-    found = sum(map(np.vdot, slopes, jax.tree.leaves(direction)))
+    derivative = sum(map(np.vdot, slopes, jax.tree.leaves(direction)))
     difference = (at(1e-6) - at(-1e-6)) / 2e-6
     assert abs(difference) > 1e-2
-    np.testing.assert_allclose(found, difference, rtol=1e-5)
+    np.testing.assert_allclose(derivative, difference, rtol=1e-5)
 
 
 @pytest.mark.standard_promotion

@@ -144,17 +144,19 @@ def reference_penalty(term, params, ranking_params, index):
     def shares(g):
         return pixels(signs * g) / np.abs(g).sum()
 
-    own = shares(slopes[1])
+    map_shares = shares(slopes[1])
     if term in ("gap", "mm_gap"):
         pairs = all_pairs(order) if term == "gap" else smallest(order)
-        return -np.mean([own[i] - own[j] for i, j in pairs])
+        return -np.mean([map_shares[i] - map_shares[j] for i, j in pairs])
     if term in ("exp_gap", "mm_exp_gap"):
         pairs = all_pairs(order) if term == "exp_gap" else smallest(order)
-        return np.mean([np.exp(-(own[i] - own[j]) / 0.05) for i, j in pairs])
+        return np.mean(
+            [np.exp(-(map_shares[i] - map_shares[j]) / 0.05) for i, j in pairs]
+        )
     if term == "anchored_gap":
         pairs = [(order[i], order[K - 1]) for i in range(K - 1)]
         pairs += [(order[K - 1], order[j]) for j in range(K, K + KP)]
-        return -np.mean([own[i] - own[j] for i, j in pairs])
+        return -np.mean([map_shares[i] - map_shares[j] for i, j in pairs])
     if term in ("radius", "radius_hinge"):
         g, h = (leaf[0 if term == "radius" else 1] for leaf in (slopes, hessians))
         saliency = pixels(signs * g)
@@ -227,18 +229,18 @@ def penalty_of(name):
 @pytest.mark.parametrize("name", TERMS)
 def test_penalties_rank_pixels(name):
     params = parameters()
-    found = jax.jit(penalty_of(name))(params)
+    penalty = jax.jit(penalty_of(name))(params)
     expected = np.mean(references(name, params))
-    np.testing.assert_allclose(found, expected, rtol=1e-8)
+    np.testing.assert_allclose(penalty, expected, rtol=1e-8)
     assert abs(expected) > 1e-3
 
 
 @pytest.mark.parametrize("name", ["r2et_nh", "r2et_anchored", "ratio_hinge"])
 def test_another_models_ranking_and_signs_are_those_of_its_pixels(name):
     params, reference = parameters(), parameters(1)
-    found = jax.jit(penalty_of(name))(params, reference)
+    penalty = jax.jit(penalty_of(name))(params, reference)
     each = references(name, params, reference)
-    np.testing.assert_allclose(found, np.mean(each), rtol=1e-8)
+    np.testing.assert_allclose(penalty, np.mean(each), rtol=1e-8)
     alone = references(name, params)
     assert abs(np.mean(each) - np.mean(alone)) > 1e-3
 

@@ -75,7 +75,7 @@ def test_it_is_the_mean_of_a_loop_over_examples(name, kept):
             return loss(params, x, y, weights, reference=reference, key=key)
 
         loss = with_context(objectives.objective(name, apply, k=K)).loss
-        found = jax.jit(jax.value_and_grad(loss))(
+        computed = jax.jit(jax.value_and_grad(loss))(
             params, (x, contexts), y, weights, reference=reference, key=key
         )
         keys = jax.random.split(key, M)
@@ -85,7 +85,7 @@ def test_it_is_the_mean_of_a_loop_over_examples(name, kept):
             rows = slice(i, i + 1)
             each.append(alone(params, context, x[rows], y[rows], keys[i]))
         expected = jax.tree.map(lambda *leaves: sum(leaves) / M, *each)
-        close(found, expected, rtol=1e-9, atol=1e-11)
+        close(computed, expected, rtol=1e-9, atol=1e-11)
         assert np.ptp([value for value, _ in each]) > 1e-2
 
 
@@ -103,8 +103,8 @@ def test_weight_decay_counts_the_weights_of_the_network_once():
 def test_what_the_loss_is_told_goes_through():
     def told(params, x, y, weights, /, *, reference, key, progress):
         assert x.shape == (1, N) and y.shape == (1,) and weights.shape == (2,)
-        (own, context), (kept, same) = params, reference
-        return (kept - own + context - same + x[0, 0] + weights[1]) * progress
+        (weights_told, context), (kept, same) = params, reference
+        return (kept - weights_told + context - same + x[0, 0] + weights[1]) * progress
 
     loss = with_context(objectives.Objective(told)).loss
     x = jnp.ones((M, N)), jnp.arange(6.0)
@@ -137,8 +137,8 @@ def ignored():
 def test_an_ignored_context_changes_nothing(ignored):
     programs, params, x, y, weights = ignored
     expected = programs[0](params, x, y, weights)
-    found = programs[1](params, (x, x[:, :3]), y, weights)
-    close(found, expected, rtol=2e-5, atol=2e-6)
+    value = programs[1](params, (x, x[:, :3]), y, weights)
+    close(value, expected, rtol=2e-5, atol=2e-6)
 
 
 def test_an_ignored_context_costs_nothing(ignored):
@@ -177,8 +177,8 @@ def test_a_grid_of_models_of_pairs_trains_as_a_loop_does():
     for epoch in range(2):
         order_key, _ = jax.random.split(jax.random.fold_in(keys[0], epoch))
         for rows in np.asarray(jax.random.permutation(order_key, M)).reshape(2, 3):
-            own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], contexts)
-            params, state = step(params, state, x[rows], own, y[rows])
+            of_rows = jax.tree.map(lambda leaf, rows=rows: leaf[rows], contexts)
+            params, state = step(params, state, x[rows], of_rows, y[rows])
     alone = jax.tree.map(lambda leaf: leaf[0, 1], trained.params)
     close(alone, params, atol=2e-5)
     apart = jax.tree.map(lambda a, b: np.abs(a - b).max(), params, first)

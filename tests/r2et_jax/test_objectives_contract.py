@@ -120,9 +120,9 @@ def test_a_program_serves_all_parameters_labels_weights_and_keys(name):
     method()
     before = len(method.traces)
     other = jax.tree.map(lambda leaf: 2 * leaf, method.params)
-    found = method(other, y=1 - Y, weights=0.3, key=9, progress=1.0)
+    value = method(other, y=1 - Y, weights=0.3, key=9, progress=1.0)
     assert len(method.traces) == before > 0
-    assert found[0] != method()[0]
+    assert value[0] != method()[0]
 
 
 @each

@@ -63,10 +63,10 @@ def dense_errors(
         }
         errors = {}
         for name, expected in truth.items():
-            one = penalties[name]
-            run = jax.jit(jax.vmap(one, (None, 0, 0)))
-            found = np.asarray(run(params, x, target))
-            errors[name] = float(np.max(np.abs(found - expected) / expected))
+            penalty = penalties[name]
+            run = jax.jit(jax.vmap(penalty, (None, 0, 0)))
+            value = np.asarray(run(params, x, target))
+            errors[name] = float(np.max(np.abs(value - expected) / expected))
     return errors
 
 

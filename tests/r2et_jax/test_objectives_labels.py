@@ -23,7 +23,7 @@ def loss(name):
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(
-    ("y", "found"),
+    ("y", "told"),
     [
         ([1, 2, 3], r"0…2, got \[3\]"),
         ([-1, 0, 1], r"0…2, got \[-1\]"),
@@ -33,12 +33,12 @@ def loss(name):
         ([0, 1], r"3 class indices .* got shape \(2,\)"),
     ],
 )
-def test_labels_that_are_no_classes_are_refused(name, y, found):
+def test_labels_that_are_no_classes_are_refused(name, y, told):
     weights = np.float32(METHODS[name])
-    with pytest.raises(ValueError, match=f"y must be .*{found}"):
+    with pytest.raises(ValueError, match=f"y must be .*{told}"):
         loss(name)(THREE, X, np.array(y), weights)
-    if "dtype" in found or "shape" in found:
-        with pytest.raises(ValueError, match=f"y must be .*{found}"):
+    if "dtype" in told or "shape" in told:
+        with pytest.raises(ValueError, match=f"y must be .*{told}"):
             jax.eval_shape(loss(name), THREE, X, np.array(y), weights)
 
 

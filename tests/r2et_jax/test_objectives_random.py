@@ -53,8 +53,8 @@ def test_examples_and_terms_draw_apart():
 
     for name, index in (("mc_thickness", 0), ("wd_decoupled+mc_thickness", 1)):
         made = objectives.objective(name, apply, k=K)
-        found = jax.jit(made.loss)(*args, jnp.ones(len(made.terms)), key=key) - loss
-        np.testing.assert_allclose(found, expected(index), rtol=1e-9)
+        terms = jax.jit(made.loss)(*args, jnp.ones(len(made.terms)), key=key) - loss
+        np.testing.assert_allclose(terms, expected(index), rtol=1e-9)
 
 
 # Hutchinson.
@@ -75,9 +75,9 @@ def test_the_estimate_is_exact_for_one_feature():
     params = parameters(num_features=1)
     penalty = curvature_penalties.squared_curvature(apply)
     x = jnp.asarray(X[0][:1])
-    found = penalty(params, x, 1, key=jax.random.key(0))
+    estimate = penalty(params, x, 1, key=jax.random.key(0))
     expected = jax.hessian(probability, argnums=1)(params, x, 1)[0, 0] ** 2
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    np.testing.assert_allclose(estimate, expected, rtol=1e-10)
 
 
 # Thickness.
@@ -85,11 +85,11 @@ def test_the_estimate_is_exact_for_one_feature():
 
 @functools.cache
 def maps():
-    def one(params, x):
+    def map_of(params, x):
         g = jnp.abs(jax.grad(lambda x: apply(params, x)[0])(x))
         return g / jnp.sum(g)
 
-    return jax.jit(jax.vmap(one, (None, 0)))
+    return jax.jit(jax.vmap(map_of, (None, 0)))
 
 
 KEYWORDS = {"num_draws": 4, "num_points": 3, "sigma": 0.7}

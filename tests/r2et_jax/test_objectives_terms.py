@@ -235,7 +235,7 @@ def compute_all(num_outputs):
     params, other, direction = (parameters(num_outputs, s) for s in (0, 1, 2))
 
     def compute(params, other):
-        found = []
+        values = []
         for name, referred in wanted:
             made = objectives.objective(
                 name,
@@ -255,12 +255,12 @@ def compute_all(num_outputs):
                 key=jax.random.key(SEED),
             )
             slopes = [jnp.vdot(gradient[k], direction[k]) for k in gradient]
-            found.append((value, sum(slopes)))
-        return found
+            values.append((value, sum(slopes)))
+        return values
 
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
-        found = jax.tree.map(float, jax.jit(compute)(params, other))
-    return dict(zip(wanted, found, strict=True))
+        values = jax.tree.map(float, jax.jit(compute)(params, other))
+    return dict(zip(wanted, values, strict=True))
 
 
 @pytest.fixture(autouse=True)

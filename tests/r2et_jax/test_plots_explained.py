@@ -19,7 +19,7 @@ def explained(shape, k, seed):
 
 
 def sets(pair):
-    before, after = (one.top for one in pair)
+    before, after = (side.top for side in pair)
     return (
         {KEPT: before & after, LOST: before & ~after},
         {KEPT: before & after, NEW: after & ~before},
@@ -31,15 +31,15 @@ def hexes(colours):
 
 
 def test_a_coloured_image_may_have_a_map_of_its_pixels():
-    one = explained((6, 5), 8, 0)._replace(x=RNG.random((6, 5, 3)))
-    figure = plots.marked_images({"r2et": (one, one)})
+    side = explained((6, 5), 8, 0)._replace(x=RNG.random((6, 5, 3)))
+    figure = plots.marked_images({"r2et": (side, side)})
     before, after, saliency, _ = figure.axes[1:5]
-    np.testing.assert_allclose(before.images[0].get_array(), one.x)
-    np.testing.assert_allclose(saliency.images[0].get_array(), one.saliency)
+    np.testing.assert_allclose(before.images[0].get_array(), side.x)
+    np.testing.assert_allclose(saliency.images[0].get_array(), side.saliency)
     assert len(after.collections[0].get_offsets()) == 8
     with pytest.raises(ValueError, match="one shape"):
-        other = one._replace(x=RNG.random((6, 4, 3)))
-        plots.marked_images({"r2et": (one, other)})
+        other = side._replace(x=RNG.random((6, 4, 3)))
+        plots.marked_images({"r2et": (side, other)})
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)])
@@ -56,15 +56,18 @@ def test_marked_pixels_are_those_of_the_top_sets(shape):
     assert len(marked) == 4
     colours = {}
     for pair, panels in zip(rows.values(), (marked[:2], marked[2:]), strict=True):
-        for axes, one, masks in zip(panels, pair, sets(pair), strict=True):
+        for axes, side, masks in zip(panels, pair, sets(pair), strict=True):
             shown = np.asarray(axes.images[0].get_array())
-            np.testing.assert_allclose(shown, one.x)
+            np.testing.assert_allclose(shown, side.x)
             assert [c.get_label() for c in axes.collections] == list(masks)
             for collection, mask in zip(axes.collections, masks.values(), strict=True):
                 places = {(int(y), int(x)) for x, y in collection.get_offsets()}
                 assert places == {(p[0], p[1]) for p in np.argwhere(mask).tolist()}
-                own = hexes(collection.get_edgecolors())
-                assert colours.setdefault(collection.get_label(), own) == own
+                edge_colours = hexes(collection.get_edgecolors())
+                assert (
+                    colours.setdefault(collection.get_label(), edge_colours)
+                    == edge_colours
+                )
     assert len(set.union(*colours.values())) == 3
     texts = [t.get_text() for axes in figure.axes for t in axes.texts]
     assert texts == ["vanilla", "P@8 .4", "r2et", ""]
@@ -80,8 +83,8 @@ def test_maps_of_a_row_share_their_colours_and_channels_are_added():
     figure = plots.marked_images({"a": pair})
     maps = [axes.images[0] for axes in figure.axes if axes.images][2:4]
     assert len({image.get_clim() for image in maps}) == 1
-    for image, one in zip(maps, pair, strict=True):
-        np.testing.assert_allclose(image.get_array(), one.saliency.sum(axis=2))
+    for image, side in zip(maps, pair, strict=True):
+        np.testing.assert_allclose(image.get_array(), side.saliency.sum(axis=2))
 
 
 def test_edges_of_the_top_sets_join_their_nodes():
@@ -137,20 +140,20 @@ def test_bars_name_the_features_of_either_top_set():
             sign = "− " * int(before.top[row] > after.top[row])
             sign += "+ " * int(after.top[row] > before.top[row])
             assert label == sign + names[row]
-        for bars, one in zip(axes.containers, pair, strict=True):
+        for bars, side in zip(axes.containers, pair, strict=True):
             widths = [bar.get_width() for bar in bars]
-            np.testing.assert_allclose(widths, one.saliency[rows])
+            np.testing.assert_allclose(widths, side.saliency[rows])
 
 
 def test_wrong_input_is_refused():
-    one, other = explained((4, 4), 3, 0), explained((4, 5), 3, 0)
+    square, wide = explained((4, 4), 3, 0), explained((4, 5), 3, 0)
     with pytest.raises(ValueError, match="at least one"):
         plots.marked_images({})
     with pytest.raises(ValueError, match=r"one shape \(4, 4\), got .*of 'a' after"):
-        plots.marked_images({"a": (one, other)})
-    whole = one._replace(top=one.top.astype(float))
+        plots.marked_images({"a": (square, wide)})
+    whole = square._replace(top=square.top.astype(float))
     with pytest.raises(ValueError, match="of 'a' before must be boolean, got float64"):
-        plots.marked_images({"a": (whole, one)})
+        plots.marked_images({"a": (whole, square)})
     flat = explained(6, 2, 0)
     with pytest.raises(ValueError, match=r"must be \[height, width"):
         plots.marked_images({"a": (flat, flat)})

@@ -74,28 +74,28 @@ DRAWN = {
 def shown(figure):
     """What stands in the figure, of every text as Matplotlib reads it."""
     figure.savefig(io.BytesIO(), format="png")
-    found = []
+    texts = []
     for text in figure.findobj(Text):
         if text.get_text() and not text.get_text().startswith(r"$\mathdefault"):
             read, mathematics = text._preprocess_math(text.get_text())
             assert not mathematics, text.get_text()
-            found.append(read)
-    return found
+            texts.append(read)
+    return texts
 
 
 @pytest.mark.parametrize("kind", DRAWN)
 def test_a_dollar_is_a_dollar(kind):
-    found = shown(DRAWN[kind]())
+    texts = shown(DRAWN[kind]())
     for name in NAMES:
-        assert any(name in text for text in found), (name, found)
+        assert any(name in text for text in texts), (name, texts)
     if kind != "grouped bars" and kind != "bars":
-        assert any("$^$" in text for text in found)
+        assert any("$^$" in text for text in texts)
 
 
 def test_a_legend_has_every_label():
     figure = plots.curves({"_first": (X, X, None), "second": (X, X, None)})
-    found = [text.get_text().strip("\u200b") for text in figure.legends[0].get_texts()]
-    assert found == ["_first", "second"]
+    labels = [text.get_text().strip("\u200b") for text in figure.legends[0].get_texts()]
+    assert labels == ["_first", "second"]
     figure.savefig(io.BytesIO(), format="png")
 
 

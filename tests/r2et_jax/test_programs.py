@@ -94,8 +94,8 @@ FORMS = {
 @pytest.mark.parametrize("name", FORMS)
 def test_smooth_form_of_each_kink(name):
     function, right = FORMS[name]
-    found = contents(function)
-    assert found.kinks and not found.left
+    held = contents(function)
+    assert held.kinks and not held.left
     if right is not None:
         assert np.allclose(smoothed(function), right, rtol=1e-5, atol=1e-6)
     sharp = programs.smooth(model(function), rho=1e5)(None, X)
@@ -231,13 +231,13 @@ def test_window_maximum(padding, strides):
     right = np.log(np.exp(RHO * views).sum(axis=(-1, -2)) / inside) / RHO
 
     @jax.jit
-    def found(image):
+    def largest(image):
         forms = [
             programs.smooth(model(pool), rho=rho)(None, image) for rho in (RHO, 1e4)
         ]
         return *forms, pool(image), kinks(model(pool))(None, image)
 
-    smooth, sharp, pooled, switches = found(image)
+    smooth, sharp, pooled, switches = largest(image)
     assert np.allclose(smooth, right, rtol=1e-5, atol=1e-6)
     assert np.allclose(sharp, pooled, atol=1e-3)
     assert switches.shape == (inside.sum(),)
@@ -253,10 +253,10 @@ def test_switches_are_what_the_model_compares():
     z = np.asarray(weights @ X)
     hidden = np.maximum(z, 0)
     others = [np.delete(hidden, i).max() for i in range(3)]
-    found = kinks(apply)(weights, X)
-    assert np.allclose(found[:3], z, rtol=1e-5)
-    assert np.allclose(found[3:6], hidden - 1, rtol=1e-5)
-    assert np.allclose(found[-3:], hidden - others, rtol=1e-5)
+    switching = kinks(apply)(weights, X)
+    assert np.allclose(switching[:3], z, rtol=1e-5)
+    assert np.allclose(switching[3:6], hidden - 1, rtol=1e-5)
+    assert np.allclose(switching[-3:], hidden - others, rtol=1e-5)
 
 
 def test_crossing_gives_a_value_and_its_gradient():
@@ -330,8 +330,8 @@ def test_derivative_of_ones_own_that_is_another_is_told():
 
 def test_kinked_layer_with_its_own_derivative():
     w = jax.random.normal(jax.random.key(2), (3, 4), jnp.float32)
-    found = programs.describe(layer, w, X)
-    assert found == ({"max": 1}, {}, 3)
+    described = programs.describe(layer, w, X)
+    assert described == ({"max": 1}, {}, 3)
     mine = jax.jit(lambda w, x: programs.smooth(layer, rho=RHO)(w, x))(w, X)
     assert np.allclose(mine, soft(w @ jnp.sin(X)), rtol=1e-5, atol=1e-6)
 

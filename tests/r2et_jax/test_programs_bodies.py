@@ -48,8 +48,8 @@ def test_scan_is_smoothed_turn_by_turn():
     right = both(unrolled(soft))
     assert np.allclose(mine[0], right[0], rtol=1e-5)
     assert np.allclose(mine[1], right[1], rtol=1e-4)
-    found = kinks(apply)(params, X)
-    assert np.allclose(found, kinks(unrolled(jax.nn.relu))(params, X), rtol=1e-5)
+    switching = kinks(apply)(params, X)
+    assert np.allclose(switching, kinks(unrolled(jax.nn.relu))(params, X), rtol=1e-5)
     assert programs.describe(apply, params, X) == ({"max": 1}, {}, 12)
 
 

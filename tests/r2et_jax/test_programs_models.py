@@ -10,7 +10,7 @@ from r2et_jax.programs.transform import has_kinks, kinks
 RHO = 3.0
 
 
-def own(model):
+def module_apply(model):
     return model.apply
 
 
@@ -24,12 +24,16 @@ SHAPES = {
     "colour": (3072,),
 }
 KINKED = {
-    "relu": (models.MLP((6, 5), 3, activation="relu"), "table", own),
-    "leaky_relu": (models.MLP((6, 5), 3), "table", own),
-    "skip": (models.SkipMLP((6,)), "table", own),
-    "cnn": (models.CNN(**SMALL_IMAGE), "image", own),
-    "gcn": (models.GCN(**GRAPH, activation="leaky_relu"), "graph", own),
-    "graph of few edges": (models.GCN(**GRAPH, max_connected=4), "sparse", own),
+    "relu": (models.MLP((6, 5), 3, activation="relu"), "table", module_apply),
+    "leaky_relu": (models.MLP((6, 5), 3), "table", module_apply),
+    "skip": (models.SkipMLP((6,)), "table", module_apply),
+    "cnn": (models.CNN(**SMALL_IMAGE), "image", module_apply),
+    "gcn": (models.GCN(**GRAPH, activation="leaky_relu"), "graph", module_apply),
+    "graph of few edges": (
+        models.GCN(**GRAPH, max_connected=4),
+        "sparse",
+        module_apply,
+    ),
     "pairs of graphs": (
         models.Siamese(models.GCN(**GRAPH), centered=True),
         "graph",
@@ -42,18 +46,18 @@ SLOW = {
         "image",
         models.pair_apply,
     ),
-    "resnet": (models.ResNet9(width=8), "colour", own),
+    "resnet": (models.ResNet9(width=8), "colour", module_apply),
 }
 SMOOTH = {
-    "tanh": (models.MLP(activation="tanh"), "table", own),
-    "gelu": (models.MLP(activation="gelu"), "table", own),
-    "silu": (models.MLP(activation="silu"), "table", own),
-    "softplus": (models.MLP(activation="softplus"), "table", own),
-    "linear": (models.Linear(), "table", own),
+    "tanh": (models.MLP(activation="tanh"), "table", module_apply),
+    "gelu": (models.MLP(activation="gelu"), "table", module_apply),
+    "silu": (models.MLP(activation="silu"), "table", module_apply),
+    "softplus": (models.MLP(activation="softplus"), "table", module_apply),
+    "linear": (models.Linear(), "table", module_apply),
     "smooth cnn": (
         models.CNN(**SMALL_IMAGE, activation="softplus", pooling="smooth_max"),
         "image",
-        own,
+        module_apply,
     ),
     "smooth pairs": (
         models.Siamese(models.GCN(**GRAPH, activation="silu"), centered=True),

@@ -30,16 +30,16 @@ def test_ordered_share_is_that_of_all_pairs(few, inside, outside):
     expected = np.mean([[a >= b for b in outside] for a in inside])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_FEW_INSIDE", few)
-        found = ordered_share(jnp.array(inside), jnp.array(outside))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+        share = ordered_share(jnp.array(inside), jnp.array(outside))
+    np.testing.assert_allclose(share, expected, atol=1e-6)
 
 
 def test_a_crossing_on_the_way_is_found_where_it_is():
     """The first feature falls below the second at t = .3 and stays there."""
     x, draw = jnp.array([1.0, 0.7]), jnp.array([[0.0, 0.7]])
-    found = ranking.mean_thickness(EXPLAIN, k=1, num_points=1000)(1.0, x, 0, draw)
-    np.testing.assert_allclose(found.mean, 0.3, atol=1e-3)
-    assert np.isnan(found.stderr)
+    share = ranking.mean_thickness(EXPLAIN, k=1, num_points=1000)(1.0, x, 0, draw)
+    np.testing.assert_allclose(share.mean, 0.3, atol=1e-3)
+    assert np.isnan(share.stderr)
 
 
 def draws(n, count=50):

@@ -104,20 +104,20 @@ def test_bounds_of_rows_hold_over_the_ball_and_are_exact_at_its_centre():
         )
         dense = programs()["hessians"](params, x[None], 1)[0]
         expected = row_norms(dense, g, k=K)
-        for found, value in zip(at_input, expected, strict=True):
-            np.testing.assert_allclose(found, value, rtol=1e-9)
+        for bounds, value in zip(at_input, expected, strict=True):
+            np.testing.assert_allclose(bounds, value, rtol=1e-9)
         for epsilon in (0.1, 1.0):
             norms = programs()["bounds"](params, x, epsilon)[1]
             points = ball(rng, x, epsilon, 40)
             inside = [
                 row_norms(h, g, k=K) for h in programs()["hessians"](params, points, 1)
             ]
-            for i, found in enumerate(norms):
-                most = np.max([one[i] for one in inside], axis=0)
-                assert np.all(found >= most * (1 - 1e-12))
+            for i, bounds in enumerate(norms):
+                most = np.max([sampled[i] for sampled in inside], axis=0)
+                assert np.all(bounds >= most * (1 - 1e-12))
                 # Not vacuous: the small ball's bound is close to what is attained.
                 if epsilon == 0.1:
-                    assert np.median(found / most) < 1.5
+                    assert np.median(bounds / most) < 1.5
 
 
 def test_bounds_are_tight_as_the_ball_shrinks():
@@ -203,12 +203,14 @@ def test_the_published_slope_is_that_of_the_gap(seed):
     saliency = jax.jacobian(lambda x: jnp.abs(jnp.asarray(g) + jnp.asarray(h) @ x))
     slopes = np.where(g[:, None] == 0, 0.0, saliency(jnp.zeros(6)))
     norms = row_norms(jnp.asarray(h), jnp.asarray(g), k=2)
-    found = ranking.published_gap_bounds(jnp.asarray(g), norms, norms, k=2, epsilon=0.5)
+    bounds = ranking.published_gap_bounds(
+        jnp.asarray(g), norms, norms, k=2, epsilon=0.5
+    )
     for a, i in enumerate(order[:2]):
         for b, j in enumerate(order[2:]):
             gap = np.abs(g[i]) - np.abs(g[j])
             expected = gap - 0.25 * np.linalg.norm(slopes[i] - slopes[j])
-            np.testing.assert_allclose(found.lower[a, b], expected, rtol=1e-12)
+            np.testing.assert_allclose(bounds.lower[a, b], expected, rtol=1e-12)
 
 
 def test_the_published_lower_bound_fails_where_a_sign_changes():

@@ -387,10 +387,10 @@ def test_maps_over_a_batch(name):
     targets = np.int32([0, 1, 1])
     explain = EXPLAINERS[name](scores.log_odds(apply))
     batched = jax.jit(jax.vmap(explain, in_axes=(None, 0, 0)))(params, x, targets)
-    one = jax.jit(explain)
+    explain_one = jax.jit(explain)
     assert batched.shape == (3, N)
     for row, x_row, target in zip(batched, x, targets, strict=True):
-        np.testing.assert_allclose(row, one(params, x_row, target), rtol=1e-5)
+        np.testing.assert_allclose(row, explain_one(params, x_row, target), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

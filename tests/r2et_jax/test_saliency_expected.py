@@ -48,12 +48,12 @@ def test_is_the_mean_of_integrated_gradients_over_the_baselines(float64):
         score, baselines=STARTS, num_samples=9000, signed=True
     )
     expected = np.mean([integrated(X, start) for start in STARTS], axis=0)
-    found = explained(explain, key=KEY)
-    np.testing.assert_allclose(found, expected, atol=0.01)
+    maps = explained(explain, key=KEY)
+    np.testing.assert_allclose(maps, expected, atol=0.01)
     assert np.abs(expected).min() > 0.05  # so that the tolerance tells
     delta = saliency.convergence_delta(score, baseline=STARTS)
-    by_hand = found.sum() - (value(X) - np.mean([value(start) for start in STARTS]))
-    np.testing.assert_allclose(delta((W, V), X, 0, found), by_hand, atol=1e-12)
+    by_hand = maps.sum() - (value(X) - np.mean([value(start) for start in STARTS]))
+    np.testing.assert_allclose(delta((W, V), X, 0, maps), by_hand, atol=1e-12)
     assert abs(by_hand) < 0.02
 
 
@@ -66,9 +66,9 @@ def test_every_baseline_is_taken_equally_often(num_samples, float64):
     explain = saliency.expected_gradients(
         linear, baselines=starts, num_samples=num_samples, signed=True
     )
-    found = explained_linear(explain, np.zeros(3))
+    maps = explained_linear(explain, np.zeros(3))
     # −I_i·M/start_i counts how often baseline i was drawn.
-    times = -found * num_samples / np.diag(starts)
+    times = -maps * num_samples / np.diag(starts)
     assert np.isin(np.round(times, 9), [num_samples // 3, -(-num_samples // 3)]).all()
 
 
@@ -79,8 +79,8 @@ def explained_linear(explain, x):
 def test_of_one_baseline_is_integrated_gradients(float64):
     expected = saliency.expected_gradients(score, baselines=STARTS[:1], num_samples=400)
     along = saliency.integrated_gradients(score, baseline=STARTS[0], num_points=400)
-    found = explained(expected, key=KEY)
-    np.testing.assert_allclose(found, explained(along), atol=2e-3)
+    maps = explained(expected, key=KEY)
+    np.testing.assert_allclose(maps, explained(along), atol=2e-3)
     by_hand = np.abs(integrated(X, STARTS[0]))
     np.testing.assert_allclose(explained(along), by_hand / by_hand.sum(), atol=1e-5)
 

@@ -93,7 +93,7 @@ def test_every_flipped_byte_is_noticed_or_changes_nothing(folder):
             flipped[place] ^= 0x55
             path.write_bytes(flipped)
             try:
-                found = saved.load(folder)
+                loaded = saved.load(folder)
             except ValueError as error:
                 text = str(error)
                 assert "is damaged" in text and f"delete {folder}" in text
@@ -101,8 +101,8 @@ def test_every_flipped_byte_is_noticed_or_changes_nothing(folder):
                 refused += 1
             else:
                 assert path.name == "description.json"
-                jax.tree.map(np.testing.assert_array_equal, found.params, params)
-                assert found.description == description
+                jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
+                assert loaded.description == description
         path.write_bytes(data)
     assert refused >= 9 * len(files) - 4
     saved.load(folder)
@@ -123,9 +123,9 @@ def test_parameters_of_another_model_are_noticed(tmp_path, folder):
 def test_the_hash_is_written_with_every_model(tmp_path):
     params = {"a": {"w": np.arange(3.0)}}
     save_model(tmp_path, params, {"params_sha256": "of an earlier one"})
-    found, told = load_model(tmp_path)
+    loaded, told = load_model(tmp_path)
     assert told == {"params_sha256": params_sha256(params)}
-    assert params_sha256(found) == told["params_sha256"]
+    assert params_sha256(loaded) == told["params_sha256"]
 
 
 def test_a_model_without_a_hash_is_read_with_a_warning(folder):

@@ -209,24 +209,24 @@ def test_probabilities_become_logits_of_the_same_log_odds(num_classes):
         return scores.class_probabilities(apply(params, x))[-num_classes:]
 
     @jax.jit
-    def found_and_expected(targets):
+    def odds_and_expected(targets):
         def of(model):
             score = jax.value_and_grad(scores.log_odds(model), argnums=1)
             return jax.vmap(lambda target: score(params, x, target))(targets)
 
         return of(scores.logits_of_probabilities(probabilities)), of(apply)
 
-    found, expected = found_and_expected(np.arange(max(num_classes, 2)))
+    odds, expected = odds_and_expected(np.arange(max(num_classes, 2)))
     for part in range(2):
-        np.testing.assert_allclose(found[part], expected[part], rtol=2e-4, atol=1e-5)
+        np.testing.assert_allclose(odds[part], expected[part], rtol=2e-4, atol=1e-5)
 
 
 def test_saturated_probabilities_have_finite_logits_and_gradients():
-    one = scores.logits_of_probabilities(lambda w, x: jax.nn.sigmoid(w * x)[None])
+    binary = scores.logits_of_probabilities(lambda w, x: jax.nn.sigmoid(w * x)[None])
     three = scores.logits_of_probabilities(
         lambda w, x: jax.nn.softmax(jnp.stack([w * x, -w * x, 0 * x]))
     )
-    for convert in (one, three):
+    for convert in (binary, three):
         for w in (-200.0, 200.0):
             score = scores.log_odds(convert)
             value, slope = jax.value_and_grad(score, 1)(w, jnp.float32(1.0), 1)

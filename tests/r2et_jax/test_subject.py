@@ -34,8 +34,8 @@ X = np.random.default_rng(0).normal(size=(5, N)).astype(np.float32)
 
 def test_docstring_examples_run():
     for module in (subject_lib, _callable):
-        found = doctest.testmod(module)
-        assert found.attempted > 0 and found.failed == 0
+        result = doctest.testmod(module)
+        assert result.attempted > 0 and result.failed == 0
 
 
 def test_a_module_and_its_apply_are_one(params):
@@ -87,9 +87,9 @@ def test_it_is_a_pytree_whose_parameters_are_data(params):
         return subject.apply(subject.params, x)
 
     twice = jax.tree.map(lambda leaf: 2 * leaf, params)
-    one = run(subject(MODEL, params, names=list("abcdef")), X[0])
+    outputs = run(subject(MODEL, params, names=list("abcdef")), X[0])
     two = run(subject(MODEL, twice, names=list("abcdef")), X[0])
-    assert len(traces) == 1 and not np.array_equal(one, two)
+    assert len(traces) == 1 and not np.array_equal(outputs, two)
     moved = jax.tree.map(lambda leaf: leaf + 1, subject(MODEL, params, context=X))
     assert isinstance(moved, Subject)
     np.testing.assert_array_equal(moved.context, X + 1)
@@ -104,11 +104,11 @@ def test_a_module_that_cannot_be_hashed_serves_all_the_same(params):
             return nn.Dense(1)(jnp.maximum(x, 0))
 
     module = Listed({"widths": [3]})
-    own = module.init(jax.random.key(0), X[0])
-    found = explain(subject(module, own), X)
-    kernel = np.abs(own["params"]["Dense_0"]["kernel"][:, 0]) * (X > 0)
+    fresh = module.init(jax.random.key(0), X[0])
+    maps = explain(subject(module, fresh), X)
+    kernel = np.abs(fresh["params"]["Dense_0"]["kernel"][:, 0]) * (X > 0)
     total = np.maximum(kernel.sum(1, keepdims=True), 1e-30)
-    np.testing.assert_allclose(found, kernel / total, rtol=1e-5)
+    np.testing.assert_allclose(maps, kernel / total, rtol=1e-5)
 
 
 @pytest.mark.parametrize("target", [None, 2, np.array([0, 1, 2, 1, 0])])
@@ -117,19 +117,21 @@ def test_explaining_a_batch_is_the_explanation_of_each(target):
     model = models.MLP(hidden=(8,), num_outputs=3)
     params = model.init(jax.random.key(0), X[0])
     factory = saliency.integrated_gradients
-    found = explain(subject(model, params, explainer=factory), X, target, batch_size=2)
-    one = jax.jit(factory(score.log_odds(model.apply)))
+    maps = explain(subject(model, params, explainer=factory), X, target, batch_size=2)
+    explain_one = jax.jit(factory(score.log_odds(model.apply)))
     wanted = np.asarray(model.apply(params, X)).argmax(axis=1)
     if target is not None:
         wanted = np.broadcast_to(target, 5)
     for i in range(5):
-        np.testing.assert_allclose(found[i], one(params, X[i], wanted[i]), rtol=1e-5)
+        np.testing.assert_allclose(
+            maps[i], explain_one(params, X[i], wanted[i]), rtol=1e-5
+        )
 
 
 def test_each_input_is_explained_in_its_context():
     def apply(both, x, /):
-        weights, own = both
-        return (weights * own) @ x[:, None]
+        weights, beside = both
+        return (weights * beside) @ x[:, None]
 
     weights = jnp.arange(1.0, N + 1)
     examined = subject(apply, weights, context=jnp.asarray(X))
@@ -189,9 +191,9 @@ def test_the_module_is_called_as_the_function_in_any_order_of_imports(params):
 
 
 def test_layers_are_those_that_the_module_has():
-    one, deep = models.MLP(hidden=(4,)), models.MLP(hidden=(4, 3))
+    shallow, deep = models.MLP(hidden=(4,)), models.MLP(hidden=(4, 3))
     x = jnp.zeros(N)
-    assert subject(one, one.init(jax.random.key(0), x)).layers is not None
+    assert subject(shallow, shallow.init(jax.random.key(0), x)).layers is not None
     assert subject(deep, deep.init(jax.random.key(0), x)).layers is None
 
 
@@ -213,7 +215,7 @@ def test_a_chunk_holds_fewer_inputs_whose_explanation_makes_large_arrays(monkeyp
     explainer = functools.partial(saliency.integrated_gradients, num_points=points)
     x = np.random.default_rng(0).normal(size=(9, n)).astype(np.float32)
     params = jnp.linspace(-1.0, 1.0, n)
-    found = explain(subject(apply, params, explainer=explainer), x)
+    maps = explain(subject(apply, params, explainer=explainer), x)
     # The gradients of all points.
     assert seen[-1] == 2**20 // (points * n) == 3
     explain(subject(apply, params), x)
@@ -221,7 +223,7 @@ def test_a_chunk_holds_fewer_inputs_whose_explanation_makes_large_arrays(monkeyp
     # Integrated: tanh(w·x) of each feature.
     expected = np.abs(np.tanh(params * x))
     expected /= expected.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    np.testing.assert_allclose(maps, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -264,10 +266,10 @@ def test_a_model_that_is_traced_once_is_the_model():
         for _ in range(3)
     ]
     assert len(calls) == 1
-    assert {len(one.eqns) for one in copied} == {len(program.eqns)}
+    assert {len(copy.eqns) for copy in copied} == {len(program.eqns)}
     # A stand-in that is the model itself stays the model: its kinks are still read.
-    own = form._replace(smoothed=lambda rho: apply)
+    smoothed = form._replace(smoothed=lambda rho: apply)
     soft, plain = (
-        f.stand_in(2.0)(jnp.eye(3), -jnp.ones(3)) for f in (traced_once(own), once)
+        f.stand_in(2.0)(jnp.eye(3), -jnp.ones(3)) for f in (traced_once(smoothed), once)
     )
     assert float(soft[0]) == float(plain[0]) > 0

@@ -62,8 +62,8 @@ def test_projection_is_the_nearest_admissible_graph(norm, absent, seed, size, ep
     movable = clean != 0 if absent == "frozen" else np.ones(N, bool)
     with jax.enable_x64(True):
         threat = make(norm, epsilon, absent)
-        found = np.asarray(project(threat, clean, proposed))
-        assert contains(threat, clean, found)
+        projected = np.asarray(project(threat, clean, proposed))
+        assert contains(threat, clean, projected)
         # Outside of it something is broken: the rule, the box or the ball.
         stays = np.abs(proposed - clean)[~movable].max(initial=0) <= 1e-5
         size = (np.inf if norm == "linf" else None) or 2
@@ -71,8 +71,8 @@ def test_projection_is_the_nearest_admissible_graph(norm, absent, seed, size, ep
         inside &= bool(np.all((proposed >= LOWER - 1e-5) & (proposed <= UPPER + 1e-5)))
         assert bool(contains(threat, clean, proposed)) == (inside and stays)
     expected = nearest_by_hand(norm, proposed, clean, epsilon, movable)
-    np.testing.assert_allclose(found, expected, atol=1e-9)
-    np.testing.assert_array_equal(found[~movable], clean[~movable])
+    np.testing.assert_allclose(projected, expected, atol=1e-9)
+    np.testing.assert_array_equal(projected[~movable], clean[~movable])
 
 
 @each_norm
@@ -96,8 +96,8 @@ def test_every_graph_of_a_batch_keeps_its_own_absent_edges(norm):
     for draw in (threats.sample, sample_boundary):
         for absent in ABSENT_RULES:
             threat = make(norm, absent=absent)
-            one = jax.vmap(lambda x, key, t=threat, d=draw: d(t, x, key=key))
-            moved = np.asarray(jax.jit(one)(clean, keys))
+            drawn = jax.vmap(lambda x, key, t=threat, d=draw: d(t, x, key=key))
+            moved = np.asarray(jax.jit(drawn)(clean, keys))
             assert jax.vmap(contains, (None, 0, 0))(threat, clean, moved).all()
             appeared = moved[clean == 0] != 0
             assert not appeared.any() if absent == "frozen" else appeared.any()

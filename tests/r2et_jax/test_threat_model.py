@@ -117,13 +117,13 @@ def test_a_grid_of_budgets_maps_in_one_call():
     clean = CLEAN
     threat = threat_model("l2", lower=-1.0, upper=1.0)
 
-    def one(epsilon):
+    def at_budget(epsilon):
         return threats.project(
             dataclasses.replace(threat, epsilon=epsilon), clean, clean + 2
         )
 
     budgets = jnp.array([0.1, 0.5, 1.0])
-    points = jax.jit(jax.vmap(one))(budgets)
+    points = jax.jit(jax.vmap(at_budget))(budgets)
     for epsilon, point in zip(budgets, points, strict=True):
         expected = project(with_epsilon(threat, float(epsilon)), clean, clean + 2)
         np.testing.assert_allclose(point, expected, atol=1e-6)

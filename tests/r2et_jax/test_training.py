@@ -192,11 +192,11 @@ def test_logistic_regression_reaches_its_optimum():
     run = jax.jit(
         training.train_epochs(objective, optimizer, num_epochs=300, batch_size=120)
     )
-    found = run(state, jnp.array([0.1]), x, y).params["params"]["Dense_0"]
+    layer = run(state, jnp.array([0.1]), x, y).params["params"]["Dense_0"]
     # Scikit-learn minimises ½‖w‖² + C·Σ loss: here C = 1/(.1 m).
     best = LogisticRegression(C=1 / (0.1 * 120), tol=1e-8).fit(x, y)
-    np.testing.assert_allclose(found["kernel"].T, best.coef_, atol=2e-3)
-    np.testing.assert_allclose(found["bias"], best.intercept_, atol=2e-3)
+    np.testing.assert_allclose(layer["kernel"].T, best.coef_, atol=2e-3)
+    np.testing.assert_allclose(layer["bias"], best.intercept_, atol=2e-3)
 
 
 def test_it_compiles_once_for_all_states_and_weights():
@@ -313,9 +313,9 @@ def test_a_saved_model_comes_back(tmp_path):
     params = {**PARAMS, "count": np.int32(4), "half": jnp.ones(2, jnp.float32)}
     description = {"config": {"seed": 1, "grid": [[0.1], [0.3]]}, "auc": 0.9}
     save_model(tmp_path / "a" / "model", params, description)
-    found, told = load_model(tmp_path / "a" / "model")
-    equal(found, params)
-    for leaf, old in zip(jax.tree.leaves(found), jax.tree.leaves(params), strict=True):
+    loaded, told = load_model(tmp_path / "a" / "model")
+    equal(loaded, params)
+    for leaf, old in zip(jax.tree.leaves(loaded), jax.tree.leaves(params), strict=True):
         assert isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype == old.dtype
     assert told == {**description, "params_sha256": params_sha256(params)}
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["model"]
@@ -324,8 +324,8 @@ def test_a_saved_model_comes_back(tmp_path):
 def test_a_model_is_replaced_as_a_whole(tmp_path):
     save_model(tmp_path / "model", PARAMS, {"which": "old"})
     save_model(tmp_path / "model", OTHER, {"which": "new"})
-    found, told = load_model(tmp_path / "model")
-    equal(found, OTHER)
+    loaded, told = load_model(tmp_path / "model")
+    equal(loaded, OTHER)
     assert told["which"] == "new"
     assert len(list(tmp_path.rglob("_METADATA"))) == 1  # the old one is gone
 
@@ -350,8 +350,8 @@ def test_a_kill_while_writing_leaves_what_was_there(tmp_path, monkeypatch, where
         with pytest.raises(KeyboardInterrupt):
             save_model(folder, OTHER, {"which": "new"})
     if old:
-        found, told = load_model(folder)
-        equal(found, PARAMS)
+        loaded, told = load_model(folder)
+        equal(loaded, PARAMS)
         assert told["which"] == "old"
     else:
         with pytest.raises(FileNotFoundError, match="no saved model in .*model"):

@@ -59,9 +59,9 @@ def advance(state):
     return state._replace(params=params, optimizer_state=optimizer_state, key=key)
 
 
-def identical(found, wanted):
-    assert jax.tree.structure(found) == jax.tree.structure(wanted)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+def identical(restored, wanted):
+    assert jax.tree.structure(restored) == jax.tree.structure(wanted)
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(wanted), strict=True):
         if jnp.issubdtype(getattr(b, "dtype", float), jax.dtypes.prng_key):
             assert a.dtype == b.dtype and isinstance(a, jax.Array)
             a, b = jax.random.key_data(a), jax.random.key_data(b)
@@ -376,8 +376,8 @@ def test_two_at_once_take_turns(tmp_path):
         checkpoints = resume.Checkpoints(tmp_path / "a", config=CONFIG)
         for value in range(offset, offset + 5):
             checkpoints.save(value, numbered(value))
-            found = checkpoints.restore(numbered(0))
-            identical(found.state, numbered(found.epoch))
+            restored = checkpoints.restore(numbered(0))
+            identical(restored.state, numbered(restored.epoch))
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         list(pool.map(work, [0, 100]))

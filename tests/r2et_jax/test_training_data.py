@@ -80,10 +80,10 @@ def test_what_cannot_be_trained_on_is_refused_with_the_value(how, changed, messa
 
 
 def test_a_context_is_checked_with_the_inputs():
-    own = objectives.Objective(lambda params, x, y, weights, **told: 0.0)
+    unchecked = objectives.Objective(lambda params, x, y, weights, **told: 0.0)
     context = with_entry(X, (5, 0), np.nan)
     with pytest.raises(ValueError, match=r"x\[1\] must be finite, .* rows, .* 5"):
-        train("epochs", (X, context), made=own)
+        train("epochs", (X, context), made=unchecked)
     paired = with_context(
         objectives.objective("wd", lambda both, x: MODEL.apply(both[0], x), k=2)
     )
@@ -129,8 +129,8 @@ def test_diverging_steps_are_counted():
     expected = count_by_hand(optimizer, X, 5)
     assert 0 < expected < 5  # the first one alone is finite still
     for how in ("epochs", "grid"):
-        found = train(how, optimizer=optimizer, num_epochs=5).num_nonfinite
-        assert found == expected
+        counted = train(how, optimizer=optimizer, num_epochs=5).num_nonfinite
+        assert counted == expected
     plain = train("epochs", optimizer=optax.sgd(0.1), num_epochs=5)
     assert plain.num_nonfinite == count_by_hand(optax.sgd(0.1), X, 5) == 0
 

@@ -159,12 +159,12 @@ def test_a_decay_of_the_objective_reaches_the_optimiser_or_is_missed():
         run = training.train_epochs(objective, optimizer, num_epochs=5, batch_size=4)
         return jax.jit(run)(state, weights, x, y).params
 
-    found = trained(made, training.adam(1e-2), jnp.array([10.0]))
+    after = trained(made, training.adam(1e-2), jnp.array([10.0]))
     matrices = jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
     oracle = optax.adamw(1e-2, weight_decay=10.0, mask=matrices)
     plain = objectives.objective("vanilla", model.apply, k=1)
     expected = trained(plain, oracle, jnp.zeros(0))
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     with pytest.raises(ValueError, match=r"takes weight_decay, such as training\.adam"):
         trained(made, optax.adam(1e-2), jnp.array([10.0]))
@@ -193,9 +193,9 @@ def test_a_loss_without_its_decay_is_taken_nowhere(take):
 
 def test_a_context_leaves_the_decay():
     """One step without a gradient: the weights fall by learning rate × coefficient."""
-    own = Objective(lambda params, x, y, weights, **told: 0.0 * jnp.sum(params[0]))
-    own = with_context(own._replace(decay=lambda weights: weights[0]))
-    step = train_step(own, training.adam(0.1))
+    decayed = Objective(lambda params, x, y, weights, **told: 0.0 * jnp.sum(params[0]))
+    decayed = with_context(decayed._replace(decay=lambda weights: weights[0]))
+    step = train_step(decayed, training.adam(0.1))
     state = state_of(jnp.ones((2, 2)), training.adam(0.1))
     state = step(state, (X, X), Y, jnp.array([2.0]))
     np.testing.assert_allclose(state.params, 0.8 * np.ones((2, 2)), rtol=1e-6)

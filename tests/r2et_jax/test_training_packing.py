@@ -42,9 +42,9 @@ PYTREES = st.recursive(
 def test_unpacking_undoes_packing(tree):
     data, specs = packing.pack(tree)
     assert data.dtype == np.uint8 and data.ndim == 1
-    found = packing.unpack(data, specs, jax.tree.structure(tree))
-    assert jax.tree.structure(found) == jax.tree.structure(tree)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(tree), strict=True):
+    unpacked = packing.unpack(data, specs, jax.tree.structure(tree))
+    assert jax.tree.structure(unpacked) == jax.tree.structure(tree)
+    for a, b in zip(jax.tree.leaves(unpacked), jax.tree.leaves(tree), strict=True):
         assert a.dtype == b.dtype and a.shape == b.shape
         assert a.tobytes() == b.tobytes() and a.flags.aligned and a.flags.writeable
     with pytest.raises(ValueError, match="bytes, expected"):
