@@ -1,41 +1,16 @@
-"""How a binary starts and how it fails: one line on stderr and exit status 1."""
+"""How a binary starts; a user's mistake is one line on stderr and exit status 1."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags
 
+from experiments.console.failing import guarded
 
-def guarded(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
-    """Wrap main so that a user's mistake prints one line instead of a traceback.
-
-    ValueError (a wrong value or file content), OSError (a file or the network) and
-    ImportError (a package that is not installed) are reported; anything else is a
-    bug and keeps its traceback.
-    """
-
-    def wrapped(argv: Sequence[str]) -> None:
-        try:
-            if len(argv) > 1:
-                raise ValueError(f"unexpected argument {argv[1]!r}, expected flags")
-            main(argv)
-        except (ValueError, OSError, ImportError) as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            sys.exit(1)
-
-    return wrapped
-
-
-def parsed(argv: Sequence[str]) -> list[str]:
-    """Parse flags and return the other arguments; a wrong one ends with one line."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
+# Beside wrong values, files and the network: a package that is not installed.
+_MISTAKES = (ValueError, OSError, ImportError, flags.Error)
 
 
 def named_folder(name: str) -> Path | None:
@@ -52,4 +27,13 @@ def named_folder(name: str) -> Path | None:
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Parse the flags and run main, guarded."""
-    app.run(guarded(main), flags_parser=parsed)
+
+    def checked(argv: Sequence[str]) -> None:
+        if len(argv) > 1:
+            raise ValueError(f"unexpected argument {argv[1]!r}, expected flags")
+        main(argv)
+
+    app.run(
+        guarded(checked, mistakes=_MISTAKES),
+        flags_parser=guarded(flags.FLAGS, mistakes=_MISTAKES),
+    )

@@ -59,8 +59,8 @@ files.remove_abandoned = lambda path: False
 """,
     "flags/tabular": """
 from data_prep import _main
-def unguarded(main):
-    return main
+def unguarded(function, **options):
+    return function
 _main.guarded = unguarded
 """,
     "bombs/unpickle": """

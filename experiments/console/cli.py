@@ -1,37 +1,30 @@
-"""Runs a binary: a user's mistake is one line, not a traceback.
-
-Set the environment variable R2ET_DEBUG=1 to see the traceback instead.
-"""
+"""Runs a binary: parses its flags, and ends its mistakes in one line."""
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from absl import flags
 from absl import logging as absl_logging
 
 import experiments
+from experiments.console.failing import debugging, guarded
 from experiments.console.flags import resolve_files
 from experiments.store import locks
 from r2et_jax import execution
 
-_DEBUG = "R2ET_DEBUG"
 _HELP = frozenset({"--help", "-help", "-h", "--helpshort", "--helpfull"})
 # What of Orbax' errors is worth a message is in the exception that it raises.
-_LEVEL = absl_logging.WARNING if os.environ.get(_DEBUG) == "1" else absl_logging.FATAL
+_LEVEL = absl_logging.WARNING if debugging() else absl_logging.FATAL
 
 
 def run(experiment: Any) -> None:
     """Parse the command line and call `experiment.main(values)`; never returns.
 
-    ValueError, OSError (a missing file, say) and wrong flags end with `error: ...` on
-    stderr and exit status 1; an interrupt (Ctrl-C) with status 130. Any other exception
-    is a bug and keeps its traceback, as all do under R2ET_DEBUG=1.
+    How it fails: see `failing.guarded`.
 
     Args:
       experiment: its module, with FLAGS and `main(values)`.
@@ -45,7 +38,7 @@ def run(experiment: Any) -> None:
     if _HELP & set(sys.argv[1:]):
         print(f"{experiment.__doc__.rstrip()}\n\nflags:\n{_help(values)}")
         sys.exit(0)
-    guarded(_main)(experiment, values, sys.argv)
+    _guarded(experiment, values, sys.argv)
     sys.exit(0)
 
 
@@ -61,7 +54,14 @@ def call(experiment: Any, *arguments: str) -> None:
       >>> cli.call(experiment, "--preset=smoke", "--output_dir=results/try")
     """
     values = experiment.FLAGS.define()
-    guarded(_main)(experiment, values, [experiment.FLAGS.experiment, *arguments])
+    _guarded(experiment, values, [experiment.FLAGS.experiment, *arguments])
+
+
+def _guarded(experiment, values, argv):
+    try:
+        guarded(_main, interrupted=experiments.INTERRUPTED)(experiment, values, argv)
+    finally:
+        locks.release()
 
 
 def _main(experiment, values, argv):
@@ -86,24 +86,3 @@ def _help(values: flags.FlagValues) -> str:
         text = flags.text_wrap(values[name].help or "", indent="      ")
         lines += [f"  --{boolean}{name}", text]
     return "\n".join(lines)
-
-
-def guarded(function: Callable[..., Any]) -> Callable[..., None]:
-    """The function with expected exceptions turned into a line and an exit status."""
-
-    def call(*arguments: Any) -> None:
-        try:
-            function(*arguments)
-        except (KeyboardInterrupt, ValueError, OSError, flags.Error) as error:
-            if os.environ.get(_DEBUG) == "1":
-                raise
-            interrupted = isinstance(error, KeyboardInterrupt)
-            text = " ".join(str(error).split()) or type(error).__name__
-            if interrupted:
-                text = experiments.INTERRUPTED
-            print(f"error: {text}", file=sys.stderr)
-            sys.exit(130 if interrupted else 1)
-        finally:
-            locks.release()
-
-    return call

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import _main, tabular
+from data_prep import tabular
 from data_prep.sources import SOURCES, Source, fetch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -210,22 +210,6 @@ def test_binary_on_wrong_checksum(tmp_path):
 def test_binary_on_wrong_flags(flags, parts, tmp_path):
     flags = [flag.format(tmp=tmp_path) for flag in flags]
     assert_one_line(binary(*flags), *[part.format(tmp=tmp_path) for part in parts])
-
-
-def test_guard_lets_bugs_through(capsys):
-    def bug(argv):
-        raise TypeError("a bug")
-
-    with pytest.raises(TypeError):
-        _main.guarded(bug)(["program"])
-
-    def mistake(argv):
-        raise ValueError("first\nsecond")
-
-    with pytest.raises(SystemExit) as stop:
-        _main.guarded(mistake)(["program"])
-    assert stop.value.code == 1
-    assert capsys.readouterr().err == "error: first second\n"
 
 
 def test_failed_write_leaves_the_old_file(raw_dir, tmp_path, monkeypatch):

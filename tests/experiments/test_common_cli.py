@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import experiments
-from experiments.console import cli, flags, progress
+from experiments.console import cli, failing, flags, progress
 
 SEEN = []
 EXPERIMENT = SimpleNamespace(
@@ -18,7 +18,7 @@ CHECKOUT = Path(cli.__file__).parents[2]
 
 def outcome(main, capsys, argv=("binary",)):
     with pytest.raises(SystemExit) as caught:
-        cli.guarded(main)(argv)
+        failing.guarded(main, interrupted=experiments.INTERRUPTED)(argv)
     return caught.value.code, capsys.readouterr().err
 
 
@@ -49,7 +49,7 @@ def test_debug_keeps_the_traceback(monkeypatch):
         raise ValueError("wrong")
 
     with pytest.raises(ValueError, match="wrong"):
-        cli.guarded(main)(["binary"])
+        failing.guarded(main)(["binary"])
 
 
 def test_bugs_are_not_hidden(monkeypatch):
@@ -59,7 +59,7 @@ def test_bugs_are_not_hidden(monkeypatch):
         raise TypeError("a bug")
 
     with pytest.raises(TypeError, match="a bug"):
-        cli.guarded(main)(["binary"])
+        failing.guarded(main)(["binary"])
 
 
 def test_stray_arguments_are_refused(capsys):

@@ -4,16 +4,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from experiments.console import cli
+from experiments.console import cli, flags
 from experiments.store import locks, output
 
 CHECKOUT = Path(locks.__file__).parents[2]
 OTHER = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from experiments.store import locks
 try:
     locks.hold(Path(sys.argv[1]))
@@ -65,14 +67,14 @@ def test_the_same_process_goes_on_and_others_wait_for_its_end(tmp_path):
 
 @pytest.mark.parametrize("end", [None, ValueError, KeyboardInterrupt, TypeError])
 def test_a_run_lets_go_however_it_ends(tmp_path, end):
-    def main(argv):
+    def main(values):
         locks.hold(tmp_path)
         assert (tmp_path / ".lock").exists()
         if end is not None:
             raise end
 
     try:
-        cli.guarded(main)(["binary"])
+        cli.call(SimpleNamespace(FLAGS=flags.describe("x", defaults={}), main=main))
     except (SystemExit, TypeError):
         pass
     assert other(tmp_path, 0).communicate()[0] == "held\nleft\n"
