@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments.attack.measure import EXPERIMENT, Subject, measure
+from experiments.attack.measure import Subject, measure
 from experiments.attack.report import write_report
 from experiments.console import flags
 from experiments.loop import asked, parts, setup
@@ -39,8 +39,8 @@ def _define(values):
 
 
 FLAGS = flags.describe(
-    EXPERIMENT,
-    defaults=presets.FLAGS[EXPERIMENT],
+    "attack",
+    defaults=presets.FLAGS["attack"],
     own=("model", "absent_edges"),
     define=_define,
 )
@@ -60,7 +60,6 @@ def main(values):
     folder, store = setup.open_folder(
         common._replace(config=config),
         (part.problem for part in chosen),
-        experiment=EXPERIMENT,
     )
     evaluators: dict[Any, Evaluator] = {}
     for subject in subjects:

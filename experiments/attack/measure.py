@@ -10,8 +10,6 @@ from experiments.measures.evaluation import Evaluator
 from experiments.problems.registry import Problem
 from r2et_jax.types import Params
 
-EXPERIMENT = "attack"
-
 
 class Subject(NamedTuple):
     """A model under attack.
@@ -47,7 +45,7 @@ def measure(subject, k, evaluators, common, store):
             strongest_budget=settings.strongest_budget,
         )
     evaluator = evaluators[cell]
-    fields = fields_of(subject, k)
+    fields = fields_of(subject, k, common.experiment)
     clean = {**fields, "attack": "none", "epsilon": 0.0}
     if not store.has(**clean):
         store.append([{**clean, **record} for record in evaluator.clean(params)])
@@ -63,10 +61,10 @@ def measure(subject, k, evaluators, common, store):
             store.append([{**cell, **record} for record in found])
 
 
-def fields_of(subject: Subject, k: int) -> dict[str, Any]:
+def fields_of(subject: Subject, k: int, experiment: str) -> dict[str, Any]:
     told = dict(subject.fields)
     own = {name: told.pop(name) for name in ("method", "seed", "tolerance", "schedule")}
     return {
-        **setup.model_fields(EXPERIMENT, subject.data, subject.model, k=k, **own),
+        **setup.model_fields(experiment, subject.data, subject.model, k=k, **own),
         **told,
     }

@@ -20,7 +20,7 @@ def write_report(folder, store, subjects, common) -> list[Path]:
         common = common._replace(epsilon=epsilon)
         cells = []
         for subject in here:
-            fields = fields_of(subject, k)
+            fields = fields_of(subject, k, common.experiment)
             # Two folders may hold one model.
             if fields not in cells:
                 cells.append(fields)

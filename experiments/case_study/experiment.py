@@ -11,26 +11,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 from absl import flags as absl_flags
 
 from experiments.case_study import report
 from experiments.case_study.measure import (
-    ALL,
-    attack_inputs,
-    choose,
-    example_records,
-    load_arrays,
-    save_arrays,
-    whole_records,
+    attack_methods,
+    choose_examples,
 )
 from experiments.console import flags
-from experiments.console.progress import track
-from experiments.loop import asked, parts, setup, training_flags
-from experiments.models import trained
+from experiments.loop import asked, parts, training_flags
 from experiments.problems import presets
 from experiments.problems.registry import Problem
-from experiments.store.records import MEASURED
 from r2et_jax import attacks, checks
 
 
@@ -97,14 +88,12 @@ def main(values):
                 f"--num_examples={count} is too many: {problem.name} has {size} test "
                 "inputs"
             )
-    folder, store = parts.start(
-        chosen, common, experiment=FLAGS.experiment, own=parts.LARGEST
-    )
+    folder, store = parts.start(chosen, common, own=parts.LARGEST)
     studies = []
     for problem, own, k in parts.in_turn(chosen):
         study = _study(problem, own, k, tolerance)
-        _attack_methods(study, folder, store)
-        _choose_examples(study, count, folder, store)
+        attack_methods(study, folder, store)
+        choose_examples(study, count, folder, store)
         studies.append(study)
     for path in report.write_report(folder, store, studies):
         print(path)
@@ -123,71 +112,3 @@ def _study(problem: Problem, common, k: int, tolerance: float) -> Study:
     if "vanilla" in methods:
         methods = ("vanilla", *(name for name in methods if name != "vanilla"))
     return Study(problem, common, cell, methods)
-
-
-def _attack_methods(study, folder, store):
-    """Attack all test inputs under every method, and keep what was found."""
-    problem, k = study.problem, study.cell["k"]
-    fitter = setup.fitter(problem, k, study.common)
-    tolerance = presets.TOLERANCES.index(study.cell["tolerance"])
-    for method in track(
-        study.methods,
-        description=f"{problem.name} case study",
-        show=study.common.progress,
-    ):
-        cell = {**study.cell, "method": method}
-        if store.has(**cell, example=ALL):
-            continue
-        fitted = fitter.fit(method)
-        model, params = fitted.at(0, tolerance)
-        attacked = attack_inputs(problem, model, params, cell, fitter.protocol)
-        save_arrays(folder, cell, attacked)
-        fields = setup.model_fields(
-            FLAGS.experiment,
-            problem,
-            model,
-            method=method,
-            seed=cell["seed"],
-            k=k,
-            tolerance=cell["tolerance"],
-            schedule=fitter.protocol.schedule,
-        )
-        fields |= cell | {"example": ALL, "input": None}
-        choice = fitted.choices[0][tolerance]
-        store.append(
-            [
-                *whole_records(fields, attacked, problem.dataset),
-                *trained.choice_records(fields, choice),
-            ]
-        )
-
-
-def _choose_examples(study, count, folder, store):
-    """Record the chosen inputs, the same ones under every method."""
-    cells = [{**study.cell, "method": method} for method in study.methods]
-    if all(store.has(**cell, example=1) for cell in cells):
-        return
-    found = [load_arrays(folder, cell) for cell in cells]
-    examples = choose(
-        np.stack([one.correct for one in found]),
-        np.stack([one.precision for one in found]),
-        count,
-    )
-    for cell, attacked in zip(cells, found, strict=True):
-        if store.has(**cell, example=1):
-            continue
-        whole = store.select(**cell, example=ALL, metric="p@k")[0]
-        shared = {
-            name: value
-            for name, value in whole.items()
-            if name not in ("metric", *MEASURED)
-        }
-        store.append(
-            [
-                record
-                for one in examples
-                for record in example_records(
-                    shared, one, attacked, study.problem.dataset
-                )
-            ]
-        )

@@ -10,9 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.console.progress import track
+from experiments.loop import setup
 from experiments.measures import numbers
 from experiments.measures.evaluation import PER_INPUT, compiled_attack
+from experiments.models import trained
+from experiments.problems import presets
 from experiments.store.output import write_atomic
+from experiments.store.records import MEASURED
 from r2et_jax import score
 from r2et_jax.metrics.ground_truth import truth_precision
 from r2et_jax.metrics.summary import distinct_inputs
@@ -225,3 +230,71 @@ def _truth_maps(attacked: Attacked, dataset: Any):
         ("truth_precision", attacked.clean_map),
         ("truth_precision_attacked", attacked.best_map),
     )
+
+
+def attack_methods(study, folder, store):
+    """Attack all test inputs under every method, and keep what was found."""
+    problem, k = study.problem, study.cell["k"]
+    fitter = setup.fitter(problem, k, study.common)
+    tolerance = presets.TOLERANCES.index(study.cell["tolerance"])
+    for method in track(
+        study.methods,
+        description=f"{problem.name} case study",
+        show=study.common.progress,
+    ):
+        cell = {**study.cell, "method": method}
+        if store.has(**cell, example=ALL):
+            continue
+        fitted = fitter.fit(method)
+        model, params = fitted.at(0, tolerance)
+        attacked = attack_inputs(problem, model, params, cell, fitter.protocol)
+        save_arrays(folder, cell, attacked)
+        fields = setup.model_fields(
+            study.common.experiment,
+            problem,
+            model,
+            method=method,
+            seed=cell["seed"],
+            k=k,
+            tolerance=cell["tolerance"],
+            schedule=fitter.protocol.schedule,
+        )
+        fields |= cell | {"example": ALL, "input": None}
+        choice = fitted.choices[0][tolerance]
+        store.append(
+            [
+                *whole_records(fields, attacked, problem.dataset),
+                *trained.choice_records(fields, choice),
+            ]
+        )
+
+
+def choose_examples(study, count, folder, store):
+    """Record the chosen inputs, the same ones under every method."""
+    cells = [{**study.cell, "method": method} for method in study.methods]
+    if all(store.has(**cell, example=1) for cell in cells):
+        return
+    found = [load_arrays(folder, cell) for cell in cells]
+    examples = choose(
+        np.stack([one.correct for one in found]),
+        np.stack([one.precision for one in found]),
+        count,
+    )
+    for cell, attacked in zip(cells, found, strict=True):
+        if store.has(**cell, example=1):
+            continue
+        whole = store.select(**cell, example=ALL, metric="p@k")[0]
+        shared = {
+            name: value
+            for name, value in whole.items()
+            if name not in ("metric", *MEASURED)
+        }
+        store.append(
+            [
+                record
+                for one in examples
+                for record in example_records(
+                    shared, one, attacked, study.problem.dataset
+                )
+            ]
+        )

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from absl import flags as absl_flags
 
-from experiments.certify import report, variants
-from experiments.certify.measure import Certifier
+from experiments.certify import report
+from experiments.certify.measure import measure_dataset
 from experiments.console import flags
 from experiments.loop import asked, parts, runs, training_flags
 from experiments.measures.evaluation import STRONGEST
@@ -89,9 +89,9 @@ def main(values):
     if common.given["variants"] is not None:
         check_positive("variants", common.given["variants"])
     chosen = [_choose(problem, common) for problem in parts.problems(common)]
-    folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
+    folder, store = parts.start(chosen, common, own=_OWN)
     for problem, own, k in parts.in_turn(chosen):
-        _measure_dataset(problem, k, own, store, exact)
+        measure_dataset(problem, k, own, store, exact)
     runs.finish(
         folder,
         store,
@@ -141,63 +141,3 @@ def _choose(problem, common) -> parts.Part:
             "seeds": problem.seeds(common.preset, common.seeds)[:1],
         }
     return parts.choose(problem, common, **own)
-
-
-def _measure_dataset(problem, k, common, store, exact):
-    settings = problem.protocol(common.preset)
-    limit = presets.CERTIFIED_INPUTS.get((common.preset, problem.view.kind))
-    limit = settings.num_test if limit is None else limit
-    certifiers = {}
-    for one in parts.models(
-        FLAGS.experiment,
-        problem,
-        k,
-        common,
-        description="certify",
-        tolerances=(float(common.given["tolerance"]),),
-        by_seed=True,
-    ):
-        if one.model not in certifiers:
-            certifiers[one.model] = Certifier(
-                problem,
-                one.model,
-                k=k,
-                num_test=limit,
-                strongest_budget=settings.strongest_budget,
-            )
-        certifier = certifiers[one.model]
-        clean = {**one.fields, "attack": "none", "epsilon": None}
-        if not store.has(**clean):
-            found = certifier.clean(one.params)
-            store.append([{**clean, **record} for record in found])
-        _measure_variants(problem, one, k, limit, common, store)
-        for epsilon in common.epsilon:
-            cell = {**one.fields, "attack": STRONGEST, "epsilon": epsilon}
-            if not store.has(**cell):
-                seconds = common.given["exact_seconds"] if epsilon in exact else None
-                found = certifier.measure(one.params, epsilon, exact_seconds=seconds)
-                store.append([{**cell, **record} for record in found])
-
-
-def _measure_variants(problem, one, k, num_test, common, store):
-    epsilon = common.given["variants"]
-    if epsilon is None or not problem.view.tabular:
-        return
-    shared = {**one.fields, "attack": "none", "epsilon": epsilon}
-    if store.select(**shared):
-        return
-    found = variants.measure(
-        problem,
-        one.model,
-        one.params,
-        k=k,
-        epsilon=epsilon,
-        num_test=min(num_test, presets.VARIANT_INPUTS),
-    )
-    store.append(
-        [
-            {**shared, variants.VARIANT: name, **record}
-            for name, measurements in found.items()
-            for record in measurements
-        ]
-    )

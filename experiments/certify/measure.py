@@ -9,10 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.certify import variants
+from experiments.loop import parts
 from experiments.measures.evaluation import PER_INPUT, compiled_attack
 from experiments.measures.evaluation import STRONGEST as STRONGEST
 from experiments.measures.numbers import each, measured, summary
 from experiments.models import trained
+from experiments.problems import presets
 from experiments.problems.registry import Problem
 from experiments.problems.sizes import by_size
 from r2et_jax import certificates
@@ -166,3 +169,63 @@ class Certifier:
             measured("exact_violations", above.sum(), None, len(above)),
             each("exact_lower_inputs", found.lower, self.units),
         ]
+
+
+def measure_dataset(problem, k, common, store, exact):
+    """Record what is not there yet of one data set with one k, model by model."""
+    settings = problem.protocol(common.preset)
+    limit = presets.CERTIFIED_INPUTS.get((common.preset, problem.view.kind))
+    limit = settings.num_test if limit is None else limit
+    certifiers = {}
+    for one in parts.models(
+        problem,
+        k,
+        common,
+        description="certify",
+        tolerances=(float(common.given["tolerance"]),),
+        by_seed=True,
+    ):
+        if one.model not in certifiers:
+            certifiers[one.model] = Certifier(
+                problem,
+                one.model,
+                k=k,
+                num_test=limit,
+                strongest_budget=settings.strongest_budget,
+            )
+        certifier = certifiers[one.model]
+        clean = {**one.fields, "attack": "none", "epsilon": None}
+        if not store.has(**clean):
+            found = certifier.clean(one.params)
+            store.append([{**clean, **record} for record in found])
+        _measure_variants(problem, one, k, limit, common, store)
+        for epsilon in common.epsilon:
+            cell = {**one.fields, "attack": STRONGEST, "epsilon": epsilon}
+            if not store.has(**cell):
+                seconds = common.given["exact_seconds"] if epsilon in exact else None
+                found = certifier.measure(one.params, epsilon, exact_seconds=seconds)
+                store.append([{**cell, **record} for record in found])
+
+
+def _measure_variants(problem, one, k, num_test, common, store):
+    epsilon = common.given["variants"]
+    if epsilon is None or not problem.view.tabular:
+        return
+    shared = {**one.fields, "attack": "none", "epsilon": epsilon}
+    if store.select(**shared):
+        return
+    found = variants.measure(
+        problem,
+        one.model,
+        one.params,
+        k=k,
+        epsilon=epsilon,
+        num_test=min(num_test, presets.VARIANT_INPUTS),
+    )
+    store.append(
+        [
+            {**shared, variants.VARIANT: name, **record}
+            for name, measurements in found.items()
+            for record in measurements
+        ]
+    )

@@ -52,6 +52,7 @@ class Common(NamedTuple):
     norm: str = "l2"  # of the attacks' budgets
     kind: str = "tabular"  # of the data: tabular, image or graph
     num_steps: int | None = None  # of the published attacks, where it is not theirs
+    experiment: str = ""
 
 
 class ExperimentFlags(NamedTuple):
@@ -124,6 +125,7 @@ class ExperimentFlags(NamedTuple):
             preset=preset,
             progress=values["progress"].value,
             config={},
+            experiment=self.experiment,
         )
         given = {name: values[name].value for name in values}
         own = {name: given[name] for name in (*_SINGLE, *self.own)}

@@ -25,12 +25,11 @@ from absl import flags as absl_flags
 from experiments.console import flags
 from experiments.constrained_attack import claims, report
 from experiments.constrained_attack import measure as constrained
-from experiments.loop import asked, parts, runs
+from experiments.constrained_attack.measure import ATTACK, measure_dataset
+from experiments.loop import asked, runs
 from experiments.problems import presets
 from r2et_jax import checks, datasets
 from r2et_jax.attacks.constrained import WEIGHTINGS
-
-ATTACK = "constrained"
 
 
 def _define(values):
@@ -73,9 +72,8 @@ def main(values):
     variants = _variants(given)
     common = common._replace(config={**common.config, **given})
     runs.run(
-        FLAGS.experiment,
         common,
-        functools.partial(_measure_dataset, variants),
+        functools.partial(measure_dataset, variants),
         report.write_report,
         title="P@k against the predictions that an attack changes",
         questions=claims.QUESTIONS,
@@ -103,16 +101,3 @@ def _variants(given) -> list[constrained.Variant]:
         raise ValueError(f"--ranking_weights must lie in 0…1, got {max(weights)}")
     names = flags.parse_names("weightings", given["weightings"], known=WEIGHTINGS)
     return constrained.variants(names, rates, weights)
-
-
-def _measure_dataset(variants, problem, k, common, store):
-    num_test = problem.protocol(common.preset).num_test
-    for one in parts.models(FLAGS.experiment, problem, k, common, description="attack"):
-        for epsilon in common.epsilon:
-            cell = {**one.fields, "attack": ATTACK, "epsilon": epsilon}
-            if not store.has(**cell):
-                store.append(
-                    constrained.measure(
-                        cell, problem, one.model, one.params, num_test, variants
-                    )
-                )

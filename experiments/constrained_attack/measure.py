@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.loop import parts
 from experiments.measures.numbers import measured, summary
 from experiments.models import trained
 from experiments.problems.registry import TABULAR, Problem, View
@@ -26,6 +27,8 @@ from r2et_jax.attacks.descent import prediction_divergence
 from r2et_jax.context import in_context, without_context
 from r2et_jax.execution import example_keys, map_batched
 from r2et_jax.models.siamese import class_apply
+
+ATTACK = "constrained"
 
 NUM_STEPS = 200
 TRACK_EVERY = 5
@@ -381,3 +384,15 @@ def _of_trajectory(trajectory, base, view, units):
         ):
             found.append({**mean(metric, values), **step})
     return found
+
+
+def measure_dataset(variants, problem, k, common, store):
+    """Record what is not there yet of one data set with one k, model by model."""
+    num_test = problem.protocol(common.preset).num_test
+    for one in parts.models(problem, k, common, description="attack"):
+        for epsilon in common.epsilon:
+            cell = {**one.fields, "attack": ATTACK, "epsilon": epsilon}
+            if not store.has(**cell):
+                store.append(
+                    measure(cell, problem, one.model, one.params, num_test, variants)
+                )

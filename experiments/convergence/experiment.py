@@ -10,7 +10,9 @@ and models with a thicker ranking take more steps until a top-k feature leaves.
 from __future__ import annotations
 
 from experiments.console import flags
-from experiments.convergence.measure import RADIUS, mean_thickness, measure
+from experiments.convergence.measure import (
+    measure_dataset,
+)
 from experiments.convergence.report import write_report
 from experiments.loop import asked, parts, setup
 from experiments.measures import convergence
@@ -35,25 +37,8 @@ def main(values):
     chosen = [
         parts.choose(registry.problem(data), common) for data in setup.load(common)
     ]
-    folder, store = setup.open_folder(
-        common, (part.problem for part in chosen), experiment=FLAGS.experiment
-    )
+    folder, store = setup.open_folder(common, (part.problem for part in chosen))
     for problem, own, k in parts.in_turn(chosen):
-        _measure_dataset(problem, k, own, store)
+        measure_dataset(problem, k, own, store)
     for path in write_report(folder, store, common):
         print(path)
-
-
-def _measure_dataset(problem, k, common, store):
-    effort = convergence.EFFORTS[common.preset]
-    x = problem.inputs("test", effort.num_inputs).x
-    for one in parts.models(
-        FLAGS.experiment, problem, k, common, description="descent"
-    ):
-        cell = {**one.fields, "attack": convergence.ATTACK, "epsilon": None}
-        if not store.has(**cell):
-            measurements = measure(one.model, one.params, x, k=k, effort=effort)
-            store.append([{**cell, **record} for record in measurements])
-        thick = {**one.fields, "attack": "none", "epsilon": RADIUS}
-        if not store.has(**thick):
-            store.append({**thick, **mean_thickness(problem, one, k, common.preset)})

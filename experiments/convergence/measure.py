@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.loop import parts
 from experiments.measures import convergence, thickness
 from experiments.measures.numbers import measured, summary
 
@@ -99,3 +100,17 @@ def _points(num_steps):
     """Iterations from 1 to num_steps, evenly spaced on a logarithmic axis."""
     points = np.geomspace(1, num_steps, _TRACE_POINTS)
     return sorted({int(round(point)) for point in points})
+
+
+def measure_dataset(problem, k, common, store):
+    """Record what is not there yet of one data set with one k, model by model."""
+    effort = convergence.EFFORTS[common.preset]
+    x = problem.inputs("test", effort.num_inputs).x
+    for one in parts.models(problem, k, common, description="descent"):
+        cell = {**one.fields, "attack": convergence.ATTACK, "epsilon": None}
+        if not store.has(**cell):
+            measurements = measure(one.model, one.params, x, k=k, effort=effort)
+            store.append([{**cell, **record} for record in measurements])
+        thick = {**one.fields, "attack": "none", "epsilon": RADIUS}
+        if not store.has(**thick):
+            store.append({**thick, **mean_thickness(problem, one, k, common.preset)})

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.loop import parts
 from experiments.measures import thickness
 from experiments.measures.convergence import dependence
 from experiments.measures.numbers import measured, summary
@@ -20,6 +21,8 @@ from r2et_jax.execution import example_keys, map_batched
 from r2et_jax.metrics.summary import distinct_inputs
 from r2et_jax.ranking.gaps import mean_gap_weights, weighted_sum
 from r2et_jax.ranking.topk import border
+
+SHARE = 0.8
 
 EPOCH = "manipulation_epoch"
 # Features up to which the Hessian's norm is exact, and probes of the estimate above.
@@ -148,3 +151,26 @@ def _local(model, k: int, view: View):
         )
 
     return jax.jit(run)
+
+
+def measure_dataset(problem, k, common, store):
+    """Record what is not there yet of one data set with one k, model by model."""
+    effort = thickness.effort(problem, common.preset)
+    share = common.given["share"]
+    if share is None:
+        share = 1.0 if problem.view.tabular else SHARE
+    for one in parts.models(problem, k, common, description="correlation"):
+        (epsilon,), (attack,) = common.epsilon, common.attacks
+        cell = {**one.fields, "attack": attack, "epsilon": epsilon, "share": share}
+        if not store.has(**cell):
+            measurements = measure(
+                problem,
+                one.model,
+                one.params,
+                k=k,
+                epsilon=epsilon,
+                attack=attack,
+                effort=effort,
+                share=share,
+            )
+            store.append([{**cell, **record} for record in measurements])

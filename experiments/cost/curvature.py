@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.cost.measure import Setting
+from experiments.cost.setting import Setting
 from experiments.measures import processes
 from experiments.problems import presets
 from r2et_jax import models, score

@@ -8,15 +8,14 @@ alike.
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from experiments.console import flags, progress
+from experiments.console import flags
 from experiments.cost import image_parts
-from experiments.cost.measure import SIZES, Setting
-from experiments.cost.parts import PARTS
+from experiments.cost.measure import measure_missing
 from experiments.cost.report import write_results
+from experiments.cost.setting import SIZES, Setting
 from experiments.loop import asked
 from experiments.measures import image_costs as cost_images
 from experiments.problems import presets
@@ -25,16 +24,9 @@ from experiments.store import output, records
 from r2et_jax import checks, datasets, objectives
 from r2et_jax.attacks.protocols import SINGLE
 
-EXPERIMENT = "cost"
-# Parts that compare -> module and name of what they compare with.
-OTHERS = {
-    "throughput_ratio": ("torch", "PyTorch"),
-    "explain_ratio": ("captum", "Captum"),
-    "evaluation_ratio": ("quantus", "Quantus"),
-}
 FLAGS = flags.describe(
-    EXPERIMENT,
-    defaults=presets.FLAGS[EXPERIMENT],
+    "cost",
+    defaults=presets.FLAGS["cost"],
 )
 
 
@@ -87,28 +79,6 @@ def _check_asked(common: flags.Common, name: str, known: Sequence[str]) -> None:
         checks.check_in(f"entry of --{name} on images", entry, known)
 
 
-def parts_of(setting: Setting) -> dict[str, Callable[[Setting], list[dict]]]:
-    """The parts that measure a data set, by the metric that each is known by."""
-    if setting.dataset not in cost_images.NAMES:
-        return PARTS
-    paired = setting.dataset in datasets.names("pairs")
-    return image_parts.PAIR_PARTS if paired else image_parts.PARTS
-
-
-def absent() -> tuple[tuple[str, ...], str]:
-    """The parts whose other libraries are not installed, and a sentence on it."""
-    missing, names = [], []
-    for metric, (library, name) in OTHERS.items():
-        needed = {"torch", library}
-        if any(importlib.util.find_spec(module) is None for module in needed):
-            missing.append(metric)
-            names.append(name)
-    if not missing:
-        return (), ""
-    listed = ", ".join(names)
-    return tuple(missing), f"Not installed, so that it was not compared with: {listed}."
-
-
 def main(values) -> None:
     """Measure what is not yet recorded, then write the table and the figure."""
     common = FLAGS.read(
@@ -120,25 +90,12 @@ def main(values) -> None:
     settings = read_settings(common)
     data = _data_sha256(common)
     folder = output.prepare_output_dir(
-        common.output_dir, common.config, experiment=EXPERIMENT, data=data
+        common.output_dir, common.config, experiment=common.experiment, data=data
     )
     store = records.RecordStore(
         folder / output.RECORDS,
         data={(name, None): sha256 for name, sha256 in data.items()},
     )
-    missing, skipped = absent()
-    if skipped:
-        print(skipped)
-    cells = [
-        (setting, metric)
-        for setting in settings
-        for metric in parts_of(setting)
-        if metric not in missing
-        and not store.has(dataset=setting.dataset, metric=metric)
-    ]
-    for setting, metric in progress.track(
-        cells, description=EXPERIMENT, show=common.progress
-    ):
-        store.append(parts_of(setting)[metric](setting))
+    skipped = measure_missing(settings, common, store)
     write_results(folder, store.select(), skipped, common.typed)
     print((folder / "table.md").read_text(encoding="utf-8"), end="")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.cost.measure import Setting
+from experiments.cost.setting import Setting
 from experiments.measures import costs
 from experiments.measures import image_costs as cost_images
 from experiments.problems import presets

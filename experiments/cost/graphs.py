@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from experiments.cost.measure import Setting
+from experiments.cost.setting import Setting
 from experiments.measures import costs
 from r2et_jax import models
 from r2et_jax.models.gcn import edge_list, sparse_graph

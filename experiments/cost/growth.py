@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as Spec
 
-from experiments.cost.measure import Setting
+from experiments.cost.setting import Setting
 from experiments.measures import costs, processes
 from experiments.problems import presets
 from r2et_jax import attacks, certificates, models, objectives, ranking, training

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.cost.explaining import measure_captum
-from experiments.cost.measure import Setting
 from experiments.cost.parts import LOOP_NOTE, TRAIN_BATCH
+from experiments.cost.setting import Setting
 from experiments.measures import costs
 from experiments.measures import image_costs as cost_images
 from experiments.problems import presets, protocols

@@ -1,66 +1,65 @@
-"""One data set of the experiment `cost`, how much of it is timed, and its records."""
+"""Measures the parts of a run of cost that are not recorded yet, one by one."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, NamedTuple
+import importlib.util
+from collections.abc import Callable, Iterable
 
-import numpy as np
+from experiments.console import progress
+from experiments.console.flags import Common
+from experiments.cost import image_parts
+from experiments.cost.parts import PARTS
+from experiments.cost.setting import Setting
+from experiments.measures import image_costs as cost_images
+from experiments.store.records import RecordStore
+from r2et_jax import datasets
 
-from experiments.measures import costs
-from experiments.problems import presets
-
-
-class Sizes(NamedTuple):
-    """How much is timed: the rounds of alternation and the work in each."""
-
-    rounds: int
-    train_steps: int
-    attack_inputs: int
-    attack_blocks: int | None  # of track_every steps; None for the protocol's number
-    compare_inputs: int
-    compare_steps: int
-    compare_batches: tuple[int, ...]
-    loop_inputs: int
-    memory_inputs: int
+# Parts that compare -> module and name of what they compare with.
+OTHERS = {
+    "throughput_ratio": ("torch", "PyTorch"),
+    "explain_ratio": ("captum", "Captum"),
+    "evaluation_ratio": ("quantus", "Quantus"),
+}
 
 
-SIZES = {preset: Sizes(*values) for preset, values in presets.SIZES.items()}
+def measure_missing(
+    settings: Iterable[Setting], common: Common, store: RecordStore
+) -> str:
+    """Measure each part of each data set; returns a sentence on those left out."""
+    missing, skipped = absent()
+    if skipped:
+        print(skipped)
+    cells = [
+        (setting, metric)
+        for setting in settings
+        for metric in parts_of(setting)
+        if metric not in missing
+        and not store.has(dataset=setting.dataset, metric=metric)
+    ]
+    for setting, metric in progress.track(
+        cells, description=common.experiment, show=common.progress
+    ):
+        store.append(parts_of(setting)[metric](setting))
+    return skipped
 
 
-class Setting(NamedTuple):
-    """One data set with everything that its measurements share."""
+def parts_of(setting: Setting) -> dict[str, Callable[[Setting], list[dict]]]:
+    """The parts that measure a data set, by the metric that each is known by."""
+    if setting.dataset not in cost_images.NAMES:
+        return PARTS
+    paired = setting.dataset in datasets.names("pairs")
+    return image_parts.PAIR_PARTS if paired else image_parts.PARTS
 
-    dataset: str
-    data_dir: Path
-    methods: tuple[str, ...]
-    attacks: tuple[str, ...]
-    k: int
-    epsilon: float
-    seed: int
-    sizes: Sizes
-    preset: str = "standard"
-    model: str = "mlp"
 
-    def record(self, metric: str, value: float | None, n: int, **fields: Any) -> dict:
-        """A record of this setting; fields not given do not apply."""
-        return {
-            "experiment": "cost", "dataset": self.dataset, "model": self.model,
-            "method": "none", "schedule": "none", "seed": self.seed, "fold": None,
-            "attack": "none", "epsilon": None, "k": self.k, "against": "none",
-            "metric": metric, "value": value, "stderr": None, "n": n, **fields,
-        }  # fmt: skip
-
-    def spread(self, metric: str, values: np.ndarray, **fields: Any) -> list[dict]:
-        """Median, smallest and largest of the rounds, as three records."""
-        found = {"": np.median(values), "_min": values.min(), "_max": values.max()}
-        return [
-            self.record(metric + suffix, float(value), len(values), **fields)
-            for suffix, value in found.items()
-        ]
-
-    def subject(self, num_inputs: int) -> costs.Subject:
-        """The model under attack and some inputs."""
-        return costs.subject(
-            self.dataset, data_dir=self.data_dir, num_inputs=num_inputs, seed=self.seed
-        )
+def absent() -> tuple[tuple[str, ...], str]:
+    """The parts whose other libraries are not installed, and a sentence on it."""
+    missing, names = [], []
+    for metric, (library, name) in OTHERS.items():
+        needed = {"torch", library}
+        if any(importlib.util.find_spec(module) is None for module in needed):
+            missing.append(metric)
+            names.append(name)
+    if not missing:
+        return (), ""
+    listed = ", ".join(names)
+    return tuple(missing), f"Not installed, so that it was not compared with: {listed}."

@@ -16,7 +16,7 @@ from experiments.cost.curvature import measure_penalty_memory
 from experiments.cost.explaining import measure_captum, measure_quantus
 from experiments.cost.graphs import measure_graphs
 from experiments.cost.growth import measure_growth_by_size, measure_many
-from experiments.cost.measure import Setting
+from experiments.cost.setting import Setting
 from experiments.cost.torch_parts import measure_torch
 from experiments.measures import costs
 from experiments.measures.evaluation import STRONGEST, strongest

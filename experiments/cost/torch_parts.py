@@ -8,7 +8,7 @@ import os
 import jax
 import numpy as np
 
-from experiments.cost.measure import Setting
+from experiments.cost.setting import Setting
 from experiments.measures import costs
 from r2et_jax import attacks
 from r2et_jax.threat import threat_model

@@ -11,12 +11,9 @@ after the attack, which knows them.
 
 from __future__ import annotations
 
-import jax
-
-from experiments.explainers.measure import EFFORTS, measure, views
+from experiments.explainers.measure import measure_dataset
 from experiments.explainers.report import FIGURES, QUESTIONS, write_report
-from experiments.loop import asked, parts, runs
-from experiments.measures import evaluation
+from experiments.loop import asked, runs
 from r2et_jax.attacks.protocols import SINGLE
 
 FLAGS = asked.describe("explainers")
@@ -31,36 +28,10 @@ def main(values):
         single=("attacks", "k", "epsilon"),
     )
     runs.run(
-        FLAGS.experiment,
         common,
-        _measure_dataset,
+        measure_dataset,
         write_report,
         title="P@k under attack by explainer",
         questions=QUESTIONS,
         figures=FIGURES,
     )
-
-
-def _measure_dataset(problem, k, common, store):
-    effort = EFFORTS[common.preset, problem.view.tabular]
-    num_test = min(effort.num_inputs, problem.protocol(common.preset).num_test)
-    inputs = problem.inputs("test", num_test)
-    x, partner, _ = inputs
-    (name,), (epsilon,) = common.attacks, common.epsilon
-    budget = problem.budget(epsilon)
-    explained = views(
-        problem.view, effort, channels=x.shape[1] // problem.num_features
-    ).items()
-    for one in parts.models(
-        FLAGS.experiment, problem, k, common, description="explain"
-    ):
-        context = problem.view.context(one.model, one.params, partner)
-        for explainer, view in explained:
-            cell = {**one.fields, "attack": name, "epsilon": epsilon}
-            cell["explainer"] = explainer
-            if not store.has(**cell):
-                run = evaluation.compiled_attack(one.model, name, k, view, budget=0)
-                key = jax.random.key(0)
-                result = run(one.params, x, budget, key=key, context=context)
-                measurements = measure(result, k=k, units=inputs.units)
-                store.append([{**cell, **record} for record in measurements])

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from experiments.loop import parts
+from experiments.measures import evaluation
 from experiments.measures.numbers import summarised, summary
 from experiments.problems import presets
 from experiments.problems.registry import View
@@ -87,3 +89,27 @@ def measure(
         summarised("same", same),
         summary("vanished", result.vanished == 1, units),
     ]
+
+
+def measure_dataset(problem, k, common, store):
+    """Record what is not there yet of one data set with one k, model by model."""
+    effort = EFFORTS[common.preset, problem.view.tabular]
+    num_test = min(effort.num_inputs, problem.protocol(common.preset).num_test)
+    inputs = problem.inputs("test", num_test)
+    x, partner, _ = inputs
+    (name,), (epsilon,) = common.attacks, common.epsilon
+    budget = problem.budget(epsilon)
+    explained = views(
+        problem.view, effort, channels=x.shape[1] // problem.num_features
+    ).items()
+    for one in parts.models(problem, k, common, description="explain"):
+        context = problem.view.context(one.model, one.params, partner)
+        for explainer, view in explained:
+            cell = {**one.fields, "attack": name, "epsilon": epsilon}
+            cell["explainer"] = explainer
+            if not store.has(**cell):
+                run = evaluation.compiled_attack(one.model, name, k, view, budget=0)
+                key = jax.random.key(0)
+                result = run(one.params, x, budget, key=key, context=context)
+                measurements = measure(result, k=k, units=inputs.units)
+                store.append([{**cell, **record} for record in measurements])

@@ -17,18 +17,13 @@ probability is that of the pair; the partner stays as it is.
 
 from __future__ import annotations
 
-from typing import Any
-
 from absl import flags as absl_flags
 
 from experiments.console import flags
 from experiments.faithfulness import report
-from experiments.faithfulness.measure import Measurer
+from experiments.faithfulness.measure import BASELINES, measure_dataset
 from experiments.loop import asked, parts
-from experiments.problems import presets
 
-BASELINES = ("zero", "mean", "conditional")
-RANKINGS = ("saliency", "random")
 _OWN = ("k", "seeds")
 
 
@@ -53,9 +48,9 @@ def main(values):
     baselines = flags.parse_names("baselines", given, known=BASELINES)
     asked.check_single(common, ("k",))
     chosen = parts.chosen(common, _OWN)
-    folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
+    folder, store = parts.start(chosen, common, own=_OWN)
     for problem, own, k in parts.in_turn(chosen):
-        _measure_dataset(problem, k, own, baselines, store)
+        measure_dataset(problem, k, own, baselines, store)
 
     def write(*args, **part):
         return report.write_report(*args, baselines, **part)
@@ -63,21 +58,3 @@ def main(values):
     written, groups = parts.write_reports(folder, store, chosen, _OWN, write)
     written.append(report.write_exhibit(folder, store, groups, baselines, written))
     print("\n".join(map(str, written)))
-
-
-def _measure_dataset(problem, k, common, baselines, store):
-    limit = min(
-        presets.FAITHFULNESS[common.preset], problem.protocol(common.preset).num_test
-    )
-    measurers: dict[Any, Measurer] = {}
-    for one in parts.models(FLAGS.experiment, problem, k, common, description="remove"):
-        if one.model not in measurers:
-            measurers[one.model] = Measurer(problem, one.model, num_inputs=limit)
-        for baseline in baselines:
-            for ranking in RANKINGS:
-                cell = {**one.fields, "attack": "none", "epsilon": None}
-                cell |= {"baseline": baseline, "ranking": ranking}
-                if not store.has(**cell):
-                    measure = measurers[one.model].records
-                    measurements = measure(one.params, baseline, ranking)
-                    store.append([{**cell, **record} for record in measurements])

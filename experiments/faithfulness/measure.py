@@ -8,12 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.loop import parts
 from experiments.measures.numbers import summary
+from experiments.problems import presets
 from experiments.problems.registry import Problem
 from r2et_jax import metrics, score
 from r2et_jax.context import in_context
 from r2et_jax.execution import example_keys, map_batched
 from r2et_jax.metrics.faithfulness import conditional_baseline, removal_sizes
+
+BASELINES = ("zero", "mean", "conditional")
+RANKINGS = ("saliency", "random")
 
 NUM_DRAWS = 10
 # Training inputs among which the conditional baseline looks for the nearest.
@@ -99,3 +104,22 @@ class Measurer:
         }[baseline]
         found = run(params, self.x, maps, context, known)
         return [summary(*item, self.units) for item in found._asdict().items()]
+
+
+def measure_dataset(problem, k, common, baselines, store):
+    """Record what is not there yet of one data set with one k, model by model."""
+    limit = min(
+        presets.FAITHFULNESS[common.preset], problem.protocol(common.preset).num_test
+    )
+    measurers: dict[Any, Measurer] = {}
+    for one in parts.models(problem, k, common, description="remove"):
+        if one.model not in measurers:
+            measurers[one.model] = Measurer(problem, one.model, num_inputs=limit)
+        for baseline in baselines:
+            for ranking in RANKINGS:
+                cell = {**one.fields, "attack": "none", "epsilon": None}
+                cell |= {"baseline": baseline, "ranking": ranking}
+                if not store.has(**cell):
+                    measure = measurers[one.model].records
+                    measurements = measure(one.params, baseline, ranking)
+                    store.append([{**cell, **record} for record in measurements])

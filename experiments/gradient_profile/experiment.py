@@ -10,11 +10,11 @@ are sorted, so that those of independent normal numbers stand beside.
 
 from __future__ import annotations
 
-import numpy as np
-
-from experiments.gradient_profile.measure import explain, measure, normal_maps
+from experiments.gradient_profile.measure import (
+    measure_dataset,
+)
 from experiments.gradient_profile.report import FIGURES, QUESTIONS, write_report
-from experiments.loop import asked, parts, runs
+from experiments.loop import asked, runs
 
 _OWN = ("k", "seeds")
 
@@ -28,33 +28,11 @@ def main(values):
         raise ValueError("--epsilon has no use here: inputs are not attacked")
     asked.check_single(common, ("k",))
     runs.run(
-        FLAGS.experiment,
         common,
-        _measure_dataset,
+        measure_dataset,
         write_report,
         title="Sorted gradient magnitudes",
         questions=QUESTIONS,
         figures=FIGURES,
         own=_OWN,
     )
-
-
-def _measure_dataset(problem, k, common, store):
-    num_test = problem.protocol(common.preset).num_test
-    inputs = problem.inputs("test", num_test)
-    x, partner, _ = inputs
-    for one in parts.models(
-        FLAGS.experiment, problem, k, common, description="profile"
-    ):
-        cell = {**one.fields, "attack": "none", "epsilon": None}
-        if not store.has(**cell):
-            context = problem.view.context(one.model, one.params, partner)
-            maps = explain(one.model, problem.view)(one.params, x, context)
-            # Graphs are explained by a product with the input, which has a tail itself.
-            factors = np.asarray(x)
-            if problem.view.kind != "graph":
-                factors = np.ones_like(factors)
-            reference = normal_maps(factors, maps.shape[1])
-            units = inputs.units
-            measurements = measure(np.asarray(maps), reference, k=k, units=units)
-            store.append([{**cell, **record} for record in measurements])

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.loop import runs
+from experiments.loop import parts, runs
 from experiments.measures.numbers import summary
 from experiments.problems.registry import View
 from r2et_jax import score
@@ -95,3 +95,23 @@ def statistics(profiles: np.ndarray, *, k: int) -> dict[str, np.ndarray]:
         "num_90": np.where(usable, short + 1, np.nan),
         "border_gap": (profiles[:, k - 1] - profiles[:, k]) / profiles[:, 0],
     }
+
+
+def measure_dataset(problem, k, common, store):
+    """Record what is not there yet of one data set with one k, model by model."""
+    num_test = problem.protocol(common.preset).num_test
+    inputs = problem.inputs("test", num_test)
+    x, partner, _ = inputs
+    for one in parts.models(problem, k, common, description="profile"):
+        cell = {**one.fields, "attack": "none", "epsilon": None}
+        if not store.has(**cell):
+            context = problem.view.context(one.model, one.params, partner)
+            maps = explain(one.model, problem.view)(one.params, x, context)
+            # Graphs are explained by a product with the input, which has a tail itself.
+            factors = np.asarray(x)
+            if problem.view.kind != "graph":
+                factors = np.ones_like(factors)
+            reference = normal_maps(factors, maps.shape[1])
+            units = inputs.units
+            measurements = measure(np.asarray(maps), reference, k=k, units=units)
+            store.append([{**cell, **record} for record in measurements])

@@ -111,14 +111,13 @@ def check_use(
 
 
 def start(
-    chosen: Sequence[Part], common: Common, *, experiment: str, own: Sequence[str]
+    chosen: Sequence[Part], common: Common, *, own: Sequence[str]
 ) -> tuple[Path, RecordStore]:
     """The output folder of a run, and the records in it so far.
 
     Args:
       chosen: the parts of the run.
       common: its flags.
-      experiment: its name.
       own: list flags of which a data set may have its own choice.
 
     Raises:
@@ -128,7 +127,6 @@ def start(
     return setup.open_folder(
         common._replace(config=config),
         (part.problem for part in chosen),
-        experiment=experiment,
     )
 
 
@@ -221,7 +219,6 @@ def in_turn(parts: Iterable[Part]) -> Iterator[tuple[Problem, Common, int]]:
 
 
 def models(
-    experiment: str,
     problem: Problem,
     k: int,
     common: Common,
@@ -233,7 +230,6 @@ def models(
     """The chosen models of every method and seed, trained now or found.
 
     Args:
-      experiment: its name, for records.
       problem: the data.
       k: size of the top set.
       common: the flags that are meant for this data set.
@@ -258,7 +254,7 @@ def models(
             t = presets.TOLERANCES.index(tolerance)
             model, params = fitted[method].at(s, t)
             fields = setup.model_fields(
-                experiment,
+                common.experiment,
                 problem,
                 model,
                 method=method,

@@ -72,7 +72,6 @@ class Question(NamedTuple):
 
 
 def run(
-    experiment: str,
     common: Common,
     measure: Callable[..., None],
     write: Callable[..., list[Path]],
@@ -85,13 +84,12 @@ def run(
     """Measure every part of a run with every k, then `finish` it.
 
     Args:
-      experiment: its name.
       common: the flags of the run.
       measure: `measure(problem, k, common, store)`, with the flags for that data set.
       write, title, questions, figures, own: as of `finish`.
     """
     chosen = parts.chosen(common, own)
-    folder, store = parts.start(chosen, common, experiment=experiment, own=own)
+    folder, store = parts.start(chosen, common, own=own)
     for problem, flags, k in parts.in_turn(chosen):
         measure(problem, k, flags, store)
     finish(

@@ -45,7 +45,7 @@ def load(
 
 
 def open_folder(
-    common: Common, problems: Iterable[Problem], *, experiment: str
+    common: Common, problems: Iterable[Problem]
 ) -> tuple[Path, RecordStore]:
     """The output folder of a configuration on some data, and the records in it so far.
 
@@ -57,7 +57,7 @@ def open_folder(
     folder = output.prepare_output_dir(
         common.output_dir,
         common.config,
-        experiment=experiment,
+        experiment=common.experiment,
         data={_label(found): found.fingerprint for found in problems},
     )
     store = RecordStore(folder / output.RECORDS, data=data_sha256(problems))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.loop import runs
+from experiments.loop import parts, runs
 from experiments.measures import evaluation
 from experiments.measures.numbers import summary
 from experiments.problems.registry import Problem, View
@@ -197,3 +197,21 @@ def example(moved: Moved, names, *, k: int) -> list[dict[str, Any]]:
             record |= zip(NORMS, map(float, distance[i, :, place]), strict=True)
         found.append(record)
     return found
+
+
+def measure_dataset(problem, k, common, store):
+    """Record what is not there yet of one data set with one k, model by model."""
+    (epsilon,) = common.epsilon
+    for one in parts.models(problem, k, common, description="perturb"):
+        cell = {**one.fields, "attack": "+".join(common.attacks), "epsilon": epsilon}
+        if not store.has(**cell):
+            moved = perturb(problem, one.model, one.params, k=k, common=common)
+            units = problem.inputs("test", len(moved.clean)).units
+            measurements = measure(moved, units)
+            # One run of each method is drawn.
+            if one.fields["seed"] == common.seeds[0] and problem.fold == 0:
+                names = problem.dataset.columns
+                if len(names) != problem.num_features:  # channels of pixels
+                    names = [f"pixel {i}" for i in range(problem.num_features)]
+                measurements += [*points(moved), *example(moved, names, k=k)]
+            store.append([{**cell, **record} for record in measurements])

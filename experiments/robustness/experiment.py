@@ -19,16 +19,13 @@ from absl import flags as absl_flags
 
 from experiments.console import flags
 from experiments.loop import asked, cluster, parts, training_flags
-from experiments.measures.evaluation import PER_INPUT, STRONGEST, Evaluator
-from experiments.models import trained
 from experiments.problems import presets
 from experiments.robustness import claims
+from experiments.robustness.measure import measure_dataset
 from experiments.robustness.report import summary, write_report
 from r2et_jax import attacks, datasets
 from r2et_jax.datasets.registry import REFERENCE_SUFFIX
 
-# Attacks whose P@k of every input is kept, for comparisons between methods.
-_COMPARED = (STRONGEST, "er_surrogate")
 # Flags whose default is a data set's own choice for images and graphs.
 _OWN = ("methods", "k", "epsilon", "seeds")
 
@@ -73,20 +70,20 @@ def main(values):
     for problem in parts.problems(common, norm=norm):
         own = {} if problem.view.tabular else {"k": (problem.most_k,)}
         chosen.append(parts.choose(problem, common, _OWN, **own))
-    folder, store = parts.start(chosen, common, experiment=FLAGS.experiment, own=_OWN)
+    folder, store = parts.start(chosen, common, own=_OWN)
     cells = (
         (one, own if one.name in named else own._replace(methods=reduced), k)
         for one, own, k in parts.in_turn(chosen)
     )
     if (scheduler := common.given["scheduler"]) is None:
         for problem, own, k in cells:
-            _measure_dataset(problem, k, own, store)
+            measure_dataset(problem, k, own, store)
     else:
         there = common._replace(data_dir=common.data_dir.resolve())
         load = functools.partial(parts.problems, there, norm=norm)
         with cluster.connect(scheduler) as client:
             cluster.measure(
-                client, _measure_dataset, cells, store, load=load, show=common.progress
+                client, measure_dataset, cells, store, load=load, show=common.progress
             )
     written, groups = parts.write_reports(folder, store, chosen, _OWN, write_report)
     for own in groups:
@@ -111,46 +108,3 @@ def _reference_methods(common) -> tuple[str, ...]:
         return flags.parse_names("reference_methods", names, known=known, sums=True)
     usual = presets.REFERENCE_METHODS[common.preset].split(",")
     return tuple(name for name in usual if name in common.methods)
-
-
-def _measure_dataset(problem, k, common, store):
-    settings = problem.protocol(common.preset)
-    evaluators = {}
-    for one in parts.models(
-        FLAGS.experiment,
-        problem,
-        k,
-        common,
-        description="attack",
-        tolerances=presets.TOLERANCES,
-    ):
-        if one.model not in evaluators:
-            evaluators[one.model] = Evaluator(
-                problem,
-                one.model,
-                k=k,
-                num_test=settings.num_test,
-                strongest_budget=settings.strongest_budget,
-            )
-        evaluator = evaluators[one.model]
-        _measure_model(one, evaluator, common, store, settings.everywhere)
-
-
-def _measure_model(one, evaluator, common, store, everywhere):
-    fields, params = one.fields, one.params
-    clean = {**fields, "attack": "none", "epsilon": 0.0}
-    if not store.has(**clean):
-        measured = [{**clean, **record} for record in evaluator.clean(params)]
-        store.append([*measured, *trained.choice_records(clean, one.choice)])
-    for name in common.attacks:
-        largest = [max(common.epsilon)]
-        main = fields["tolerance"] == presets.MAIN_TOLERANCE
-        whole = everywhere is None or (name in everywhere and main)
-        for epsilon in common.epsilon if whole else largest:
-            cell = {**fields, "attack": name, "epsilon": epsilon}
-            if not store.has(**cell):
-                measured = evaluator.attacked(params, name, epsilon)
-                if name not in _COMPARED or epsilon != max(common.epsilon):
-                    measured = [r for r in measured if r["metric"] != PER_INPUT]
-                told = {**cell, "norm": common.norm}
-                store.append([{**told, **record} for record in measured])

@@ -12,19 +12,13 @@ searched by the one selection rule.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 from absl import flags as absl_flags
 
 from experiments.console import flags
-from experiments.console.progress import track
-from experiments.loop import asked, runs, setup
-from experiments.measures.evaluation import Evaluator
-from experiments.models import trained
-from experiments.models.fitting import Fitter
-from experiments.problems import presets
+from experiments.loop import asked, runs
 from experiments.sensitivity import report
-from experiments.sensitivity.measure import FACTORS, measure, settings
+from experiments.sensitivity.measure import FACTORS, measure_dataset
 from r2et_jax import attacks
 
 
@@ -47,9 +41,8 @@ def main(values):
     factors = flags.parse_names("factors", factors, known=FACTORS)
     common = common._replace(config={**common.config, "factors": list(factors)})
     runs.run(
-        FLAGS.experiment,
         common,
-        functools.partial(_measure_dataset, factors),
+        functools.partial(measure_dataset, factors),
         report.write_report,
         title=report.TITLE,
         questions=report.QUESTIONS,
@@ -58,60 +51,3 @@ def main(values):
             "vanilla model as a dashed line."
         },
     )
-
-
-def _measure_dataset(factors, problem, k, common, store):
-    tolerance = presets.TOLERANCES.index(presets.MAIN_TOLERANCE)
-    tried = [
-        setting
-        for method in common.methods
-        for setting in settings(problem, method, k, common.preset, factors)
-    ]
-    evaluators: dict[Any, Evaluator] = {}
-    for setting in track(
-        tried, description=f"{problem.name} sensitivity", show=common.progress
-    ):
-        cells = [_cell(problem, setting, seed, common) for seed in common.seeds]
-        if all(store.has(**cell) for cell in cells):
-            continue
-        fitted = Fitter(
-            problem,
-            seeds=common.seeds,
-            protocol=setting.protocol,
-            k=setting.k,
-            models_dir=common.models_dir,
-            progress=False,
-        ).fit(setting.method)
-        for s, cell in enumerate(cells):
-            if store.has(**cell):
-                continue
-            model, params = fitted.at(s, tolerance)
-            at = model, setting.k
-            if at not in evaluators:
-                evaluators[at] = Evaluator(
-                    problem,
-                    model,
-                    k=setting.k,
-                    num_test=setting.protocol.num_test,
-                    strongest_budget=setting.protocol.strongest_budget,
-                )
-            clean, attacked = measure(evaluators[at], params, common)
-            calm = {**cell, "attack": "none", "epsilon": 0.0}
-            choice = trained.choice_records(calm, fitted.choices[s][tolerance])
-            clean = [{**calm, **record} for record in clean]
-            store.append([*clean, *choice, *({**cell, **r} for r in attacked)])
-
-
-def _cell(problem, setting, seed, common) -> dict[str, Any]:
-    fields = setup.model_fields(
-        FLAGS.experiment,
-        problem,
-        problem.model(setting.method),
-        method=setting.method,
-        seed=seed,
-        k=setting.k,
-        tolerance=presets.MAIN_TOLERANCE,
-        schedule=setting.protocol.schedule,
-    )
-    at = {"attack": common.attacks[0], "epsilon": max(common.epsilon)}
-    return {**fields, **at, **setting.fields}

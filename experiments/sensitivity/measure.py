@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from experiments.console.progress import track
+from experiments.loop import setup
 from experiments.measures.evaluation import PER_INPUT, Evaluator
+from experiments.models import trained
+from experiments.models.fitting import Fitter
 from experiments.problems import presets, protocols
 from experiments.problems.registry import Problem
 from r2et_jax import objectives
@@ -131,3 +135,61 @@ def measure(
     clean = [r for r in evaluator.clean(params) if r.get("attack") != "noise"]
     found = evaluator.attacked(params, common.attacks[0], max(common.epsilon))
     return clean, [r for r in found if r["metric"] not in _NOT_KEPT]
+
+
+def measure_dataset(factors, problem, k, common, store):
+    """Record what is not there yet of one data set with one k, model by model."""
+    tolerance = presets.TOLERANCES.index(presets.MAIN_TOLERANCE)
+    tried = [
+        setting
+        for method in common.methods
+        for setting in settings(problem, method, k, common.preset, factors)
+    ]
+    evaluators: dict[Any, Evaluator] = {}
+    for setting in track(
+        tried, description=f"{problem.name} sensitivity", show=common.progress
+    ):
+        cells = [_cell(problem, setting, seed, common) for seed in common.seeds]
+        if all(store.has(**cell) for cell in cells):
+            continue
+        fitted = Fitter(
+            problem,
+            seeds=common.seeds,
+            protocol=setting.protocol,
+            k=setting.k,
+            models_dir=common.models_dir,
+            progress=False,
+        ).fit(setting.method)
+        for s, cell in enumerate(cells):
+            if store.has(**cell):
+                continue
+            model, params = fitted.at(s, tolerance)
+            at = model, setting.k
+            if at not in evaluators:
+                evaluators[at] = Evaluator(
+                    problem,
+                    model,
+                    k=setting.k,
+                    num_test=setting.protocol.num_test,
+                    strongest_budget=setting.protocol.strongest_budget,
+                )
+            clean, attacked = measure(evaluators[at], params, common)
+            calm = {**cell, "attack": "none", "epsilon": 0.0}
+            choice = trained.choice_records(calm, fitted.choices[s][tolerance])
+            clean = [{**calm, **record} for record in clean]
+            store.append([*clean, *choice, *({**cell, **r} for r in attacked)])
+
+
+def _cell(problem, setting, seed, common) -> dict[str, Any]:
+    fields = setup.model_fields(
+        common.experiment,
+        problem,
+        problem.model(setting.method),
+        method=setting.method,
+        seed=seed,
+        k=setting.k,
+        tolerance=presets.MAIN_TOLERANCE,
+        schedule=setting.protocol.schedule,
+    )
+    at = {"attack": common.attacks[0], "epsilon": max(common.epsilon)}
+    return {**fields, **at, **setting.fields}

@@ -9,6 +9,7 @@ import jax
 from experiments.loop import parts
 from experiments.measures import evaluation, thickness
 from experiments.measures.numbers import summary
+from experiments.thickness import stability
 from r2et_jax.metrics.summary import distinct_inputs
 
 
@@ -85,3 +86,29 @@ def _estimator(problem, model, params, sample, k, epsilon, effort):
         return [{**record, "distribution": distribution} for record in cells]
 
     return estimate
+
+
+def measure_dataset(problem, k, common, store):
+    """Record what is not there yet of one data set with one k, model by model."""
+    _measure_models(problem, k, common, store)
+    stability.measure(problem, k, common, store)
+
+
+def _measure_models(found, k, common, store):
+    effort = thickness.effort(found, common.preset)
+    (attack,) = common.attacks
+    cells = [("none", None), *((attack, epsilon) for epsilon in common.epsilon)]
+    for one in parts.models(found, k, common, description="thickness"):
+        for name, epsilon in cells:
+            cell = {**one.fields, "attack": name, "epsilon": epsilon}
+            if not store.has(**cell):
+                measurements = measure(
+                    found,
+                    one,
+                    k=k,
+                    attack=name,
+                    epsilon=epsilon,
+                    effort=effort,
+                    largest=epsilon == max(common.epsilon),
+                )
+                store.append([{**cell, **record} for record in measurements])

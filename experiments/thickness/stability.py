@@ -207,7 +207,7 @@ def border_gaps(model: Any, k: int, view: View):
     return jax.jit(run)
 
 
-def measure(experiment: str, problem: Problem, k: int, common, store) -> None:
+def measure(problem: Problem, k: int, common, store) -> None:
     """Append the records of all samples of a data set that are not there yet."""
     plan, epsilon = PLANS[common.preset, problem.view.tabular], max(common.epsilon)
     cells = [
@@ -219,7 +219,7 @@ def measure(experiment: str, problem: Problem, k: int, common, store) -> None:
     shown = track(cells, description=f"{problem.name} samples", show=common.progress)
     for method, size, seed in shown:
         fields = setup.model_fields(
-            experiment,
+            common.experiment,
             problem,
             problem.model(method),
             method=method,

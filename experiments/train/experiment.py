@@ -19,10 +19,10 @@ from absl import flags as absl_flags
 
 from experiments.console import flags
 from experiments.loop import asked, parts, setup, training_flags
-from experiments.models import trained
 from experiments.models.fitting import Fitter
 from experiments.problems import presets
 from experiments.problems.registry import Problem
+from experiments.train.measure import train
 from experiments.train.report import write_report
 
 
@@ -61,7 +61,6 @@ def main(values):
     folder, store = setup.open_folder(
         common._replace(config=config),
         (part.problem for part in chosen),
-        experiment=FLAGS.experiment,
     )
     saved = []
     for problem, own, k in parts.in_turn(chosen):
@@ -74,7 +73,7 @@ def main(values):
             progress=own.progress,
         )
         for method in own.methods:
-            saved += _train(fitter, method, own, folder, store)
+            saved += train(fitter, method, own, folder, store)
     sizes = tuple(dict.fromkeys(k for _, own in chosen for k in own.k))
     write_report(folder, store, sizes)
     print("\n".join(map(str, saved)))
@@ -97,59 +96,3 @@ def _config(common, chosen):
         if kind in kinds:
             config = {**config, name: common.given[name]}
     return {**config, **parts.of_graphs(common)} if "graph" in kinds else config
-
-
-def _train(fitter, method, common, folder, store):
-    """Train one method and save its models; returns their folders."""
-    data = fitter.problem
-    fitted = fitter.fit(method)
-    folders = []
-    for s, seed in enumerate(common.seeds):
-        for t, tolerance in enumerate(presets.TOLERANCES):
-            model, params = fitted.at(s, t)
-            choice = fitted.choices[s][t]
-            fields = setup.model_fields(
-                FLAGS.experiment,
-                data,
-                model,
-                method=method,
-                seed=seed,
-                k=fitter.k,
-                tolerance=tolerance,
-                schedule=fitter.protocol.schedule,
-            )
-            cell = {**fields, "attack": "none", "epsilon": 0.0}
-            auc = trained.test_auc(data, model, params)
-            description = {
-                **trained.describe_data(data),
-                **{n: fields[n] for n in ("method", "schedule", "seed", "tolerance")},
-                "k": fitter.k,
-                "choice": choice,
-                "auc": auc,
-                "training": fitted.config,
-            }
-            name = f"{data.name}-{method}-seed{seed}-tolerance{tolerance}"
-            name += f"-fold{data.fold}" if data.view.kind == "graph" else ""
-            name += f"-k{fitter.k}" if len(common.k) > 1 else ""
-            folders.append(folder / "models" / name)
-            sha256 = trained.write(folders[-1], model, params, description)
-            if store.has(**cell):
-                _check_same(store, cell, sha256)
-                continue
-            cell["params_sha256"] = sha256
-            record = {"metric": "auc", "value": auc, "stderr": None}
-            record["n"] = len(data.dataset.test.y)
-            store.append([{**cell, **record}, *trained.choice_records(cell, choice)])
-    return folders
-
-
-def _check_same(store, cell, sha256):
-    """Raise if the records are of other parameters than those at hand."""
-    (record,) = store.select(**cell, metric="auc")
-    if record["params_sha256"] != sha256:
-        raise ValueError(
-            f"{store.path} is of other parameters of {cell['method']}, seed "
-            f"{cell['seed']} (SHA-256 {record['params_sha256'][:12]}…, now "
-            f"{sha256[:12]}…): trained on another machine, or by other software? "
-            "Choose another --output_dir"
-        )

@@ -21,22 +21,28 @@ from experiments.console import cli
 from experiments.constrained_attack import experiment as constrained_attack
 from experiments.constrained_attack import measure as constrained_measure
 from experiments.convergence import experiment as convergence
+from experiments.convergence import measure as convergence_measure
 from experiments.correlation import experiment as correlation
+from experiments.correlation import measure as correlation_measure
 from experiments.explainers import experiment as explainers
 from experiments.explainers import measure as explainers_measure
 from experiments.faithfulness import experiment as faithfulness
 from experiments.faithfulness.measure import Measurer
 from experiments.gradient_profile import experiment as gradient_profile
+from experiments.gradient_profile import measure as gradient_profile_measure
 from experiments.loop import parts, setup
 from experiments.measures import convergence as convergence_measures
 from experiments.measures import evaluation, thickness
 from experiments.models import candidates
 from experiments.motivation import experiment as motivation
+from experiments.motivation import measure as motivation_measure
 from experiments.problems import protocols
 from experiments.sensitivity import experiment as sensitivity
+from experiments.sensitivity import measure as sensitivity_measure
 from experiments.store import output
 from experiments.store.records import REQUIRED
 from experiments.thickness import experiment as thickness_run
+from experiments.thickness import measure as thickness_measure
 from experiments.thickness import stability, stability_report
 from experiments.tradeoff import experiment as tradeoff
 from r2et_jax import models
@@ -59,7 +65,7 @@ VANILLA = ("--methods=vanilla",)
 CALLS = "calls.json"
 
 
-def untrained(experiment, found, k, common, *, description):
+def untrained(found, k, common, *, description):
     """`parts.models` without training: random parameters of some size."""
     model = models.MLP(hidden=(16,))
     for method in common.methods:
@@ -68,7 +74,13 @@ def untrained(experiment, found, k, common, *, description):
             params = model.init(key, found.sample)
             params = jax.tree.map(lambda leaf: 2.5 * leaf, params)
             fields = setup.model_fields(
-                experiment, found, model, method=method, seed=seed, k=k, tolerance=0.01
+                common.experiment,
+                found,
+                model,
+                method=method,
+                seed=seed,
+                k=k,
+                tolerance=0.01,
             )
             yield parts.Trained(fields, model, params, {})
 
@@ -122,19 +134,19 @@ RUNS = {
     "convergence": SmallRun(
         convergence,
         VANILLA,
-        ((convergence, "measure"), (convergence, "mean_thickness")),
+        ((convergence_measure, "measure"), (convergence_measure, "mean_thickness")),
         ((convergence_measures.EFFORTS, "smoke", CONVERGENCE),),
     ),
     "correlation": SmallRun(
         correlation,
         VANILLA,
-        ((correlation, "measure"),),
+        ((correlation_measure, "measure"),),
         ((thickness.EFFORTS, ("smoke", True), CORRELATION),),
     ),
     "explainers": SmallRun(
         explainers,
         ("--methods=vanilla,wd",),
-        ((evaluation, "compiled_attack"), (explainers, "measure")),
+        ((evaluation, "compiled_attack"), (explainers_measure, "measure")),
         (
             (
                 explainers_measure.EFFORTS,
@@ -153,24 +165,24 @@ RUNS = {
     "gradient_profile": SmallRun(
         gradient_profile,
         VANILLA,
-        ((gradient_profile, "explain"), (gradient_profile, "measure")),
+        ((gradient_profile_measure, "explain"), (gradient_profile_measure, "measure")),
     ),
     "motivation": SmallRun(
         motivation,
         ("--methods=vanilla,r2et", "--attacks=random,er_surrogate"),
-        ((motivation, "perturb"), (motivation, "measure")),
+        ((motivation_measure, "perturb"), (motivation_measure, "measure")),
         (),
         ((parts, "models", untrained),),
     ),
     "sensitivity": SmallRun(
         sensitivity,
         ("--k=4", "--factors=k_prime,lambda_1", "--epsilon=.5", "--attacks=random"),
-        ((sensitivity, "measure"),),
+        ((sensitivity_measure, "measure"),),
     ),
     "thickness": SmallRun(
         thickness_run,
         VANILLA,
-        ((thickness_run, "measure"), (stability, "differences")),
+        ((thickness_measure, "measure"), (stability, "differences")),
         (
             (thickness.EFFORTS, ("smoke", True), THICKNESS),
             (stability.PLANS, ("smoke", True), PLAN),

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from experiments.console import cli
-from experiments.cost import experiment, report
+from experiments.cost import experiment, measure, report
 from experiments.cost import floors as cost_floors
 from experiments.cost import image_parts as cost_image_parts
-from experiments.cost.measure import SIZES, Setting
 from experiments.cost.parts import training_floor, training_flops
+from experiments.cost.setting import SIZES, Setting
 from experiments.measures import costs
 from experiments.measures import image_costs as cost_images
 from experiments.report import exhibit
@@ -315,8 +315,8 @@ def test_the_results_say_what_was_measured_on_images(tmp_path):
     assert "grouped_convolutions of cifar10 er ≤ 0, measured 0: met." in table
     assert "a process that has compiled it" in table
     assert not (tmp_path / "cost.png").exists()
-    assert list(experiment.parts_of(setting)) == list(cost_image_parts.PARTS)
-    assert "flops_ratio" in experiment.parts_of(setting._replace(dataset="mnist"))
+    assert list(measure.parts_of(setting)) == list(cost_image_parts.PARTS)
+    assert "flops_ratio" in measure.parts_of(setting._replace(dataset="mnist"))
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_a_wrong_flag_gives_one_line(flag, message, tmp_path, capsys):
 def test_a_run_writes_its_table_and_the_flags_that_were_typed(tmp_path, monkeypatch):
     """What is measured is made up: the way from flags to files is walked whole."""
     found = [record | {"dataset": "breast_cancer"} for record in _fake_records()]
-    monkeypatch.setattr(experiment, "PARTS", {"flops_ratio": lambda setting: found})
+    monkeypatch.setattr(measure, "PARTS", {"flops_ratio": lambda setting: found})
     given = "--preset=smoke", "--noprogress", f"--output_dir={tmp_path / 'out'}"
     cli.call(experiment, *given, "--datasets=breast_cancer")
     told = json.loads((tmp_path / "out" / "exhibit.json").read_text())
@@ -357,7 +357,7 @@ def test_a_run_resumes_without_measuring_again(tmp_path, capsys, monkeypatch):
     given = "--preset=smoke", "--noprogress", f"--output_dir={tmp_path / 'out'}"
     cli.call(experiment, *given)
     before = (tmp_path / "out" / "records.jsonl").read_bytes()
-    monkeypatch.setattr(experiment, "PARTS", dict.fromkeys(experiment.PARTS, None))
+    monkeypatch.setattr(measure, "PARTS", dict.fromkeys(measure.PARTS, None))
     cli.call(experiment, *given)
     assert (tmp_path / "out" / "records.jsonl").read_bytes() == before
     assert "Training step" in capsys.readouterr().out

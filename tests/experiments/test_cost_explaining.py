@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.cost import experiment, explaining, report
-from experiments.cost.measure import SIZES, Setting
+from experiments.cost import explaining, measure, report
+from experiments.cost.setting import SIZES, Setting
 from experiments.measures import costs
 from r2et_jax import models
 from r2et_jax.subject import explain
@@ -76,14 +76,14 @@ def test_a_comparison_is_recorded_and_shown(part, tmp_path, monkeypatch):
 
 def test_libraries_that_are_not_installed_are_named(monkeypatch):
     there = {"torch": True, "captum": True, "quantus": None}
-    monkeypatch.setattr(experiment.importlib.util, "find_spec", there.get)
-    missing, told = experiment.absent()
+    monkeypatch.setattr(measure.importlib.util, "find_spec", there.get)
+    missing, told = measure.absent()
     assert missing == ("evaluation_ratio",)
     assert told == "Not installed, so that it was not compared with: Quantus."
     monkeypatch.setitem(there, "torch", None)
-    assert len(experiment.absent()[0]) == 3
-    monkeypatch.setattr(experiment.importlib.util, "find_spec", lambda _: True)
-    assert experiment.absent() == ((), "")
+    assert len(measure.absent()[0]) == 3
+    monkeypatch.setattr(measure.importlib.util, "find_spec", lambda _: True)
+    assert measure.absent() == ((), "")
 
 
 def test_several_clocks_are_read_for_each_round():

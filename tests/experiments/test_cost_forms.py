@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.cost import curvature, graphs, parts, report
-from experiments.cost.measure import SIZES, Setting
+from experiments.cost.setting import SIZES, Setting
 
 SETTING = Setting(
     "breast_cancer", ".", (), (), 8, 1.0, 0, SIZES["smoke"], "smoke"

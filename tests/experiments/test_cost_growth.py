@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.cost import growth, report
-from experiments.cost.measure import SIZES, Setting
+from experiments.cost.setting import SIZES, Setting
 from experiments.problems import presets
 from experiments.store import records
 

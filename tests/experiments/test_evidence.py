@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from experiments.console import cli
-from experiments.evidence import claims
 from experiments.evidence import experiment as evidence
+from experiments.evidence import measure
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,13 +24,13 @@ def test_every_claim_is_listed():
     )
     assert shown.returncode == 0
     names = [line.split(":")[0] for line in shown.stdout.splitlines()]
-    assert names == list(claims.CLAIMS)
+    assert names == list(evidence.STATEMENTS)
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--claim=nonsense",), "strongest_below_published"),
+        (("--claim=nonsense",), "saturation"),
         ((), "--list"),
         (("--claim=saturation", "--datasets=nonsense"), "nonsense"),
     ],
@@ -48,10 +48,9 @@ def test_a_mistake_is_one_line(arguments, expected, tmp_path, capsys, monkeypatc
 
 def test_a_claim_that_fails_is_said_to(monkeypatch, tmp_path):
     """The verdict comes from the numbers, and goes into the exit status."""
-    finding = claims.Finding("adult", "measured .5", {"value": 0.5}, False)
-    monkeypatch.setitem(
-        claims.CLAIMS, "wrong", claims.Claim("all is well", (), lambda _: [finding])
-    )
+    finding = measure.Finding("adult", "measured .5", {"value": 0.5}, False)
+    wrong = evidence.Statement("all is well", (), lambda _: [finding])
+    monkeypatch.setitem(evidence.STATEMENTS, "wrong", wrong)
     with pytest.raises(SystemExit) as stop:
         cli.call(evidence, "--claim=wrong", f"--output_dir={tmp_path}")
     assert stop.value.code == 2

@@ -38,7 +38,7 @@ def finished(tmp_path_factory):
         patch.delenv("R2ET_DEBUG", raising=False)
         records_of = measure.measure
         patch.setattr(
-            experiment,
+            measure,
             "measure",
             lambda moved, units: kept.append(moved) or records_of(moved),
         )
@@ -137,7 +137,7 @@ def test_figures_and_claim_are_made_from_records_and_a_second_run_adds_none(
     assert "vanilla, 2 runs" in claim.told()
     before = (folder / "records.jsonl").read_bytes()
     text = json.loads((folder / "exhibit.json").read_text())
-    monkeypatch.setattr(experiment, "perturb", None)  # nothing is measured again
+    monkeypatch.setattr(measure, "perturb", None)  # nothing is measured again
     call()
     assert (folder / "records.jsonl").read_bytes() == before
     assert json.loads((folder / "exhibit.json").read_text()) == text

@@ -150,7 +150,27 @@ def test_every_experiment_asks_in_its_experiment_module():
     assert len(EXPERIMENTS) >= 15
     for name in (*EXPERIMENTS, TOP):
         assert (ROOT / name / "experiment.py").is_file(), name
+        assert name == TOP or (ROOT / name / "measure.py").is_file(), name
         assert len((ROOT / name / "__main__.py").read_text().splitlines()) < 10, name
+
+
+def measuring(path: Path, source: str) -> list[str]:
+    """Records that an experiment.py appends, which is for what measures."""
+    return [
+        f"{path}:{node.lineno}: records are measured in measure.py"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute)
+        and node.attr == "append"
+        and ast.unparse(node.value) == "store"
+    ]
+
+
+def test_what_asks_does_not_measure():
+    asking = [file for file in FILES if file[0].name == "experiment.py"]
+    found = [v for file in asking for v in measuring(*file)]
+    assert not found, listed(found)
+    planted = "def main(values):\n    store.append(records)\n    found.append(1)"
+    assert len(measuring(Path("x/experiment.py"), planted)) == 1
 
 
 def test_files_are_short():
@@ -176,8 +196,8 @@ def test_no_global_flags():
         ("thickness/report.py", "from experiments import INTERRUPTED, robustness"),
         ("loop/runs.py", "from experiments.robustness import tables"),
         ("thickness/report.py", "from experiments.convergence import report"),
-        ("evidence/claims.py", "from experiments.convergence import report"),
-        ("evidence/claims.py", "from experiments.reproduce import jobs"),
+        ("evidence/measure.py", "from experiments.convergence import report"),
+        ("evidence/measure.py", "from experiments.reproduce import jobs"),
         ("reproduce/experiment.py", "from experiments.robustness import report"),
         ("thickness/measure.py", "from experiments.thickness import report"),
         ("thickness/measure.py", "from experiments.thickness.experiment import FLAGS"),

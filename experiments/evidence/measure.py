@@ -1,0 +1,58 @@
+"""Measures the statements of this project that no exhibit judges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.console.flags import Common
+from experiments.loop import setup
+from experiments.measures.evaluation import strongest
+from experiments.problems import registry
+from r2et_jax import datasets
+
+_METHODS = ("vanilla", "sp", "wd")
+_INPUTS = 200
+
+
+class Finding(NamedTuple):
+    """What one measurement showed: of what, in words, in numbers, and whether."""
+
+    subject: str
+    text: str
+    numbers: dict[str, float]
+    holds: bool
+
+
+def saturation(common: Common) -> Iterator[Finding]:
+    """How far twice the evaluations of `strongest` lower P@k, model by model."""
+    for name in common.datasets:
+        problem = registry.problem(datasets.load(name, data_dir=common.data_dir))
+        k = problem.k or common.k[0]
+        fitter = setup.fitter(problem, k, common)
+        budget = fitter.protocol.strongest_budget
+        x, partner, _ = problem.inputs("test", _INPUTS)
+        # The largest budget of the data, at which the tables of robustness are read.
+        budgets = problem.epsilon[common.preset] if problem.epsilon else common.epsilon
+        threat_model = problem.budget(max(budgets))
+        for method in _METHODS:
+            model, params = fitter.fit(method).at(0, 0)
+            context = problem.view.context(model, params, partner)
+            means = []
+            for effort in (budget, 2 * budget):
+                run = strongest(model, k, effort, problem.view)
+                result = run(
+                    params, x, threat_model, key=jax.random.key(0), context=context
+                )
+                means.append(float(np.nanmean(result.best.precision)))
+            drop = means[0] - means[1]
+            yield Finding(
+                f"{name}, {method}",
+                f"P@{k} of {len(x)} inputs {means[0]:.4f} at {budget} "
+                f"evaluations; twice as many lower it by {drop:.4f}",
+                {"strongest": means[0], "drop": drop, "evaluations": budget},
+                bool(drop < 0.01),
+            )
