@@ -232,7 +232,7 @@ class Fitter:
         plan, states = self._prepare(
             method, start, grid, epochs, self.pretrained(method) if fixed else None
         )
-        return search.search(
+        searched = search.search(
             plan,
             states,
             self.x,
@@ -246,6 +246,7 @@ class Fitter:
                 show=self.progress,
             ),
         )
+        return searched.params, searched.choices
 
     @functools.lru_cache  # noqa: B019 - lives as long as one data set's fits
     def _pretrained(self, smooth: bool, skip: bool) -> Params:

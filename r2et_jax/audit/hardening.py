@@ -43,7 +43,7 @@ from r2et_jax.threat import ThreatModel, threat_model
 from r2et_jax.threat.definition import check_threat
 from r2et_jax.threat.geometry import check_inputs
 from r2et_jax.training import weights as weights_lib
-from r2et_jax.training.search import Plan, search_whole
+from r2et_jax.training.search import Plan, search
 from r2et_jax.types import Array
 
 _VERSION = 1
@@ -243,7 +243,7 @@ def harden(
             tell(block, f"training, epoch {block * eval_every} of {num_epochs}")
             yield block
 
-    searched = search_whole(
+    searched = search(
         plan,
         states,
         jnp.asarray(data.train.x),

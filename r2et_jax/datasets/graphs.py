@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,23 +31,6 @@ def edge_index(num_nodes: int) -> np.ndarray:
     return np.stack(np.triu_indices(num_nodes, 1), axis=1)
 
 
-def num_nodes_of(num_edges: int) -> int:
-    """The number of regions v with v(v−1)/2 = num_edges; ValueError if there is none.
-
-    Example:
-      >>> num_nodes_of(4005)
-      90
-    """
-    check_count("num_edges", num_edges)
-    v = (1 + math.isqrt(1 + 8 * num_edges)) // 2
-    if v * (v - 1) // 2 != num_edges:
-        raise ValueError(
-            f"expected v(v−1)/2 entries of an upper triangle, got {num_edges}: "
-            f"{v} regions have {v * (v - 1) // 2}"
-        )
-    return v
-
-
 def upper_triangle(adjacency: np.ndarray) -> np.ndarray:
     """The entries above the diagonal, in the order of `edge_index`.
 
@@ -71,30 +53,6 @@ def upper_triangle(adjacency: np.ndarray) -> np.ndarray:
         )
     rows, columns = np.triu_indices(adjacency.shape[-1], 1)
     return adjacency[..., rows, columns]
-
-
-def symmetric(x: np.ndarray) -> np.ndarray:
-    """The symmetric matrices with zero diagonal that have x above the diagonal.
-
-    Args:
-      x: vectors [..., v(v−1)/2] in the order of `edge_index`.
-
-    Returns:
-      Matrices [..., v, v], of the dtype of x.
-
-    Raises:
-      ValueError: a length that is no v(v−1)/2.
-
-    Example:
-      >>> symmetric(np.array([2, 3, 4])).tolist()
-      [[0, 2, 3], [2, 0, 4], [3, 4, 0]]
-    """
-    v = num_nodes_of(x.shape[-1])
-    rows, columns = np.triu_indices(v, 1)
-    result = np.zeros((*x.shape[:-1], v, v), x.dtype)
-    result[..., rows, columns] = x
-    result[..., columns, rows] = x
-    return result
 
 
 def edge_names(regions: Sequence[str]) -> tuple[str, ...]:

@@ -37,10 +37,10 @@ def save_pairs_npz(path: str | Path, table: PairTable, *, scale: int = 1) -> Non
 
     Example:
       >>> import tempfile
-      >>> from r2et_jax.datasets import planted
-      >>> path = Path(tempfile.mkdtemp()) / "own.npz"
-      >>> save_pairs_npz(path, planted())
-      >>> load_pairs_npz(path).kind
+      >>> from r2et_jax.datasets import load, planted
+      >>> folder, mine = tempfile.mkdtemp(), planted()._replace(name="mine")
+      >>> save_pairs_npz(f"{folder}/mine.npz", mine)
+      >>> load("mine", data_dir=folder).kind
       'graph'
     """
     path = Path(path)

@@ -87,7 +87,7 @@ def load_npz(path: str | Path) -> Dataset:
 
 
 def save_npz(path: str | Path, dataset: Dataset) -> None:
-    """Write a data set so that `load_npz` reads it: the whole file or none.
+    """Write a data set so that `load` reads it: the whole file or none.
 
     The experiments take the file by its path, `--datasets=path/to/mine.npz`.
 
@@ -104,10 +104,10 @@ def save_npz(path: str | Path, dataset: Dataset) -> None:
 
     Example:
       >>> import tempfile
-      >>> from r2et_jax.datasets import breast_cancer
-      >>> path = Path(tempfile.mkdtemp()) / "mine.npz"
-      >>> save_npz(path, breast_cancer())
-      >>> load_npz(path).test.x.shape
+      >>> from r2et_jax.datasets import breast_cancer, load
+      >>> folder, mine = tempfile.mkdtemp(), breast_cancer()._replace(name="mine")
+      >>> save_npz(f"{folder}/mine.npz", mine)
+      >>> load("mine", data_dir=folder).test.x.shape
       (86, 30)
     """
     path = as_path("path", path)

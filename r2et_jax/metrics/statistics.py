@@ -172,6 +172,7 @@ def verdicts(estimates: Iterable[Estimate], level: float = 0.0) -> list[bool | N
       True, False or None for each, in the same order.
 
     Example:
+      >>> from r2et_jax.metrics.statistics import differences, over_runs
       >>> better = over_runs(differences({(s, 0): 0.9 + s / 99 for s in range(5)},
       ...                                {(s, 0): 0.5 for s in range(5)}))
       >>> print(verdicts([better, better._replace(stderr=0.9)]))

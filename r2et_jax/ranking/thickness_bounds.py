@@ -89,6 +89,7 @@ def gap_bounds(
       ValueError: for k out of range or norms of other shapes.
 
     Example:
+      >>> from r2et_jax.ranking.thickness_bounds import row_norms
       >>> g, hessian = jnp.array([2.0, -1.0]), jnp.ones((2, 2))
       >>> bounds = gap_bounds(g, row_norms(hessian, g, k=1), k=1, epsilon=0.5)
       >>> print(bounds.lower, bounds.upper)
@@ -131,6 +132,7 @@ def published_gap_bounds(
       ValueError: for k out of range or norms of other shapes.
 
     Example:
+      >>> from r2et_jax.ranking.thickness_bounds import row_norms
       >>> g, hessian = jnp.array([2.0, -1.0]), jnp.ones((2, 2))
       >>> norms = row_norms(hessian, g, k=1)
       >>> print(published_gap_bounds(g, norms, norms, k=1, epsilon=0.5).lower)
@@ -168,6 +170,7 @@ def thickness_bound(
       Bounds [k, n−k] in [0, 1].
 
     Example:
+      >>> from r2et_jax.ranking.thickness_bounds import row_norms
       >>> g, hessian = jnp.array([2.0, -1.0]), jnp.ones((2, 2))
       >>> print(thickness_bound(g, row_norms(hessian, g, k=1), k=1, epsilon=1.0))
       [[0.35355338]]

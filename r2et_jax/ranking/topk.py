@@ -209,7 +209,7 @@ def top_k_overlap(mask: Array, values: Array, *, k: int) -> Array:
       ValueError: if k is outside 1…n−1 or values has other than one axis.
 
     Example:
-      >>> mask = positive_top_k_mask(jnp.array([4.0, 3.0, 2.0]), k=2)
+      >>> mask = top_k_mask(jnp.array([4.0, 3.0, 2.0]), k=2)
       >>> print(top_k_overlap(mask, jnp.array([4.0, 1.0, 2.0]), k=2))
       0.5
 

@@ -80,7 +80,10 @@ class Searched(NamedTuple):
 
     Attributes:
       params: parameters [S, T] of the choices.
-      choices: of each seed and tolerance, what was chosen, see `search`.
+      choices: of each seed and tolerance, what was chosen: weights, epoch, validation
+        AUC and P@k, the number of admissible candidates, of settings tried and of
+        settings trained to the end, and whether none was admissible (`fallback`: the
+        parameters are then the first ones and not to be used).
       auc: validation AUC [S, 1 + blocks · W] of every candidate, the start first, then
         block by block; NaN where there is none.
       precision: validation P@k of the admissible ones, NaN elsewhere.
@@ -104,7 +107,7 @@ def search(
     reference_auc: np.ndarray,
     checkpoints: Checkpoints,
     track: Callable[[range], Iterable[int]],
-) -> tuple[Params, list[list[dict[str, Any]]]]:
+) -> Searched:
     """Train a grid and choose by the one rule, seed by seed and tolerance by tolerance.
 
     Args:
@@ -118,42 +121,14 @@ def search(
       track: wraps the blocks that are left in a progress bar.
 
     Returns:
-      Parameters [S, T] and, for each, what was chosen: weights, epoch, validation AUC
-      and P@k, the number of admissible candidates, of settings tried and of settings
-      trained to the end, and whether none was admissible (`fallback`: the parameters
-      are then the first ones and not to be used).
+      `Searched`, the chosen parameters and all that was measured.
 
     Example:
-      >>> chosen, choices = search(  # doctest: +SKIP
+      >>> searched = search(  # doctest: +SKIP
       ...     plan, states, x, y, candidates=candidates, reference_auc=auc,
       ...     checkpoints=checkpoints, track=tqdm,
       ... )
     """
-    searched = search_whole(
-        plan,
-        states,
-        x,
-        y,
-        candidates=candidates,
-        reference_auc=reference_auc,
-        checkpoints=checkpoints,
-        track=track,
-    )
-    return searched.params, searched.choices
-
-
-def search_whole(
-    plan: Plan,
-    states: TrainState,
-    x: Any,
-    y: Any,
-    *,
-    candidates: Candidates,
-    reference_auc: np.ndarray,
-    checkpoints: Checkpoints,
-    track: Callable[[range], Iterable[int]],
-) -> Searched:
-    """`search` with all that it measured; the arguments are the same."""
     num_settings = len(plan.weights)
     shape = len(reference_auc), 1 + plan.num_blocks * num_settings
     start = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], states.params)

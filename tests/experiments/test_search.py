@@ -114,7 +114,7 @@ class Grid:
         )
 
     def search(self, checkpoints=None, track=lambda blocks: blocks):
-        return search.search(
+        searched = search.search(
             self.plan,
             self.states(),
             None,
@@ -124,6 +124,7 @@ class Grid:
             checkpoints=checkpoints or NoCheckpoints(),
             track=track,
         )
+        return searched.params, searched.choices
 
 
 def simulate(tables, pruning, with_start):
