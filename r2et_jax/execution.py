@@ -44,19 +44,19 @@ _EXAMPLES = "examples"
 _CACHES: list[Callable[[], None]] = []
 
 
-def kept(build: Callable[..., Any]) -> Callable[..., Any]:
+def kept(build: Callable[..., Any], *, most: int = 64) -> Callable[..., Any]:
     """A function that builds a compiled program, called once for each arguments.
 
     The programs of a process: the same model and settings find the same one, in however
-    many calls. The arguments have a hash, see `hashable` for models; the 64 that were
-    used last are kept.
+    many calls. The arguments have a hash, see `hashable` for models; those that were
+    used last are kept, at most `most`, until `free_programs`.
 
     Example:
       >>> twice = kept(lambda name: object())
       >>> twice("a") is twice("a"), twice("a") is twice("b")
       (True, False)
     """
-    cached = functools.lru_cache(maxsize=64)(build)
+    cached = functools.lru_cache(maxsize=most)(build)
     _CACHES.append(cached.cache_clear)
     return cached
 

@@ -25,7 +25,7 @@ from r2et_jax import attacks, ranking, score, threat
 from r2et_jax.attacks.constrained import constrained_attack
 from r2et_jax.attacks.descent import prediction_divergence
 from r2et_jax.context import in_context, without_context
-from r2et_jax.execution import example_keys, map_batched
+from r2et_jax.execution import example_keys, kept, map_batched
 from r2et_jax.models.siamese import class_apply
 
 ATTACK = "constrained"
@@ -173,7 +173,7 @@ def _predictions(model, view: View):
     return view.apply(model), single
 
 
-@functools.lru_cache
+@kept
 def _compiled(model, weighting: str, k: int, num_steps: int, view: View):
     """One compilation serves all learning rates, fixed weights and budgets."""
     named = view.attacked(model)

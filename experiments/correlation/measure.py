@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from experiments.problems.registry import View
 from r2et_jax import attacks, curvature, ranking, score
 from r2et_jax.context import in_context
 from r2et_jax.curvature.norms import safe_sqrt
-from r2et_jax.execution import example_keys, map_batched
+from r2et_jax.execution import example_keys, kept, map_batched
 from r2et_jax.metrics.summary import distinct_inputs
 from r2et_jax.ranking.gaps import mean_gap_weights, weighted_sum
 from r2et_jax.ranking.topk import border
@@ -100,7 +99,7 @@ def _each(metric, values, units):
     return {**summary(metric, values, units), "values": short}
 
 
-@functools.lru_cache
+@kept
 def _attack(model, name: str, k: int, view: View):
     """The compiled attack, judged after every step, and the number of its steps."""
     named = attacks.protocol(name, view.attacked(model), k=k, **view.attack_options)
@@ -110,7 +109,7 @@ def _attack(model, name: str, k: int, view: View):
     return run, named.num_steps
 
 
-@functools.lru_cache
+@kept
 def _local(model, k: int, view: View):
     """Compiled quantities of the input alone: `run(params, Sample) -> {name: [m]}`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ from experiments.measures.numbers import summary
 from experiments.problems.registry import View
 from r2et_jax import score
 from r2et_jax.context import in_context
-from r2et_jax.execution import map_batched
+from r2et_jax.execution import kept, map_batched
 
 # Share of the sum whose features are counted.
 MOST = 0.9
@@ -21,7 +20,7 @@ _DRAWS = 1000
 _BATCH_SIZE = 256
 
 
-@functools.lru_cache
+@kept
 def explain(model: Any, view: View):
     """Compiled maps of inputs: `run(params, x [m, n], context) -> [m, n]`."""
     apply = view.apply(model)

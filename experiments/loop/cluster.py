@@ -18,9 +18,9 @@ from absl import flags as absl_flags
 
 from experiments.console.flags import Common
 from experiments.console.progress import track
-from experiments.loop import setup
 from experiments.problems.registry import Problem
 from experiments.store.records import MEASURED, Record, RecordStore, select
+from r2et_jax import execution
 
 LOCAL = "local"
 _SECONDS = 30  # to find the scheduler
@@ -195,7 +195,7 @@ def _share(fn, loading, where, k, common, known, only, after=None):
     """On a worker: the cells of a share, in the order in which they were measured."""
     del after
     if _last and _last != [(where[0], k)]:
-        setup.free_programs()
+        execution.free_programs()
     _last[:] = [(where[0], k)]
     share = Share(known, only)
     fn(_problems(loading)[where], k, common, share)

@@ -18,7 +18,7 @@ from experiments.problems import presets, registry
 from experiments.problems.registry import POOLINGS, Problem
 from experiments.store.output import write_text_atomic
 from experiments.store.records import RecordStore
-from r2et_jax import checks
+from r2et_jax import checks, execution
 from r2et_jax.types import Params
 
 # What the reports say of a data set's attacks.
@@ -214,7 +214,7 @@ def in_turn(parts: Iterable[Part]) -> Iterator[tuple[Problem, Common, int]]:
             together.setdefault((problem.name, k), []).append((problem, own, k))
     for number, cells in enumerate(together.values()):
         if number:
-            setup.free_programs()
+            execution.free_programs()
         yield from cells
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from experiments.models.fitting import LOGISTIC, Fitter
 from experiments.problems.registry import Problem, problem
 from experiments.store import output
 from experiments.store.records import RecordStore
-from r2et_jax import datasets, execution, objectives
+from r2et_jax import datasets, objectives
 from r2et_jax.datasets.soundness import validate
 
 
@@ -84,20 +83,6 @@ def fitter(dataset: datasets.Dataset | Problem, k: int, common: Common) -> Fitte
         models_dir=common.models_dir,
         progress=common.progress,
     )
-
-
-def free_programs() -> None:
-    """Forget all compiled programs, of a data set that is done.
-
-    Each holds memory maps, of which a process has a limited number (65,530 on Linux by
-    default): some hundred methods and data sets in one process would exceed it.
-    """
-    for name, module in list(sys.modules.items()):
-        if name == "__main__" or name.startswith("experiments."):
-            for value in list(vars(module).values()):
-                if hasattr(value, "cache_clear"):
-                    value.cache_clear()
-    execution.free_programs()
 
 
 def model_fields(

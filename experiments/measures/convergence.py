@@ -7,7 +7,6 @@ the directions fall through many orders of magnitude. The region is unbounded.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from r2et_jax import attacks, metrics, saliency, score, threat
 from r2et_jax.attacks.multiobjective import ARMIJO, GAP_SHARE
 from r2et_jax.attacks.multiobjective_trace import DescentResult, trace_descent
 from r2et_jax.attacks.smooth_terms import smoothed_gradient
+from r2et_jax.execution import kept
 
 ATTACK = "multiobjective"
 # Smoothing of |g|, in units of the log-odds' gradient.
@@ -85,7 +85,7 @@ class Dependence(NamedTuple):
     num_censored: int
 
 
-@functools.lru_cache
+@kept
 def descent(model: Any, k: int, num_steps: int, *, max_length: float = math.inf):
     """Compiled descent: `run(params, x [m, n]) -> DescentResult`, NumPy in and out.
 

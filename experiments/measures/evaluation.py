@@ -25,7 +25,7 @@ from r2et_jax.attacks import registry
 from r2et_jax.attacks.ensemble import DEFAULT_BUDGET
 from r2et_jax.audit import guards
 from r2et_jax.context import in_context
-from r2et_jax.execution import map_batched
+from r2et_jax.execution import kept, map_batched
 from r2et_jax.metrics.classification import prediction_shift
 from r2et_jax.metrics.ground_truth import truth_precision
 from r2et_jax.metrics.guards import background_share, data_directions
@@ -307,19 +307,19 @@ _pearson = jax.jit(jax.vmap(metrics.pearson))
 _mse = jax.jit(jax.vmap(metrics.mse))
 
 
-@functools.lru_cache
+@kept
 def _linear_auc(found: Problem) -> tuple[float, float]:
     return linear_graph_auc(found.dataset)
 
 
-@functools.lru_cache
+@kept
 def _logits(model, view: View):
     if view.tabular:
         return functools.partial(view.logits, model)
     return jax.jit(functools.partial(view.logits, model))
 
 
-@functools.lru_cache
+@kept
 def _explain(model, k: int, view: View):
     """Compiled maps, raw gradients, P@k under noise, and ties at the border."""
     look = guards.look(view.explained(model, None).form, k=k)

@@ -7,7 +7,6 @@ adversarial sample, which `ADVERSARY` finds and not the attack that judges robus
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +19,7 @@ from experiments.problems.registry import Problem
 from r2et_jax import metrics, ranking, saliency, score, threat
 from r2et_jax.certificates.row_curvature import row_curvature
 from r2et_jax.checks import check_in
-from r2et_jax.execution import example_keys, map_batched
+from r2et_jax.execution import example_keys, kept, map_batched
 from r2et_jax.metrics.thickness import InputThickness
 from r2et_jax.models.bends import bend_range
 
@@ -177,7 +176,7 @@ def bounds(
     return Bounds(*(np.asarray(leaf, np.float64) for leaf in out))
 
 
-@functools.lru_cache
+@kept
 def _bounds(model, k: int, num_draws: int, num_points: int):
     bends = bend_range(model.activation, rho=model.rho)
     curvature = row_curvature(model.apply, model.layers, bends, k=k)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ from experiments.problems.registry import TABULAR, Problem, View, problem
 from experiments.problems.sizes import by_size
 from r2et_jax import attacks, datasets, threat
 from r2et_jax.attacks.runner import attack_batch
-from r2et_jax.execution import num_cores
+from r2et_jax.execution import kept, num_cores
 from r2et_jax.metrics.classification import roc_auc_ranked
 from r2et_jax.types import Params
 
@@ -100,7 +99,7 @@ def _flatten(params: Params, ndim: int) -> tuple[tuple[int, ...], Params]:
     )
 
 
-@functools.lru_cache
+@kept
 def _auc(model, view: View):
     def run(params, x, partner, y):
         def one(params):
@@ -111,7 +110,7 @@ def _auc(model, view: View):
     return jax.jit(run)
 
 
-@functools.lru_cache
+@kept
 def validation_precision(model, k: int, view: View = TABULAR):
     """Compiled P@k [m] of the selection attack: `run(params, x, partner, budget)`.
 

@@ -22,7 +22,7 @@ from experiments.models import kept, search
 from experiments.models.candidates import Candidates
 from experiments.problems import presets, protocols
 from experiments.problems.registry import LOGISTIC, Problem, problem
-from r2et_jax import datasets, metrics, objectives, training
+from r2et_jax import datasets, execution, metrics, objectives, training
 from r2et_jax.training.checkpoint import save_model
 from r2et_jax.types import Params
 
@@ -47,8 +47,8 @@ _LATER = {
 }
 # Of one objective for several folds, one compiled program. As many as a fold has
 # methods: programs hold memory, and those of tables are not asked for again.
-_adam = functools.lru_cache(maxsize=20)(training.adam)
-_compile_grid = functools.lru_cache(maxsize=20)(training.compile_grid)
+_adam = execution.kept(training.adam, most=20)
+_compile_grid = execution.kept(training.compile_grid, most=20)
 
 
 class Fitted(NamedTuple):

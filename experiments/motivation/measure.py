@@ -15,7 +15,7 @@ from experiments.measures.numbers import summary
 from experiments.problems.registry import Problem, View
 from r2et_jax import metrics, ranking, score
 from r2et_jax.context import in_context
-from r2et_jax.execution import example_keys, map_batched
+from r2et_jax.execution import example_keys, kept, map_batched
 from r2et_jax.metrics.discordance import Discordance
 from r2et_jax.metrics.discordance import discordance as measure_discordance
 from r2et_jax.ranking.topk import positive_top_k_mask
@@ -83,7 +83,7 @@ def perturb(problem: Problem, model: Any, params: Any, *, k: int, common) -> Mov
     return Moved(tuple(sources), *jax.tree.map(np.asarray, out))
 
 
-@functools.lru_cache
+@kept
 def _compare(model: Any, k: int, view: View, num_random: int):
     """Compiled `run(params, x [m, n], attacked [m, q, n], threat, key, context)`.
 

@@ -18,6 +18,7 @@ from experiments.problems.tabular import StructuredProblem
 from experiments.problems.views import GRAPH, IMAGE, Inputs, View
 from r2et_jax import datasets, models, objectives
 from r2et_jax.checks import check_in
+from r2et_jax.execution import kept
 from r2et_jax.models.siamese import pair_split, recenter
 from r2et_jax.objectives.loss import with_context
 from r2et_jax.threat.definition import ABSENT_RULES
@@ -202,7 +203,7 @@ class PairProblem(StructuredProblem):
         return found
 
 
-@functools.lru_cache
+@kept
 def _objective(
     view: View, radius: float, method: str, model: models.Siamese, k: int, k_prime: int
 ) -> objectives.Objective:
@@ -239,7 +240,7 @@ def _in_factors(model: models.Siamese) -> ApplyFn:
     return scaled
 
 
-@functools.lru_cache
+@kept
 def _recenter(model):
     """`run(params with any leading axes, x [u, n])`, one model after the other."""
 

@@ -338,3 +338,6 @@ MEMORY_WIDTHS = {"smoke": 256, "standard": 3072, "paper": 3072}
 # Inputs that are explained here and by other libraries, and rounds of both in turn.
 EXPLAINED = {"smoke": (32, 2), "standard": (1024, 9), "paper": (1024, 25)}
 STRONGEST_INPUTS = {"smoke": 64, "standard": 1000, "paper": 1000}
+# reproduce: time of a preset and of a kind of data, in that of a table at standard.
+PRESET_TIME = {"smoke": 0.1, "standard": 1.0, "paper": 20.0}
+KIND_TIME = {"tabular": 1.0, "image": 4.0, "graph": 2.0, "single": 20.0}

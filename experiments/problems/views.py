@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.problems import presets
 from r2et_jax import models, saliency
-from r2et_jax.execution import map_batched
+from r2et_jax.execution import kept, map_batched
 from r2et_jax.metrics.summary import distinct_inputs
 from r2et_jax.subject import Subject, subject
 from r2et_jax.types import ApplyFn, Params, SaliencyFn
@@ -101,7 +101,7 @@ class View:
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
 
-@functools.lru_cache
+@kept
 def _attacked(view: View, model: Any) -> Subject:
     return subject(
         view.apply(model, within=True),
@@ -111,7 +111,7 @@ def _attacked(view: View, model: Any) -> Subject:
     )
 
 
-@functools.lru_cache
+@kept
 def _explained(view: View, model: Any) -> Subject:
     return subject(view.apply(model), None, explainer=view.explainer)
 
@@ -142,7 +142,7 @@ class Inputs(NamedTuple):
         return distinct_inputs(self.x)
 
 
-@functools.lru_cache
+@kept
 def embed(model):
     """Compiled embeddings of inputs [m, n] by a Siamese network."""
 

@@ -40,9 +40,6 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 _MEMORY = 5 * 2**30  # of a process, at most
 _MOST_WORKERS = 1024
 _DONE = "done.json"
-# Time of a preset and of a kind of data, in that of a table at the preset standard.
-_EFFORT = {"smoke": 0.1, "standard": 1.0, "paper": 20.0}
-_LONGER = {"tabular": 1.0, "image": 4.0, "graph": 2.0, "single": 20.0}
 
 
 class Part(NamedTuple):
@@ -305,7 +302,9 @@ def _job(part: str, name: str, common, data: Data, asked: Sequence[str]) -> jobs
         f"{part} {name}",
         (sys.executable, *arguments),
         folder / "log.txt",
-        PARTS[part].minutes * _EFFORT[common.preset] * _LONGER[data.kind],
+        PARTS[part].minutes
+        * presets.PRESET_TIME[common.preset]
+        * presets.KIND_TIME[data.kind],
         after,
         PARTS[part].alone,
     )

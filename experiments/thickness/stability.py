@@ -18,7 +18,7 @@ from experiments.problems import presets
 from experiments.problems.registry import Problem, View
 from r2et_jax import score, training
 from r2et_jax.context import in_context
-from r2et_jax.execution import map_batched
+from r2et_jax.execution import kept, map_batched
 from r2et_jax.ranking.topk import border
 from r2et_jax.training.weights import TABULAR_FEATURES
 
@@ -170,13 +170,13 @@ def _learn(problem, method, rows, *, seed, k, plan):
     return model, jax.tree.map(lambda leaf: np.asarray(leaf)[0, 0, ...], states.params)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.partial(kept, most=4)
 def _objective(problem, method, model, k):
     return problem.objective(method, model, k=k)
 
 
 # By the objective, which folds share.
-@functools.lru_cache(maxsize=4)
+@functools.partial(kept, most=4)
 def _trainer(objective, num_epochs, total_epochs, plan):
     optimizer = training.adam(plan.learning_rate)
     run = training.compile_grid(
@@ -189,7 +189,7 @@ def _trainer(objective, num_epochs, total_epochs, plan):
     return run, optimizer
 
 
-@functools.lru_cache
+@kept
 def border_gaps(model: Any, k: int, view: View):
     """Compiled gaps between ranks k and k + 1: `run(params, Sample) -> [m]`."""
     apply = view.apply(model)

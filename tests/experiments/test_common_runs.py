@@ -144,7 +144,7 @@ def test_every_k_is_judged_and_shown(tmp_path):
 def test_folds_with_one_k_follow_each_other(monkeypatch):
     """They share compiled programs, which are gone before the next k or data set."""
     freed = []
-    monkeypatch.setattr(parts.setup, "free_programs", lambda: freed.append(None))
+    monkeypatch.setattr(parts.execution, "free_programs", lambda: freed.append(None))
     flags = made_flags(k=(2, 5))
     given = [
         parts.Part(SimpleNamespace(name=name, fold=fold), flags)

@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 
 from experiments.console import cli
-from experiments.loop import setup
 from experiments.measures import evaluation
 from experiments.models import candidates, fitting
 from experiments.problems import presets, protocols
 from experiments.report import exhibit
 from experiments.store import records
-from r2et_jax import datasets, models
+from r2et_jax import datasets, execution, models
 from r2et_jax.attacks import registry
 from r2et_jax.training.checkpoint import load_model
 
@@ -359,11 +358,11 @@ def test_a_data_set_that_is_done_leaves_no_compiled_programs(finished, robustnes
         evaluator.attacked(params, "er_surrogate", 0.5)
 
     measure()
-    setup.free_programs()
+    execution.free_programs()
     before = num_maps()
     measure()
     during = num_maps()
-    setup.free_programs()
+    execution.free_programs()
     assert registry._compiled.cache_info().currsize == 0
     assert num_maps() - before < 0.2 * (during - before)
 
