@@ -52,7 +52,7 @@ def test_the_snippet_makes_a_subject(heading):
         pytest.importorskip(library, reason=f"{library} is not installed")
     names = {}
     for part in (SHARED, heading):
-        exec(compile(sections()[part], f"{PAGE}: {part}", "exec"), names)  # noqa: S102
+        exec(compile(sections()[part], f"{PAGE}: {part}", "exec"), names)
     subject, x = names["subject"], names["x"]
     x = names.get("embeddings", x)[:2]
     maps = r2.explain(subject, x)

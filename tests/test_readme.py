@@ -30,7 +30,7 @@ def test_the_examples_run(capsys):
     assert lengths == [2, 2, 2, 2, 2, 6]  # the shortest programs, a subject first
     names = {}
     for block in blocks:
-        exec(compile(block, str(README), "exec"), names)  # noqa: S102
+        exec(compile(block, str(README), "exec"), names)
     report, state = names["report"], names["state"]
     assert capsys.readouterr().out.startswith("P@8 ")
     assert report.precision.shape == (20,)

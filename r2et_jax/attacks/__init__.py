@@ -11,10 +11,10 @@ from r2et_jax.attacks.results import AttackResult, manipulation_epoch
 from r2et_jax.attacks.runner import compile_attack
 
 __all__ = [
-    "Attack",
-    "AttackResult",
     "DESCRIPTIONS",
     "NAMES",
+    "Attack",
+    "AttackResult",
     "attack",
     "compile_attack",
     "constrained_attack",

@@ -205,7 +205,7 @@ class Space:
         )
         # The box, too: as symbols it keeps its signs through what follows.
         radius = (radius + form.box) * (1 + 4 * jnp.finfo(form.dtype).eps)
-        if count == 0 or limit is not None and count > limit:
+        if count == 0 or (limit is not None and count > limit):
             return dataclasses.replace(form, box=radius)
         group = len(self.counts)
         self.counts[group] = count

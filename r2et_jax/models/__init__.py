@@ -6,4 +6,4 @@ from r2et_jax.models.mlp import MLP, Linear, SkipMLP
 from r2et_jax.models.resnet import ResNet9
 from r2et_jax.models.siamese import Siamese, pair_apply
 
-__all__ = ["CNN", "GCN", "Linear", "MLP", "ResNet9", "Siamese", "SkipMLP", "pair_apply"]
+__all__ = ["CNN", "GCN", "MLP", "Linear", "ResNet9", "Siamese", "SkipMLP", "pair_apply"]

@@ -76,10 +76,8 @@ def circular_graphs(
     columns = as_pairs("columns", columns)
     n = next(iter(columns.values()))[0].saliency.shape
     edges = np.asarray(edges)
-    if (
-        edges.shape != (*n, 2)
-        or edges.size
-        and not 0 <= edges.min() <= edges.max() < (num_nodes)
+    if edges.shape != (*n, 2) or (
+        edges.size and not 0 <= edges.min() <= edges.max() < num_nodes
     ):
         raise ValueError(
             f"edges must be pairs of nodes 0…{num_nodes - 1} for maps of shape {n}, "

@@ -89,7 +89,7 @@ def _rearranged(step: Step, masks: list[np.ndarray], shape: tuple[int, ...]):
         strides = params["strides"] or (1,) * first.ndim
         bounds = params["start_indices"], params["limit_indices"], strides
         return first[tuple(map(slice, *bounds))]
-    if step.name == "squeeze" or step.name == "reshape" and not params["dimensions"]:
+    if step.name == "squeeze" or (step.name == "reshape" and not params["dimensions"]):
         return first.reshape(shape)
     if step.name == "transpose":
         return first.transpose(params["permutation"])

@@ -49,9 +49,9 @@ def combine(operation: str, left: Coefficient, right: Coefficient) -> Coefficien
             return _OPERATIONS[operation](left, right)
     if operation == "*" and 0.0 in (left, right):
         return 0.0
-    if operation in "+-" and right == 0.0 or operation in "*/" and right == 1.0:
+    if (operation in "+-" and right == 0.0) or (operation in "*/" and right == 1.0):
         return left
-    if operation == "+" and left == 0.0 or operation == "*" and left == 1.0:
+    if (operation == "+" and left == 0.0) or (operation == "*" and left == 1.0):
         return right
     return operation, left, right
 

@@ -226,7 +226,7 @@ def _squared(number: int | None, makers) -> int | None:
     step = makers.get(number)
     if step is None:
         return None
-    if step.name == "square" or step.name == "integer_pow" and step.params["y"] == 2:
+    if step.name == "square" or (step.name == "integer_pow" and step.params["y"] == 2):
         return step.inputs[0]
     if step.name == "mul" and step.inputs[0] == step.inputs[1]:
         return step.inputs[0]

@@ -9,6 +9,6 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
-from tests.drill import runner  # noqa: E402
+from tests.drill import runner
 
 sys.exit(runner.main())

@@ -13,17 +13,17 @@ from pathlib import Path
 if __name__ == "__main__":
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 
-import jax  # noqa: E402
+import jax
 
 if __name__ == "__main__":
     jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.experimental import multihost_utils  # noqa: E402
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 
-from r2et_jax import devices  # noqa: E402
-from r2et_jax.subject import explain, subject  # noqa: E402
+from r2et_jax import devices
+from r2et_jax.subject import explain, subject
 
 
 def apply(params, x, /):

@@ -18,11 +18,11 @@ os.environ["XLA_FLAGS"] = (
     "--xla_cpu_parallel_codegen_split_count=1"
 )
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-from r2et_jax import (  # noqa: E402
+from r2et_jax import (
     attacks,
     certificates,
     devices,
@@ -33,11 +33,11 @@ from r2et_jax import (  # noqa: E402
     subject,
     training,
 )
-from r2et_jax.attacks import goals, optimizers  # noqa: E402
-from r2et_jax.execution import compile_chunked  # noqa: E402
-from r2et_jax.models import MLP  # noqa: E402
-from r2et_jax.subject import Form  # noqa: E402
-from r2et_jax.threat import threat_model  # noqa: E402
+from r2et_jax.attacks import goals, optimizers
+from r2et_jax.execution import compile_chunked
+from r2et_jax.models import MLP
+from r2et_jax.subject import Form
+from r2et_jax.threat import threat_model
 
 COUNTS = 1, 2, 4, 8
 K, M, N = 2, 29, 6

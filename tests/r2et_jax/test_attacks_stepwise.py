@@ -128,7 +128,7 @@ def test_driven_steps_compile_once():
     ],
 )
 def test_the_host_drives_convolutions_on_cpu(apply, backend, form, monkeypatch):
-    forms = lambda *_: "scan", lambda *_: "host"  # noqa: E731
+    forms = lambda *_: "scan", lambda *_: "host"
     shared = parameters(jnp.float32), None
     batched = jnp.ones((2, SIDE**2)), jnp.zeros((2, 1))
     monkeypatch.setattr(jax, "default_backend", lambda: backend)

@@ -23,7 +23,7 @@ ONE = Explained(np.linspace(1, 0.2, 5), MASK)
 OTHER = Explained(np.linspace(0.2, 1, 5), ~MASK | MASK)
 IMAGE = Explained(np.eye(2), np.eye(2) > 0, np.eye(2))
 TEXTS = {"title": "a $^$ b$", "xlabel": "$^$x", "ylabel": "y$$"}
-SERIES = {name: (X, X, None) for name in NAMES}
+SERIES = dict.fromkeys(NAMES, (X, X, None))
 LABELLED = {key: value for key, value in TEXTS.items() if key != "xlabel"}
 DRAWN = {
     "bars": lambda: plots.bars(NAMES, X[:1].repeat(5), **LABELLED),
@@ -41,17 +41,17 @@ DRAWN = {
         **LABELLED,
     ),
     "paired": lambda: paired_curves(
-        {n: (X, X, X) for n in NAMES}, names=("$^$", "$$"), **TEXTS
+        dict.fromkeys(NAMES, (X, X, X)), names=("$^$", "$$"), **TEXTS
     ),
-    "scatter": lambda: plots.scatter({n: (X, X) for n in NAMES}, **TEXTS),
-    "front": lambda: plots.front({n: (X, X) for n in NAMES}, **TEXTS),
+    "scatter": lambda: plots.scatter(dict.fromkeys(NAMES, (X, X)), **TEXTS),
+    "front": lambda: plots.front(dict.fromkeys(NAMES, (X, X)), **TEXTS),
     "scatter panels": lambda: scatter_panels(
-        [ScatterPanel("a $^$", "$^$x", {n: (X, X) for n in NAMES})],
+        [ScatterPanel("a $^$", "$^$x", dict.fromkeys(NAMES, (X, X)))],
         muted=NAMES[0],
         **LABELLED,
     ),
     "explained bars": lambda: plots.explained_bars(
-        {n: (ONE, OTHER) for n in NAMES}, NAMES, xlabel="$^$x", title="a $^$ b$"
+        dict.fromkeys(NAMES, (ONE, OTHER)), NAMES, xlabel="$^$x", title="a $^$ b$"
     ),
     "images": lambda: plots.marked_images(
         {f"{n}\n{n}": (IMAGE, IMAGE) for n in NAMES},

@@ -314,7 +314,7 @@ def test_smallest_pairs_of_all_features_are_the_full_mean():
 )
 def test_anchored_pairs_follow_the_formula_in_sorted_order(n, k, k_prime, float64):
     reference, values = map_of(n, 6), map_of(n, 7)
-    h = {rank: value for rank, value in enumerate(values[order_by_hand(reference)], 1)}
+    h = dict(enumerate(values[order_by_hand(reference)], 1))
     anchored = [h[i] - h[k] for i in range(max(k - k_prime, 1), k)]
     anchored += [h[k] - h[j] for j in range(k + 1, k + k_prime + 1)]
     assert len(anchored) == 2 * k_prime - (k_prime == k)
