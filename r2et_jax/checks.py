@@ -225,14 +225,7 @@ def check_model(apply: Any, params: Any, x: Any) -> int:
                 "params must be a pytree of arrays, got "
                 f"{_described(leaf)} at params{jax.tree_util.keystr(path)}"
             )
-    try:
-        logits = jax.eval_shape(apply, params, x)
-    except Exception as error:
-        check_no_module("apply", apply)
-        check_no_batch_statistics(params)
-        raise ValueError(
-            f"the model does not take an input of shape {x.shape}: {error}"
-        ) from error
+    logits = shape_of_outputs(apply, params, x)
     if isinstance(logits, tuple):  # (logits, updates) of a mutable apply
         check_no_batch_statistics(params)
     if getattr(logits, "ndim", None) != 1 or logits.shape[0] < 1:
@@ -246,6 +239,19 @@ def check_model(apply: Any, params: Any, x: Any) -> int:
             f"apply must return logits, which are floats, got dtype {logits.dtype}"
         )
     return logits.shape[0]
+
+
+def shape_of_outputs(apply: Any, params: Any, x: Any) -> Any:
+    """What `apply(params, x)` returns, abstractly; a ValueError where it raises."""
+    try:
+        return jax.eval_shape(apply, params, x)
+    except Exception as error:
+        check_no_module("apply", apply)
+        check_no_batch_statistics(params)
+        shapes = jax.tree.map(jnp.shape, x)
+        raise ValueError(
+            f"the model does not take an input of shape {shapes}: {error}"
+        ) from error
 
 
 def check_no_module(name: str, value: Any) -> None:

@@ -11,6 +11,7 @@ from r2et_jax.attacks.results import AttackResult
 from r2et_jax.attacks.runner import compile_attack
 from r2et_jax.attacks.strongest import compile_strongest
 from r2et_jax.checks import check_count, check_in, check_key, check_positive
+from r2et_jax.context import check_takes
 from r2et_jax.execution import kept
 from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel
@@ -110,6 +111,7 @@ def attack(
             )
         check_threat(threat)
         check_key(key)
+        check_takes(subject, x)
         program = _compiled(subject.form, *settings)
 
         def at(threat):

@@ -55,10 +55,24 @@ def check_explainer(explainer, apply, params, x) -> int:
                 ". One that draws noise needs its key bound: lambda score, **options: "
                 "functools.partial(saliency.smooth_grad(score, **options), key=key)"
             )
+        _check_gradient(log_odds, params, x, target)
         raise ValueError(f"{message}; calling it gives: {error}") from error
     if len(shape) != 1:
         raise ValueError(f"{message}, whose maps have shape {shape}")
     return shape[0]
+
+
+def _check_gradient(log_odds, params, x, target) -> None:
+    """Raise where it is the model that has no gradient, whatever the explainer."""
+    try:
+        jax.eval_shape(jax.grad(log_odds, argnums=1), params, x, target)
+    except Exception as error:
+        raise ValueError(
+            "the model must have a gradient by x, got one of whose parts JAX takes "
+            "none: write a while_loop as a scan or a fori_loop of fixed length, give a "
+            "callback a derivative (jax.custom_jvp), or audit what it predicts alone, "
+            f"see r2et_jax.adapters.black_box; jax.grad says: {error}"
+        ) from error
 
 
 def check_output(output, apply, params, x, context) -> None:

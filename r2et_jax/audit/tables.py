@@ -42,7 +42,8 @@ def read(path: str | os.PathLike[str], *, drop: Collection[str] = ()) -> Table:
 
     Raises:
       ValueError: for a file that is not there or of another kind, a column that is
-        missing or there twice, a value that is missing or no number, by row and column.
+        missing or there twice, a value that is missing or no number, by row (counted
+        from 0, as the inputs of the page) and column.
     """
     path = Path(path)
     if not path.is_file():
@@ -73,7 +74,7 @@ def _from_csv(path: Path, drop: Collection[str]) -> Table:
     x = np.empty((len(lines), len(kept)))
     for row, line in enumerate(lines):
         for place, column in enumerate(kept):
-            x[row, place] = _value(line[column], path, row + 1, header[column])
+            x[row, place] = _value(line[column], path, row, header[column])
     return Table(x, tuple(header[i] for i in kept))
 
 

@@ -20,7 +20,7 @@ from r2et_jax.certificates.counting import (
 )
 from r2et_jax.certificates.programs import program_certificate
 from r2et_jax.checks import check_count, check_positive
-from r2et_jax.context import in_context
+from r2et_jax.context import check_takes, in_context
 from r2et_jax.execution import compile_chunked, hashable, kept
 from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel
@@ -165,6 +165,7 @@ def certified_radii(
 def _check(subject, x, threat, policy, batch_size) -> Callable | None:
     """The layers that serve the subject's certificate, or None: by its program."""
     check_threat(threat)
+    check_takes(subject, x)
     check_inputs(threat, x)
     if batch_size is not None:
         check_count("batch_size", batch_size)

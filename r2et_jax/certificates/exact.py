@@ -15,6 +15,7 @@ from r2et_jax.certificates.agreement import layers_agree
 from r2et_jax.certificates.regions import Moves
 from r2et_jax.certificates.search import Layer, search
 from r2et_jax.checks import check_count, check_k, check_positive
+from r2et_jax.context import check_takes
 from r2et_jax.execution import compile_chunked, hashable, kept
 from r2et_jax.ranking import top_k_overlap
 from r2et_jax.ranking.topk import positive_top_k_mask
@@ -108,6 +109,7 @@ def exact_certificate(
     for adversarial examples".
     """
     _check(subject, threat)
+    check_takes(subject, x)
     check_inputs(threat, x)
     check_count("max_nodes", max_nodes)
     check_positive("max_seconds", max_seconds)

@@ -107,7 +107,8 @@ def from_csv(
 
     Raises:
       ValueError: no such file or no table, an empty value or one such as NA or "?", by
-        row (counted from 0 below the header) and column; whatever `from_frame` refuses.
+        row (counted from 0 below the header) and column; numbers with a comma in
+        place of the point; whatever `from_frame` refuses.
 
     Example:
       >>> import tempfile
@@ -123,10 +124,12 @@ def from_csv(
         for column, text in zip(header, line, strict=True):
             if text.strip().lower() in MISSING and column not in drop:
                 raise _missing(str(path), row, column, text)
-    columns = {
-        column: _parsed([line[i].strip() for line in lines])
-        for i, column in enumerate(header)
-    }
+    columns = {}
+    for i, column in enumerate(header):
+        texts = [line[i].strip() for line in lines]
+        if column not in {*drop, *categories}:
+            _check_points(str(path), column, texts)
+        columns[column] = _parsed(texts)
     return _coded(
         columns, target, path.stem if name is None else name, drop, categories,
         immutable, seed=seed, fractions=fractions, standardize=standardize,
@@ -138,7 +141,7 @@ def read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
 
     Raises:
       ValueError: no such file, no header, no line, a column that is there twice, a line
-        of another length (rows counted from 1, below the header).
+        of another length (rows counted from 0, below the header).
     """
     if not path.is_file():
         raise ValueError(f"data must be a file, got {str(path)!r}")
@@ -164,7 +167,7 @@ def read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
     for row, line in enumerate(lines[1:]):
         if len(line) != len(header):
             raise ValueError(
-                f"{path}: row {row + 1} has {len(line)} values, expected {len(header)}"
+                f"{path}: row {row} has {len(line)} values, expected {len(header)}"
             )
     return header, lines[1:]
 
@@ -175,6 +178,16 @@ def number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _check_points(where: str, column: str, texts: list[str]) -> None:
+    """Raise for numbers such as "0,5": as texts they would be taken for categories."""
+    commas = [row for row, text in enumerate(texts) if "," in text]
+    if commas and all(number(text.replace(",", ".")) is not None for text in texts):
+        raise ValueError(
+            f"{where}: row {commas[0]}, column {column!r} is {texts[commas[0]]!r}: "
+            "write decimals with a point; if these are texts, name it in categories"
+        )
 
 
 def _parsed(texts: list[str]) -> list[Any]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r2et_jax.checks import check_count, check_in, check_k, check_key, check_positive
-from r2et_jax.context import in_context
+from r2et_jax.context import check_takes, in_context
 from r2et_jax.execution import compile_chunked, kept
 from r2et_jax.ranking.thickness import pair_thickness
 from r2et_jax.score import predicted_class
@@ -93,6 +93,7 @@ def thickness(
     """
     check_in("distribution", distribution, DISTRIBUTIONS)
     check_threat(threat)
+    check_takes(subject, x)
     check_inputs(threat, x)
     check_key(key)
     check_positive("sigma", sigma)

@@ -21,6 +21,7 @@ from r2et_jax.checks import (
     check_no_batch_statistics,
     check_positive,
     check_weights,
+    shape_of_outputs,
 )
 from r2et_jax.objectives.architecture import check_skip, check_smooth, one_input
 from r2et_jax.objectives.certified import Layers
@@ -142,7 +143,8 @@ def objective(
 
     def check(params, x, y, weights, /):
         check_given(params, weights)
-        check_data(params, x, y, jax.eval_shape(jax.vmap(apply, (None, 0)), params, x))
+        outputs = shape_of_outputs(jax.vmap(apply, (None, 0)), params, x)
+        check_data(params, x, y, outputs)
 
     def check_given(params, weights):
         if jnp.shape(weights) != (len(terms),):

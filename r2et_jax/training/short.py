@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from r2et_jax.checks import check_count, check_key, check_weights
 from r2et_jax.execution import kept
@@ -86,6 +87,11 @@ def train(
         )
     check_weights(f"weights of {terms}", weights)
     optimizer, run = _training(objective, num_epochs, batch_size, learning_rate)
+    if np.asarray(y).dtype.kind in "OSU":
+        raise ValueError(
+            "y must be class indices 0…C−1, such as np.unique(y, return_inverse=True)"
+            f"[1], got {np.asarray(y).dtype} such as {str(np.asarray(y).flat[0])!r}"
+        )
     x, y = jax.tree.map(jnp.asarray, (x, y))
     check_batch(x, y)
     if objective.check is not None:

@@ -125,11 +125,11 @@ def test_wrong_use_is_one_line_that_names_it(folder, capsys, changed, message):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("1,,3,0", "row 2, column 'b' is missing"),
-        ("1,NA,3,0", r"row 2, column 'b' is missing \('NA'\)"),
-        ("1,red,3,0", "row 2, column 'b' must be a number, got 'red'"),
-        ("1,inf,3,0", "row 2, column 'b' must be finite, got 'inf'"),
-        ("1,2,3", "row 2 has 3 values, expected 4"),
+        ("1,,3,0", "row 1, column 'b' is missing"),
+        ("1,NA,3,0", r"row 1, column 'b' is missing \('NA'\)"),
+        ("1,red,3,0", "row 1, column 'b' must be a number, got 'red'"),
+        ("1,inf,3,0", "row 1, column 'b' must be finite, got 'inf'"),
+        ("1,2,3", "row 1 has 3 values, expected 4"),
     ],
 )
 def test_a_bad_value_is_named_by_row_and_column(folder, row, message):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import r2et_jax as r2
-from r2et_jax import adapters, datasets, saliency, threat
+from r2et_jax import adapters, certificates, datasets, metrics, saliency, threat
 from r2et_jax.audit import compare
 from r2et_jax.audit.command import main
 from r2et_jax.models import MLP
@@ -298,3 +298,76 @@ def test_an_explainer_of_its_own_features_names_those():
     assert asked.names == ("feature 0", "feature 1") and asked.explained_shape == (2,)
     named = ask(explainer=pixels, k=1, names=["left", "right"])
     assert named.asked.names == ("left", "right")
+
+
+def _mlp():
+    model = MLP(activation="relu")
+    params = model.init(jax.random.key(0), X[0])
+    return model, params, r2.subject(model, params)
+
+
+NARROW, KEY, BALL = X[:, :3], jax.random.key(0), threat.threat_model()
+# Every door that takes a subject and a batch.
+DOORS = {
+    "explain": lambda subject, x: r2.explain(subject, x),
+    "attack": lambda subject, x: r2.attack("er", k=2)(subject, x, BALL, key=KEY),
+    "strongest": lambda subject, x: r2.attack("strongest", k=2, budget=1000)(
+        subject, x, BALL, key=KEY
+    ),
+    "certify": lambda subject, x: r2.certify(subject, x, BALL, k=2),
+    "radii": lambda subject, x: certificates.certified_radii(
+        subject, x, BALL, k=2, largest=1.0
+    ),
+    "exact": lambda subject, x: certificates.exact_certificate(subject, x, BALL, k=2),
+    "thickness": lambda subject, x: r2.thickness(subject, x, BALL, k=2, key=KEY),
+    "sensitivity": lambda subject, x: metrics.sensitivity_max(
+        subject, x, BALL, key=KEY
+    ),
+    "lipschitz": lambda subject, x: metrics.local_lipschitz(subject, x, BALL, key=KEY),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_inputs_that_the_model_does_not_take(door):
+    _, _, subject = _mlp()
+    with pytest.raises(ValueError, match=r"does not take an input of shape \(3,\)"):
+        DOORS[door](subject, NARROW)
+    with pytest.raises(ValueError, match="numbers|floats"):
+        DOORS[door](subject, X.astype(str))
+
+
+def test_training_on_what_the_model_does_not_take():
+    model, params, _ = _mlp()
+    objective = r2.objective("vanilla", model.apply, k=2)
+    y = np.array(["no", "yes"] * 3)
+    with pytest.raises(ValueError, match="does not take an input of shape"):
+        r2.train(objective, params, NARROW, y == "yes", num_epochs=1, key=KEY)
+    with pytest.raises(ValueError, match="y must be class indices .*such as 'no'"):
+        r2.train(objective, params, X, y, num_epochs=1, key=KEY)
+
+
+def _loop(w, x):
+    start = (w @ x, 0)
+    return jax.lax.while_loop(
+        lambda c: c[1] < 3, lambda c: (c[0] * x.sum(), c[1] + 1), start
+    )[0][None]
+
+
+def _callback(w, x):
+    shape = jax.ShapeDtypeStruct((1,), x.dtype)
+    return jax.pure_callback(np.asarray, shape, (w @ x)[None])
+
+
+@pytest.mark.parametrize("apply", [_loop, _callback])
+def test_a_model_without_a_gradient_is_not_the_explainers_fault(apply):
+    with pytest.raises(ValueError, match="the model must have a gradient by x"):
+        ask(apply)
+
+
+def test_numbers_with_a_comma_are_no_categories(tmp_path):
+    lines = "\n".join(f'"0,{i % 7}",{i % 2}' for i in range(60))
+    with pytest.raises(ValueError, match="row 0, column 'a' is '0,0': write decimals"):
+        csv(tmp_path, f"a,y\n{lines}")
+    with pytest.warns(UserWarning, match="7 distinct ones"):
+        data = csv(tmp_path, f"a,y\n{lines}", categories=["a"])
+    assert len(data.groups[0]) == 7

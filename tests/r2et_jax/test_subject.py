@@ -236,7 +236,7 @@ def test_a_chunk_holds_fewer_inputs_whose_explanation_makes_large_arrays(monkeyp
         ([[1.0, 2.0, 3.0, 4.0]], r"x\[0\]\[0\] must be a batch"),
         (
             np.ones((2, 3), np.float32),
-            r"must take inputs of shape \(3,\), got TypeError",
+            r"does not take an input of shape \(3,\)",
         ),
     ],
 )
