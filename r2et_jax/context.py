@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
+
+from r2et_jax.checks import shape_of_outputs
 from r2et_jax.types import ApplyFn, Params
 
 
@@ -73,3 +77,33 @@ def of_context(apply: ApplyFn) -> ApplyFn:
         return apply(*both)
 
     return model
+
+
+def check_takes(subject: Any, x: Any) -> None:
+    """Raise unless the model takes each of the inputs x [m, ...]; runs nothing.
+
+    Args:
+      subject: a `Subject`.
+      x: inputs, or a pytree of them.
+
+    Raises:
+      ValueError: for inputs that are no numbers, no batch, or of a shape that the model
+        does not take; for a context of another number of inputs.
+    """
+    leaves = jax.tree.leaves(x)
+    for leaf in leaves:
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jax.dtypes.issubdtype(dtype, np.number):
+            raise ValueError(
+                f"x must be an array of numbers, got {type(leaf).__name__} of "
+                f"dtype {dtype}"
+            )
+        if not np.ndim(leaf) or not len(leaf):
+            raise ValueError(
+                f"x must be a batch [m, ...] of inputs, got shape {np.shape(leaf)}"
+            )
+    one, context = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf)[1:], leaf.dtype),
+        (x, subject.context),
+    )
+    shape_of_outputs(subject.apply, in_context(subject.params, context), one)

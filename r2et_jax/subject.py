@@ -27,9 +27,8 @@ from r2et_jax.checks import (
     check_no_module,
     feature_indices,
     is_linen,
-    shape_of_outputs,
 )
-from r2et_jax.context import in_context
+from r2et_jax.context import check_takes, in_context
 from r2et_jax.execution import drive_chunks, hashable, jit, kept
 from r2et_jax.tracing import examples_in_cache
 from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
@@ -327,32 +326,6 @@ def explain(
         target = _targets(subject, x, target)
     run = _explaining(subject.form, batch_size)
     return run(subject.params, (x, target, subject.context))
-
-
-def check_takes(subject: Subject, x: Any) -> None:
-    """Raise unless the model takes each of the inputs x [m, ...]; runs nothing.
-
-    Raises:
-      ValueError: for inputs that are no numbers, no batch, or of a shape that the model
-        does not take; for a context of another number of inputs.
-    """
-    leaves = jax.tree.leaves(x)
-    for leaf in leaves:
-        dtype = getattr(leaf, "dtype", None)
-        if dtype is None or not jax.dtypes.issubdtype(dtype, np.number):
-            raise ValueError(
-                f"x must be an array of numbers, got {type(leaf).__name__} of "
-                f"dtype {dtype}"
-            )
-        if not np.ndim(leaf) or not len(leaf):
-            raise ValueError(
-                f"x must be a batch [m, ...] of inputs, got shape {np.shape(leaf)}"
-            )
-    one, context = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf)[1:], leaf.dtype),
-        (x, subject.context),
-    )
-    shape_of_outputs(subject.apply, in_context(subject.params, context), one)
 
 
 def _targets(subject: Subject, x: Any, target: Any) -> np.ndarray:
