@@ -271,15 +271,15 @@ def main(argv: Sequence[str]) -> None:
     for name in names:
         check_in("dataset", name, NAMES)
     raw_dir, data_dir = named_folder("raw_dir"), named_folder("data_dir")
-    common = {
+    shared = {
         "data_dir": data_dir,
         "seed": _SEED.value,
         "partners": _PARTNERS.value,
         "absolute": _ABSOLUTE_FLAG.value,
     }
     jobs: list[Callable[[], Path]] = [
-        *(lambda name=name: prepare(name, raw_dir=raw_dir, **common) for name in names),
-        *(lambda file=file: prepare_own(Path(file), **common) for file in _NPZ.value),
+        *(lambda name=name: prepare(name, raw_dir=raw_dir, **shared) for name in names),
+        *(lambda file=file: prepare_own(Path(file), **shared) for file in _NPZ.value),
     ]
     for job in jobs:
         path = job()

@@ -114,8 +114,8 @@ class _Dtype(_Fixed):
 
     def __call__(self, code: Any, align: Any = False, copy: Any = False) -> _Described:
         code = _text(code)
-        found = _CODE.fullmatch(code)
-        if found is None or int(found[2] or 0) > _MOST_BYTES:
+        parts = _CODE.fullmatch(code)
+        if parts is None or int(parts[2] or 0) > _MOST_BYTES:
             raise pickle.UnpicklingError(
                 f"an array of the dtype {reprlib.repr(code)}, expected numbers or text "
                 "of one size"
@@ -291,9 +291,9 @@ def _finished(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
         return value
     if type(value) in (tuple, set, frozenset):
         seen[id(value)] = value, None
-        found = type(value)(_finished(item, seen) for item in value)
-        seen[id(value)] = value, found
-        return found
+        finished = type(value)(_finished(item, seen) for item in value)
+        seen[id(value)] = value, finished
+        return finished
     if isinstance(value, _PLAIN):
         return value
     raise pickle.UnpicklingError(f"it holds a {type(value).__name__.lstrip('_')}")

@@ -263,16 +263,16 @@ def _lying_in(source: Source, raw_dir: Path) -> Path:
     names = (source.file, source.member, f"{source.content}.gz",
              f"{source.content}.zip", source.archive)  # fmt: skip
     wanted = list(dict.fromkeys(name for name in names if name is not None))
-    found = sorted(raw_dir.glob("*"))
+    entries = sorted(raw_dir.glob("*"))
     for name in wanted:
         exact = raw_dir / name
-        alike = [path for path in found if _plain(path.name) == _plain(name)]
+        alike = [path for path in entries if _plain(path.name) == _plain(name)]
         for path in (exact, *alike):
             if path.is_file():
                 return path
     advice = "; leave --raw_dir out to download it" if source.direct else ""
-    there = [f"{path.name}{'/' * path.is_dir()}" for path in found[:8]]
-    there += ["…"] * (len(found) > 8)
+    there = [f"{path.name}{'/' * path.is_dir()}" for path in entries[:8]]
+    there += ["…"] * (len(entries) > 8)
     raise FileNotFoundError(
         f"no file {source.file} in {raw_dir}, expected one of {', '.join(wanted)} "
         f"there (from {source.url}), found {', '.join(there) or 'nothing'}{advice}"

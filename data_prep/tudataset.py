@@ -67,8 +67,8 @@ def read(contents: Mapping[str, bytes], name: str) -> GraphTable:
     graphs = []
     for graph, label in enumerate(labels, start=1):
         nodes = np.flatnonzero(graph_of == graph)
-        own = edges[graph_of[edges[:, 0]] == graph]
-        local = np.searchsorted(nodes, own)
+        inside = edges[graph_of[edges[:, 0]] == graph]
+        local = np.searchsorted(nodes, inside)
         graphs.append(
             RawGraph(
                 place=f"{name}, graph {graph}",

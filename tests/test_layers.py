@@ -63,12 +63,8 @@ ONLY_IN = {"matplotlib": {"plots"}, "absl": {"training", "audit"}}
 EMPTY_NAMES = frozenset({"found", "common", "own", "one"})
 STILL_EMPTY = (
     "r2et_jax/audit/",
-    "experiments/",
-    "data_prep/",
     "tests/r2et_jax/test_audit",
     "tests/r2et_jax/test_harden",
-    "tests/experiments/",
-    "tests/data_prep/",
 )
 
 # Commands, which print and return an exit status.

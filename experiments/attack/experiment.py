@@ -41,72 +41,72 @@ def _define(values):
 FLAGS = flags.describe(
     "attack",
     defaults=presets.FLAGS["attack"],
-    own=("model", "absent_edges"),
+    further=("model", "absent_edges"),
     define=_define,
 )
 
 
 def main(values):
-    common = asked.read(FLAGS, values, methods=None, attacks=attacks.NAMES)
+    options = asked.read(FLAGS, values, methods=None, attacks=attacks.NAMES)
     for name in ("methods", "seeds"):
-        if getattr(common, name):
+        if getattr(options, name):
             raise ValueError(f"--{name} has no use here: --model names the models")
-    subjects = _subjects(common)
+    subjects = _subjects(options)
     chosen = [
-        parts.Part(subject.data, common._replace(epsilon=subject.epsilon))
+        parts.Part(subject.data, options._replace(epsilon=subject.epsilon))
         for subject in subjects
     ]
-    config = parts.with_choices(common.config, chosen, ("epsilon",))
+    config = parts.with_choices(options.config, chosen, ("epsilon",))
     folder, store = setup.open_folder(
-        common._replace(config=config),
+        options._replace(config=config),
         (part.problem for part in chosen),
     )
     evaluators: dict[Any, Evaluator] = {}
     for subject in subjects:
         for k in subject.k:
-            measure(subject, k, evaluators, common, store)
-    written = write_report(folder, store, subjects, common)
+            measure(subject, k, evaluators, options, store)
+    written = write_report(folder, store, subjects, options)
     print("\n".join(map(str, [store.path, *written])))
 
 
-def _subjects(common) -> list[Subject]:
+def _subjects(options) -> list[Subject]:
     """The models with their data, all of them checked before any is attacked."""
-    given = common.given["model"]
+    given = options.given["model"]
     if not given:
         raise ValueError("--model must name the folder of at least one saved model")
     folders = flags.parse_names("model", given)
-    if len(common.datasets) > 1:
+    if len(options.datasets) > 1:
         raise ValueError(
-            f"--datasets takes one name here, got {','.join(common.datasets)}"
+            f"--datasets takes one name here, got {','.join(options.datasets)}"
         )
     loaded: dict[tuple[str, int], Problem] = {}
     subjects = []
     for folder in map(Path, folders):
         model = trained.read(folder)
         told = model.description
-        name = common.datasets[0] if common.datasets else told.get("dataset")
+        name = options.datasets[0] if options.datasets else told.get("dataset")
         if name is None:
             raise ValueError(
                 f"the model in {folder} does not name its data set: give --datasets"
             )
-        own = name == told.get("dataset")
-        fold = told.get("fold", 0) if own else 0
+        trained_on = name == told.get("dataset")
+        fold = told.get("fold", 0) if trained_on else 0
         if (name, fold) not in loaded:
-            checks.check_in("dataset", name, asked.known_datasets(common.data_dir))
+            checks.check_in("dataset", name, asked.known_datasets(options.data_dir))
             part = {"fold": fold} if fold else {}
-            dataset = datasets.load(name, data_dir=common.data_dir, **part)
-            loaded[name, fold] = problem(dataset, **parts.of_graphs(common))
+            dataset = datasets.load(name, data_dir=options.data_dir, **part)
+            loaded[name, fold] = problem(dataset, **parts.of_graphs(options))
         data = loaded[name, fold]
-        if own:
+        if trained_on:
             trained.check_data(told, data, folder=folder)
         trained.check_takes(model, data, folder=folder)
-        sizes = common.k or tuple(filter(None, [told.get("k", data.k)]))
+        sizes = options.k or tuple(filter(None, [told.get("k", data.k)]))
         if not sizes:
             raise ValueError(f"the model in {folder} does not name its k: give --k")
         chosen = parts.choose(
             data,
-            common._replace(k=sizes),
-            **({} if data.view.tabular else {"epsilon": data.epsilon[common.preset]}),
+            options._replace(k=sizes),
+            **({} if data.view.tabular else {"epsilon": data.epsilon[options.preset]}),
         )
         fields = {
             # A model from elsewhere is known by its folder.
@@ -122,12 +122,12 @@ def _subjects(common) -> list[Subject]:
             # A model that leaves nodes without edges out does not see new edges.
             module = views.anywhere(module)
         subjects.append(
-            Subject(data, module, model.params, sizes, chosen.own.epsilon, fields)
+            Subject(data, module, model.params, sizes, chosen.options.epsilon, fields)
         )
     kinds = {subject.data.view.kind for subject in subjects}
-    for value in parts.of_graphs(common).values():
+    for value in parts.of_graphs(options).values():
         names = tuple({subject.data.name for subject in subjects})
         parts.check_use(
-            "absent_edges", value, "graph", kinds, common._replace(datasets=names)
+            "absent_edges", value, "graph", kinds, options._replace(datasets=names)
         )
     return subjects

@@ -31,12 +31,12 @@ class Subject(NamedTuple):
     fields: dict[str, Any]
 
 
-def measure(subject, k, evaluators, common, store):
+def measure(subject, k, evaluators, options, store):
     """All records of one model and k that are not there yet."""
     data, model, params = subject.data, subject.model, subject.params
     cell = data.name, data.fold, model, k
     if cell not in evaluators:
-        settings = data.protocol(common.preset)
+        settings = data.protocol(options.preset)
         evaluators[cell] = Evaluator(
             data,
             model,
@@ -45,26 +45,28 @@ def measure(subject, k, evaluators, common, store):
             strongest_budget=settings.strongest_budget,
         )
     evaluator = evaluators[cell]
-    fields = fields_of(subject, k, common.experiment)
+    fields = fields_of(subject, k, options.experiment)
     clean = {**fields, "attack": "none", "epsilon": 0.0}
     if not store.has(**clean):
         store.append([{**clean, **record} for record in evaluator.clean(params)])
-    cells = [(name, epsilon) for name in common.attacks for epsilon in subject.epsilon]
+    cells = [(name, epsilon) for name in options.attacks for epsilon in subject.epsilon]
     for name, epsilon in track(
         cells,
         description=f"{data.name} {fields['method']} attack",
-        show=common.progress,
+        show=options.progress,
     ):
         cell = {**fields, "attack": name, "epsilon": epsilon}
         if not store.has(**cell):
-            found = evaluator.attacked(params, name, epsilon)
-            store.append([{**cell, **record} for record in found])
+            attacked = evaluator.attacked(params, name, epsilon)
+            store.append([{**cell, **record} for record in attacked])
 
 
 def fields_of(subject: Subject, k: int, experiment: str) -> dict[str, Any]:
     told = dict(subject.fields)
-    own = {name: told.pop(name) for name in ("method", "seed", "tolerance", "schedule")}
+    named = {
+        name: told.pop(name) for name in ("method", "seed", "tolerance", "schedule")
+    }
     return {
-        **setup.model_fields(experiment, subject.data, subject.model, k=k, **own),
+        **setup.model_fields(experiment, subject.data, subject.model, k=k, **named),
         **told,
     }

@@ -47,7 +47,13 @@ def _define(values):
 FLAGS = flags.describe(
     "case_study",
     defaults=presets.FLAGS["case_study"],
-    own=(*training_flags.NAMES, "num_examples", "tolerance", "pooling", "absent_edges"),
+    further=(
+        *training_flags.NAMES,
+        "num_examples",
+        "tolerance",
+        "pooling",
+        "absent_edges",
+    ),
     define=_define,
 )
 
@@ -57,30 +63,30 @@ class Study(NamedTuple):
 
     Attributes:
       problem: the data.
-      common: the flags that are meant for it.
+      options: the flags that are meant for it.
       cell: the fields by which the records of one method are found, but the method.
       methods: their names, the one that orders the examples first.
     """
 
     problem: Problem
-    common: flags.Common
+    options: flags.Options
     cell: dict[str, Any]
     methods: tuple[str, ...]
 
 
 def main(values):
-    common = asked.read(
+    options = asked.read(
         FLAGS,
         values,
         methods=asked.WITH_LOGISTIC,
         attacks=attacks.NAMES,
         single=("attacks", "k", "epsilon"),
     )
-    count = common.given["num_examples"]
+    count = options.given["num_examples"]
     checks.check_count("num_examples", count)
-    tolerance = common.given["tolerance"]
+    tolerance = options.given["tolerance"]
     checks.check_in("tolerance", tolerance, presets.TOLERANCES)
-    chosen = parts.chosen(common, parts.LARGEST, folds=(0,))
+    chosen = parts.chosen(options, parts.LARGEST, folds=(0,))
     for problem, _ in chosen:
         size = len(problem.dataset.test.y)
         if count > size:
@@ -88,10 +94,10 @@ def main(values):
                 f"--num_examples={count} is too many: {problem.name} has {size} test "
                 "inputs"
             )
-    folder, store = parts.start(chosen, common, own=parts.LARGEST)
+    folder, store = parts.start(chosen, options, varying=parts.LARGEST)
     studies = []
-    for problem, own, k in parts.in_turn(chosen):
-        study = _study(problem, own, k, tolerance)
+    for problem, part_options, k in parts.in_turn(chosen):
+        study = _study(problem, part_options, k, tolerance)
         attack_methods(study, folder, store)
         choose_examples(study, count, folder, store)
         studies.append(study)
@@ -99,16 +105,16 @@ def main(values):
         print(path)
 
 
-def _study(problem: Problem, common, k: int, tolerance: float) -> Study:
+def _study(problem: Problem, options, k: int, tolerance: float) -> Study:
     cell = {
         "dataset": problem.name,
-        "seed": common.seeds[0],
-        "attack": common.attacks[0],
-        "epsilon": common.epsilon[0],
+        "seed": options.seeds[0],
+        "attack": options.attacks[0],
+        "epsilon": options.epsilon[0],
         "k": k,
         "tolerance": tolerance,
     }
-    methods = common.methods
+    methods = options.methods
     if "vanilla" in methods:
         methods = ("vanilla", *(name for name in methods if name != "vanilla"))
-    return Study(problem, common, cell, methods)
+    return Study(problem, options, cell, methods)

@@ -63,8 +63,8 @@ class Attacked(NamedTuple):
     def tops(self, k: int) -> np.ndarray:
         """Masks of the top sets before and after [2, m, n]."""
         maps = jnp.stack([jnp.asarray(self.clean_map), jnp.asarray(self.best_map)])
-        one = jax.vmap(jax.vmap(lambda values: positive_top_k_mask(values, k=k)))
-        return np.asarray(one(maps))
+        top = jax.vmap(jax.vmap(lambda values: positive_top_k_mask(values, k=k)))
+        return np.asarray(top(maps))
 
 
 class Example(NamedTuple):
@@ -180,15 +180,15 @@ def load_arrays(folder: Path, cell: dict[str, Any]) -> Attacked:
 def whole_records(fields, attacked: Attacked, dataset: Any) -> list[dict[str, Any]]:
     """What is recorded of all attacked inputs."""
     units = distinct_inputs(attacked.x)
-    found = [
+    recorded = [
         numbers.summary("p@k", attacked.precision, units),
         numbers.each(PER_INPUT, attacked.precision),
         numbers.each("correct", attacked.correct),
     ]
     for metric, maps in _truth_maps(attacked, dataset):
-        one = truth_precision(dataset.truth, maps, k=fields["k"], units=units)
-        found.append(numbers.summarised(metric, one))
-    return [{**fields, **record} for record in found]
+        precision = truth_precision(dataset.truth, maps, k=fields["k"], units=units)
+        recorded.append(numbers.summarised(metric, precision))
+    return [{**fields, **record} for record in recorded]
 
 
 def example_records(
@@ -206,8 +206,8 @@ def example_records(
         "linf": change.max(),
     }
     for metric, maps in _truth_maps(attacked, dataset):
-        found = truth_precision(dataset.truth, maps[i][None], k=shared["k"])
-        values[metric] = found.mean
+        precision = truth_precision(dataset.truth, maps[i][None], k=shared["k"])
+        values[metric] = precision.mean
     fields = {
         **shared,
         "example": example.number,
@@ -235,12 +235,12 @@ def _truth_maps(attacked: Attacked, dataset: Any):
 def attack_methods(study, folder, store):
     """Attack all test inputs under every method, and keep what was found."""
     problem, k = study.problem, study.cell["k"]
-    fitter = setup.fitter(problem, k, study.common)
+    fitter = setup.fitter(problem, k, study.options)
     tolerance = presets.TOLERANCES.index(study.cell["tolerance"])
     for method in track(
         study.methods,
         description=f"{problem.name} case study",
-        show=study.common.progress,
+        show=study.options.progress,
     ):
         cell = {**study.cell, "method": method}
         if store.has(**cell, example=ALL):
@@ -250,7 +250,7 @@ def attack_methods(study, folder, store):
         attacked = attack_inputs(problem, model, params, cell, fitter.protocol)
         save_arrays(folder, cell, attacked)
         fields = setup.model_fields(
-            study.common.experiment,
+            study.options.experiment,
             problem,
             model,
             method=method,
@@ -274,13 +274,13 @@ def choose_examples(study, count, folder, store):
     cells = [{**study.cell, "method": method} for method in study.methods]
     if all(store.has(**cell, example=1) for cell in cells):
         return
-    found = [load_arrays(folder, cell) for cell in cells]
+    attacked_by = [load_arrays(folder, cell) for cell in cells]
     examples = choose(
-        np.stack([one.correct for one in found]),
-        np.stack([one.precision for one in found]),
+        np.stack([attack.correct for attack in attacked_by]),
+        np.stack([attack.precision for attack in attacked_by]),
         count,
     )
-    for cell, attacked in zip(cells, found, strict=True):
+    for cell, attacked in zip(cells, attacked_by, strict=True):
         if store.has(**cell, example=1):
             continue
         whole = store.select(**cell, example=ALL, metric="p@k")[0]
@@ -292,9 +292,9 @@ def choose_examples(study, count, folder, store):
         store.append(
             [
                 record
-                for one in examples
+                for attack in examples
                 for record in example_records(
-                    shared, one, attacked, study.problem.dataset
+                    shared, attack, attacked, study.problem.dataset
                 )
             ]
         )

@@ -32,10 +32,10 @@ _KINDS = {"image": "pixels", "graph": "edges", "tabular": "features"}
 def write_report(folder: Path, store: records.RecordStore, studies) -> list[Path]:
     """Write table.md, table.csv, the figures and captions.json; returns their paths."""
     names = [study.problem.name for study in studies]
-    found = store.select(dataset=names)
-    with_truth = bool(records.select(found, metric="truth_precision"))
+    recorded = store.select(dataset=names)
+    with_truth = bool(records.select(recorded, metric="truth_precision"))
     table = tables.pivot(
-        found,
+        recorded,
         rows=("dataset", "k", "example", "input", "method"),
         columns=_columns(with_truth),
     )
@@ -62,10 +62,10 @@ def write_report(folder: Path, store: records.RecordStore, studies) -> list[Path
         claims=claims,
         figures={folder / name: caption for name, caption in captions.items()},
         tables=[folder / "table.md"],
-        typed=studies[0].common.typed,
+        typed=studies[0].options.typed,
         settings=runs.settings(
             store,
-            [study.common._replace(seeds=(study.cell["seed"],)) for study in studies],
+            [study.options._replace(seeds=(study.cell["seed"],)) for study in studies],
             tolerances=dict.fromkeys(study.cell["tolerance"] for study in studies),
             error="the standard error over inputs",
         ),
@@ -79,9 +79,9 @@ def _claim(study, store: records.RecordStore, arrays) -> exhibit.Claim:
     examples = _numbers(study, store)
     shown = []
     for method in study.methods:
-        found = store.select(**study.cell, method=method, metric="p@k")
-        drawn = records.select(found, example=examples)
-        (mean,) = records.select(found, example=ALL)
+        recorded = store.select(**study.cell, method=method, metric="p@k")
+        drawn = records.select(recorded, example=examples)
+        (mean,) = records.select(recorded, example=ALL)
         values = ", ".join(_short(r["value"]) for r in drawn)
         shown.append(f"{method} {values} (mean of all {_short(mean['value'])})")
     held, cause = None, f"{_OURS} and {_BASE} were not both drawn."
@@ -121,10 +121,12 @@ def _is_vanilla(study, store, method: str) -> bool:
     chosen = {r["metric"]: records.number(r["value"]) for r in whole}
     if chosen.get("fallback"):
         return True
-    found = objectives.method(method) if method != LOGISTIC else None
+    trained_as = objectives.method(method) if method != LOGISTIC else None
     untrained = method != _BASE and chosen.get("epoch") == 0
     # Smooth activations and skips are pretrained by themselves.
-    return untrained and not (found is None or found.smooth or found.skip)
+    return untrained and not (
+        trained_as is None or trained_as.smooth or trained_as.skip
+    )
 
 
 class Drawn:
@@ -142,7 +144,7 @@ class Drawn:
         self.problem = study.problem
         self.k, self.kind = study.cell["k"], study.problem.view.kind
         chosen = store.select(**study.cell, example=number)
-        self.one = chosen[0]
+        self.example = chosen[0]
         self.values = {
             method: {
                 r["metric"]: records.number(r["value"])
@@ -155,7 +157,7 @@ class Drawn:
             for r in store.select(**study.cell, example=ALL, metric="p@k")
         }
         self.as_vanilla = {m for m in study.methods if _is_vanilla(study, store, m)}
-        i = self.one["input"]
+        i = self.example["input"]
         self.pairs = {}
         for method, attacked in arrays.items():
             tops = attacked.tops(self.k)[:, i]
@@ -202,10 +204,10 @@ class Drawn:
         """The partner, if there is one, as arguments of the figure."""
         if not self.problem.view.paired:
             return {}
-        partner = self.problem.inputs("test", self.one["attacked"]).partner
-        same = "the same class" if self.one["label"] else "another class"
+        partner = self.problem.inputs("test", self.example["attacked"]).partner
+        same = "the same class" if self.example["label"] else "another class"
         return {
-            "partner": self._shaped(np.asarray(partner[self.one["input"]])),
+            "partner": self._shaped(np.asarray(partner[self.example["input"]])),
             "partner_title": f"compared with\n({same})",
         }
 
@@ -247,7 +249,7 @@ class Drawn:
         return "\n".join(lines)
 
     def _class(self) -> str:
-        label = self.one["label"]
+        label = self.example["label"]
         if self.problem.view.paired:
             return "same" if label else "different"
         if self.kind == "image":
@@ -256,22 +258,22 @@ class Drawn:
 
     def caption(self) -> str:
         """What is drawn, how it was chosen, and the numbers, as text."""
-        cell, one = self.study.cell, self.one
+        cell, example = self.study.cell, self.example
         sentences = [
             f"{self.headline()}.".replace("\n", ". "),
-            f"{self.problem.name}, test input {one['input']}: its top {self.k} "
+            f"{self.problem.name}, test input {example['input']}: its top {self.k} "
             f"{_KINDS[self.kind]} before and after the attack {cell['attack']}, "
             f"{self.problem.view.norm} budget {cell['epsilon']:g}, under models of "
             f"seed {cell['seed']}.",
-            f"Chosen by rule: quantile {one['quantile']:g} in the order of "
+            f"Chosen by rule: quantile {example['quantile']:g} in the order of "
             f"{self.study.methods[0]}'s P@{self.k} after the attack, of the "
-            f"{one['eligible']} of {one['attacked']} test inputs that all methods "
-            "classify correctly.",
+            f"{example['eligible']} of {example['attacked']} test inputs that all "
+            "methods classify correctly.",
         ]
         if self.kind == "image" and not self.problem.view.paired:
             sentences.append(f"The image is of the class {self._class()}.")
         elif self.kind == "image":
-            label = "the same class as" if one["label"] else "another class than"
+            label = "the same class as" if example["label"] else "another class than"
             sentences.append(
                 f"The image is of {label} its partner, which is unchanged."
             )
@@ -297,7 +299,7 @@ class Drawn:
         if "truth_precision" in values:
             text += f", truth precision {_change(values, 'truth_precision')}"
         if self.kind != "image":
-            before, after = (one.top for one in self.pairs[method])
+            before, after = (explained.top for explained in self.pairs[method])
             for word, mask in (("leave", before & ~after), ("enter", after & ~before)):
                 text += f"; {mask.sum()} {word}{self._names(mask)}"
         if method in self.as_vanilla:
@@ -337,8 +339,8 @@ def _columns(with_truth: bool) -> list[tables.ColumnSpec]:
 
 
 def _rule(study, store: records.RecordStore) -> str:
-    found = store.select(**study.cell, method=study.methods[0], metric="p@k")
-    chosen = [r for r in found if r["example"] != ALL]
+    recorded = store.select(**study.cell, method=study.methods[0], metric="p@k")
+    chosen = [r for r in recorded if r["example"] != ALL]
     shown = ", ".join(f"{r['input']} ({r['quantile']:g})" for r in chosen)
     cell = study.cell
     return (

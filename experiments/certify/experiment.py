@@ -68,7 +68,7 @@ def _define(values):
 
 FLAGS = asked.describe(
     "certify",
-    own=(
+    further=(
         *training_flags.NAMES,
         "hidden",
         "weights",
@@ -82,16 +82,16 @@ FLAGS = asked.describe(
 
 
 def main(values):
-    common = asked.read(
+    options = asked.read(
         FLAGS, values, methods=asked.WITH_LOGISTIC, attacks=(STRONGEST,)
     )
-    exact = _exact(common)
-    if common.given["variants"] is not None:
-        check_positive("variants", common.given["variants"])
-    chosen = [_choose(problem, common) for problem in parts.problems(common)]
-    folder, store = parts.start(chosen, common, own=_OWN)
-    for problem, own, k in parts.in_turn(chosen):
-        measure_dataset(problem, k, own, store, exact)
+    exact = _exact(options)
+    if options.given["variants"] is not None:
+        check_positive("variants", options.given["variants"])
+    chosen = [_choose(problem, options) for problem in parts.problems(options)]
+    folder, store = parts.start(chosen, options, varying=_OWN)
+    for problem, part_options, k in parts.in_turn(chosen):
+        measure_dataset(problem, k, part_options, store, exact)
     runs.finish(
         folder,
         store,
@@ -104,15 +104,15 @@ def main(values):
     )
 
 
-def _exact(common) -> tuple[float, ...]:
-    check_positive("exact_seconds", common.given["exact_seconds"])
-    given = common.given["exact"]
+def _exact(options) -> tuple[float, ...]:
+    check_positive("exact_seconds", options.given["exact_seconds"])
+    given = options.given["exact"]
     if given is None:
         return ()
     budgets = flags.parse_floats("exact", given)
-    if not set(budgets) <= set(common.epsilon):
+    if not set(budgets) <= set(options.epsilon):
         raise ValueError(
-            f"--exact takes budgets of --epsilon {common.epsilon}, got {budgets}"
+            f"--exact takes budgets of --epsilon {options.epsilon}, got {budgets}"
         )
     return budgets
 
@@ -123,21 +123,21 @@ def _widths(given) -> tuple[int, ...]:
     return tuple(flags.parse_ints("hidden", [item], **largest)[0] for item in given)
 
 
-def _choose(problem, common) -> parts.Part:
-    hidden = common.given["hidden"]
+def _choose(problem, options) -> parts.Part:
+    hidden = options.given["hidden"]
     if problem.view.tabular:
         if hidden is not None:
             problem.hidden = _widths(hidden)
     elif hidden is not None:
         raise ValueError(f"--hidden is for tables, {problem.name} is none: {hidden}")
-    problem.changes = {**problem.changes, **training_flags.of_weights(common)}
-    own = {}
+    problem.changes = {**problem.changes, **training_flags.of_weights(options)}
+    usual = {}
     if not problem.view.tabular:
         kind = problem.view.kind
-        own = {
+        usual = {
             "methods": presets.CERTIFIED_METHODS,
             "k": (problem.most_k,),
             "epsilon": presets.CERTIFIED_BUDGETS[kind],
-            "seeds": problem.seeds(common.preset, common.seeds)[:1],
+            "seeds": problem.seeds(options.preset, options.seeds)[:1],
         }
-    return parts.choose(problem, common, **own)
+    return parts.choose(problem, options, **usual)

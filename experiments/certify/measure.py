@@ -83,7 +83,7 @@ class Certifier:
         # An input without an explanation has a P@k of NaN, which nothing is above.
         above = certified > attacked + _ROUNDING
         mean = functools.partial(summary, units=self.units)
-        found = [
+        records = [
             mean("certified_p@k", certified),
             mean("certified_share", certified > 1 - _ROUNDING),
             mean("p@k", attacked),
@@ -96,8 +96,8 @@ class Certifier:
             each(PER_INPUT, attacked, self.units),
         ]
         if exact_seconds is not None and self._is_exact(params):
-            found += self._exact(params, ball, moved, attacked, exact_seconds)
-        return found
+            records += self._exact(params, ball, moved, attacked, exact_seconds)
+        return records
 
     def _subject(self, params: Any, context: Any) -> Subject:
         # A table's module brings the layers that its own bounds need.
@@ -124,9 +124,9 @@ class Certifier:
 
             certify(2 * size)
             start = time.perf_counter()
-            found = certify(len(x))
+            certified = certify(len(x))
             spent.append(time.perf_counter() - start)
-            return found.precision, found.matches
+            return certified.precision, certified.matches
 
         precision, matches = by_size(self.sizes, run)
         return np.asarray(precision), np.asarray(matches), sum(spent) / len(self.x)
@@ -150,7 +150,7 @@ class Certifier:
         return self.view.tabular and is_piecewise_linear(subject(self.model, params))
 
     def _exact(self, params, ball, start, attacked, max_seconds):
-        found = certificates.exact_certificate(
+        exact = certificates.exact_certificate(
             subject(self.model, params),
             self.x,
             ball,
@@ -158,66 +158,68 @@ class Certifier:
             start=start,
             max_seconds=max_seconds,
         )
-        above = found.lower > attacked + _ROUNDING
+        above = exact.lower > attacked + _ROUNDING
         mean = functools.partial(summary, units=self.units)
         return [
-            mean("exact_lower", found.lower),
-            mean("exact_upper", found.upper),
-            mean("exact_closed", found.closed),
-            mean("exact_seconds", found.seconds),
-            measured("exact_slowest", found.seconds.max(), None, len(above)),
+            mean("exact_lower", exact.lower),
+            mean("exact_upper", exact.upper),
+            mean("exact_closed", exact.closed),
+            mean("exact_seconds", exact.seconds),
+            measured("exact_slowest", exact.seconds.max(), None, len(above)),
             measured("exact_violations", above.sum(), None, len(above)),
-            each("exact_lower_inputs", found.lower, self.units),
+            each("exact_lower_inputs", exact.lower, self.units),
         ]
 
 
-def measure_dataset(problem, k, common, store, exact):
+def measure_dataset(problem, k, options, store, exact):
     """Record what is not there yet of one data set with one k, model by model."""
-    settings = problem.protocol(common.preset)
-    limit = presets.CERTIFIED_INPUTS.get((common.preset, problem.view.kind))
+    settings = problem.protocol(options.preset)
+    limit = presets.CERTIFIED_INPUTS.get((options.preset, problem.view.kind))
     limit = settings.num_test if limit is None else limit
     certifiers = {}
-    for one in parts.models(
+    for chosen in parts.models(
         problem,
         k,
-        common,
+        options,
         description="certify",
-        tolerances=(float(common.given["tolerance"]),),
+        tolerances=(float(options.given["tolerance"]),),
         by_seed=True,
     ):
-        if one.model not in certifiers:
-            certifiers[one.model] = Certifier(
+        if chosen.model not in certifiers:
+            certifiers[chosen.model] = Certifier(
                 problem,
-                one.model,
+                chosen.model,
                 k=k,
                 num_test=limit,
                 strongest_budget=settings.strongest_budget,
             )
-        certifier = certifiers[one.model]
-        clean = {**one.fields, "attack": "none", "epsilon": None}
+        certifier = certifiers[chosen.model]
+        clean = {**chosen.fields, "attack": "none", "epsilon": None}
         if not store.has(**clean):
-            found = certifier.clean(one.params)
-            store.append([{**clean, **record} for record in found])
-        _measure_variants(problem, one, k, limit, common, store)
-        for epsilon in common.epsilon:
-            cell = {**one.fields, "attack": STRONGEST, "epsilon": epsilon}
+            records = certifier.clean(chosen.params)
+            store.append([{**clean, **record} for record in records])
+        _measure_variants(problem, chosen, k, limit, options, store)
+        for epsilon in options.epsilon:
+            cell = {**chosen.fields, "attack": STRONGEST, "epsilon": epsilon}
             if not store.has(**cell):
-                seconds = common.given["exact_seconds"] if epsilon in exact else None
-                found = certifier.measure(one.params, epsilon, exact_seconds=seconds)
-                store.append([{**cell, **record} for record in found])
+                seconds = options.given["exact_seconds"] if epsilon in exact else None
+                records = certifier.measure(
+                    chosen.params, epsilon, exact_seconds=seconds
+                )
+                store.append([{**cell, **record} for record in records])
 
 
-def _measure_variants(problem, one, k, num_test, common, store):
-    epsilon = common.given["variants"]
+def _measure_variants(problem, chosen, k, num_test, options, store):
+    epsilon = options.given["variants"]
     if epsilon is None or not problem.view.tabular:
         return
-    shared = {**one.fields, "attack": "none", "epsilon": epsilon}
+    shared = {**chosen.fields, "attack": "none", "epsilon": epsilon}
     if store.select(**shared):
         return
-    found = variants.measure(
+    records = variants.measure(
         problem,
-        one.model,
-        one.params,
+        chosen.model,
+        chosen.params,
         k=k,
         epsilon=epsilon,
         num_test=min(num_test, presets.VARIANT_INPUTS),
@@ -225,7 +227,7 @@ def _measure_variants(problem, one, k, num_test, common, store):
     store.append(
         [
             {**shared, variants.VARIANT: name, **record}
-            for name, measurements in found.items()
+            for name, measurements in records.items()
             for record in measurements
         ]
     )

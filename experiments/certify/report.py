@@ -20,55 +20,55 @@ _LOSES = 0.9
 
 
 def write_report(
-    folder: Path, store: records.RecordStore, common, *, part: str = ""
+    folder: Path, store: records.RecordStore, options, *, part: str = ""
 ) -> list[Path]:
     """Write table.md, table.csv and a figure for each data set; returns their paths."""
     written = []
-    for k in common.k:
-        suffix = f"_k{k}" if len(common.k) > 1 else ""
-        chosen = {"dataset": common.datasets, "method": common.methods, "k": k}
-        found = store.select(**chosen)
+    for k in options.k:
+        suffix = f"_k{k}" if len(options.k) > 1 else ""
+        chosen = {"dataset": options.datasets, "method": options.methods, "k": k}
+        recorded = store.select(**chosen)
         name = f"table_{part}{suffix}" if part else f"table{suffix}"
-        table = tables.pivot(found, columns=_columns(found, common.epsilon))
-        tables.write_table(folder, table, notes=_notes(found, k, common), name=name)
+        table = tables.pivot(recorded, columns=_columns(recorded, options.epsilon))
+        tables.write_table(folder, table, notes=_notes(recorded, k, options), name=name)
         written += [folder / f"{name}.{kind}" for kind in ("md", "csv")]
-        for dataset in common.datasets:
+        for dataset in options.datasets:
             path = folder / f"certified_{dataset}{suffix}.png"
-            here = records.select(found, dataset=dataset)
-            output.save_figure(path, _figure(here, dataset, k, common))
+            here = records.select(recorded, dataset=dataset)
+            output.save_figure(path, _figure(here, dataset, k, options))
             written.append(path)
             written += variants.write_report(folder, store, dataset, k, suffix)
     return written
 
 
-def num_violations(found: list[dict[str, Any]]) -> tuple[int, int]:
+def num_violations(recorded: list[dict[str, Any]]) -> tuple[int, int]:
     """Inputs with certified > attacked P@k, and inputs in all, over all cells."""
-    counted = records.select(found, metric="violations")
+    counted = records.select(recorded, metric="violations")
     return sum(int(r["value"]) for r in counted), sum(r["n"] for r in counted)
 
 
-def num_mismatched(found: list[dict[str, Any]]) -> int:
+def num_mismatched(recorded: list[dict[str, Any]]) -> int:
     """Inputs whose layers are not those of the model, over all cells."""
-    counted = records.select(found, metric="mismatched")
+    counted = records.select(recorded, metric="mismatched")
     return sum(int(r["value"]) for r in counted)
 
 
-def _sound(store, dataset, common):
-    found = store.select(dataset=dataset, method=common.methods, k=common.k)
-    violations, count = num_violations(found)
+def _sound(store, dataset, options):
+    recorded = store.select(dataset=dataset, method=options.methods, k=options.k)
+    violations, count = num_violations(recorded)
     return runs.Verdict(violations == 0, f"{violations} of {count}")
 
 
-def _not_vacuous(store, dataset, common):
+def _not_vacuous(store, dataset, options):
     """At the largest budget, the best method but for linear models."""
-    if common.kind != "tabular":
+    if options.kind != "tabular":
         return None
-    budget = max(common.epsilon)
-    where = {"dataset": dataset, "k": common.k[0], "metric": "certified_p@k"}
-    found = store.select(**where, epsilon=budget)
+    budget = max(options.epsilon)
+    where = {"dataset": dataset, "k": options.k[0], "metric": "certified_p@k"}
+    recorded = store.select(**where, epsilon=budget)
     each = {
-        method: runs.of_records(records.select(found, method=method))
-        for method in common.methods
+        method: runs.of_records(records.select(recorded, method=method))
+        for method in options.methods
         if method != LOGISTIC
     }
     if not each:
@@ -81,28 +81,28 @@ def _not_vacuous(store, dataset, common):
     return runs.Verdict(runs.above(each[best], _HALF), f"ε = {budget:g}: {shown}")
 
 
-def _where_vanilla_loses(store, dataset, common):
+def _where_vanilla_loses(store, dataset, options):
     """At the least budget with vanilla's P@k below .9, the best of the others."""
-    if common.kind == "tabular" or "vanilla" not in common.methods:
+    if options.kind == "tabular" or "vanilla" not in options.methods:
         return None
-    found = store.select(dataset=dataset, k=common.k[0])
+    recorded = store.select(dataset=dataset, k=options.k[0])
     lost = [
         budget
-        for budget in sorted(common.epsilon)
-        if _mean(found, "vanilla", "p@k", budget) < _LOSES
+        for budget in sorted(options.epsilon)
+        if _mean(recorded, "vanilla", "p@k", budget) < _LOSES
     ]
     if not lost:
         return None
     each = {
         method: runs.of_records(
             records.select(
-                found, method=method, metric="certified_p@k", epsilon=lost[0]
+                recorded, method=method, metric="certified_p@k", epsilon=lost[0]
             )
         )
-        for method in common.methods
+        for method in options.methods
     }
     best = max(each, key=lambda method: each[method].mean)
-    kept = _mean(found, "vanilla", "p@k", lost[0])
+    kept = _mean(recorded, "vanilla", "p@k", lost[0])
     shown = ", ".join(f"{m} {runs.shown(value)}" for m, value in each.items())
     text = f"ε = {lost[0]:g} (vanilla keeps {kept:.2f}): {shown}"
     return runs.Verdict(runs.above(each[best], _HALF), text)
@@ -146,9 +146,9 @@ FIGURES = {
 }
 
 
-def _columns(found, budgets) -> list[tables.ColumnSpec]:
+def _columns(recorded, budgets) -> list[tables.ColumnSpec]:
     columns = [tables.ColumnSpec("AUC", {"metric": "auc"})]
-    searched = {r["epsilon"] for r in records.select(found, metric="exact_closed")}
+    searched = {r["epsilon"] for r in records.select(recorded, metric="exact_closed")}
     for epsilon in budgets:
         at = {"attack": STRONGEST, "epsilon": epsilon}
         kinds = [
@@ -176,12 +176,12 @@ def _columns(found, budgets) -> list[tables.ColumnSpec]:
     return columns
 
 
-def _notes(found, k: int, common) -> tuple[str, ...]:
-    violations, count = num_violations(found)
-    mismatched = num_mismatched(found)
-    searched = records.select(found, metric="exact_violations")
+def _notes(recorded, k: int, options) -> tuple[str, ...]:
+    violations, count = num_violations(recorded)
+    mismatched = num_mismatched(recorded)
+    searched = records.select(recorded, metric="exact_violations")
     how = "by bounds of the explanation's program"
-    if common.kind == "tabular":
+    if options.kind == "tabular":
         how = (
             "by interval and linear bounds of φ′, of networks with several layers "
             "by bounds of the gradient's program"
@@ -198,7 +198,9 @@ def _notes(found, k: int, common) -> tuple[str, ...]:
     ]
     if searched:
         wrong = sum(int(r["value"]) for r in searched)
-        slowest = max(r["value"] for r in records.select(found, metric="exact_slowest"))
+        slowest = max(
+            r["value"] for r in records.select(recorded, metric="exact_slowest")
+        )
         notes.append(
             f"exact: between these the worst P@{k} lies, by branch and bound that "
             "begins at the attack's inputs; closed: share of inputs where both are "
@@ -214,12 +216,12 @@ def _notes(found, k: int, common) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _figure(found, dataset: str, k: int, common):
+def _figure(recorded, dataset: str, k: int, options):
     series = {}
-    budgets = sorted(common.epsilon)
-    for method in common.methods:
+    budgets = sorted(options.epsilon)
+    for method in options.methods:
         lines = [
-            [_mean(found, method, metric, epsilon) for epsilon in budgets]
+            [_mean(recorded, method, metric, epsilon) for epsilon in budgets]
             for metric in ("p@k", "certified_p@k")
         ]
         series[method] = (budgets, *lines)
@@ -232,7 +234,7 @@ def _figure(found, dataset: str, k: int, common):
     )
 
 
-def _mean(found, method, metric, epsilon) -> float:
+def _mean(recorded, method, metric, epsilon) -> float:
     """Mean over runs; NaN where nothing was measured."""
     where = {"method": method, "metric": metric, "epsilon": epsilon}
-    return runs.of_records(records.select(found, **where)).mean
+    return runs.of_records(records.select(recorded, **where)).mean

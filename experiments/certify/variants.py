@@ -59,7 +59,7 @@ def measure(
     x = np.asarray(problem.inputs("test", num_test).x)
     ball = problem.budget(epsilon, norm="l2")
     examined = subject(model, params)
-    found = {}
+    measured_by = {}
     size = balanced_size(len(x), _BATCH_SIZE)
     separations, spent = [], 0.0
     ways = {**PROGRAMS, **(LAYERS if examined.layers is not None else {})}
@@ -71,7 +71,7 @@ def measure(
             )
 
         made, seconds = _timed(run, x, size)
-        found[name] = _records(made.precision, seconds)
+        measured_by[name] = _records(made.precision, seconds)
         if name in _SLOPES:
             separations.append(made.separation)
             spent += seconds
@@ -80,19 +80,19 @@ def measure(
     others = np.arange(x.shape[1]) != features[:, :, None]
     below = ((best > 0) & others).sum(axis=2)
     kept = (below >= x.shape[1] - k).mean(axis=1)
-    found["better of three slopes"] = _records(kept, spent)
+    measured_by["better of three slopes"] = _records(kept, spent)
     if examined.layers is not None and is_piecewise_linear(examined):
-        found.update(_searched(examined, x, ball, k))
-    return found
+        measured_by.update(_searched(examined, x, ball, k))
+    return measured_by
 
 
 def _searched(examined: Subject, x, ball, k):
-    found = {}
+    bounds = {}
     for limit in SEARCHES:
         made = certificates.exact_certificate(examined, x, ball, k=k, max_seconds=limit)
         name = f"branch and bound, {limit:g} s"
-        found[name] = _records(made.lower, made.seconds.mean())
-    return found
+        bounds[name] = _records(made.lower, made.seconds.mean())
+    return bounds
 
 
 def _timed(run: Callable[[Any], Any], x, size: int) -> tuple[Any, float]:
@@ -117,13 +117,13 @@ def write_report(
     folder: Path, store: records.RecordStore, dataset: str, k: int, suffix: str
 ) -> list[Path]:
     """Table and figure of the variants of a data set, where they were measured."""
-    found = [
+    recorded = [
         record for record in store.select(dataset=dataset, k=k) if VARIANT in record
     ]
-    if not found:
+    if not recorded:
         return []
     written = []
-    epsilon = found[0]["epsilon"]
+    epsilon = recorded[0]["epsilon"]
     columns = [
         tables.ColumnSpec("certified", {"metric": _CERTIFIED}, best="max"),
         tables.ColumnSpec("s an input", {"metric": _SECONDS}, best=None),
@@ -135,13 +135,13 @@ def write_report(
         "better of three slopes: pair by pair, of intervals, chords and best slope.",
     )
     name = f"variants_{dataset}{suffix}"
-    table = tables.pivot(found, rows=("method", VARIANT), columns=columns)
+    table = tables.pivot(recorded, rows=("method", VARIANT), columns=columns)
     tables.write_table(folder, table, notes=notes, name=name)
     written += [folder / f"{name}.{kind}" for kind in ("md", "csv")]
     points = {}
-    for record in records.select(found, metric=_CERTIFIED):
+    for record in records.select(recorded, metric=_CERTIFIED):
         where = {n: record[n] for n in ("method", "seed", VARIANT)}
-        (spent,) = records.select(found, metric=_SECONDS, **where)
+        (spent,) = records.select(recorded, metric=_SECONDS, **where)
         label = record[VARIANT]
         points.setdefault(label, ([], []))
         points[label][0].append(spent["value"])

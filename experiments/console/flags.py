@@ -32,7 +32,7 @@ _FOLDERS = ("data_dir", "models_dir", "output_dir")
 _SINGLE = ("data_dir", "models_dir", "output_dir", "preset", "progress")
 
 
-class Common(NamedTuple):
+class Options(NamedTuple):
     """The values of the common flags; an empty list means the experiment's choice."""
 
     datasets: tuple[str, ...]
@@ -63,13 +63,13 @@ class ExperimentFlags(NamedTuple):
       defaults: list flag -> default as it would be typed ("adult,bank"), or a mapping
         from each preset to one. A list without a default is empty: the experiment's
         own choice, such as a k for each data set.
-      own: names of further flags, for `Common.config`.
+      further: names of further flags, for `Options.config`.
       define_own: `define_own(values)` defines further flags.
     """
 
     experiment: str
     defaults: Mapping[str, Default]
-    own: tuple[str, ...]
+    further: tuple[str, ...]
     define_own: Callable[[absl_flags.FlagValues], None] | None
 
     def define(self) -> absl_flags.FlagValues:
@@ -87,7 +87,7 @@ class ExperimentFlags(NamedTuple):
         datasets: Collection[str] | None = None,
         methods: Collection[str] | None = None,
         attacks: Collection[str] | None = None,
-    ) -> Common:
+    ) -> Options:
         """Return the parsed values; a list not given takes the preset's default.
 
         Args:
@@ -110,7 +110,7 @@ class ExperimentFlags(NamedTuple):
             elif not given:
                 raise ValueError(f"--{name} must name at least one, got an empty list")
         known_methods = None if methods is None else frozenset(methods)
-        common = Common(
+        options = Options(
             datasets=parse_names("datasets", items["datasets"], known=datasets),
             methods=parse_names(
                 "methods", items["methods"], known=known_methods, sums=True
@@ -128,10 +128,10 @@ class ExperimentFlags(NamedTuple):
             experiment=self.experiment,
         )
         given = {name: values[name].value for name in values}
-        own = {name: given[name] for name in (*_SINGLE, *self.own)}
-        resolved = {name: getattr(common, name) for name in LISTS}
-        return common._replace(
-            config=dict(sorted({**own, **resolved}.items())),
+        further = {name: given[name] for name in (*_SINGLE, *self.further)}
+        resolved = {name: getattr(options, name) for name in LISTS}
+        return options._replace(
+            config=dict(sorted({**further, **resolved}.items())),
             given=given,
             typed=tuple(
                 values[n].serialize() for n in sorted(values) if values[n].present
@@ -177,7 +177,7 @@ def describe(
     experiment: str,
     *,
     defaults: Mapping[str, Default],
-    own: Sequence[str] = (),
+    further: Sequence[str] = (),
     define: Callable[[absl_flags.FlagValues], None] | None = None,
 ) -> ExperimentFlags:
     """The common flags of an experiment and its own; see `ExperimentFlags`.
@@ -193,7 +193,7 @@ def describe(
       ...     },
       ... )
       >>> def main(values):
-      ...     common = FLAGS.read(values, attacks=("er", "mse", "strongest"))
+      ...     options = FLAGS.read(values, attacks=("er", "mse", "strongest"))
     """
     for name, default in defaults.items():
         check_in("common list flag", name, LISTS)
@@ -202,7 +202,7 @@ def describe(
                 f"the defaults of {name} must be text or a mapping with the keys "
                 f"{', '.join(PRESETS)}, got {default!r}"
             )
-    return ExperimentFlags(experiment, dict(defaults), tuple(own), define)
+    return ExperimentFlags(experiment, dict(defaults), tuple(further), define)
 
 
 def _define_common(described: ExperimentFlags, values: absl_flags.FlagValues) -> None:

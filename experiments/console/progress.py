@@ -17,7 +17,7 @@ def track(
     """Iterate over items with a progress bar on stderr; `show` is the --progress flag.
 
     Example:
-      >>> for cell in track(cells, description="robustness", show=common.progress):
+      >>> for cell in track(cells, description="robustness", show=options.progress):
       ...     measure(cell)
     """
     return tqdm(

@@ -11,37 +11,37 @@ from experiments.store import records
 _RULES = ("gda", "hedge", "qp", "fixed")
 
 
-def _derived(store, dataset, common):
+def _derived(store, dataset, options):
     """What compares the attacks of each run, of the first budget and main method."""
-    found = store.select(
+    recorded = store.select(
         dataset=dataset,
-        method=runs.main_method(common.methods),
-        k=common.k[0],
-        epsilon=common.epsilon[0],
-        seed=common.seeds,
+        method=runs.main_method(options.methods),
+        k=options.k[0],
+        epsilon=options.epsilon[0],
+        seed=options.seeds,
     )
-    return report.derive(found)
+    return report.derive(recorded)
 
 
-def _by_rule(found, weighting, reduce):
+def _by_rule(recorded, weighting, reduce):
     """Run -> a number of one rule, from its values over the rule's settings."""
     values: dict = {}
-    for r in records.select(found, weighting=weighting):
+    for r in records.select(recorded, weighting=weighting):
         value = records.number(r["value"])
         values.setdefault((r["seed"], r["fold"]), []).append(value)
     return {run: reduce(of) for run, of in values.items()}
 
 
-def _judge_front(store, dataset, common):
-    found = records.select(_derived(store, dataset, common), metric="front")
-    shares = {rule: _by_rule(found, rule, max) for rule in _RULES}
+def _judge_front(store, dataset, options):
+    recorded = records.select(_derived(store, dataset, options), metric="front")
+    shares = {rule: _by_rule(recorded, rule, max) for rule in _RULES}
     if not shares["gda"]:
         return None
     settings = {
         rule: len(
             {
                 (r["learning_rate"], r["ranking_weight"])
-                for r in records.select(found, weighting=rule)
+                for r in records.select(recorded, weighting=rule)
             }
         )
         for rule in shares
@@ -57,10 +57,10 @@ def _judge_front(store, dataset, common):
     return runs.Verdict(verdict, text)
 
 
-def _judge_saved(store, dataset, common):
-    found = _derived(store, dataset, common)
+def _judge_saved(store, dataset, options):
+    recorded = _derived(store, dataset, options)
     pair = [
-        _by_rule(records.select(found, metric=metric), "gda", np.mean)
+        _by_rule(records.select(recorded, metric=metric), "gda", np.mean)
         for metric in ("unconstrained_at_equal", "sensitivity_at_equal")
     ]
     if not all(pair):

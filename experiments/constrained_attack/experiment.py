@@ -61,18 +61,18 @@ _LISTS = {
 
 
 def main(values):
-    common = asked.read(
+    options = asked.read(
         FLAGS,
         values,
         methods=asked.WITH_LOGISTIC,
         attacks=(ATTACK,),
         without=datasets.names("images"),
     )
-    given = {name: _given(name, common) for name in _LISTS}
+    given = {name: _given(name, options) for name in _LISTS}
     variants = _variants(given)
-    common = common._replace(config={**common.config, **given})
+    options = options._replace(config={**options.config, **given})
     runs.run(
-        common,
+        options,
         functools.partial(measure_dataset, variants),
         report.write_report,
         title="P@k against the predictions that an attack changes",
@@ -84,12 +84,12 @@ def main(values):
     )
 
 
-def _given(name: str, common: flags.Common) -> list[str]:
+def _given(name: str, options: flags.Options) -> list[str]:
     """The entries of a list flag, or the preset's."""
-    value = common.given[name]
+    value = options.given[name]
     if value is not None:
         return value
-    return flags.by_preset(_LISTS[name][1], common.preset).split(",")
+    return flags.by_preset(_LISTS[name][1], options.preset).split(",")
 
 
 def _variants(given) -> list[constrained.Variant]:

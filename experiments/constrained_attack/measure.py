@@ -104,15 +104,15 @@ def variants(
     ranking_weights: tuple[float, ...],
 ) -> list[Variant]:
     """Every weighting with its settings, the unconstrained one first."""
-    found = [UNCONSTRAINED]
+    tried = [UNCONSTRAINED]
     for name in weightings:
         if name in ("gda", "hedge"):
-            found += [Variant(name, learning_rate=rate) for rate in learning_rates]
+            tried += [Variant(name, learning_rate=rate) for rate in learning_rates]
         elif name == "fixed":
-            found += [Variant(name, ranking_weight=w) for w in ranking_weights]
+            tried += [Variant(name, ranking_weight=w) for w in ranking_weights]
         elif name != UNCONSTRAINED.weighting:
-            found.append(Variant(name))
-    return found
+            tried.append(Variant(name))
+    return tried
 
 
 def run(
@@ -196,7 +196,7 @@ def _compiled(model, weighting: str, k: int, num_steps: int, view: View):
             random_start=RANDOM_START,
         )
 
-        def one(x, key, partner):
+        def chosen(x, key, partner):
             both = in_context(params, partner)
             target = score.predicted_class(named.apply(both, x))
             context, state = attack.init(both, x, target, budget, key=key)
@@ -242,8 +242,8 @@ def _compiled(model, weighting: str, k: int, num_steps: int, view: View):
 
         args = x, example_keys(key, x.shape[0]), context
         if view.batch_size is None:
-            return jax.vmap(one)(*args)
-        return map_batched(one, args, **view.batching)
+            return jax.vmap(chosen)(*args)
+        return map_batched(chosen, args, **view.batching)
 
     return jax.jit(batch)
 
@@ -320,7 +320,7 @@ def measure(fields, data, model, params, num_test, variants):
     """The records of one model at one budget, for all variants."""
     inputs = data.inputs("test", num_test)
     x, partner, _ = inputs
-    found, base = [], None
+    recorded, base = [], None
     if data.view.paired:
         model, params = trained.with_classifier(data, model, params)
     for variant in variants:
@@ -337,12 +337,12 @@ def measure(fields, data, model, params, num_test, variants):
         base = trajectory if base is None else base
         cell = {**fields, **variant._asdict()}
         records = _of_trajectory(trajectory, base, data.view, inputs.units)
-        found += [{**cell, **record} for record in records]
+        recorded += [{**cell, **record} for record in records]
     if data.view.paired:
         share, n = trained.class_accuracy(data, model, params)
         record = measured(ACCURACY, share, None, n)
-        found.append({**fields, **variants[0]._asdict(), **record})
-    return found
+        recorded.append({**fields, **variants[0]._asdict(), **record})
+    return recorded
 
 
 def _of_trajectory(trajectory, base, view, units):
@@ -355,7 +355,7 @@ def _of_trajectory(trajectory, base, view, units):
     filled = np.where(np.isnan(precision), np.inf, precision)
     best = np.argmin(filled, axis=1)
     kept = np.min(np.where(changed, 1.0, precision), axis=1)
-    found = [
+    recorded = [
         mean("p@k_last", precision[:, -1]),
         mean("sensitivity_last", changed[:, -1]),
         mean("p@k", precision[rows, best]),
@@ -371,7 +371,7 @@ def _of_trajectory(trajectory, base, view, units):
     ]
     if view.paired:
         changes, divergences = trajectory.changed_parts, trajectory.divergence_parts
-        found += [
+        recorded += [
             mean("sensitivity_pair_last", changes[:, 0]),
             mean("sensitivity_class_last", changes[:, 1]),
             mean("kl_class", divergences[:, 1]),
@@ -382,17 +382,19 @@ def _of_trajectory(trajectory, base, view, units):
             ("p@k_trace", trajectory.precision[:, t]),
             ("sensitivity_trace", trajectory.changed[:, t]),
         ):
-            found.append({**mean(metric, values), **step})
-    return found
+            recorded.append({**mean(metric, values), **step})
+    return recorded
 
 
-def measure_dataset(variants, problem, k, common, store):
+def measure_dataset(variants, problem, k, options, store):
     """Record what is not there yet of one data set with one k, model by model."""
-    num_test = problem.protocol(common.preset).num_test
-    for one in parts.models(problem, k, common, description="attack"):
-        for epsilon in common.epsilon:
-            cell = {**one.fields, "attack": ATTACK, "epsilon": epsilon}
+    num_test = problem.protocol(options.preset).num_test
+    for chosen in parts.models(problem, k, options, description="attack"):
+        for epsilon in options.epsilon:
+            cell = {**chosen.fields, "attack": ATTACK, "epsilon": epsilon}
             if not store.has(**cell):
                 store.append(
-                    measure(cell, problem, one.model, one.params, num_test, variants)
+                    measure(
+                        cell, problem, chosen.model, chosen.params, num_test, variants
+                    )
                 )

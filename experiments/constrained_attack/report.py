@@ -43,49 +43,49 @@ _SCATTER = {"xlabel": "sensitivity: share of predictions changed (last iterate)"
 
 
 def write_report(
-    folder: Path, store: RecordStore, common, *, part: str = ""
+    folder: Path, store: RecordStore, options, *, part: str = ""
 ) -> list[Path]:
     """Write one table, and for each data set, method, k and budget two figures.
 
     Args:
       folder: where to.
       store: the records.
-      common: the flags of the run, or of the part of it that is reported.
+      options: the flags of the run, or of the part of it that is reported.
       part: name of that part, which the tables' names then have.
 
     Returns:
       Paths of what was written, the table first.
     """
-    paired = common.kind != "tabular"
+    paired = options.kind != "tabular"
     notes = (*_NOTES, *_OF_PAIRS) if paired else _NOTES
     part = f"_{part}" if part else ""
     chosen = store.select(
-        dataset=common.datasets, method=common.methods, k=common.k,
-        epsilon=common.epsilon, seed=common.seeds,
+        dataset=options.datasets, method=options.methods, k=options.k,
+        epsilon=options.epsilon, seed=options.seeds,
     )  # fmt: skip
     parts, written, everything = [], [], []
-    for k in common.k:
-        for epsilon in common.epsilon:
+    for k in options.k:
+        for epsilon in options.epsilon:
             here = [r for r in chosen if (r["k"], r["epsilon"]) == (k, epsilon)]
             derived = derive(here)
             everything += derived
             table = tables.pivot(
                 [*here, *derived], rows=_ROWS, columns=_columns(k, paired)
             )
-            suffix = _suffix(common, k, epsilon)
+            suffix = _suffix(options, k, epsilon)
             path = folder / f"table{part}{suffix}.csv"
             write_text_atomic(path, tables.to_csv(table))
             written.append(path)
             lines = []
-            for dataset in common.datasets:
-                for method in common.methods:
+            for dataset in options.datasets:
+                for method in options.methods:
                     group = [
                         r
                         for r in here
                         if (r["dataset"], r["method"]) == (dataset, method)
                     ]
                     tail = suffix
-                    if len(common.methods) > 1:
+                    if len(options.methods) > 1:
                         tail = f"_{method}{suffix}"
                     line, paths = _figures(
                         folder, group, dataset, method, k, epsilon, tail
@@ -93,7 +93,7 @@ def write_report(
                     lines.append(line)
                     written += paths
             parts.append(
-                f"## P@{k} against sensitivity, {common.norm} budget ε = {epsilon:g}"
+                f"## P@{k} against sensitivity, {options.norm} budget ε = {epsilon:g}"
                 + "\n\n"
                 + tables.to_markdown(table, notes=notes)
                 + "\nThe attack *with constraint* is the knee of the front: with both "
@@ -105,9 +105,9 @@ def write_report(
     return [path, *written]
 
 
-def _suffix(common, k, epsilon):
-    text = f"_k{k}" if len(common.k) > 1 else ""
-    return text + (f"_eps{epsilon:g}" if len(common.epsilon) > 1 else "")
+def _suffix(options, k, epsilon):
+    text = f"_k{k}" if len(options.k) > 1 else ""
+    return text + (f"_eps{epsilon:g}" if len(options.epsilon) > 1 else "")
 
 
 def _columns(k, paired):
@@ -129,18 +129,18 @@ def _columns(k, paired):
     return [*columns, spec("front", {"metric": "front"}, format=".1f")]
 
 
-def derive(found: list[Record]) -> list[Record]:
+def derive(recorded: list[Record]) -> list[Record]:
     """Records that compare the attacks of one model: equal P@k, and the front.
 
     Args:
-      found: measured records of one k and one budget.
+      recorded: measured records of one k and one budget.
 
     Returns:
       Records like these, with the metrics `equal_p@k`, `sensitivity_at_equal`,
       `unconstrained_at_equal` and `front` (1 on the front of its run, else 0).
     """
     runs: dict[tuple, dict[constrained.Variant, list[Record]]] = {}
-    for record in found:
+    for record in recorded:
         run = tuple(record[name] for name in ("dataset", "method", "seed", "fold"))
         runs.setdefault(run, {}).setdefault(_variant(record), []).append(record)
     derived = []
@@ -242,7 +242,7 @@ def _figures(folder, group, dataset, method, k, epsilon, suffix):
         by_rule.setdefault(variant.weighting, []).append(point)
     title = f"{dataset}, {method}: constrained attacks, ε = {epsilon:g}"
     figure = plots.front(
-        {rule: tuple(np.array(found).T) for rule, found in by_rule.items()},
+        {rule: tuple(np.array(places).T) for rule, places in by_rule.items()},
         maximize=(False, False),
         ylabel=f"P@{k} of the same inputs",
         title=title,
@@ -289,6 +289,6 @@ def _shown(points, chosen):
     for variant in points:
         by_rule.setdefault(variant.weighting, []).append(variant)
     return [
-        chosen if chosen in found else found[len(found) // 2]
-        for found in by_rule.values()
+        chosen if chosen in places else places[len(places) // 2]
+        for places in by_rule.values()
     ]

@@ -26,19 +26,19 @@ FLAGS = flags.describe(
 
 
 def main(values):
-    common = FLAGS.read(
+    options = FLAGS.read(
         values,
         datasets=asked.known_tables(values),
         methods=objectives.NAMES,
         attacks=(convergence.ATTACK,),
     )
-    if common.epsilon:
+    if options.epsilon:
         raise ValueError("--epsilon has no use here: the region is unbounded")
     chosen = [
-        parts.choose(registry.problem(data), common) for data in setup.load(common)
+        parts.choose(registry.problem(data), options) for data in setup.load(options)
     ]
-    folder, store = setup.open_folder(common, (part.problem for part in chosen))
-    for problem, own, k in parts.in_turn(chosen):
-        measure_dataset(problem, k, own, store)
-    for path in write_report(folder, store, common):
+    folder, store = setup.open_folder(options, (part.problem for part in chosen))
+    for problem, part_options, k in parts.in_turn(chosen):
+        measure_dataset(problem, k, part_options, store)
+    for path in write_report(folder, store, options):
         print(path)

@@ -14,14 +14,16 @@ _TRACE_POINTS = 25
 RADIUS = 1.0  # of the ball in which thickness is measured
 
 
-def mean_thickness(problem, one, k: int, preset: str) -> dict[str, Any]:
+def mean_thickness(problem, chosen, k: int, preset: str) -> dict[str, Any]:
     """The record of the model's mean thickness in the ball of radius RADIUS."""
     effort = thickness.effort(problem, preset)
-    sample = thickness.first_inputs(problem, one.model, one.params, effort.num_inputs)
+    sample = thickness.first_inputs(
+        problem, chosen.model, chosen.params, effort.num_inputs
+    )
     found_thick = thickness.estimate(
         problem,
-        one.model,
-        one.params,
+        chosen.model,
+        chosen.params,
         sample,
         "uniform",
         k=k,
@@ -47,16 +49,16 @@ def measure(
     counted = convergence.descent(
         model, k, effort.flip_steps, max_length=convergence.MAX_LENGTH
     )(params, x)
-    found = convergence.rate(result)
-    rises = found.num_rises + convergence.rate(counted).num_rises
+    records = convergence.rate(result)
+    rises = records.num_rises + convergence.rate(counted).num_rises
     gaps, steps = convergence.initial_gaps(counted), counted.manipulation_epoch
     related = convergence.dependence(gaps, steps, num_steps=effort.flip_steps)
     m = len(x)
-    moved = found.exponent[np.isfinite(found.exponent)]
+    moved = records.exponent[np.isfinite(records.exponent)]
     cells = [
         measured("rate_exponent", _median(moved), None, moved.size),
-        summary("rate_reached", found.exponent <= -0.5),
-        measured("bound_violations", found.num_violations, None, m),
+        summary("rate_reached", records.exponent <= -0.5),
+        measured("bound_violations", records.num_violations, None, m),
         measured("rises", rises, None, m),
         measured("uncertified", result.num_uncertified.sum(), None, m),
         summary("critical", result.converged),
@@ -72,7 +74,7 @@ def measure(
     ]
     for t in _points(effort.rate_steps):
         at = {"iteration": t}
-        lowest, bound = found.lowest[:, t - 1], found.bound[:, t - 1]
+        lowest, bound = records.lowest[:, t - 1], records.bound[:, t - 1]
         gap = result.trace.duality_gap[:, t - 1]
         cells += [
             {**measured("direction_norm", np.median(lowest), None, m), **at},
@@ -102,15 +104,17 @@ def _points(num_steps):
     return sorted({int(round(point)) for point in points})
 
 
-def measure_dataset(problem, k, common, store):
+def measure_dataset(problem, k, options, store):
     """Record what is not there yet of one data set with one k, model by model."""
-    effort = convergence.EFFORTS[common.preset]
+    effort = convergence.EFFORTS[options.preset]
     x = problem.inputs("test", effort.num_inputs).x
-    for one in parts.models(problem, k, common, description="descent"):
-        cell = {**one.fields, "attack": convergence.ATTACK, "epsilon": None}
+    for chosen in parts.models(problem, k, options, description="descent"):
+        cell = {**chosen.fields, "attack": convergence.ATTACK, "epsilon": None}
         if not store.has(**cell):
-            measurements = measure(one.model, one.params, x, k=k, effort=effort)
+            measurements = measure(chosen.model, chosen.params, x, k=k, effort=effort)
             store.append([{**cell, **record} for record in measurements])
-        thick = {**one.fields, "attack": "none", "epsilon": RADIUS}
+        thick = {**chosen.fields, "attack": "none", "epsilon": RADIUS}
         if not store.has(**thick):
-            store.append({**thick, **mean_thickness(problem, one, k, common.preset)})
+            store.append(
+                {**thick, **mean_thickness(problem, chosen, k, options.preset)}
+            )

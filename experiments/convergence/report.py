@@ -36,28 +36,28 @@ _NOTES = (
 )
 
 
-def write_report(folder: Path, store: records.RecordStore, common) -> list[Path]:
+def write_report(folder: Path, store: records.RecordStore, options) -> list[Path]:
     """Write table and figures from the records alone; returns their paths."""
     written = []
-    for k in common.k:
-        suffix = f"_k{k}" if len(common.k) > 1 else ""
-        chosen = {"dataset": common.datasets, "method": common.methods, "k": k}
+    for k in options.k:
+        suffix = f"_k{k}" if len(options.k) > 1 else ""
+        chosen = {"dataset": options.datasets, "method": options.methods, "k": k}
         table = tables.pivot(store.select(**chosen), columns=_columns())
         tables.write_table(folder, table, notes=_NOTES, name=f"table{suffix}")
         written += [folder / f"table{suffix}.{kind}" for kind in ("md", "csv")]
-        for dataset in common.datasets:
+        for dataset in options.datasets:
             here = {**chosen, "dataset": dataset}
             for name, draw in (
                 ("direction_norm", _direction_figure),
                 ("steps_by_gap", _steps_figure),
             ):
                 path = folder / f"{name}_{dataset}{suffix}.png"
-                output.save_figure(path, draw(store, common, here))
+                output.save_figure(path, draw(store, options, here))
                 written.append(path)
     exhibited = runs.write_exhibit(
         folder,
         store,
-        [common],
+        [options],
         written,
         title="How multi-objective descent converges",
         questions=QUESTIONS,
@@ -93,15 +93,15 @@ def _columns():
     ]
 
 
-def _direction_figure(store, common, here):
+def _direction_figure(store, options, here):
     """Median over inputs, geometric mean over seeds, with a guide line."""
     series, top, longest = {}, 0.0, 1
-    for method in common.methods:
-        found = store.select(**{**here, "method": method}, metric="direction_norm")
-        points = sorted({record["iteration"] for record in found})
+    for method in options.methods:
+        recorded = store.select(**{**here, "method": method}, metric="direction_norm")
+        points = sorted({record["iteration"] for record in recorded})
         means = []
         for point in points:
-            values = [number(r["value"]) for r in found if r["iteration"] == point]
+            values = [number(r["value"]) for r in recorded if r["iteration"] == point]
             means.append(np.exp(np.mean(np.log(np.maximum(values, 1e-300)))))
         series[method] = (points, means, None)
         top, longest = max(top, *means), max(longest, *points)
@@ -117,12 +117,12 @@ def _direction_figure(store, common, here):
     )
 
 
-def _steps_figure(store, common, here):
+def _steps_figure(store, options, here):
     points, censored = {}, 0
-    for method in common.methods:
-        found = store.select(**{**here, "method": method}, metric="steps")
-        gaps = np.array([number(record["initial_gap"]) for record in found])
-        steps = np.array([number(record["value"]) for record in found])
+    for method in options.methods:
+        recorded = store.select(**{**here, "method": method}, metric="steps")
+        gaps = np.array([number(record["initial_gap"]) for record in recorded])
+        steps = np.array([number(record["value"]) for record in recorded])
         kept = np.isfinite(steps)
         censored += int((~kept).sum())
         points[method] = (gaps[kept], steps[kept])
@@ -137,20 +137,20 @@ def _steps_figure(store, common, here):
     )
 
 
-def _of(store, dataset, common, method):
+def _of(store, dataset, options, method):
     """Metric -> the records of one method."""
-    found = store.select(dataset=dataset, method=method, k=common.k[0])
-    whole = [r for r in found if "iteration" not in r and "input" not in r]
+    recorded = store.select(dataset=dataset, method=method, k=options.k[0])
+    whole = [r for r in recorded if "iteration" not in r and "input" not in r]
     return {
         name: records.select(whole, metric=name)
         for name in dict.fromkeys(r["metric"] for r in whole)
     }
 
 
-def _judge_rate(store, dataset, common):
+def _judge_rate(store, dataset, options):
     verdicts, texts = [], []
-    for method in common.methods:
-        of = _of(store, dataset, common, method)
+    for method in options.methods:
+        of = _of(store, dataset, options, method)
         wrong = sum(
             records.number(r["value"])
             for metric in ("rises", "bound_violations")
@@ -163,10 +163,10 @@ def _judge_rate(store, dataset, common):
     return runs.Verdict(runs.together(verdicts), ", ".join(texts))
 
 
-def _judge_gaps(store, dataset, common):
+def _judge_gaps(store, dataset, options):
     verdicts, texts = [], []
-    for method in common.methods:
-        of = _of(store, dataset, common, method)
+    for method in options.methods:
+        of = _of(store, dataset, options, method)
         related = runs.of_records(of["gap_steps_spearman_all"])
         censored = runs.of_records(of["censored"])
         verdicts.append(runs.above(related, 0))
@@ -176,19 +176,19 @@ def _judge_gaps(store, dataset, common):
     return runs.Verdict(runs.together(verdicts), ", ".join(texts))
 
 
-def _judge_models(store, dataset, common):
+def _judge_models(store, dataset, options):
     """Spearman's correlation of thickness and mean steps over the methods of a run."""
     steps, thick = {}, {}
-    for method in common.methods:
-        found = store.select(dataset=dataset, method=method, k=common.k[0])
+    for method in options.methods:
+        recorded = store.select(dataset=dataset, method=method, k=options.k[0])
         last = max(
-            (r["iteration"] for r in records.select(found, metric="p@k_trace")),
+            (r["iteration"] for r in records.select(recorded, metric="p@k_trace")),
             default=0,
         )
-        for r in records.select(found, metric="steps"):
+        for r in records.select(recorded, metric="steps"):
             value = last + 1 if r["value"] is None else r["value"]
             steps.setdefault((method, r["seed"], r["fold"]), []).append(value)
-        for r in records.select(found, metric="thickness"):
+        for r in records.select(recorded, metric="thickness"):
             thick[method, r["seed"], r["fold"]] = records.number(r["value"])
     points = {
         model: (width, float(np.mean(steps[model]))) for model, width in thick.items()
@@ -199,8 +199,8 @@ def _judge_models(store, dataset, common):
     related = association(points)["by_run"]
     shown = []
     for method in methods:
-        own = [pair for model, pair in points.items() if model[0] == method]
-        width, taken = np.mean(own, axis=0)
+        pairs = [pair for model, pair in points.items() if model[0] == method]
+        width, taken = np.mean(pairs, axis=0)
         shown.append(f"{method} Θ {width:.3f}, {taken:.1f} steps")
     text = f"{runs.shown(related, '+.2f')} ({', '.join(shown)})"
     return runs.Verdict(runs.above(related, 0), text)

@@ -32,21 +32,21 @@ def _define(values):
     )
 
 
-FLAGS = asked.describe("correlation", own=("share",), define=_define)
+FLAGS = asked.describe("correlation", further=("share",), define=_define)
 
 
 def main(values):
-    common = asked.read(
+    options = asked.read(
         FLAGS,
         values,
         attacks=[name for name in SINGLE if name != thickness.ADVERSARY],
         single=("k", "attacks", "epsilon"),
     )
-    share = common.given["share"]
+    share = options.given["share"]
     if share is not None and not 0 < share <= 1:
         raise ValueError(f"--share must lie in (0, 1], got {share}")
     runs.run(
-        common,
+        options,
         measure_dataset,
         report.write_report,
         title="What tells an input's resistance: curvature, gap or thickness",

@@ -127,7 +127,7 @@ def _local(model, k: int, view: View):
         )
         return safe_sqrt(estimate(params, x, target, key=key))
 
-    def one(x, context, key, params):
+    def chosen(x, context, key, params):
         params = in_context(params, context)
         target = score.predicted_class(apply(params, x))
         values = explain(params, x, target)
@@ -146,26 +146,26 @@ def _local(model, k: int, view: View):
         keys = example_keys(jax.random.key(3), len(sample.x))
         size = max(1, min(64, 2**15 // sample.x.shape[1]))
         return map_batched(
-            lambda *args: one(*args, params), (*sample, keys), batch_size=size
+            lambda *args: chosen(*args, params), (*sample, keys), batch_size=size
         )
 
     return jax.jit(run)
 
 
-def measure_dataset(problem, k, common, store):
+def measure_dataset(problem, k, options, store):
     """Record what is not there yet of one data set with one k, model by model."""
-    effort = thickness.effort(problem, common.preset)
-    share = common.given["share"]
+    effort = thickness.effort(problem, options.preset)
+    share = options.given["share"]
     if share is None:
         share = 1.0 if problem.view.tabular else SHARE
-    for one in parts.models(problem, k, common, description="correlation"):
-        (epsilon,), (attack,) = common.epsilon, common.attacks
-        cell = {**one.fields, "attack": attack, "epsilon": epsilon, "share": share}
+    for chosen in parts.models(problem, k, options, description="correlation"):
+        (epsilon,), (attack,) = options.epsilon, options.attacks
+        cell = {**chosen.fields, "attack": attack, "epsilon": epsilon, "share": share}
         if not store.has(**cell):
             measurements = measure(
                 problem,
-                one.model,
-                one.params,
+                chosen.model,
+                chosen.params,
                 k=k,
                 epsilon=epsilon,
                 attack=attack,

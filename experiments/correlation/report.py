@@ -43,24 +43,26 @@ FIGURES = {
 
 
 def write_report(
-    folder: Path, store: records.RecordStore, common, *, part: str = ""
+    folder: Path, store: records.RecordStore, options, *, part: str = ""
 ) -> list[Path]:
     """Write the table and two figures for each data set."""
-    (k,) = common.k
-    found = store.select(dataset=common.datasets, method=common.methods, k=k)
+    (k,) = options.k
+    recorded = store.select(dataset=options.datasets, method=options.methods, k=k)
     told = [
-        record for name in QUANTITIES for record in records.select(found, quantity=name)
+        record
+        for name in QUANTITIES
+        for record in records.select(recorded, quantity=name)
     ]
     rows = "dataset", "method", "quantity"
     table = tables.pivot(told, rows=rows, columns=_columns())
     name = f"table_{part}" if part else "table"
-    tables.write_table(folder, table, notes=_notes(found, common), name=name)
+    tables.write_table(folder, table, notes=_notes(recorded, options), name=name)
     written = [folder / f"{name}.{kind}" for kind in ("md", "csv")]
-    for dataset in common.datasets:
-        here = records.select(found, dataset=dataset)
+    for dataset in options.datasets:
+        here = records.select(recorded, dataset=dataset)
         for figure_name, figure in (
-            ("inputs", _inputs_figure(here, dataset, common)),
-            ("correlations", _dots_figure(here, dataset, common)),
+            ("inputs", _inputs_figure(here, dataset, options)),
+            ("correlations", _dots_figure(here, dataset, options)),
         ):
             path = folder / f"{figure_name}_{dataset}.png"
             output.save_figure(path, figure)
@@ -79,36 +81,36 @@ def _columns():
     ]
 
 
-def _notes(found, common) -> tuple[str, ...]:
-    censored = [number(r["value"]) for r in records.select(found, metric="censored")]
+def _notes(recorded, options) -> tuple[str, ...]:
+    censored = [number(r["value"]) for r in records.select(recorded, metric="censored")]
     low, high = min(censored), max(censored)
     return (
-        f"Over the test inputs of one model: the iteration of {common.attacks[0]} "
-        f"(ε = {common.epsilon[0]:g}) at which the input was manipulated, against each "
-        f"quantity. Manipulated: {_event(found)}. Pearson, Spearman: over the inputs "
-        f"that were. With censored: the others ({low:.0%} to {high:.0%} of the inputs "
-        "of a model) as if they had needed one more iteration than was tried.",
+        f"Over the test inputs of one model: the iteration of {options.attacks[0]} "
+        f"(ε = {options.epsilon[0]:g}) at which the input was manipulated, against "
+        f"each quantity. Manipulated: {_event(recorded)}. Pearson, Spearman: over the "
+        f"inputs that were. With censored: the others ({low:.0%} to {high:.0%} of the "
+        "inputs of a model) as if they had needed one more iteration than was tried.",
         "hessian: ‖∇²p‖ (Frobenius), bend: ‖∇²u‖/‖∇u‖ of the log-odds u, both of the "
         f"smooth stand-in of a network with kinks; above {EXACT_FEATURES} features "
         f"by {PROBES} random probes. gap: between ranks k and k + 1, gap_mean: over "
         "all pairs, of maps of unit sum. Others: thickness, the mean over the pairs; "
         "_min: of the least pair; adversarial: toward the end of the attack "
-        f"{ADVERSARY}, another one than {common.attacks[0]}.",
+        f"{ADVERSARY}, another one than {options.attacks[0]}.",
     )
 
 
-def _event(found) -> str:
+def _event(recorded) -> str:
     """What makes an input manipulated."""
-    (share,) = {record["share"] for record in found}
+    (share,) = {record["share"] for record in recorded}
     if share == 1:
         return "a top-k feature left"
     return f"P@k fell below {share:g}"
 
 
-def _inputs_figure(found, dataset, common):
+def _inputs_figure(recorded, dataset, options):
     """All inputs of one method's models, a panel for each quantity."""
-    method, (k,) = runs.main_method(common.methods), common.k
-    here = records.select(found, method=method)
+    method, (k,) = runs.main_method(options.methods), options.k
+    here = records.select(recorded, method=method)
     steps = _values(here, metric=EPOCH)
     left = np.isfinite(steps)
     longest = np.nanmax(steps) if left.any() else 1.0
@@ -138,20 +140,20 @@ def _inputs_figure(found, dataset, common):
     )
 
 
-def _values(found, **which) -> np.ndarray:
+def _values(recorded, **which) -> np.ndarray:
     """The values of all inputs, model after model."""
     chosen = sorted(
-        records.select(found, **which), key=lambda r: (r["seed"], r["fold"])
+        records.select(recorded, **which), key=lambda r: (r["seed"], r["fold"])
     )
     return np.array([number(value) for record in chosen for value in record["values"]])
 
 
-def _dots_figure(found, dataset, common):
+def _dots_figure(recorded, dataset, options):
     """Correlations of all quantities, means over methods, errors over runs."""
     rows = []
     for quantity, (label, kind) in QUANTITIES.items():
-        whole = over_runs(found, quantity)
-        without = over_runs(found, quantity, "spearman").mean
+        whole = over_runs(recorded, quantity)
+        without = over_runs(recorded, quantity, "spearman").mean
         rows.append((label, whole.mean, whole.stderr, without, kind))
     labels, means, stderrs, hollow, kinds = zip(*rows, strict=True)
     return plots.dots(
@@ -162,89 +164,91 @@ def _dots_figure(found, dataset, common):
         groups=kinds,
         name="all inputs",
         hollow_name="manipulated ones",
-        xlabel=f"Spearman's ρ with the iteration until {_event(found)}",
-        title=f"{dataset}: mean of {len(common.methods)} methods",
+        xlabel=f"Spearman's ρ with the iteration until {_event(recorded)}",
+        title=f"{dataset}: mean of {len(options.methods)} methods",
         size=(7.4, 3.6),
     )
 
 
-def over_runs(found, quantity: str, metric: str = _MAIN) -> runs.Estimate:
+def over_runs(recorded, quantity: str, metric: str = _MAIN) -> runs.Estimate:
     """Of the mean over methods of a correlation, over runs.
 
     A model of which too few inputs, or all alike, were manipulated has none, and is
     counted in the texts. A seed or fold in which no method has one is left out with
     them.
     """
-    return runs.over_runs(_cells(found, quantity, metric))
+    return runs.over_runs(_cells(recorded, quantity, metric))
 
 
-def _cells(found, quantity, metric, *, of=float):
+def _cells(recorded, quantity, metric, *, of=float):
     """(seed, fold) -> mean over the methods that have a correlation."""
     chosen: dict = {}
-    for record in records.select(found, metric=metric, quantity=quantity):
+    for record in records.select(recorded, metric=metric, quantity=quantity):
         value = number(record["value"])
         if math.isfinite(value):
             chosen.setdefault((record["seed"], record["fold"]), []).append(of(value))
     return {cell: sum(values) / len(values) for cell, values in chosen.items()}
 
 
-def _without(found, quantity, metric=_MAIN) -> str:
+def _without(recorded, quantity, metric=_MAIN) -> str:
     """Says how many models have no correlation."""
-    here = records.select(found, metric=metric, quantity=quantity)
+    here = records.select(recorded, metric=metric, quantity=quantity)
     missing = sum(not math.isfinite(number(record["value"])) for record in here)
     return f"; {missing} of {len(here)} models have none" if missing else ""
 
 
-def thickness_tells(store, dataset: str, common):
+def thickness_tells(store, dataset: str, options):
     """Whether the correlation with thickness is above 0."""
-    found = _chosen(store, dataset, common)
+    recorded = _chosen(store, dataset, options)
     names = "uniform", "gaussian", "adversarial", "uniform_min"
-    kept = [number(r["value"]) for r in records.select(found, metric="censored")]
-    without = over_runs(found, _THICKNESS, "spearman")
+    kept = [number(r["value"]) for r in records.select(recorded, metric="censored")]
+    without = over_runs(recorded, _THICKNESS, "spearman")
     text = (
-        f"{_text(found, names)}; without the {np.mean(kept):.0%} never "
+        f"{_text(recorded, names)}; without the {np.mean(kept):.0%} never "
         f"manipulated, uniform {runs.shown(without, '+.2f')} (manipulated: "
-        f"{_event(found)})"
+        f"{_event(recorded)})"
     )
-    return runs.Verdict(runs.above(over_runs(found, _THICKNESS), 0), text)
+    return runs.Verdict(runs.above(over_runs(recorded, _THICKNESS), 0), text)
 
 
 def hessian_hardly_tells(quantity: str):
-    """`judge(store, dataset, common)`: whether a norm of the Hessian correlates less
+    """`judge(store, dataset, options)`: whether a norm of the Hessian correlates less
     than half as much in size, model by model.
     """
 
-    def judged(store, dataset: str, common):
-        found = _chosen(store, dataset, common)
-        thick = _cells(found, _THICKNESS, _MAIN)
+    def judged(store, dataset: str, options):
+        recorded = _chosen(store, dataset, options)
+        thick = _cells(recorded, _THICKNESS, _MAIN)
         half = {cell: value / 2 for cell, value in thick.items()}
-        size = _cells(found, quantity, _MAIN, of=abs)
+        size = _cells(recorded, quantity, _MAIN, of=abs)
         mean = runs.over_runs(size)
-        text = _text(found, (quantity, _THICKNESS))
+        text = _text(recorded, (quantity, _THICKNESS))
         text += f"; the first in size {runs.shown(mean)}"
         return runs.Verdict(runs.above(runs.difference(half, size), 0), text)
 
     return judged
 
 
-def gap_tells_more(store, dataset: str, common):
+def gap_tells_more(store, dataset: str, options):
     """Whether the gap correlates more than thickness does, run by run."""
-    found = _chosen(store, dataset, common)
-    more = runs.difference(_cells(found, _GAP, _MAIN), _cells(found, _THICKNESS, _MAIN))
+    recorded = _chosen(store, dataset, options)
+    more = runs.difference(
+        _cells(recorded, _GAP, _MAIN), _cells(recorded, _THICKNESS, _MAIN)
+    )
     names = "gap", "gap_mean", _THICKNESS
-    return runs.Verdict(runs.above(more, 0), _text(found, names))
+    return runs.Verdict(runs.above(more, 0), _text(recorded, names))
 
 
-def _chosen(store, dataset, common):
-    return store.select(dataset=dataset, method=common.methods, k=common.k)
+def _chosen(store, dataset, options):
+    return store.select(dataset=dataset, method=options.methods, k=options.k)
 
 
-def _text(found, names) -> str:
+def _text(recorded, names) -> str:
     shown = [
-        f"{QUANTITIES[name][0]} {runs.shown(over_runs(found, name), '+.2f')}"
+        f"{QUANTITIES[name][0]} {runs.shown(over_runs(recorded, name), '+.2f')}"
         for name in names
     ]
-    return f"{', '.join(shown)}{_without(found, _THICKNESS)}"
+    return f"{', '.join(shown)}{_without(recorded, _THICKNESS)}"
 
 
 _RULE = (

@@ -19,7 +19,7 @@ PYTORCH = {"torch_batched": "few inputs", "torch_batched_many": "many inputs"}
 _TUNED = {"torch_tuned": "tuned PyTorch, few", "torch_tuned_many": "tuned, many"}
 
 
-def claims(found: Sequence[records.Record]) -> list[Claim]:
+def claims(recorded: Sequence[records.Record]) -> list[Claim]:
     """Those that the records can tell of; over all data sets."""
     asked = (
         (
@@ -60,32 +60,32 @@ def claims(found: Sequence[records.Record]) -> list[Claim]:
     for said, rule, judge, cause, ours in asked:
         cases = tuple(
             Case(name, None, verdict)
-            for name in dict.fromkeys(record["dataset"] for record in found)
-            if (verdict := judge(records.select(found, dataset=name)))
+            for name in dict.fromkeys(record["dataset"] for record in recorded)
+            if (verdict := judge(records.select(recorded, dataset=name)))
         )
         if cases:
             judged.append(Claim(said, rule, cases, cause, ours))
     return judged
 
 
-def _value(found, metric: str, **where) -> float | None:
-    values = records.select(found, metric=metric, **where)
+def _value(recorded, metric: str, **where) -> float | None:
+    values = records.select(recorded, metric=metric, **where)
     return records.number(values[0]["value"]) if values else None
 
 
-def _small(found):
-    ratios = {m: _value(found, "flops_ratio", method=m) for m in R2ET}
+def _small(recorded):
+    ratios = {m: _value(recorded, "flops_ratio", method=m) for m in R2ET}
     ratios = {m: value for m, value in ratios.items() if value is not None}
     if not ratios:
         return None
     shown = ", ".join(
-        f"{m} {value:.1f}{_time(found, m)}" for m, value in ratios.items()
+        f"{m} {value:.1f}{_time(recorded, m)}" for m, value in ratios.items()
     )
     return Verdict(max(ratios.values()) <= MOST, shown)
 
 
-def _growth(found):
-    known = records.select(found, metric="flops_exponent")
+def _growth(recorded):
+    known = records.select(recorded, metric="flops_exponent")
     powers = {r["method"]: records.number(r["value"]) for r in known}
     ours = [power for method, power in powers.items() if method in R2ET]
     if not ours:
@@ -94,29 +94,29 @@ def _growth(found):
     return Verdict(max(ours) <= NEARLY_LINEAR, f"{shown} ({known[0]['note']})")
 
 
-def _time(found, method: str) -> str:
-    value = _value(found, "time_ratio", method=method)
+def _time(recorded, method: str) -> str:
+    value = _value(recorded, "time_ratio", method=method)
     return "" if value is None else f" (time {value:.1f})"
 
 
-def _dear(found):
-    pair = [_value(found, "flops_ratio", method=m) for m in (ADVERSARIAL, "r2et")]
+def _dear(recorded):
+    pair = [_value(recorded, "flops_ratio", method=m) for m in (ADVERSARIAL, "r2et")]
     if None in pair:
         return None
     ratio = pair[0] / pair[1]
-    times = [_value(found, "time_ratio", method=m) for m in (ADVERSARIAL, "r2et")]
+    times = [_value(recorded, "time_ratio", method=m) for m in (ADVERSARIAL, "r2et")]
     text = f"{ratio:.2f}"
     if None not in times:
         text += f" (time {times[0] / times[1]:.2f})"
     return Verdict(ratio > 1, text)
 
 
-def _fast(found):
+def _fast(recorded):
     judged, texts = [], []
     for against, shown in (*PYTORCH.items(), *_TUNED.items()):
         of = {"against": against}
         ratios = [
-            _value(found, f"throughput_ratio{end}", **of)
+            _value(recorded, f"throughput_ratio{end}", **of)
             for end in ("", "_min", "_max")
         ]
         if None in ratios:

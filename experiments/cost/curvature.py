@@ -48,11 +48,11 @@ def _measured(name, num_features, hidden, num_outputs, batch):
     model = models.MLP(hidden=hidden, num_outputs=num_outputs, activation="softplus")
     x = jax.random.normal(jax.random.key(1), (batch, num_features))
     params = model.init(jax.random.key(0), x[0])
-    one = penalty(name, model.apply, num_steps=8)
+    bend = penalty(name, model.apply, num_steps=8)
 
     def mean(params):
         target = jax.vmap(lambda x: score.predicted_class(model.apply(params, x)))(x)
-        each = jax.vmap(one, (None, 0, 0))
+        each = jax.vmap(bend, (None, 0, 0))
         return jnp.mean(each(params, x, target))
 
     value, gradient = jax.jit(jax.value_and_grad(mean))(params)
@@ -68,12 +68,12 @@ def _measured(name, num_features, hidden, num_outputs, batch):
 def measure_penalty_memory(setting: Setting) -> list[dict]:
     """Resident memory of the curvature penalties on a wide smooth network."""
     width = presets.MEMORY_WIDTHS[setting.preset]
-    found = []
+    records = []
     for name in ("exact_h", "ssr"):
         numbers = memory(name, num_features=width, hidden=(64,), num_outputs=10)
         fields = {"method": name, "note": f"with its gradient, n = {width}"}
-        found += [
+        records += [
             setting.record("penalty_peak_bytes", numbers["peak_bytes"], 1, **fields),
             setting.record("penalty_dense_bytes", numbers["dense_bytes"], 1, **fields),
         ]
-    return found
+    return records

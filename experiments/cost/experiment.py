@@ -30,72 +30,72 @@ FLAGS = flags.describe(
 )
 
 
-def read_settings(common: flags.Common) -> list[Setting]:
+def read_settings(options: flags.Options) -> list[Setting]:
     """One setting for each data set.
 
     Raises:
       ValueError: for more than one k, budget or seed, or numbers out of range.
     """
     for name in ("k", "epsilon", "seeds"):
-        if len(getattr(common, name)) != 1:
+        if len(getattr(options, name)) != 1:
             raise ValueError(
                 f"--{name} takes one number in this experiment, got "
-                f"{','.join(map(str, getattr(common, name)))}"
+                f"{','.join(map(str, getattr(options, name)))}"
             )
-    (k,), (epsilon,), (seed,) = common.k, common.epsilon, common.seeds
+    (k,), (epsilon,), (seed,) = options.k, options.epsilon, options.seeds
     checks.check_positive("epsilon", epsilon)
-    for name in common.datasets:
+    for name in options.datasets:
         if name in cost_images.NAMES:
-            _check_asked(common, "methods", image_parts.METHODS)
-            _check_asked(common, "attacks", (image_parts.ATTACK,))
+            _check_asked(options, "methods", image_parts.METHODS)
+            _check_asked(options, "attacks", (image_parts.ATTACK,))
             checks.check_k(k, math.prod(cost_images.SHAPES[name]))
         else:
-            data = datasets.load(name, data_dir=common.data_dir)
+            data = datasets.load(name, data_dir=options.data_dir)
             checks.check_k(k, len(data.columns))
     return [
         Setting(
-            name, common.data_dir, common.methods, common.attacks, k, epsilon, seed,
-            SIZES[common.preset], common.preset, cost_images.MODELS.get(name, "mlp"),
+            name, options.data_dir, options.methods, options.attacks, k, epsilon, seed,
+            SIZES[options.preset], options.preset, cost_images.MODELS.get(name, "mlp"),
         )
-        for name in common.datasets
+        for name in options.datasets
     ]  # fmt: skip
 
 
-def _data_sha256(common: flags.Common) -> dict[str, str]:
+def _data_sha256(options: flags.Options) -> dict[str, str]:
     """Of the data sets that are there: images that are not have random inputs."""
-    found = {}
-    for name in common.datasets:
+    fingerprints = {}
+    for name in options.datasets:
         try:
-            loaded = datasets.load(name, data_dir=common.data_dir)
+            loaded = datasets.load(name, data_dir=options.data_dir)
         except FileNotFoundError:
             continue
-        found[name] = problem(loaded).fingerprint
-    return found
+        fingerprints[name] = problem(loaded).fingerprint
+    return fingerprints
 
 
-def _check_asked(common: flags.Common, name: str, known: Sequence[str]) -> None:
+def _check_asked(options: flags.Options, name: str, known: Sequence[str]) -> None:
     """Raise if a list flag was given and asks for more than is measured on images."""
-    for entry in common.given[name] or ():
+    for entry in options.given[name] or ():
         checks.check_in(f"entry of --{name} on images", entry, known)
 
 
 def main(values) -> None:
     """Measure what is not yet recorded, then write the table and the figure."""
-    common = FLAGS.read(
+    options = FLAGS.read(
         values,
         datasets=(*asked.known_tables(values), *cost_images.NAMES),
         methods=objectives.NAMES,
         attacks=SINGLE,
     )
-    settings = read_settings(common)
-    data = _data_sha256(common)
+    settings = read_settings(options)
+    data = _data_sha256(options)
     folder = output.prepare_output_dir(
-        common.output_dir, common.config, experiment=common.experiment, data=data
+        options.output_dir, options.config, experiment=options.experiment, data=data
     )
     store = records.RecordStore(
         folder / output.RECORDS,
         data={(name, None): sha256 for name, sha256 in data.items()},
     )
-    skipped = measure_missing(settings, common, store)
-    write_results(folder, store.select(), skipped, common.typed)
+    skipped = measure_missing(settings, options, store)
+    write_results(folder, store.select(), skipped, options.typed)
     print((folder / "table.md").read_text(encoding="utf-8"), end="")

@@ -56,10 +56,10 @@ def network(setting: Setting, count: int) -> Network:
     from experiments.cost import torch_explaining as theirs
 
     if setting.dataset not in cost_images.NAMES:
-        found = setting.subject(count)
-        x = np.asarray(found.x)
-        net = theirs.mlp(found.params)
-        return Network(found.model, found.params, x, net, x)
+        examined = setting.subject(count)
+        x = np.asarray(examined.x)
+        net = theirs.mlp(examined.params)
+        return Network(examined.model, examined.params, x, net, x)
     shape = cost_images.SHAPES["mnist"]
     images = cost_images.load(setting.dataset, data_dir=setting.data_dir, limit=count)
     x = images.repeated(count).x
@@ -84,7 +84,7 @@ def measure_captum(setting: Setting) -> list[dict]:
     made, cores = network(setting, count), _num_cores()
     x = torch.tensor(made.torch_x)
     torch.set_num_threads(cores)
-    found = []
+    records = []
     for name in EXPLAINERS:
         build = functools.partial(
             theirs.captum, name, made.torch_net, x, points=POINTS, sigma=SIGMA
@@ -95,10 +95,10 @@ def measure_captum(setting: Setting) -> list[dict]:
         runs = {"ours": ours, "theirs": build(size=size)}
         note = f"{count} inputs, {cores} threads each"
         note += "" if name == "gradient" else f"; {POINTS} points, Captum {size} a time"
-        found += _compared(
+        records += _compared(
             setting, "explain", runs, count, rounds, against=f"captum {name}", note=note
         )
-    return found
+    return records
 
 
 def measure_quantus(setting: Setting) -> list[dict]:

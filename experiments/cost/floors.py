@@ -293,10 +293,12 @@ def floor(method: str, network: Network) -> Count | None:
       method: a name of `objectives.NAMES`, or several joined by `+`.
       network: the network and the sizes of the ranking terms.
     """
-    found = objectives.method(method)
-    if not FLOORS.keys() >= set(found.terms):
+    trained_as = objectives.method(method)
+    if not FLOORS.keys() >= set(trained_as.terms):
         return None
-    terms = [FLOORS[term] for term in found.terms] + [_REPLACED] * found.attacked
+    terms = [FLOORS[term] for term in trained_as.terms] + [
+        _REPLACED
+    ] * trained_as.attacked
     gradient = max((term.gradient for term in terms), default=Gradient.NONE)
     passes, inner, words = _GRADIENTS[gradient]
     passes += 2 + sum(term.passes(network) for term in terms)

@@ -56,8 +56,8 @@ def compare(
     listed = [edge_list(row, num_nodes, length=num_edges) for row in x]
     weights, pairs = (np.stack(part) for part in zip(*listed, strict=True))
     graphs = [
-        jax.device_get(sparse_graph(*one, num_nodes))
-        for one in zip(weights, pairs, strict=True)
+        jax.device_get(sparse_graph(*pair, num_nodes))
+        for pair in zip(weights, pairs, strict=True)
     ]
     batch = jax.device_put(jraph.batch_np(graphs))
 
@@ -72,9 +72,9 @@ def compare(
         "edges": (jax.jit(jax.grad(by_edges)), jnp.asarray(weights)),
         "matrices": (jax.jit(jax.grad(by_matrices)), jnp.asarray(x)),
     }
-    found = runs["edges"][0](runs["edges"][1])
+    gathered = runs["edges"][0](runs["edges"][1])
     whole = np.asarray(runs["matrices"][0](runs["matrices"][1]))
-    expected = np.stack([row[one != 0] for row, one in zip(whole, x, strict=True)])
+    expected = np.stack([row[pair != 0] for row, pair in zip(whole, x, strict=True)])
     seconds = costs.interleaved(
         {name: lambda run=run, arg=arg: run(arg) for name, (run, arg) in runs.items()},
         rounds=rounds,
@@ -85,19 +85,19 @@ def compare(
         "edges": float(np.median(seconds["edges"])),
         "matrices": float(np.median(seconds["matrices"])),
         "ratios": ratio,
-        "error": float(np.abs(found - expected).max() / np.abs(expected).max()),
+        "error": float(np.abs(gathered - expected).max() / np.abs(expected).max()),
     }
 
 
 def measure_graphs(setting: Setting) -> list[dict]:
     """Time of a batch of graphs by matrices over that by edges, sparse and dense."""
-    found = []
+    records = []
     for name, (num_nodes, num_edges) in SHAPES.items():
         numbers = compare(num_nodes, num_edges)
         note = f"{num_nodes} regions, {num_edges} edges"
         fields = {"against": name, "note": note}
-        found += [
+        records += [
             *setting.spread("graph_form_ratio", numbers.pop("ratios"), **fields),
             setting.record("graph_form_error", numbers["error"], 1, **fields),
         ]
-    return found
+    return records

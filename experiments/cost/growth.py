@@ -95,11 +95,11 @@ def _training(size: Size) -> Program:
     model, params, x = _network(size)
     objective = objectives.objective("r2et", model.apply, k=size.k)
     optimizer, key = training.adam(1e-3), costs.counted_key(0)
-    one = train_step(objective, optimizer)
+    train_once = train_step(objective, optimizer)
     weights = jnp.full(len(objective.terms), 1e-2)
 
     def step(shared, batched):
-        return one(shared, *batched, weights, key=key, progress=0.25)
+        return train_once(shared, *batched, weights, key=key, progress=0.25)
 
     state = training.init_state(params, optimizer, key=key)
     return Program(step, state, (x, jnp.arange(size.inputs) % 2))
@@ -109,12 +109,12 @@ def _thickness(size: Size) -> Program:
     """The thickness by 4 draws and 4 points on the way to each."""
     model, params, x = _network(size)
     form = costs.Subject(model, params, x).attacked
-    one = ranking.mean_thickness(form.saliency(), k=size.k, num_points=_POINTS)
+    thickness = ranking.mean_thickness(form.saliency(), k=size.k, num_points=_POINTS)
     noise = np.random.default_rng(1).normal(size=(size.inputs, _DRAWS, size.n))
     draws = x[:, None] + jnp.asarray(noise, x.dtype)
 
     def run(params, batched):
-        return jax.vmap(lambda x, draws: one(params, x, 0, draws).mean)(*batched)
+        return jax.vmap(lambda x, draws: thickness(params, x, 0, draws).mean)(*batched)
 
     return Program(run, params, (x, draws))
 
@@ -122,12 +122,12 @@ def _thickness(size: Size) -> Program:
 def _certificate(size: Size) -> Program:
     """The certificate of one hidden layer, each ball in one piece."""
     model, params, x = _network(size)
-    one = certificates.ranking_certificate(
+    certificate = certificates.ranking_certificate(
         model.apply, model.layers, k=size.k, num_slabs=1
     )
 
     def run(shared, x):
-        return jax.vmap(lambda x: one(shared[0], x, shared[1]).precision)(x)
+        return jax.vmap(lambda x: certificate(shared[0], x, shared[1]).precision)(x)
 
     return Program(run, (params, threat_model("l2", 0.01)), x)
 
@@ -207,7 +207,7 @@ def _on_devices(name: str, counts: tuple[int, ...]) -> list[Cost]:
 
 def measure_growth_by_size(setting: Setting) -> list[dict]:
     """The exponents of FLOPs, CPU seconds and bytes in each size, beside the ideal."""
-    found = []
+    records = []
     for axis, values in presets.GROWTH[setting.preset].items():
         for name in PROGRAMS:
             if (name, axis) in (("certificate", "depth"), ("training step", "devices")):
@@ -227,7 +227,7 @@ def measure_growth_by_size(setting: Setting) -> list[dict]:
             if axis != "devices" and len(run) < len(values):
                 note += f", timed up to {max(run, default=0)}, where 1 GiB holds it"
             fields = {"method": f"{name}, {axis}", "note": note}
-            found.append(
+            records.append(
                 setting.record(
                     "growth_ideal",
                     slope(values, [ideal(name, size) for size in sizes]),
@@ -236,12 +236,12 @@ def measure_growth_by_size(setting: Setting) -> list[dict]:
                 )
             )
             for part in Cost._fields:
-                value = slope(values, [getattr(one, part) for one in made])
+                value = slope(values, [getattr(program, part) for program in made])
                 if np.isfinite(value):
-                    found.append(
+                    records.append(
                         setting.record(f"growth_{part}", value, len(values), **fields)
                     )
-    return found
+    return records
 
 
 def measure_many(setting: Setting) -> list[dict]:
@@ -256,14 +256,16 @@ def measure_many(setting: Setting) -> list[dict]:
         f"{s:.3g} of {m:,}" for s, m in zip(seconds, counts, strict=True)
     )
     fields = {"attack": "er_surrogate", "epsilon": setting.epsilon, "note": note}
-    found = [
+    records = [
         setting.record("many_seconds", seconds[-1], counts[-1], **fields),
         setting.record("many_peak_bytes", peak, counts[-1], **fields),
     ]
     if counts[0] >= _TELLING:
         worst = float(np.abs(each / each[-1] - 1).max())
-        found.append(setting.record("many_nonlinearity", worst, len(counts), **fields))
-    return found
+        records.append(
+            setting.record("many_nonlinearity", worst, len(counts), **fields)
+        )
+    return records
 
 
 def _attack_many(dataset, data_dir, counts, k, epsilon, seed):

@@ -86,11 +86,11 @@ def training_flops_and_step(
         surrogate=models.pair_apply(smooth),
     )
     optimizer = training.adam(1e-3)
-    one = train_step(with_context(objective), optimizer)
+    train_once = train_step(with_context(objective), optimizer)
     weights = jnp.full(len(objective.terms), 1e-2)
 
     def step(state, x, y, key):
-        return one(state, x, y, weights, key=key, progress=0.25)
+        return train_once(state, x, y, weights, key=key, progress=0.25)
 
     key = costs.counted_key(0)
     state = training.init_state(params, optimizer, key=key)
@@ -115,19 +115,19 @@ def measure_training(setting: Setting) -> list[dict]:
         )
         runs[name] = functools.partial(_repeat, step, work.train_steps)
     seconds = costs.interleaved(runs, rounds=work.rounds)
-    found = []
+    records = []
     for name in names:
         note = {"note": LOOP_NOTE} if flops[name].has_loop else {}
         ratio = flops[name].flops / flops["vanilla"].flops
         each = seconds[name] / work.train_steps
         over = seconds[name] / seconds["vanilla"]
-        found += [
+        records += [
             setting.record("flops", flops[name].flops, 1, method=name, **note),
             setting.record("flops_ratio", ratio, 1, method=name, **note),
             *setting.spread("step_seconds", each, method=name),
             *setting.spread("time_ratio", over, method=name),
         ]
-    return found
+    return records
 
 
 def _repeat(step, times):
@@ -155,7 +155,7 @@ def measure_step(setting: Setting) -> list[dict]:
     ]
     if cost_images.load(setting.dataset, data_dir=setting.data_dir).random:
         notes.append(cost_images.RANDOM_NOTE)
-    found = [
+    records = [
         setting.record("flop_units", flops / unit, 1, note="; ".join(notes), **fields),
         setting.record("grouped_convolutions", grouped, 1, **fields),
     ]
@@ -165,7 +165,7 @@ def measure_step(setting: Setting) -> list[dict]:
             + memory.output_size_in_bytes
             + memory.temp_size_in_bytes
         )
-        found.append(setting.record("peak_memory_bytes", size, work.batch, **fields))
+        records.append(setting.record("peak_memory_bytes", size, work.batch, **fields))
     args = subject.params, subject.x, threat_model("l2", setting.epsilon)
     keywords = {"key": jax.random.key(setting.seed), "context": subject.context}
     runs = {}
@@ -176,7 +176,7 @@ def measure_step(setting: Setting) -> list[dict]:
         runs[driven] = functools.partial(run, *args, **keywords)
     seconds = costs.interleaved(runs, rounds=min(work.rounds, 3))
     return [
-        *found,
+        *records,
         *setting.spread("host_driven_ratio", seconds[False] / seconds[True], **fields),
     ]
 
@@ -280,7 +280,7 @@ def measure_memory(setting: Setting) -> list[dict]:
     """Resident memory of an attack on some inputs and on eight times as many."""
     if jax.default_backend() != "cpu":
         return []  # a device's memory is not the process's
-    work, found = _work(setting), []
+    work, records = _work(setting), []
     few = work.batch * work.memory_batches
     subject, attack = _attack(setting, 1)
     for suffix, count in (("_few", few), ("", MORE_INPUTS * few)):
@@ -301,12 +301,12 @@ def measure_memory(setting: Setting) -> list[dict]:
             "epsilon": setting.epsilon,
             "note": f"{count} inputs, {work.batch} at a time",
         }
-        found += [
+        records += [
             setting.record("resident_growth_bytes" + suffix, growth, count, **fields),
             setting.record("resident_peak_bytes" + suffix, peak, count, **fields),
         ]
     size = MORE_INPUTS * few * result_bytes(subject, attack)
-    return [*found, setting.record("result_bytes", size, MORE_INPUTS * few, **fields)]
+    return [*records, setting.record("result_bytes", size, MORE_INPUTS * few, **fields)]
 
 
 def result_bytes(subject: costs.Subject, attack: attacks.Attack) -> int:

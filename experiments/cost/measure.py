@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Iterable
 
 from experiments.console import progress
-from experiments.console.flags import Common
+from experiments.console.flags import Options
 from experiments.cost import image_parts
 from experiments.cost.parts import PARTS
 from experiments.cost.setting import Setting
@@ -23,7 +23,7 @@ OTHERS = {
 
 
 def measure_missing(
-    settings: Iterable[Setting], common: Common, store: RecordStore
+    settings: Iterable[Setting], options: Options, store: RecordStore
 ) -> str:
     """Measure each part of each data set; returns a sentence on those left out."""
     missing, skipped = absent()
@@ -37,7 +37,7 @@ def measure_missing(
         and not store.has(dataset=setting.dataset, metric=metric)
     ]
     for setting, metric in progress.track(
-        cells, description=common.experiment, show=common.progress
+        cells, description=options.experiment, show=options.progress
     ):
         store.append(parts_of(setting)[metric](setting))
     return skipped

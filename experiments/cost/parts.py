@@ -68,11 +68,11 @@ def training_step(name: str, num_features: int, *, k: int, seed: int) -> Trainin
         layers=model.layers,
     )
     optimizer = training.adam(1e-3)
-    one = train_step(objective, optimizer)
+    train_once = train_step(objective, optimizer)
 
     def step(state, x, y, weights, key):
         # In the middle of a ramp: its ends could be simplified away.
-        return one(state, x, y, weights, key=key, progress=0.25)
+        return train_once(state, x, y, weights, key=key, progress=0.25)
 
     return TrainingStep(
         step,
@@ -122,14 +122,14 @@ def measure_training(setting: Setting) -> list[dict]:
         many = jax.jit(functools.partial(_scan_steps, step))
         runs[name] = functools.partial(many, state, x, y, weights, keys)
     seconds = costs.interleaved(runs, rounds=sizes.rounds)
-    found = []
+    records = []
     for name in runs:
         counted, floor = flops[name].flops, floors[name]
         note = {"note": LOOP_NOTE} if flops[name].has_loop else {}
         each = seconds[name] / sizes.train_steps
         over = seconds[name] / seconds["vanilla"]
         ratio = counted / flops["vanilla"].flops
-        found += [
+        records += [
             setting.record("flops", counted, 1, method=name, **note),
             setting.record("flops_ratio", ratio, 1, method=name, **note),
             *setting.spread("step_seconds", each, method=name),
@@ -139,12 +139,12 @@ def measure_training(setting: Setting) -> list[dict]:
             least = floor.flops / floors["vanilla"].flops
             above = counted / (TRAIN_BATCH * floor.flops)
             derived = {"note": floor.derivation, "method": name}
-            found += [
+            records += [
                 setting.record("flops_floor", least, 1, **derived),
                 setting.record("floor_passes", floor.passes, 1, method=name),
                 setting.record("flops_over_floor", above, 1, method=name, **note),
             ]
-    return found
+    return records
 
 
 def measure_growth(setting: Setting) -> list[dict]:
@@ -154,7 +154,7 @@ def measure_growth(setting: Setting) -> list[dict]:
     widths = presets.STEP_WIDTHS[setting.preset]
     rng = np.random.default_rng(setting.seed)
     y = jnp.asarray(rng.integers(0, 2, TRAIN_BATCH))
-    found = []
+    records = []
     for name in GROWING:
         counted = []
         for n in widths:
@@ -163,10 +163,10 @@ def measure_growth(setting: Setting) -> list[dict]:
             counted.append(flops.flops)
         slope = np.polyfit(np.log(widths), np.log(counted), 1)[0]
         note = f"n = {', '.join(map(str, widths))}"
-        found.append(
+        records.append(
             setting.record("flops_exponent", float(slope), 1, method=name, note=note)
         )
-    return found
+    return records
 
 
 def _scan_steps(step, state, x, y, weights, keys):
@@ -201,22 +201,22 @@ def measure_attacks(setting: Setting) -> list[dict]:
         runs[name, "whole"] = functools.partial(whole, *args, key=key)
         runs[name, "bare"] = functools.partial(bare, *args, key=key)
     seconds = costs.interleaved(runs, rounds=min(sizes.rounds, 5))
-    found = []
+    records = []
     for name in setting.attacks:
         fields = {"attack": name, "epsilon": setting.epsilon}
         note = {"note": LOOP_NOTE} if flops[name].has_loop else {}
         rates = {part: work[name] / seconds[name, part] for part in ("whole", "bare")}
-        found += [
+        records += [
             setting.record("flop_units", flops[name].flops / unit, 1, **fields, **note),
             *setting.spread("throughput", rates["whole"], **fields),
             *setting.spread("throughput_bare", rates["bare"], **fields),
         ]
-    return found
+    return records
 
 
 def measure_memory(setting: Setting) -> list[dict]:
     """Bytes that attacks on many inputs need, by XLA and by the operating system."""
-    count, found = setting.sizes.memory_inputs, []
+    count, records = setting.sizes.memory_inputs, []
     subject = setting.subject(1)
     x = jax.ShapeDtypeStruct((count, *subject.x.shape[1:]), subject.x.dtype)
     for name in setting.attacks:
@@ -233,7 +233,9 @@ def measure_memory(setting: Setting) -> list[dict]:
             run, subject.params, x, threat, key=jax.random.key(setting.seed)
         )
         note = {} if size is not None else {"note": "this backend does not tell"}
-        found.append(setting.record("peak_memory_bytes", size, count, **fields, **note))
+        records.append(
+            setting.record("peak_memory_bytes", size, count, **fields, **note)
+        )
         if name != "er" or jax.default_backend() != "cpu":
             continue  # one run suffices; a device's memory is not the process's
         growth, peak = costs.resident_growth(
@@ -247,11 +249,11 @@ def measure_memory(setting: Setting) -> list[dict]:
             epsilon=setting.epsilon,
             seed=setting.seed,
         )
-        found += [
+        records += [
             setting.record("resident_growth_bytes", growth, count, **fields),
             setting.record("resident_peak_bytes", peak, count, **fields),
         ]
-    return found
+    return records
 
 
 def measure_strongest(setting: Setting) -> list[dict]:

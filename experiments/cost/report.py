@@ -116,13 +116,13 @@ SECTIONS = {
 }  # fmt: skip
 
 
-def to_markdown(found: Iterable[records.Record], notes: Iterable[str]) -> str:
+def to_markdown(recorded: Iterable[records.Record], notes: Iterable[str]) -> str:
     """The table of all parts: medians, with the smallest and largest in brackets."""
-    found, text = list(found), []
+    recorded, text = list(recorded), []
     for title, (key, columns) in SECTIONS.items():
         metrics = [column[1] for column in columns]
         rows = dict.fromkeys(
-            (r["dataset"], r[key]) for r in found if r["metric"] in metrics
+            (r["dataset"], r[key]) for r in recorded if r["metric"] in metrics
         )
         if not rows:
             continue
@@ -130,18 +130,18 @@ def to_markdown(found: Iterable[records.Record], notes: Iterable[str]) -> str:
         text.append("| dataset | " + " | ".join([key, *(c[0] for c in columns)]) + " |")
         text.append("| --- | --- |" + " ---: |" * len(columns))
         for dataset, name in rows:
-            here = records.select(found, dataset=dataset, **{key: name})
+            here = records.select(recorded, dataset=dataset, **{key: name})
             shown = [_shown(here, *column[1:]) for column in columns]
             text.append("| " + " | ".join([dataset, name, *shown]) + " |")
         text.append("")
-    text += _derivations(found)
+    text += _derivations(recorded)
     return "\n".join([*text, *(f"- {note}" for note in notes)]) + "\n"
 
 
-def _derivations(found):
+def _derivations(recorded):
     """How the floors of the FLOPs come about, each method on the first data set."""
     floors = {}
-    for r in records.select(found, metric="flops_floor"):
+    for r in records.select(recorded, metric="flops_floor"):
         floors.setdefault(r["method"], r)
     if not floors:
         return []
@@ -149,29 +149,29 @@ def _derivations(found):
     lines = [f"## {title}", "", "| method | passes | how |", "| --- | ---: | --- |"]
     for name, r in floors.items():
         here = {"dataset": r["dataset"], "method": name}
-        (passes,) = records.select(found, metric="floor_passes", **here)
+        (passes,) = records.select(recorded, metric="floor_passes", **here)
         lines.append(f"| {name} | {passes['value']:.2f} | {r['note']} |")
     return [*lines, ""]
 
 
-def _shown(found, metric, unit, spec, spread):
-    def one(name):
-        values = records.select(found, metric=name)
+def _shown(recorded, metric, unit, spec, spread):
+    def text_of(name):
+        values = records.select(recorded, metric=name)
         if not values:
             return tables.MISSING
         return format(records.number(values[0]["value"]) / unit, spec)
 
-    text = one(metric)
+    text = text_of(metric)
     if not spread or text == tables.MISSING:
         return text
-    return f"{text} ({one(metric + '_min')} … {one(metric + '_max')})"
+    return f"{text} ({text_of(metric + '_min')} … {text_of(metric + '_max')})"
 
 
-def target_lines(found: Iterable[records.Record]) -> list[str]:
+def target_lines(recorded: Iterable[records.Record]) -> list[str]:
     """For every target that was measured: its bound, the number, whether it is met."""
     lines = []
     for metric, fields, bound, upper in TARGETS:
-        for r in records.select(found, metric=metric, **fields):
+        for r in records.select(recorded, metric=metric, **fields):
             value = records.number(r["value"])
             met = value <= bound if upper else value >= bound
             subject = next(r[f] for f in SUBJECTS if r[f] != "none")
@@ -183,9 +183,9 @@ def target_lines(found: Iterable[records.Record]) -> list[str]:
     return lines
 
 
-def image_notes(found: Iterable[records.Record]) -> list[str]:
+def image_notes(recorded: Iterable[records.Record]) -> list[str]:
     """What the numbers of networks of images mean, where there are any."""
-    if not records.select(found, model=IMAGE_MODELS):
+    if not records.select(recorded, model=IMAGE_MODELS):
         return []
     return [
         "On images an attack runs as `attacks.compile_attack` chooses: with "
@@ -200,32 +200,32 @@ def image_notes(found: Iterable[records.Record]) -> list[str]:
 
 
 def write_results(
-    folder: Path, found: list[records.Record], skipped: str, typed: Sequence[str]
+    folder: Path, recorded: list[records.Record], skipped: str, typed: Sequence[str]
 ) -> None:
     """Write table.md, table.csv, cost.png and the exhibit from the records."""
     notes = [
-        *target_lines(found),
+        *target_lines(recorded),
         "Medians over rounds in alternation, (smallest … largest).",
         "A pass is one product with each weight matrix; an inner one omits the first "
         "layer's. Activations, norms and the optimiser are not in the floors.",
-        *image_notes(found),
+        *image_notes(recorded),
         *dict.fromkeys(
             f"{r['dataset']}, {r['method'] if r['attack'] == 'none' else r['attack']}, "
             f"{r['metric']}: {r['note']}."
-            for r in found
+            for r in recorded
             if r.get("note") and r["metric"] in NOTED
         ),
         *([skipped] if skipped else []),
     ]
-    output.write_text_atomic(folder / "table.md", to_markdown(found, notes))
+    output.write_text_atomic(folder / "table.md", to_markdown(recorded, notes))
     columns = [
         tables.ColumnSpec(metric, {"metric": metric})
-        for metric in dict.fromkeys(r["metric"] for r in found)
+        for metric in dict.fromkeys(r["metric"] for r in recorded)
     ]
     rows = ("dataset", "method", "attack", "against")
-    table = tables.pivot(found, rows=rows, columns=columns)
+    table = tables.pivot(recorded, rows=rows, columns=columns)
     output.write_text_atomic(folder / "table.csv", tables.to_csv(table))
-    here = records.select(found, metric=("flops_ratio", "time_ratio"))
+    here = records.select(recorded, metric=("flops_ratio", "time_ratio"))
     methods = list(dict.fromkeys(r["method"] for r in here))
     bars = {}
     for dataset in dict.fromkeys(r["dataset"] for r in here):
@@ -243,7 +243,7 @@ def write_results(
     exhibit.write(
         folder,
         title="What training and attacks cost",
-        claims=claims(found),
+        claims=claims(recorded),
         figures=figures,
         tables=[folder / "table.md"],
         typed=typed,

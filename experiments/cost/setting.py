@@ -53,10 +53,10 @@ class Setting(NamedTuple):
 
     def spread(self, metric: str, values: np.ndarray, **fields: Any) -> list[dict]:
         """Median, smallest and largest of the rounds, as three records."""
-        found = {"": np.median(values), "_min": values.min(), "_max": values.max()}
+        summaries = {"": np.median(values), "_min": values.min(), "_max": values.max()}
         return [
             self.record(metric + suffix, float(value), len(values), **fields)
-            for suffix, value in found.items()
+            for suffix, value in summaries.items()
         ]
 
     def subject(self, num_inputs: int) -> costs.Subject:

@@ -125,8 +125,8 @@ def quantus(
 
     def explain(model, inputs, targets, **_):
         inputs = torch.tensor(np.array(inputs), dtype=torch.float32)
-        found = attr.Saliency(model).attribute(inputs.requires_grad_(), target=0)
-        return found.numpy()
+        attributed = attr.Saliency(model).attribute(inputs.requires_grad_(), target=0)
+        return attributed.numpy()
 
     metric = library.MaxSensitivity(
         nr_samples=draws,

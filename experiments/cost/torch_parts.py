@@ -101,14 +101,14 @@ def _compare_with_torch(
         "torch_one_by_one": f"{sizes.loop_inputs} inputs, 1 thread",
     }
     fields = {"attack": "er", "epsilon": setting.epsilon}
-    found = []
+    records = []
     for other in (name for name in runs if name.startswith("torch")):
         fields |= {
             "against": other + suffix,
             "inputs": count,
             "note": f"jax {notes['jax']}; {notes[other]}",
         }
-        found += [
+        records += [
             *setting.spread("torch_throughput", rate[other], **fields),
             *setting.spread("jax_throughput", rate["jax"], **fields),
             *setting.spread("throughput_ratio", rate["jax"] / rate[other], **fields),
@@ -116,4 +116,4 @@ def _compare_with_torch(
                 "throughput_ratio_bare", rate["bare"] / rate[other], **fields
             ),
         ]
-    return found
+    return records

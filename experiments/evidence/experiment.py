@@ -27,7 +27,7 @@ class Statement(NamedTuple):
 
     text: str
     datasets: tuple[str, ...]
-    measure: Callable[[flags.Common], Iterator[measure.Finding]]
+    measure: Callable[[flags.Options], Iterator[measure.Finding]]
 
 
 STATEMENTS = {
@@ -67,15 +67,15 @@ def main(values):
     checks.check_in("claim", claimed, STATEMENTS)
     statement = STATEMENTS[claimed]
     tables = asked.known_tables(values)
-    common = FLAGS.read(values, datasets=(*tables, *datasets.names("pairs")))
-    if not common.datasets:
-        common = common._replace(datasets=statement.datasets)
+    options = FLAGS.read(values, datasets=(*tables, *datasets.names("pairs")))
+    if not options.datasets:
+        options = options._replace(datasets=statement.datasets)
     print(f"claim: {statement.text}")
     findings = []
-    for finding in statement.measure(common):
+    for finding in statement.measure(options):
         print(report.line(finding), flush=True)
         findings.append(finding)
-    path = report.write_report(common.output_dir / claimed, statement.text, findings)
+    path = report.write_report(options.output_dir / claimed, statement.text, findings)
     holds = all(finding.holds for finding in findings)
     print("held" if holds else "not held", f"({path})")
     sys.exit(0 if holds else 2)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.console.flags import Common
+from experiments.console.flags import Options
 from experiments.loop import setup
 from experiments.measures.evaluation import strongest
 from experiments.problems import registry
@@ -27,16 +27,18 @@ class Finding(NamedTuple):
     holds: bool
 
 
-def saturation(common: Common) -> Iterator[Finding]:
+def saturation(options: Options) -> Iterator[Finding]:
     """How far twice the evaluations of `strongest` lower P@k, model by model."""
-    for name in common.datasets:
-        problem = registry.problem(datasets.load(name, data_dir=common.data_dir))
-        k = problem.k or common.k[0]
-        fitter = setup.fitter(problem, k, common)
+    for name in options.datasets:
+        problem = registry.problem(datasets.load(name, data_dir=options.data_dir))
+        k = problem.k or options.k[0]
+        fitter = setup.fitter(problem, k, options)
         budget = fitter.protocol.strongest_budget
         x, partner, _ = problem.inputs("test", _INPUTS)
         # The largest budget of the data, at which the tables of robustness are read.
-        budgets = problem.epsilon[common.preset] if problem.epsilon else common.epsilon
+        budgets = (
+            problem.epsilon[options.preset] if problem.epsilon else options.epsilon
+        )
         threat_model = problem.budget(max(budgets))
         for method in _METHODS:
             model, params = fitter.fit(method).at(0, 0)

@@ -20,7 +20,7 @@ FLAGS = asked.describe("explainers")
 
 
 def main(values):
-    common = asked.read(
+    options = asked.read(
         FLAGS,
         values,
         methods=asked.WITH_LOGISTIC,
@@ -28,7 +28,7 @@ def main(values):
         single=("attacks", "k", "epsilon"),
     )
     runs.run(
-        common,
+        options,
         measure_dataset,
         write_report,
         title="P@k under attack by explainer",

@@ -91,25 +91,25 @@ def measure(
     ]
 
 
-def measure_dataset(problem, k, common, store):
+def measure_dataset(problem, k, options, store):
     """Record what is not there yet of one data set with one k, model by model."""
-    effort = EFFORTS[common.preset, problem.view.tabular]
-    num_test = min(effort.num_inputs, problem.protocol(common.preset).num_test)
+    effort = EFFORTS[options.preset, problem.view.tabular]
+    num_test = min(effort.num_inputs, problem.protocol(options.preset).num_test)
     inputs = problem.inputs("test", num_test)
     x, partner, _ = inputs
-    (name,), (epsilon,) = common.attacks, common.epsilon
+    (name,), (epsilon,) = options.attacks, options.epsilon
     budget = problem.budget(epsilon)
     explained = views(
         problem.view, effort, channels=x.shape[1] // problem.num_features
     ).items()
-    for one in parts.models(problem, k, common, description="explain"):
-        context = problem.view.context(one.model, one.params, partner)
+    for chosen in parts.models(problem, k, options, description="explain"):
+        context = problem.view.context(chosen.model, chosen.params, partner)
         for explainer, view in explained:
-            cell = {**one.fields, "attack": name, "epsilon": epsilon}
+            cell = {**chosen.fields, "attack": name, "epsilon": epsilon}
             cell["explainer"] = explainer
             if not store.has(**cell):
-                run = evaluation.compiled_attack(one.model, name, k, view, budget=0)
+                run = evaluation.compiled_attack(chosen.model, name, k, view, budget=0)
                 key = jax.random.key(0)
-                result = run(one.params, x, budget, key=key, context=context)
+                result = run(chosen.params, x, budget, key=key, context=context)
                 measurements = measure(result, k=k, units=inputs.units)
                 store.append([{**cell, **record} for record in measurements])

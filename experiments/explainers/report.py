@@ -48,83 +48,86 @@ def compare(
     worse by the second, as `metrics.verdicts` says of all pairs of methods.
     """
     means = [
-        [runs.over_runs(values).mean for values in found.values()]
-        for found in (first, second)
+        [runs.over_runs(values).mean for values in explainer.values()]
+        for explainer in (first, second)
     ]
     tau = stats.kendalltau(*means)
     shared = set.intersection(
-        *(set(v) for found in (first, second) for v in found.values())
+        *(set(v) for explainer in (first, second) for v in explainer.values())
     )
     orders = {
         cell: float(
             stats.kendalltau(
-                *([v[cell] for v in found.values()] for found in (first, second))
+                *(
+                    [v[cell] for v in explainer.values()]
+                    for explainer in (first, second)
+                )
             ).statistic
         )
         for cell in shared
     }
     pairs = list(itertools.combinations(first, 2))
     before, after = (
-        runs.verdicts(runs.difference(found[a], found[b]) for a, b in pairs)
-        for found in (first, second)
+        runs.verdicts(runs.difference(explainer[a], explainer[b]) for a, b in pairs)
+        for explainer in (first, second)
     )
     swapped = []
-    for (a, b), one, other in zip(pairs, before, after, strict=True):
-        if None not in (one, other) and one is not other:
-            swapped.append((a, b) if one else (b, a))
+    for (a, b), better, other in zip(pairs, before, after, strict=True):
+        if None not in (better, other) and better is not other:
+            swapped.append((a, b) if better else (b, a))
     spread = runs.over_runs(orders)
     return Order(float(tau.statistic), float(tau.pvalue), spread, tuple(swapped))
 
 
-def _precision(store, dataset: str, common):
+def _precision(store, dataset: str, options):
     """Explainer -> method -> (seed, fold) -> P@k."""
-    (k,) = common.k
+    (k,) = options.k
     here = {"dataset": dataset, "k": k, "metric": "p@k"}
     return {
         name: {
             method: runs.cells(store.select(**here, method=method, explainer=name))
-            for method in common.methods
+            for method in options.methods
         }
         for name in NAMES
     }
 
 
-def orders(store, dataset: str, common) -> dict[tuple[str, str], Order]:
+def orders(store, dataset: str, options) -> dict[tuple[str, str], Order]:
     """`compare` for every two explainers of a data set."""
-    found = _precision(store, dataset, common)
+    precisions = _precision(store, dataset, options)
     return {
-        pair: compare(*(found[name] for name in pair))
+        pair: compare(*(precisions[name] for name in pair))
         for pair in itertools.combinations(NAMES, 2)
     }
 
 
-def judge(store, dataset: str, common) -> runs.Verdict | None:
+def judge(store, dataset: str, options) -> runs.Verdict | None:
     """Whether the order of the papers' methods is unchanged, and what shows it."""
-    methods = [name for name in common.methods if family(name) != "ours"]
+    methods = [name for name in options.methods if family(name) != "ours"]
     if len(methods) < 2:
         return None
-    common = common._replace(methods=methods)
-    found = orders(store, dataset, common)
+    options = options._replace(methods=methods)
+    compared = orders(store, dataset, options)
     verdict = runs.together(
         False if order.swapped else runs.above(order.by_run, 0) or None
-        for order in found.values()
+        for order in compared.values()
     )
     texts = [
         f"{_joined(pair)} τ {runs.shown(order.by_run)}{_swaps(order)}"
-        for pair, order in found.items()
+        for pair, order in compared.items()
     ]
-    count = max(order.by_run.runs for order in found.values())
+    count = max(order.by_run.runs for order in compared.values())
     means = {
         name: {m: runs.over_runs(v).mean for m, v in methods.items()}
-        for name, methods in _precision(store, dataset, common).items()
+        for name, methods in _precision(store, dataset, options).items()
     }
-    best = max(common.methods, key=means[GRADIENT].get)
+    best = max(options.methods, key=means[GRADIENT].get)
     shown = ", ".join(f"{means[name][best]:.2f}" for name in NAMES)
     texts = ", ".join(texts)
     return runs.Verdict(
         verdict,
         f"{texts}; {best} by {', '.join(NAMES)}: {shown} "
-        f"({len(common.methods)} methods, {count} runs)",
+        f"({len(options.methods)} methods, {count} runs)",
     )
 
 
@@ -140,11 +143,11 @@ def _swaps(order):
 
 
 def write_report(
-    folder: Path, store: records.RecordStore, common, *, part: str = ""
+    folder: Path, store: records.RecordStore, options, *, part: str = ""
 ) -> list[Path]:
     """Write the tables and a figure for each data set from the records alone."""
-    (k,), (epsilon,), (attack,) = common.k, common.epsilon, common.attacks
-    found = store.select(dataset=common.datasets, method=common.methods, k=k)
+    (k,), (epsilon,), (attack,) = options.k, options.epsilon, options.attacks
+    recorded = store.select(dataset=options.datasets, method=options.methods, k=k)
     columns = [
         tables.ColumnSpec(
             f"{name} {title}", {"metric": metric, "explainer": name}, best=best
@@ -155,58 +158,58 @@ def write_report(
     name = f"table_{part}" if part else "table"
     lines = [
         line
-        for dataset in common.datasets
-        if len(common.methods) > 1
-        for line in _lines(store, dataset, common)
+        for dataset in options.datasets
+        if len(options.methods) > 1
+        for line in _lines(store, dataset, options)
     ]
     tables.write_table(
         folder,
-        tables.pivot(found, columns=columns),
-        notes=[*_notes(common, k, epsilon, attack), *lines],
+        tables.pivot(recorded, columns=columns),
+        notes=[*_notes(options, k, epsilon, attack), *lines],
         name=name,
     )
     written = [folder / f"{name}.{kind}" for kind in ("md", "csv")]
-    for dataset in common.datasets:
+    for dataset in options.datasets:
         path = folder / f"explainers_{dataset}.png"
-        here = records.select(found, dataset=dataset, metric="p@k")
-        output.save_figure(path, _figure(here, dataset, common))
+        here = records.select(recorded, dataset=dataset, metric="p@k")
+        output.save_figure(path, _figure(here, dataset, options))
         written.append(path)
     return written
 
 
-def _notes(common, k, epsilon, attack):
-    effort = EFFORTS[common.preset, common.kind == "tabular"]
+def _notes(options, k, epsilon, attack):
+    effort = EFFORTS[options.preset, options.kind == "tabular"]
     return (
         f"P@{k} of each explainer under {attack} through that explainer, "
-        f"{common.norm} budget ε = {epsilon:g}; models are chosen by the gradient's. "
+        f"{options.norm} budget ε = {epsilon:g}; models are chosen by the gradient's. "
         f"SmoothGrad: {effort.num_samples} draws; integral: {effort.num_points} "
         "points. Graphs: gradient × input, and its average.",
         f"same: top-{k} overlap of different inputs.",
     )
 
 
-def _lines(store, dataset, common):
+def _lines(store, dataset, options):
     return [
         f"{dataset}, {_joined(pair)}: Kendall's τ of the orders of the means "
         f"{order.tau:.2f} (p = {order.p_value:.2g}), of each run "
         f"{runs.shown(order.by_run)}; swapped beyond errors:"
         f"{_swaps(order) or ' none'}."
-        for pair, order in orders(store, dataset, common).items()
+        for pair, order in orders(store, dataset, options).items()
     ]
 
 
-def _figure(found, dataset, common):
+def _figure(recorded, dataset, options):
     """P@k over explainers, a line for each method."""
-    (k,) = common.k
+    (k,) = options.k
     places = np.arange(len(NAMES))
     series, errors = {}, []
-    for i, method in enumerate(common.methods):
+    for i, method in enumerate(options.methods):
         at = [
-            runs.of_records(records.select(found, method=method, explainer=name))
+            runs.of_records(records.select(recorded, method=method, explainer=name))
             for name in NAMES
         ]
         # Beside each other, so that the error bars of one place can be told apart.
-        x = places + 0.03 * (i - (len(common.methods) - 1) / 2)
+        x = places + 0.03 * (i - (len(options.methods) - 1) / 2)
         series[method] = (x, [v.mean for v in at], None)
         errors.append([v.stderr for v in at])
     figure = plots.curves(
@@ -220,8 +223,8 @@ def _figure(found, dataset, common):
         if np.isfinite(error).all():
             style = {"fmt": "none", "color": line.get_color(), "capsize": 2.0}
             axes.errorbar(*line.get_data(), error, **style)
-    own = "gradient × input" if common.kind == "graph" else "gradient"
-    axes.set_xticks(places, [own, "SmoothGrad", "Integrated Gradients"])
+    plain = "gradient × input" if options.kind == "graph" else "gradient"
+    axes.set_xticks(places, [plain, "SmoothGrad", "Integrated Gradients"])
     axes.set_xlim(-0.2, len(NAMES) - 0.8)
     return figure
 

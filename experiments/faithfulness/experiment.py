@@ -36,21 +36,21 @@ def _define(values):
     )
 
 
-FLAGS = asked.describe("faithfulness", own=("baselines",), define=_define)
+FLAGS = asked.describe("faithfulness", further=("baselines",), define=_define)
 
 
 def main(values):
-    common = asked.read(FLAGS, values, methods=asked.WITH_LOGISTIC)
+    options = asked.read(FLAGS, values, methods=asked.WITH_LOGISTIC)
     for name in ("attacks", "epsilon"):
-        if getattr(common, name):
+        if getattr(options, name):
             raise ValueError(f"--{name} has no use here: nothing is attacked")
-    given = common.given["baselines"]
+    given = options.given["baselines"]
     baselines = flags.parse_names("baselines", given, known=BASELINES)
-    asked.check_single(common, ("k",))
-    chosen = parts.chosen(common, _OWN)
-    folder, store = parts.start(chosen, common, own=_OWN)
-    for problem, own, k in parts.in_turn(chosen):
-        measure_dataset(problem, k, own, baselines, store)
+    asked.check_single(options, ("k",))
+    chosen = parts.chosen(options, _OWN)
+    folder, store = parts.start(chosen, options, varying=_OWN)
+    for problem, part_options, k in parts.in_turn(chosen):
+        measure_dataset(problem, k, part_options, baselines, store)
 
     def write(*args, **part):
         return report.write_report(*args, baselines, **part)

@@ -64,11 +64,11 @@ class Measurer:
                     apply, baseline(known), sizes=sizes, flip_sizes=flip_sizes
                 )
 
-                def one(x, saliency, context, key):
+                def chosen(x, saliency, context, key):
                     return measure(in_context(params, context), x, saliency, key=key)
 
                 return map_batched(
-                    one,
+                    chosen,
                     (x, maps, context, example_keys(jax.random.key(0), len(x))),
                     batch_size=max(1, _ROWS // num_rows),
                 )
@@ -102,24 +102,24 @@ class Measurer:
             "mean": self._mean,
             "conditional": self._references,
         }[baseline]
-        found = run(params, self.x, maps, context, known)
-        return [summary(*item, self.units) for item in found._asdict().items()]
+        numbers = run(params, self.x, maps, context, known)
+        return [summary(*item, self.units) for item in numbers._asdict().items()]
 
 
-def measure_dataset(problem, k, common, baselines, store):
+def measure_dataset(problem, k, options, baselines, store):
     """Record what is not there yet of one data set with one k, model by model."""
     limit = min(
-        presets.FAITHFULNESS[common.preset], problem.protocol(common.preset).num_test
+        presets.FAITHFULNESS[options.preset], problem.protocol(options.preset).num_test
     )
     measurers: dict[Any, Measurer] = {}
-    for one in parts.models(problem, k, common, description="remove"):
-        if one.model not in measurers:
-            measurers[one.model] = Measurer(problem, one.model, num_inputs=limit)
+    for chosen in parts.models(problem, k, options, description="remove"):
+        if chosen.model not in measurers:
+            measurers[chosen.model] = Measurer(problem, chosen.model, num_inputs=limit)
         for baseline in baselines:
             for ranking in RANKINGS:
-                cell = {**one.fields, "attack": "none", "epsilon": None}
+                cell = {**chosen.fields, "attack": "none", "epsilon": None}
                 cell |= {"baseline": baseline, "ranking": ranking}
                 if not store.has(**cell):
-                    measure = measurers[one.model].records
-                    measurements = measure(one.params, baseline, ranking)
+                    measure = measurers[chosen.model].records
+                    measurements = measure(chosen.params, baseline, ranking)
                     store.append([{**cell, **record} for record in measurements])

@@ -69,14 +69,14 @@ def lead(
     NaN where it reaches nothing. `where` names data set, method and k.
     """
     sign = 1 if METRICS[metric][1] else -1
-    one = where | {"metric": metric, "baseline": baseline}
-    own, floor = (
-        runs.cells(store.select(**one, ranking=ranking))
+    cell = where | {"metric": metric, "baseline": baseline}
+    faithful, floor = (
+        runs.cells(store.select(**cell, ranking=ranking))
         for ranking in ("saliency", "random")
     )
     return {
         run: sign * (value - floor[run]) / floor[run] if floor[run] else math.nan
-        for run, value in own.items()
+        for run, value in faithful.items()
     }
 
 
@@ -101,12 +101,16 @@ def shares(
     )
 
 
-def _paired(own: dict[Any, float], base: dict[Any, float]) -> dict[Any, float] | None:
+def _paired(
+    values: dict[Any, float], base: dict[Any, float]
+) -> dict[Any, float] | None:
     level = runs.over_runs(base)
     # A single run cannot be told from chance either, but has its share.
     if not level.mean > 0 or (level.runs > 1 and not runs.above(level, 0)):
         return None
-    return {run: 1 + (own[run] - base[run]) / level.mean for run in base if run in own}
+    return {
+        run: 1 + (values[run] - base[run]) / level.mean for run in base if run in values
+    }
 
 
 def total(
@@ -120,12 +124,15 @@ def total(
     """As `shares`, of the mean lead over all metrics and baselines."""
 
     def mean(name):
-        found = [
+        shares_of = [
             lead(store, metric, baseline, **where, method=name)
             for metric in METRICS
             for baseline in baselines
         ]
-        return {run: float(np.mean([one[run] for one in found])) for run in found[0]}
+        return {
+            run: float(np.mean([by_run[run] for by_run in shares_of]))
+            for run in shares_of[0]
+        }
 
     share = _paired(mean(method), mean(reference))
     return None if share is None else runs.over_runs(share)
@@ -152,12 +159,12 @@ def raw(
     gains, highs = [], []
     for metric, (_, high) in METRICS.items():
         for baseline in baselines:
-            one = {"metric": metric, "baseline": baseline, "ranking": "saliency"}
-            own, base = (
-                runs.cells(store.select(**where, **one, method=name))
+            cell = {"metric": metric, "baseline": baseline, "ranking": "saliency"}
+            values, base = (
+                runs.cells(store.select(**where, **cell, method=name))
                 for name in (method, reference)
             )
-            gains.append(runs.difference(own, base))
+            gains.append(runs.difference(values, base))
             highs.append(high)
     judged = list(zip(runs.verdicts(gains), highs, strict=True))
     less = sum(better is (not high) for better, high in judged)
@@ -166,24 +173,24 @@ def raw(
 
 
 def write_report(
-    folder: Path, store: RecordStore, common, baselines, *, part: str = ""
+    folder: Path, store: RecordStore, options, baselines, *, part: str = ""
 ) -> list[Path]:
     """Write the table and a figure for each data set; returns their paths."""
-    (k,) = common.k
-    chosen = {"dataset": common.datasets, "method": common.methods, "k": k}
-    found = store.select(**chosen, baseline=baselines)
+    (k,) = options.k
+    chosen = {"dataset": options.datasets, "method": options.methods, "k": k}
+    recorded = store.select(**chosen, baseline=baselines)
     # All methods of a baseline together: they are what is compared.
-    found.sort(key=lambda record: baselines.index(record["baseline"]))
+    recorded.sort(key=lambda record: baselines.index(record["baseline"]))
     rows = ("dataset", "baseline", "method")
     name = f"table_{part}" if part else "table"
-    notes = (*_NOTES, *_OF_OTHERS) if common.kind != "tabular" else _NOTES
-    table = tables.pivot(found, rows=rows, columns=_columns())
+    notes = (*_NOTES, *_OF_OTHERS) if options.kind != "tabular" else _NOTES
+    table = tables.pivot(recorded, rows=rows, columns=_columns())
     tables.write_table(folder, table, notes=notes, name=name)
     written = [folder / f"{name}.{kind}" for kind in ("md", "csv")]
-    for dataset in common.datasets:
+    for dataset in options.datasets:
         path = folder / figure_name(dataset)
         where = {"dataset": dataset, "k": k}
-        save_figure(path, _figure(store, common.methods, baselines, where))
+        save_figure(path, _figure(store, options.methods, baselines, where))
         written.append(path)
     return written
 
@@ -223,9 +230,11 @@ def _figure(store, methods, baselines, where):
             pairs = []
             for baseline in baselines:
                 of = {"method": method, "reference": reference, **where}
-                found = shares(store, metric, baseline, **of)
-                hidden |= found is None
-                share = (math.nan, math.nan) if found is None else runs.over_runs(found)
+                by_run = shares(store, metric, baseline, **of)
+                hidden |= by_run is None
+                share = (
+                    (math.nan, math.nan) if by_run is None else runs.over_runs(by_run)
+                )
                 pairs.append(share[:2])
             mean, stderr = np.array(pairs).T
             series[method] = mean, None if method == reference else stderr
@@ -251,12 +260,12 @@ def write_exhibit(
     """Write the claims, one for each method of R2ET, on all data sets."""
     judged: dict[str, list[exhibit.Case]] = {}
     figures = {}
-    for common in groups:
-        (k,) = common.k
-        reference = runs.main_method(common.methods)
-        for dataset in common.datasets:
+    for options in groups:
+        (k,) = options.k
+        reference = runs.main_method(options.methods)
+        for dataset in options.datasets:
             texts = []
-            for method in common.methods:
+            for method in options.methods:
                 if method == reference:
                     continue
                 where = {"dataset": dataset, "k": k}

@@ -23,16 +23,16 @@ FLAGS = asked.describe("gradient_profile")
 
 
 def main(values):
-    common = asked.read(FLAGS, values, attacks=("none",))
-    if common.epsilon:
+    options = asked.read(FLAGS, values, attacks=("none",))
+    if options.epsilon:
         raise ValueError("--epsilon has no use here: inputs are not attacked")
-    asked.check_single(common, ("k",))
+    asked.check_single(options, ("k",))
     runs.run(
-        common,
+        options,
         measure_dataset,
         write_report,
         title="Sorted gradient magnitudes",
         questions=QUESTIONS,
         figures=FIGURES,
-        own=_OWN,
+        varying=_OWN,
     )

@@ -27,12 +27,12 @@ def explain(model: Any, view: View):
     explain = view.explainer(score.log_odds(apply))
 
     def run(params, x, context):
-        def one(x, context):
+        def chosen(x, context):
             both = in_context(params, context)
             return explain(both, x, score.predicted_class(apply(both, x)))
 
         size = view.batch_size or _BATCH_SIZE
-        return map_batched(one, (x, context), batch_size=size)
+        return map_batched(chosen, (x, context), batch_size=size)
 
     return jax.jit(run)
 
@@ -46,14 +46,14 @@ def measure(
     metrics of the reference [d, n], what chance gives, begin with `reference_`. `units`
     as of `summary`.
     """
-    found = []
+    records = []
     for prefix, of, rows in (("", maps, units), ("reference_", reference, None)):
         profiles = sorted_shares(of)
         told = statistics(profiles, k=k).items()
-        found += [summary(prefix + name, values, rows) for name, values in told]
+        records += [summary(prefix + name, values, rows) for name, values in told]
         mean = np.nanmean(profiles, axis=0)
-        found.append(runs.listed(f"{prefix}profile", mean[0], len(of), mean))
-    return found
+        records.append(runs.listed(f"{prefix}profile", mean[0], len(of), mean))
+    return records
 
 
 def normal_maps(factors: np.ndarray, num_features: int) -> np.ndarray:
@@ -96,16 +96,16 @@ def statistics(profiles: np.ndarray, *, k: int) -> dict[str, np.ndarray]:
     }
 
 
-def measure_dataset(problem, k, common, store):
+def measure_dataset(problem, k, options, store):
     """Record what is not there yet of one data set with one k, model by model."""
-    num_test = problem.protocol(common.preset).num_test
+    num_test = problem.protocol(options.preset).num_test
     inputs = problem.inputs("test", num_test)
     x, partner, _ = inputs
-    for one in parts.models(problem, k, common, description="profile"):
-        cell = {**one.fields, "attack": "none", "epsilon": None}
+    for chosen in parts.models(problem, k, options, description="profile"):
+        cell = {**chosen.fields, "attack": "none", "epsilon": None}
         if not store.has(**cell):
-            context = problem.view.context(one.model, one.params, partner)
-            maps = explain(one.model, problem.view)(one.params, x, context)
+            context = problem.view.context(chosen.model, chosen.params, partner)
+            maps = explain(chosen.model, problem.view)(chosen.params, x, context)
             # Graphs are explained by a product with the input, which has a tail itself.
             factors = np.asarray(x)
             if problem.view.kind != "graph":

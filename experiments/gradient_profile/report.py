@@ -25,12 +25,12 @@ _MANY = 100
 
 
 def write_report(
-    folder: Path, store: records.RecordStore, common, *, part: str = ""
+    folder: Path, store: records.RecordStore, options, *, part: str = ""
 ) -> list[Path]:
     """Write the table and a figure for each data set from the records alone."""
-    (k,) = common.k
-    chosen = {"dataset": common.datasets, "method": common.methods, "k": k}
-    found = store.select(**chosen)
+    (k,) = options.k
+    chosen = {"dataset": options.datasets, "method": options.methods, "k": k}
+    recorded = store.select(**chosen)
     spec = tables.ColumnSpec
     columns = [
         spec(f"top {k}", {"metric": "top_share"}),
@@ -41,15 +41,15 @@ def write_report(
     name = f"table_{part}" if part else "table"
     tables.write_table(
         folder,
-        tables.pivot(found, columns=columns),
+        tables.pivot(recorded, columns=columns),
         notes=[
             *_notes(k),
-            *(_reference(store, name, common.kind, k) for name in common.datasets),
+            *(_reference(store, name, options.kind, k) for name in options.datasets),
         ],
         name=name,
     )
     written = [folder / f"{name}.{kind}" for kind in ("md", "csv")]
-    for dataset in common.datasets:
+    for dataset in options.datasets:
         path = folder / f"gradient_profile_{dataset}.png"
         figure = _figure(store.select(**{**chosen, "dataset": dataset}), dataset, k)
         output.save_figure(path, figure)
@@ -85,26 +85,26 @@ def _numbers(kind: str) -> str:
 
 def _chance(store, dataset, k, metric) -> float:
     """A statistic of the reference, the mean over folds."""
-    found = store.select(dataset=dataset, k=k, metric=f"reference_{metric}")
-    return float(np.mean([records.number(record["value"]) for record in found]))
+    references = store.select(dataset=dataset, k=k, metric=f"reference_{metric}")
+    return float(np.mean([records.number(record["value"]) for record in references]))
 
 
 def _num_features(store, dataset, k):
     return len(store.select(dataset=dataset, k=k, metric="profile")[0]["values"])
 
 
-def _figure(found, dataset, k):
+def _figure(recorded, dataset, k):
     """Mean profiles of all methods, means over runs, on a logarithmic axis."""
     series = {}
-    for record in records.select(found, metric="profile"):
+    for record in records.select(recorded, metric="profile"):
         series.setdefault(record["method"], []).append(record["values"])
-    n = len(records.select(found, metric="profile")[0]["values"])
+    n = len(records.select(recorded, metric="profile")[0]["values"])
     ranks = np.arange(1, n + 1)
     drawn = {
         method: (ranks, _positive(np.mean(values, axis=0)), None)
         for method, values in series.items()
     }
-    chance = records.select(found, metric="reference_profile")
+    chance = records.select(recorded, metric="reference_profile")
     reference = np.mean([record["values"] for record in chance], axis=0)
     drawn[_REFERENCE] = (ranks, _positive(reference), None)
     figure = plots.curves(
@@ -139,36 +139,36 @@ def _positive(values):
     return np.where(values > 0, values, np.nan)
 
 
-def long_tail(store, dataset: str, common) -> runs.Verdict:
+def long_tail(store, dataset: str, options) -> runs.Verdict:
     """Whether vanilla's features for 90 % of the sum are fewer than normal numbers'."""
-    (k,), methods = common.k, common.methods
+    (k,), methods = options.k, options.methods
     n = _num_features(store, dataset, k)
     reference = _chance(store, dataset, k, "num_90")
     main = runs.main_method(methods)
-    found = _over_runs(store, dataset, k, main, "num_90")
-    more = runs.above(found, _FEWER * reference)
+    most = _over_runs(store, dataset, k, main, "num_90")
+    more = runs.above(most, _FEWER * reference)
     top = _over_runs(store, dataset, k, main, "top_share")
     text = (
-        f"{runs.shown(found, '.1f')} of {n} features make up 90 % "
-        f"({_numbers(common.kind)}: {reference:.1f}), the top {k} {top.mean:.0%} "
-        f"({main}, {found.runs} runs)"
+        f"{runs.shown(most, '.1f')} of {n} features make up 90 % "
+        f"({_numbers(options.kind)}: {reference:.1f}), the top {k} {top.mean:.0%} "
+        f"({main}, {most.runs} runs)"
     )
     return runs.Verdict(None if more is None else not more, text)
 
 
-def concentration(store, dataset: str, common) -> runs.Verdict | None:
+def concentration(store, dataset: str, options) -> runs.Verdict | None:
     """Whether R2ET's explanations need fewer features than vanilla's, run by run."""
-    if not {_TRAINED, "vanilla"} <= set(common.methods):
+    if not {_TRAINED, "vanilla"} <= set(options.methods):
         return None
-    (k,) = common.k
-    found = {
+    (k,) = options.k
+    counts = {
         method: runs.cells(
             store.select(dataset=dataset, k=k, method=method, metric="num_90")
         )
         for method in (_TRAINED, "vanilla")
     }
-    after, before = map(runs.over_runs, found.values())
-    saved = runs.difference(found["vanilla"], found[_TRAINED])
+    after, before = map(runs.over_runs, counts.values())
+    saved = runs.difference(counts["vanilla"], counts[_TRAINED])
     text = (
         f"{before.mean:.1f} → {after.mean:.1f} features, "
         f"{runs.shown(saved, '.1f')} fewer ({saved.runs} runs)"

@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from experiments.console import flags
-from experiments.console.flags import Common, ExperimentFlags
+from experiments.console.flags import ExperimentFlags, Options
 from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
 from experiments.problems.registry import POOLINGS
@@ -29,14 +29,14 @@ WITH_LOGISTIC = (*METHODS, LOGISTIC)
 def describe(
     experiment: str,
     *,
-    own: Sequence[str] = (),
+    further: Sequence[str] = (),
     define: Callable[[absl_flags.FlagValues], None] | None = None,
 ) -> ExperimentFlags:
     """The common flags, those of `OF_PAIRS` and the experiment's own.
 
     Args:
       experiment: its name, with its defaults in `presets.FLAGS`.
-      own, define: as of `flags.describe`.
+      further, define: as of `flags.describe`.
     """
 
     def define_all(values):
@@ -47,7 +47,7 @@ def describe(
     return flags.describe(
         experiment,
         defaults=presets.FLAGS[experiment],
-        own=(*own, *OF_PAIRS),
+        further=(*further, *OF_PAIRS),
         define=define_all,
     )
 
@@ -60,7 +60,7 @@ def read(
     methods: Collection[str] | None = METHODS,
     without: Collection[str] = (),
     single: Sequence[str] = (),
-) -> Common:
+) -> Options:
     """The parsed values of a run on any data that are known or prepared.
 
     Args:
@@ -74,20 +74,20 @@ def read(
       ValueError: see `ExperimentFlags.read` and `check_single`.
     """
     known = known_datasets(values["data_dir"].value)
-    common = described.read(
+    options = described.read(
         values,
         datasets=[name for name in known if name not in without],
         methods=methods,
         attacks=attacks,
     )
-    check_single(common, single)
-    return common
+    check_single(options, single)
+    return options
 
 
-def check_single(common: Common, names: Sequence[str]) -> None:
+def check_single(options: Options, names: Sequence[str]) -> None:
     """Raise ValueError if a list flag has several entries."""
     for name in names:
-        given = getattr(common, name)
+        given = getattr(options, name)
         if len(given) > 1:
             listed = ",".join(map(str, given))
             raise ValueError(f"--{name} takes one entry here, got {listed}")
@@ -101,8 +101,8 @@ def known_datasets(data_dir: str | Path) -> tuple[str, ...]:
 
 def known_tables(values: absl_flags.FlagValues) -> tuple[str, ...]:
     """Names of the tables, and of those of one's own in --data_dir."""
-    own = prepared(values["data_dir"].value, "tabular")
-    return (*datasets.names(), *own)
+    prepared_tables = prepared(values["data_dir"].value, "tabular")
+    return (*datasets.names(), *prepared_tables)
 
 
 def define_of_pairs(values: absl_flags.FlagValues, *, folds: bool = True) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments.console.flags import Common
+from experiments.console.flags import Options
 from experiments.console.progress import track
 from experiments.problems.registry import Problem
 from experiments.store.records import MEASURED, Record, RecordStore, select
@@ -126,7 +126,7 @@ def _plain(value):
 def measure(
     client: Any,
     fn: Callable[..., None],
-    cells: Iterable[tuple[Problem, Common, int]],
+    cells: Iterable[tuple[Problem, Options, int]],
     store: RecordStore,
     *,
     load: Callable[[], Iterable[Problem]],
@@ -139,7 +139,7 @@ def measure(
 
     Args:
       client: of `connect`.
-      fn: `fn(problem, k, common, store)`, of a module; it asks `store.has(**cell)`
+      fn: `fn(problem, k, options, store)`, of a module; it asks `store.has(**cell)`
         before it measures one, and has no other use for the store but `append`.
       cells: of `parts.in_turn`, with the methods of each.
       store: the records.
@@ -153,23 +153,25 @@ def measure(
 
     loading = pickle.dumps(load)
     futures = {}
-    for problem, common, k in cells:
-        for method in common.methods:
-            own = common._replace(
+    for problem, options, k in cells:
+        for method in options.methods:
+            theirs = options._replace(
                 methods=(method,),
                 progress=False,
-                data_dir=common.data_dir.resolve(),
-                models_dir=common.models_dir.resolve(),
+                data_dir=options.data_dir.resolve(),
+                models_dir=options.models_dir.resolve(),
             )
             where = problem.name, problem.fold
-            send = functools.partial(client.submit, _share, fn, loading, where, k, own)
+            send = functools.partial(
+                client.submit, _share, fn, loading, where, k, theirs
+            )
             trained = send((), None, pure=False)
-            for seed in common.seeds:
+            for seed in options.seeds:
                 only = {"method": method, "seed": seed}
-                found = store.select(dataset=where[0], fold=where[1], k=k, **only)
+                recorded = store.select(dataset=where[0], fold=where[1], k=k, **only)
                 known = [
                     {n: v for n, v in record.items() if n not in MEASURED}
-                    for record in found
+                    for record in recorded
                 ]
                 future = send(known, only, trained, pure=False)
                 futures[future] = f"{problem.name} {method}, seed {seed}"
@@ -191,17 +193,19 @@ def measure(
         client.cancel(list(futures))
 
 
-def _share(fn, loading, where, k, common, known, only, after=None):
+def _share(fn, loading, where, k, options, known, only, after=None):
     """On a worker: the cells of a share, in the order in which they were measured."""
     del after
     if _last and _last != [(where[0], k)]:
         execution.free_programs()
     _last[:] = [(where[0], k)]
     share = Share(known, only)
-    fn(_problems(loading)[where], k, common, share)
+    fn(_problems(loading)[where], k, options, share)
     return share.cells
 
 
 @functools.lru_cache(maxsize=1)
 def _problems(loading: bytes) -> dict[tuple[str, int], Problem]:
-    return {(found.name, found.fold): found for found in pickle.loads(loading)()}
+    return {
+        (problem.name, problem.fold): problem for problem in pickle.loads(loading)()
+    }

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.console.flags import LISTS, Common
+from experiments.console.flags import LISTS, Options
 from experiments.loop import setup
 from experiments.problems.registry import Problem
 from experiments.store import output
@@ -28,7 +28,7 @@ class Known:
 
     Args:
       folder: of the run; None for none.
-      common: the flags of the run that asks.
+      options: the flags of the run that asks.
       problems: its data.
 
     Raises:
@@ -36,7 +36,9 @@ class Known:
         other data.
     """
 
-    def __init__(self, folder: str | None, common: Common, problems: Iterable[Problem]):
+    def __init__(
+        self, folder: str | None, options: Options, problems: Iterable[Problem]
+    ):
         self.store = None
         if folder is None:
             return
@@ -53,11 +55,11 @@ class Known:
                 "robustness"
             )
         theirs = content["flags"]
-        for name in sorted({*theirs, *common.config} - _CELLS):
-            if theirs.get(name) != common.config.get(name):
+        for name in sorted({*theirs, *options.config} - _CELLS):
+            if theirs.get(name) != options.config.get(name):
                 raise ValueError(
                     f"--records={folder} was run with --{name}={theirs.get(name)}, "
-                    f"this is --{name}={common.config.get(name)}"
+                    f"this is --{name}={options.config.get(name)}"
                 )
         # What is not measured yet is measured here.
         path = Path(folder) / output.RECORDS
@@ -71,10 +73,10 @@ class Known:
         if self.store is None:
             return None
         same = {name: cell[name] for name in cell if name != "experiment"}
-        found = self.store.select(**same, metric=tuple(metrics))
+        recorded = self.store.select(**same, metric=tuple(metrics))
         clean = {**same, "attack": "none", "epsilon": 0.0}
-        found += self.store.select(**clean, metric="auc")
-        if {record["metric"] for record in found} != {*metrics, "auc"}:
+        recorded += self.store.select(**clean, metric="auc")
+        if {record["metric"] for record in recorded} != {*metrics, "auc"}:
             return None
-        rest = ({n: v for n, v in r.items() if n not in BOOKKEEPING} for r in found)
+        rest = ({n: v for n, v in r.items() if n not in BOOKKEEPING} for r in recorded)
         return [{**record, **cell} for record in rest]

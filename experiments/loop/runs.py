@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.console.flags import Common
+from experiments.console.flags import Options
 from experiments.loop import parts
 from experiments.measures.numbers import measured
 from experiments.problems import presets
@@ -54,8 +54,8 @@ class Question(NamedTuple):
     Attributes:
       said: the claim.
       rule: by which a data set is judged.
-      judge: `judge(store, dataset, common) -> Verdict`, where `common` has one k; None
-        where the question has no meaning.
+      judge: `judge(store, dataset, options) -> Verdict`, where `options` has one k;
+        None where the question has no meaning.
       cause: the likely one where it does not hold.
       exact: whether the rule counts, so that no error comes in.
       figure: name of the figure that shows it, or None.
@@ -72,31 +72,31 @@ class Question(NamedTuple):
 
 
 def run(
-    common: Common,
+    options: Options,
     measure: Callable[..., None],
     write: Callable[..., list[Path]],
     *,
     title: str,
     questions: Sequence[Question],
     figures: Mapping[str, str],
-    own: Sequence[str] = parts.LARGEST,
+    varying: Sequence[str] = parts.LARGEST,
 ) -> None:
     """Measure every part of a run with every k, then `finish` it.
 
     Args:
-      common: the flags of the run.
-      measure: `measure(problem, k, common, store)`, with the flags for that data set.
-      write, title, questions, figures, own: as of `finish`.
+      options: the flags of the run.
+      measure: `measure(problem, k, options, store)`, with the flags for that data set.
+      write, title, questions, figures, varying: as of `finish`.
     """
-    chosen = parts.chosen(common, own)
-    folder, store = parts.start(chosen, common, own=own)
+    chosen = parts.chosen(options, varying)
+    folder, store = parts.start(chosen, options, varying=varying)
     for problem, flags, k in parts.in_turn(chosen):
         measure(problem, k, flags, store)
     finish(
         folder,
         store,
         chosen,
-        own,
+        varying,
         write,
         title=title,
         questions=questions,
@@ -108,7 +108,7 @@ def finish(
     folder: Path,
     store: RecordStore,
     chosen: Sequence[parts.Part],
-    own: Sequence[str],
+    varying: Sequence[str],
     write: Callable[..., list[Path]],
     *,
     title: str,
@@ -118,12 +118,12 @@ def finish(
     """Write a run's reports and its exhibit, and print the paths.
 
     Args:
-      folder, store, chosen, own, write: as of `parts.write_reports`.
+      folder, store, chosen, varying, write: as of `parts.write_reports`.
       title: of the exhibit.
       questions: its claims.
       figures: name -> what is drawn; the files are {name}_{dataset}.png.
     """
-    written, groups = parts.write_reports(folder, store, chosen, own, write)
+    written, groups = parts.write_reports(folder, store, chosen, varying, write)
     path = write_exhibit(
         folder,
         store,
@@ -139,7 +139,7 @@ def finish(
 def write_exhibit(
     folder: Path,
     store: RecordStore,
-    groups: Sequence[Common],
+    groups: Sequence[Options],
     written: Sequence[Path],
     *,
     title: str,
@@ -155,18 +155,18 @@ def write_exhibit(
       title, questions, figures: see `finish`.
     """
     cells = {
-        (name, f"_k{k}" if len(common.k) > 1 else ""): common._replace(k=(k,))
-        for common in groups
-        for k in common.k
-        for name in common.datasets
+        (name, f"_k{k}" if len(options.k) > 1 else ""): options._replace(k=(k,))
+        for options in groups
+        for k in options.k
+        for name in options.datasets
     }
     claims, told = [], {}
     for question in questions:
         cases = []
-        for (name, suffix), own in cells.items():
-            verdict = question.judge(store, name, own)
+        for (name, suffix), theirs in cells.items():
+            verdict = question.judge(store, name, theirs)
             if verdict is not None:
-                case = Case(name, own.k[0] if suffix else None, verdict)
+                case = Case(name, theirs.k[0] if suffix else None, verdict)
                 cases.append(case)
                 told.setdefault((question.figure, name, suffix), []).append(case.told())
         if cases:
@@ -200,7 +200,7 @@ def write_exhibit(
 
 def settings(
     store: RecordStore,
-    groups: Sequence[Common],
+    groups: Sequence[Options],
     *,
     tolerances: Sequence[float] = (presets.MAIN_TOLERANCE,),
     error: str = _ERRORS,
@@ -213,17 +213,18 @@ def settings(
       error: what stands behind ±.
     """
     told = []
-    for common in groups:
+    for options in groups:
         budgets, k = (
-            ", ".join(f"{v:g}" for v in values) for values in (common.epsilon, common.k)
+            ", ".join(f"{v:g}" for v in values)
+            for values in (options.epsilon, options.k)
         )
-        seeds = f"seeds {', '.join(map(str, common.seeds))}"
-        found = {record["fold"] for record in store.select(dataset=common.datasets)}
-        if len(found) > 1:
-            seeds += f"; folds {', '.join(map(str, sorted(found)))}"
-        attacks = ", ".join(name for name in common.attacks if name != "none")
+        seeds = f"seeds {', '.join(map(str, options.seeds))}"
+        folds = {record["fold"] for record in store.select(dataset=options.datasets)}
+        if len(folds) > 1:
+            seeds += f"; folds {', '.join(map(str, sorted(folds)))}"
+        attacks = ", ".join(name for name in options.attacks if name != "none")
         told.append(
-            f"{', '.join(common.datasets)}: {seeds}; k = {k}; {common.norm} budgets "
+            f"{', '.join(options.datasets)}: {seeds}; k = {k}; {options.norm} budgets "
             f"{budgets or 'none'}; attacks {attacks or 'none'}"
         )
     limits = " and ".join(format(value, "g") for value in tolerances)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from experiments.console.flags import Common
+from experiments.console.flags import Options
 from experiments.models.fitting import LOGISTIC, Fitter
 from experiments.problems.registry import Problem, problem
 from experiments.store import output
@@ -16,7 +16,7 @@ from r2et_jax.datasets.soundness import validate
 
 
 def load(
-    common: Common, *, folds: tuple[int, ...] = (0,)
+    options: Options, *, folds: tuple[int, ...] = (0,)
 ) -> list[datasets.Dataset | datasets.PairDataset]:
     """Load the data sets, graphs once for each fold, and check them and the methods.
 
@@ -24,27 +24,27 @@ def load(
       ValueError: sums of methods that clash, unsound data, an unknown fold.
       FileNotFoundError: data that were not prepared.
     """
-    for method in common.methods:
+    for method in options.methods:
         if method != LOGISTIC:
             objectives.method(method)
     loaded = []
-    for name in common.datasets:
-        dataset = datasets.load(name, data_dir=common.data_dir)
+    for name in options.datasets:
+        dataset = datasets.load(name, data_dir=options.data_dir)
         if getattr(dataset, "kind", None) == "graph":
-            found = [
-                datasets.load(name, data_dir=common.data_dir, fold=fold)
+            parts = [
+                datasets.load(name, data_dir=options.data_dir, fold=fold)
                 for fold in folds
             ]
         else:
-            found = [dataset]
-        loaded += found
+            parts = [dataset]
+        loaded += parts
     for dataset in loaded:
         validate(dataset)
     return loaded
 
 
 def open_folder(
-    common: Common, problems: Iterable[Problem]
+    options: Options, problems: Iterable[Problem]
 ) -> tuple[Path, RecordStore]:
     """The output folder of a configuration on some data, and the records in it so far.
 
@@ -54,10 +54,10 @@ def open_folder(
     """
     problems = list(problems)
     folder = output.prepare_output_dir(
-        common.output_dir,
-        common.config,
-        experiment=common.experiment,
-        data={_label(found): found.fingerprint for found in problems},
+        options.output_dir,
+        options.config,
+        experiment=options.experiment,
+        data={_label(data): data.fingerprint for data in problems},
     )
     store = RecordStore(folder / output.RECORDS, data=data_sha256(problems))
     return folder, store
@@ -65,23 +65,23 @@ def open_folder(
 
 def data_sha256(problems: Iterable[Problem]) -> dict[tuple[str, int], str]:
     """(data set, fold) -> SHA-256 of its data, for records."""
-    return {(found.name, found.fold): found.fingerprint for found in problems}
+    return {(data.name, data.fold): data.fingerprint for data in problems}
 
 
-def _label(found: Problem) -> str:
-    return f"{found.name} fold {found.fold}" if found.fold else found.name
+def _label(data: Problem) -> str:
+    return f"{data.name} fold {data.fold}" if data.fold else data.name
 
 
-def fitter(dataset: datasets.Dataset | Problem, k: int, common: Common) -> Fitter:
+def fitter(dataset: datasets.Dataset | Problem, k: int, options: Options) -> Fitter:
     """The fitter of a run's preset, seeds and folder of models."""
-    found = problem(dataset)
+    data = problem(dataset)
     return Fitter(
-        found,
-        seeds=common.seeds,
-        protocol=found.protocol(common.preset),
+        data,
+        seeds=options.seeds,
+        protocol=data.protocol(options.preset),
         k=k,
-        models_dir=common.models_dir,
-        progress=common.progress,
+        models_dir=options.models_dir,
+        progress=options.progress,
     )
 
 
@@ -97,15 +97,15 @@ def model_fields(
     schedule: str = "pretrain",
 ) -> dict[str, Any]:
     """The fields that the records of one trained model share."""
-    found = problem(dataset)
+    data = problem(dataset)
     return {
         "experiment": experiment,
-        "dataset": found.name,
-        "model": found.architecture(model),
+        "dataset": data.name,
+        "model": data.architecture(model),
         "method": method,
         "schedule": schedule,
         "seed": seed,
-        "fold": found.fold,
+        "fold": data.fold,
         "k": k,
         "tolerance": tolerance,
     }

@@ -8,7 +8,7 @@ from typing import Any
 from absl import flags as absl_flags
 
 from experiments.console import flags
-from experiments.console.flags import Common
+from experiments.console.flags import Options
 from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
 from r2et_jax import objectives
@@ -76,7 +76,7 @@ def changes(given: Mapping[str, Any]) -> dict[str, Any]:
     """What the flags change in a protocol, by the protocol's names.
 
     Args:
-      given: `Common.given`; an experiment that has no such flags changes nothing.
+      given: `Options.given`; an experiment that has no such flags changes nothing.
 
     Raises:
       ValueError: for numbers out of range.
@@ -104,31 +104,31 @@ def define_weights(values: absl_flags.FlagValues) -> None:
     )
 
 
-def of_weights(common: Common, *, alone: bool = False) -> dict[str, Any]:
+def of_weights(options: Options, *, alone: bool = False) -> dict[str, Any]:
     """What --weights changes in a protocol: one setting in place of a grid.
 
     Args:
-      common: the flags of the run.
+      options: the flags of the run.
       alone: whether no other method may be trained beside.
 
     Raises:
       ValueError: unless exactly one of several methods has penalties, and as many as
         there are weights; for numbers out of range.
     """
-    given = common.given.get("weights")
+    given = options.given.get("weights")
     if given is None:
         return {}
     terms = {
         method: () if method == LOGISTIC else objectives.method(method).terms
-        for method in common.methods
+        for method in options.methods
     }
-    trained = [method for method in common.methods if terms[method]]
-    if alone or len(common.methods) == 1:
-        trained = list(common.methods)
+    trained = [method for method in options.methods if terms[method]]
+    if alone or len(options.methods) == 1:
+        trained = list(options.methods)
     if len(trained) != 1:
         raise ValueError(
             "--weights is for one method with penalties, got --methods="
-            + ",".join(common.methods)
+            + ",".join(options.methods)
         )
     (method,) = trained
     names = terms[method]

@@ -106,7 +106,7 @@ def descent(model: Any, k: int, num_steps: int, *, max_length: float = math.inf)
         max_length=max_length,
     )
 
-    def one(params, x):
+    def per_example(params, x):
         return trace_descent(
             attack,
             params,
@@ -117,7 +117,7 @@ def descent(model: Any, k: int, num_steps: int, *, max_length: float = math.inf)
             num_steps=num_steps,
         )
 
-    compiled = jax.jit(jax.vmap(one, (None, 0)))
+    compiled = jax.jit(jax.vmap(per_example, (None, 0)))
 
     def run(params, x):
         with jax.enable_x64(True):
@@ -163,19 +163,21 @@ def dependence(gaps: np.ndarray, steps: np.ndarray, *, num_steps: int) -> Depend
     """Correlations of initial gaps [m] with steps [m], 0 for a censored input."""
     flipped = steps > 0
     n = int(flipped.sum())
-    found = dict.fromkeys(("pearson", "spearman", "pearson_log"), np.nan)
+    correlations = dict.fromkeys(("pearson", "spearman", "pearson_log"), np.nan)
     with jax.enable_x64(True):
         if n >= 3:
             g, s = gaps[flipped], steps[flipped].astype(float)
             logs = np.log(np.maximum(g, np.finfo(float).tiny)), np.log(s)
-            found = {
+            correlations = {
                 "pearson": float(_pearson(g, s)),
                 "spearman": float(_spearman(g, s)),
                 "pearson_log": float(_pearson(*logs)),
             }
         filled = np.where(flipped, steps, num_steps + 1).astype(float)
         whole = float(_spearman(gaps, filled)) if len(gaps) >= 3 else np.nan
-    return Dependence(**found, spearman_all=whole, n=n, num_censored=len(gaps) - n)
+    return Dependence(
+        **correlations, spearman_all=whole, n=n, num_censored=len(gaps) - n
+    )
 
 
 def initial_gaps(result: DescentResult) -> np.ndarray:

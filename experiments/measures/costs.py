@@ -247,18 +247,18 @@ def batched_steps(attack: attacks.Attack) -> Steps:
     axes = Context(*[0] * len(Context._fields))._replace(threat=None)
 
     def begin(params, x, context, threat, keys):
-        def one(x, context, key):
+        def per_example(x, context, key):
             model = in_context(params, context)
             target = predicted_class(attack.apply(model, x))
             return attack.init(model, x, target, threat, key=key)
 
-        return jax.vmap(one, out_axes=(axes, 0))(x, context, keys)
+        return jax.vmap(per_example, out_axes=(axes, 0))(x, context, keys)
 
     def advance(params, context, fixed, state):
-        def one(context, fixed, state):
+        def per_example(context, fixed, state):
             return attack.step(in_context(params, context), fixed, state)
 
-        return jax.vmap(one, (0, axes, 0))(context, fixed, state)
+        return jax.vmap(per_example, (0, axes, 0))(context, fixed, state)
 
     return Steps(begin, advance)
 
@@ -308,14 +308,14 @@ def bare_attack(
     def chunk(shared, x):
         params, threat, key = shared
 
-        def one(x):
+        def per_example(x):
             target = predicted_class(attack.apply(params, x))
             context, state = attack.init(params, x, target, threat, key=key)
             return jax.lax.fori_loop(
                 0, num_steps, lambda _, s: attack.step(params, context, s), state
             ).perturbed
 
-        return jax.vmap(one)(x)
+        return jax.vmap(per_example)(x)
 
     run = compile_chunked(chunk, batch_size=batch_size)
     return lambda params, x, threat, /, *, key: run((params, threat, key), x)

@@ -101,7 +101,7 @@ class Evaluator:
         same = metrics.mean_topk_overlap(
             top_sets(maps, self.sizes), k=self.k, units=self.units
         )
-        found = [
+        records = [
             measured("auc", metrics.roc_auc(test.y, logits), None, len(test.y)),
             summarised("same", same),
             summarised("null", null),
@@ -110,27 +110,27 @@ class Evaluator:
         if self.view.tabular:
             # A pair's logit is a function of both inputs.
             r2 = metrics.linear_r2(test.x, logits)
-            found.append(measured("linear_r2", r2, None, len(test.y)))
-            found += self._copies()
+            records.append(measured("linear_r2", r2, None, len(test.y)))
+            records += self._copies()
         if self.view.kind == "image":
-            found.append(self._background(maps))
+            records.append(self._background(maps))
         if self.view.paired:
             share, single = class_accuracy(self.problem, *self._classifier(params))
-            found.append(measured("class_accuracy", share, None, single))
+            records.append(measured("class_accuracy", share, None, single))
         if self.view.kind == "graph":
             # With few graphs, the first question is whether anything was learnt.
             train = self.problem.inputs("train")
             auc = metrics.roc_auc(train.y, self._logits(params, train))
-            found.append(measured("train_auc", auc, None, len(train.y)))
+            records.append(measured("train_auc", auc, None, len(train.y)))
             linear, single = _linear_auc(self.problem)
-            found += [
+            records += [
                 measured("linear_auc", linear, None, len(test.y)),
                 measured("linear_class_auc", single, None, len(test.y)),
                 *self._truth(maps),
             ]
         guard = summary("p@k", noisy, self.units)
         guard.update(attack="noise", epsilon=guards.NOISE)
-        return [*found, guard]
+        return [*records, guard]
 
     def attacked(self, params: Any, name: str, epsilon: float) -> list[dict[str, Any]]:
         """Metrics under one attack at a budget of the data's threat model.
@@ -153,14 +153,14 @@ class Evaluator:
                 return run(params, self.x[rows], budget, key=key, context=some)
 
             result = by_size(self.sizes, attack)
-            found = self._of_strongest if name == STRONGEST else self._of_one
-            self._measured[cell] = found(params, result)
+            recorded = self._of_strongest if name == STRONGEST else self._of_one
+            self._measured[cell] = recorded(params, result)
         return self._measured[cell]
 
     def _of_one(self, params, result):
         manipulated, steps = result.manipulated_at > 0, result.details
         epochs = result.manipulated_at[manipulated]
-        found = [
+        records = [
             *self._outcome(params, result),
             self._mean("p@k_last", steps.last_precision),
             *self._changed(
@@ -175,25 +175,25 @@ class Evaluator:
             *self._truth(result.best_map),
             *self._trace(steps),
         ]
-        return [record for record in found if record is not None]
+        return [record for record in records if record is not None]
 
     def _of_strongest(self, params, result):
-        found = self._outcome(params, result)
+        records = self._outcome(params, result)
         manipulated, rounds = result.manipulated_at > 0, result.details
         left = result.manipulated_at[manipulated]
-        found += [
+        records += [
             self._mean("vanished", result.vanished == 1),
             self._mean("manipulated", manipulated),
             self._mean("manipulation_budget", left, manipulated) if left.size else None,
             *self._agreement(result.clean_map, result.best_map),
             *self._truth(result.best_map),
         ]
-        found = [record for record in found if record is not None]
+        records = [record for record in records if record is not None]
         curve = [
             {**self._mean("p@k_curve", values), "evaluations": int(spent)}
             for spent, values in zip(rounds.curve_budget, rounds.curve, strict=True)
         ]
-        return [*found, *curve]
+        return [*records, *curve]
 
     def _logits(self, params, inputs) -> np.ndarray:
         run = _logits(self.model, self.view)
@@ -229,8 +229,8 @@ class Evaluator:
         truth = self.problem.truth
         if truth is None:
             return []
-        found = truth_precision(truth, maps, k=self.k, units=self.units)
-        return [summarised("truth_precision", found)]
+        precision = truth_precision(truth, maps, k=self.k, units=self.units)
+        return [summarised("truth_precision", precision)]
 
     def _mean(self, metric, values, rows=slice(None)):
         """The record of values of all inputs, or of some rows of them."""
@@ -269,11 +269,11 @@ class Evaluator:
             single = classify(self.x), classify(perturbed)
             both = tuple(zip(parts[""], single, strict=True))
             parts = {"": both, "_pair": parts[""], "_class": single}
-        found = []
+        records = []
         for part, ends in parts.items():
             changed = metrics.sensitivity(*ends, units=self.units)
-            found.append(summarised(f"sensitivity{part}{suffix}", changed))
-        return found
+            records.append(summarised(f"sensitivity{part}{suffix}", changed))
+        return records
 
     def _classifier(self, params):
         """The model of pairs whose classifier of single inputs is fitted."""
@@ -308,8 +308,8 @@ _mse = jax.jit(jax.vmap(metrics.mse))
 
 
 @kept
-def _linear_auc(found: Problem) -> tuple[float, float]:
-    return linear_graph_auc(found.dataset)
+def _linear_auc(problem: Problem) -> tuple[float, float]:
+    return linear_graph_auc(problem.dataset)
 
 
 @kept
@@ -324,13 +324,13 @@ def _explain(model, k: int, view: View):
     """Compiled maps, raw gradients, P@k under noise, and ties at the border."""
     look = guards.look(view.explained(model, None).form, k=k)
 
-    def one(params, x, context, key):
+    def each_input(params, x, context, key):
         seen = look(in_context(params, context), x, key=key)
         return seen.map, seen.gradient, seen.noise_precision, seen.tied
 
     def run(params, x, context, keys):
         args = x, context, keys
-        each = functools.partial(one, params)
+        each = functools.partial(each_input, params)
         return map_batched(each, args, batch_size=view.chunk or len(x))
 
     return jax.jit(run)

@@ -15,11 +15,11 @@ def measured(metric: str, value: Any, stderr: Any, n: Any) -> dict[str, Any]:
     return {"metric": metric, "value": float(value), "stderr": stderr, "n": int(n)}
 
 
-def summarised(metric: str, found: Any) -> dict[str, Any]:
+def summarised(metric: str, total: Any) -> dict[str, Any]:
     """The fields of a `Summary`, or what is like it; says what is no number."""
-    record = measured(metric, found.mean, found.stderr, found.n)
-    if found.num_nonfinite:
-        record["note"] = f"{int(found.num_nonfinite)} inputs are not finite"
+    record = measured(metric, total.mean, total.stderr, total.n)
+    if total.num_nonfinite:
+        record["note"] = f"{int(total.num_nonfinite)} inputs are not finite"
     return record
 
 

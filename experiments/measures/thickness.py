@@ -60,19 +60,19 @@ class Sample(NamedTuple):
     context: Any
 
 
-def effort(found: Problem, preset: str) -> Effort:
+def effort(problem: Problem, preset: str) -> Effort:
     """The effort of a preset for a data set."""
-    return EFFORTS[preset, found.view.tabular]
+    return EFFORTS[preset, problem.view.tabular]
 
 
-def first_inputs(found: Problem, model: Any, params: Any, limit: int) -> Sample:
+def first_inputs(problem: Problem, model: Any, params: Any, limit: int) -> Sample:
     """The first test inputs."""
-    inputs = found.inputs("test", limit)
-    return Sample(inputs.x, found.view.context(model, params, inputs.partner))
+    inputs = problem.inputs("test", limit)
+    return Sample(inputs.x, problem.view.context(model, params, inputs.partner))
 
 
 def estimate(
-    found: Problem,
+    problem: Problem,
     model: Any,
     params: Any,
     sample: Sample,
@@ -85,7 +85,7 @@ def estimate(
     """The thickness of every input of a sample under one distribution.
 
     Args:
-      found: the data.
+      problem: the data.
       model: the Flax module.
       params: its parameters.
       sample: the inputs.
@@ -95,8 +95,8 @@ def estimate(
       effort: draws and points; an adversarial sample is one draw.
     """
     check_in("distribution", distribution, DISTRIBUTIONS)
-    view, ends = found.view, None
-    ball = found.budget(0.0 if distribution == "gaussian" else epsilon)
+    view, ends = problem.view, None
+    ball = problem.budget(0.0 if distribution == "gaussian" else epsilon)
     if distribution == "adversarial":
         attack = evaluation.compiled_attack(model, ADVERSARY, k, view, budget=0)
         key = jax.random.key(0)
@@ -149,7 +149,7 @@ class Bounds(NamedTuple):
 
 
 def bounds(
-    found: Problem,
+    problem: Problem,
     model: Any,
     params: Any,
     x: Any,
@@ -162,7 +162,7 @@ def bounds(
     """Bounds on the thickness of a network with one hidden layer, and what they bound.
 
     Args:
-      found: a table.
+      problem: a table.
       model, params: the network; one with kinks is replaced by its smooth stand-in.
       x: inputs [m, n].
       ends: points of the ball around each input [m, n], adversarial for the stand-in.
@@ -170,9 +170,9 @@ def bounds(
       epsilon: radius of the l2 ball.
       effort: draws and points.
     """
-    smooth = model.surrogate(rho=found.view.rho)
+    smooth = model.surrogate(rho=problem.view.rho)
     run = _bounds(smooth, k, effort.num_draws, effort.num_points)
-    out = run(params, x, jnp.asarray(ends), found.budget(epsilon))
+    out = run(params, x, jnp.asarray(ends), problem.budget(epsilon))
     return Bounds(*(np.asarray(leaf, np.float64) for leaf in out))
 
 
@@ -183,7 +183,7 @@ def _bounds(model, k: int, num_draws: int, num_points: int):
     explain = saliency.gradient(score.log_odds(model.apply), normalize=False)
     times = (jnp.arange(num_points) + 0.5) / num_points
 
-    def one(params, x, end, key, ball):
+    def per_example(params, x, end, key, ball):
         epsilon = ball.epsilon
         gradient, norms = curvature(params, x, epsilon)
         at_input = curvature(params, x, 0 * epsilon)[1]
@@ -227,7 +227,9 @@ def _bounds(model, k: int, num_draws: int, num_points: int):
     def run(params, x, ends, ball):
         keys = example_keys(jax.random.key(2), len(x))
         return map_batched(
-            lambda *args: one(params, *args, ball), (x, ends, keys), batch_size=16
+            lambda *args: per_example(params, *args, ball),
+            (x, ends, keys),
+            batch_size=16,
         )
 
     return jax.jit(run)

@@ -59,7 +59,7 @@ class Candidates:
           wanted: boolean mask of those axes.
         """
         _, flat = _flatten(params, wanted.ndim)
-        found = np.full(wanted.size, np.nan)
+        precisions = np.full(wanted.size, np.nan)
         x, partner = jax.tree.map(
             lambda leaf: leaf[: self.num_valid], (self.x, self.partner)
         )
@@ -68,7 +68,7 @@ class Candidates:
             self.problem.selection_epsilon, norm=self.problem.selection_view.norm
         )
 
-        def one(c):
+        def per_candidate(c):
             params = jax.tree.map(lambda leaf: leaf[c], flat)
 
             def run(k, rows):
@@ -81,15 +81,15 @@ class Candidates:
         rows = np.flatnonzero(wanted)
         if rows.size:
             # The first one compiles; then every core measures a candidate of its own.
-            found[rows[0]] = one(rows[0])
+            precisions[rows[0]] = per_candidate(rows[0])
             with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
-                found[rows[1:]] = list(pool.map(one, rows[1:]))
-        return found.reshape(wanted.shape)
+                precisions[rows[1:]] = list(pool.map(per_candidate, rows[1:]))
+        return precisions.reshape(wanted.shape)
 
     def _ndim(self, params: Params) -> int:
         """Number of leading axes, from what the module itself would have."""
-        own = jax.eval_shape(self.model.init, jax.random.key(0), self.problem.sample)
-        return jax.tree.leaves(params)[0].ndim - jax.tree.leaves(own)[0].ndim
+        shapes = jax.eval_shape(self.model.init, jax.random.key(0), self.problem.sample)
+        return jax.tree.leaves(params)[0].ndim - jax.tree.leaves(shapes)[0].ndim
 
 
 def _flatten(params: Params, ndim: int) -> tuple[tuple[int, ...], Params]:
@@ -102,10 +102,10 @@ def _flatten(params: Params, ndim: int) -> tuple[tuple[int, ...], Params]:
 @kept
 def _auc(model, view: View):
     def run(params, x, partner, y):
-        def one(params):
+        def of_model(params):
             return roc_auc_ranked(y, view.logits(model, params, x, partner))
 
-        return jax.lax.map(one, params)
+        return jax.lax.map(of_model, params)
 
     return jax.jit(run)
 

@@ -175,10 +175,10 @@ class Fitter:
         return folder, json.loads(text)
 
     def _found_or_fitted(self, folder: Path, fit: Callable, config: dict[str, Any]):
-        found = kept.found_or_fitted(folder, fit, config)
+        fitted = kept.found_or_fitted(folder, fit, config)
         # Also where an earlier process was killed before it could do so.
         self._checkpoints(folder, config).delete()
-        return found
+        return fitted
 
     @staticmethod
     def _checkpoints(folder: Path, config: dict[str, Any]) -> training.Checkpoints:
@@ -198,7 +198,7 @@ class Fitter:
         del method, folder, config
         train, valid = self.dataset.train, self.dataset.valid
         fit = LogisticRegression(max_iter=2000).fit(train.x, train.y)
-        one = {
+        chosen = {
             "params": {
                 "Dense_0": {
                     "kernel": fit.coef_.T.astype(np.float32),
@@ -208,7 +208,7 @@ class Fitter:
         }
         shape = (len(self.seeds), len(presets.TOLERANCES))
         params = jax.tree.map(
-            lambda leaf: np.broadcast_to(leaf, shape + leaf.shape), one
+            lambda leaf: np.broadcast_to(leaf, shape + leaf.shape), chosen
         )
         auc = metrics.roc_auc(valid.y, fit.decision_function(valid.x))
         choice = {
@@ -276,8 +276,8 @@ class Fitter:
 
     def pretrained(self, method: str) -> Params:
         """Vanilla parameters [seeds] from which a method is retrained."""
-        found = objectives.method(method)
-        return self._pretrained(found.smooth, found.skip)
+        trained_as = objectives.method(method)
+        return self._pretrained(trained_as.smooth, trained_as.skip)
 
     def _initial(self, method: str) -> Params:
         """Random parameters [seeds]."""

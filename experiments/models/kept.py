@@ -49,11 +49,11 @@ def _kept(folder: Path, config: dict[str, Any]) -> tuple[Params, dict[str, Any]]
     return params, description
 
 
-def _differing(found: Any, config: dict[str, Any]) -> str:
-    if not isinstance(found, dict):
-        return f"{found!r}"
-    names = [n for n in {**found, **config} if found.get(n) != config.get(n)]
-    return "; ".join(f"{n} = {found.get(n)!r}, not {config.get(n)!r}" for n in names)
+def _differing(there: Any, config: dict[str, Any]) -> str:
+    if not isinstance(there, dict):
+        return f"{there!r}"
+    names = [n for n in {**there, **config} if there.get(n) != config.get(n)]
+    return "; ".join(f"{n} = {there.get(n)!r}, not {config.get(n)!r}" for n in names)
 
 
 def check_choices(
@@ -66,7 +66,7 @@ def check_choices(
         and [len(row) if isinstance(row, list) else None for row in choices]
         == [tolerances] * seeds
     )
-    if not right or not all(_is_choice(one) for row in choices for one in row):
+    if not right or not all(_is_choice(choice) for row in choices for choice in row):
         raise ValueError(
             f"the model in {folder}: choices must be {seeds} lists of {tolerances} "
             f"choices each, got {str(choices)[:60]}; {_remedy(folder)}"
@@ -79,9 +79,9 @@ def check_choices(
             )
 
 
-def _is_choice(found: Any) -> bool:
+def _is_choice(value: Any) -> bool:
     names = {"weights", "epoch", "valid_auc", "valid_precision", "num_admissible"}
-    return isinstance(found, dict) and {*names, "fallback"} <= found.keys()
+    return isinstance(value, dict) and {*names, "fallback"} <= value.keys()
 
 
 def _remedy(folder: Path) -> str:

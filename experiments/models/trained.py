@@ -64,17 +64,17 @@ _CONSTANT = 1e-6
 
 def describe_data(dataset: Data) -> dict[str, Any]:
     """What a model's description says of the data that it was trained on."""
-    found = problem(dataset)
-    data = found.dataset
-    told = {"dataset": found.name, "data_sha256": found.fingerprint}
-    if found.view.tabular:
+    of_data = problem(dataset)
+    data = of_data.dataset
+    told = {"dataset": of_data.name, "data_sha256": of_data.fingerprint}
+    if of_data.view.tabular:
         told["columns"] = list(data.columns)
     else:
         told |= {
-            "kind": found.view.kind,
-            "shape": list(found.shape),
-            "fold": found.fold,
-            "norm": found.view.norm,
+            "kind": of_data.view.kind,
+            "shape": list(of_data.shape),
+            "fold": of_data.fold,
+            "norm": of_data.view.norm,
         }
     sizes = {name: len(getattr(data, name).y) for name in _SPLITS}
     return {**told, "split_sizes": sizes}
@@ -101,15 +101,15 @@ def read(folder: Path) -> saved.Saved:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
-    found = saved.load(folder)
+    model = saved.load(folder)
     for name, entry in _ENTRIES.items():
-        value = found.description.get(name)
+        value = model.description.get(name)
         if value is not None and not entry.holds(value):
             raise ValueError(
                 f"the description of the model in {folder}: {name} must be "
                 f"{entry.words}, got {value!r}"
             )
-    return found
+    return model
 
 
 def check_data(description: dict[str, Any], dataset: Data, *, folder: Path) -> None:
@@ -128,7 +128,7 @@ def check_data(description: dict[str, Any], dataset: Data, *, folder: Path) -> N
 
 
 def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
-    found = [
+    differences = [
         f"its {name} split had {size} rows, now {now['split_sizes'].get(name)}"
         for name, size in then.get("split_sizes", {}).items()
         if size != now["split_sizes"].get(name)
@@ -136,20 +136,20 @@ def _difference(then: dict[str, Any], now: dict[str, Any]) -> str:
     given = now.get("columns", [])
     columns = then.get("columns", given)
     if len(columns) != len(given):
-        found.append(f"it had {len(columns)} columns, now {len(given)}")
+        differences.append(f"it had {len(columns)} columns, now {len(given)}")
     elif columns != given:
         pairs = zip(columns, given, strict=True)
         i, (old, new) = next((i, p) for i, p in enumerate(pairs) if p[0] != p[1])
-        found.append(f"column {i} was {old!r}, now {new!r}")
-    if not found:
-        found.append(
+        differences.append(f"column {i} was {old!r}, now {new!r}")
+    if not differences:
+        differences.append(
             f"same columns and sizes, other values (SHA-256 {then['data_sha256'][:12]}…"
             f", now {now['data_sha256'][:12]}…)"
         )
-    return "; ".join(found)
+    return "; ".join(differences)
 
 
-def check_takes(found: saved.Saved, dataset: Data, *, folder: Path) -> None:
+def check_takes(loaded: saved.Saved, dataset: Data, *, folder: Path) -> None:
     """Raise unless a model turns one input, or pair, of a data set into its logits.
 
     Raises:
@@ -157,21 +157,21 @@ def check_takes(found: saved.Saved, dataset: Data, *, folder: Path) -> None:
     """
     data = problem(dataset)
     n, name = data.sample.shape[-1], data.name
-    if data.view.paired != isinstance(found.model, models.Siamese):
-        own = type(found.model).__name__
+    if data.view.paired != isinstance(loaded.model, models.Siamese):
+        kind = type(loaded.model).__name__
         needed = "a Siamese network" if data.view.paired else "a network of one input"
         raise ValueError(
-            f"the model in {folder} is of the class {own}, {name!r} needs {needed}"
+            f"the model in {folder} is of the class {kind}, {name!r} needs {needed}"
         )
-    trained = len(found.description.get("columns", range(n)))
+    trained = len(loaded.description.get("columns", range(n)))
     if trained != n:
         raise ValueError(
             f"the model in {folder} takes {trained} features, {name} has {n}"
         )
-    one = (2, n) if data.view.paired else (n,)
-    x = jax.ShapeDtypeStruct(one, np.float32)
+    shape_of_input = (2, n) if data.view.paired else (n,)
+    x = jax.ShapeDtypeStruct(shape_of_input, np.float32)
     try:
-        shape = jax.eval_shape(found.model.apply, found.params, x).shape
+        shape = jax.eval_shape(loaded.model.apply, loaded.params, x).shape
     # Flax, JAX and the module itself each have errors of their own for wrong shapes.
     except Exception as error:
         raise ValueError(
@@ -182,15 +182,15 @@ def check_takes(found: saved.Saved, dataset: Data, *, folder: Path) -> None:
         raise ValueError(f"the model in {folder} must give {wanted}, got shape {shape}")
 
 
-def test_auc(found: Problem, model: Any, params: Params) -> float:
+def test_auc(data: Problem, model: Any, params: Params) -> float:
     """AUC of the test inputs, or of the test pairs."""
-    test = found.inputs("test")
-    logits = np.asarray(found.view.logits(model, params, test.x, test.partner))
+    test = data.inputs("test")
+    logits = np.asarray(data.view.logits(model, params, test.x, test.partner))
     return float(metrics.roc_auc(test.y, logits))
 
 
 def with_classifier(
-    found: Problem, model: models.Siamese, params: Params
+    data: Problem, model: models.Siamese, params: Params
 ) -> tuple[models.Siamese, Params]:
     """A model of pairs whose classifier of single inputs is fitted.
 
@@ -200,7 +200,7 @@ def with_classifier(
     drawn at random, and neither the encoder nor the logit of a pair changes.
 
     Args:
-      found: pairs of images or graphs.
+      data: pairs of images or graphs.
       model: the Siamese module.
       params: its parameters.
 
@@ -214,17 +214,17 @@ def with_classifier(
     # Imported where it is needed: slow to import.
     from sklearn.linear_model import LogisticRegression
 
-    train = found.dataset.train
+    train = data.dataset.train
     labels = train.labels[np.unique([train.first, train.second])]
     classes = np.unique(train.labels)
     if not np.array_equal(np.unique(labels), classes):
         raise ValueError(
-            f"{found.name}: the training inputs have the classes "
+            f"{data.name}: the training inputs have the classes "
             f"{np.unique(labels).tolist()}, expected {classes.tolist()}"
         )
-    inputs = found.train_inputs()
+    inputs = data.train_inputs()
     parts = [
-        np.asarray(found.view.context(model, params, inputs[i : i + _EMBEDDED]))
+        np.asarray(data.view.context(model, params, inputs[i : i + _EMBEDDED]))
         for i in range(0, len(inputs), _EMBEDDED)
     ]
     embedded = np.concatenate(parts).astype(np.float64)
@@ -236,8 +236,8 @@ def with_classifier(
         "kernel": kernel.astype(np.float32),
         "bias": (fit.intercept_ - mean @ kernel).astype(np.float32),
     }
-    own = {**params["params"], "classifier": classifier}
-    return model.clone(num_outputs=kernel.shape[1]), {**params, "params": own}
+    leaves = {**params["params"], "classifier": classifier}
+    return model.clone(num_outputs=kernel.shape[1]), {**params, "params": leaves}
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -247,10 +247,10 @@ def class_logits(model: models.Siamese, params: Params, x: Array) -> Array:
 
 
 def class_accuracy(
-    found: Problem, model: models.Siamese, params: Params
+    data: Problem, model: models.Siamese, params: Params
 ) -> tuple[float, int]:
     """Share of the first inputs of test pairs that are classified rightly, and m."""
-    test = found.dataset.test
+    test = data.dataset.test
     once = np.unique(test.first)
     logits = class_logits(model, params, test.inputs[once])
     right = np.asarray(jax.vmap(score.predicted_class)(logits)) == test.labels[once]

@@ -22,9 +22,9 @@ FLAGS = asked.describe("motivation")
 
 
 def main(values):
-    common = asked.read(FLAGS, values, attacks=SINGLE, single=("k", "epsilon"))
+    options = asked.read(FLAGS, values, attacks=SINGLE, single=("k", "epsilon"))
     runs.run(
-        common,
+        options,
         measure_dataset,
         write_report,
         title="Distance of explanations against overlap of their top features",

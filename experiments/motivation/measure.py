@@ -56,15 +56,15 @@ class Moved(NamedTuple):
     spearman: np.ndarray
 
 
-def perturb(problem: Problem, model: Any, params: Any, *, k: int, common) -> Moved:
+def perturb(problem: Problem, model: Any, params: Any, *, k: int, options) -> Moved:
     """Perturb test inputs, all within one budget.
 
     Of each attack that the flags name these are the best and the last input; `RANDOM`
     stands for `NUM_DIRECTIONS` random directions.
     """
-    view, (epsilon,) = problem.view, common.epsilon
-    named = [name for name in common.attacks if name != RANDOM]
-    x, partner, _ = problem.inputs("test", problem.protocol(common.preset).num_test)
+    view, (epsilon,) = problem.view, options.epsilon
+    named = [name for name in options.attacks if name != RANDOM]
+    x, partner, _ = problem.inputs("test", problem.protocol(options.preset).num_test)
     budget, context = problem.budget(epsilon), view.context(model, params, partner)
     key = jax.random.key(0)
     perturbed = [np.zeros((len(x), 0, x.shape[1]), np.float32)]
@@ -76,7 +76,7 @@ def perturb(problem: Problem, model: Any, params: Any, *, k: int, common) -> Mov
         moved = result.best.step[:, None] > 0
         best = np.where(moved, result.perturbed, result.details.last)
         perturbed.append(np.stack([best, result.details.last], axis=1))
-    num_random = NUM_DIRECTIONS if RANDOM in common.attacks else 0
+    num_random = NUM_DIRECTIONS if RANDOM in options.attacks else 0
     run = _compare(model, k, view, num_random)
     out = run(params, x, np.concatenate(perturbed, axis=1), budget, key, context)
     sources = [RANDOM] * num_random + [name for name in named for _ in range(2)]
@@ -96,15 +96,15 @@ def _compare(model: Any, k: int, view: View, num_random: int):
         drawn = jnp.arange(overlap.size) < num_random
         kinds = {"all": None, "random": drawn[:, None] & drawn}
         kinds |= {"mixed": drawn[:, None] ^ drawn, "attacks": ~(drawn[:, None] | drawn)}
-        found = {
+        statistics = {
             kind: measure_discordance(distance, overlap, pairs=pairs)
             for kind, pairs in kinds.items()
         }
         kendall = metrics.kendall(distance, overlap)
-        return found, kendall, metrics.spearman(distance, overlap)
+        return statistics, kendall, metrics.spearman(distance, overlap)
 
     def run(params, x, attacked, budget, key, context):
-        def one(x, attacked, key, context):
+        def chosen(x, attacked, key, context):
             both = in_context(params, context)
             target = score.predicted_class(apply(both, x))
             clean = explain(both, x, target)
@@ -123,7 +123,7 @@ def _compare(model: Any, k: int, view: View, num_random: int):
 
         size = view.batch_size or _BATCH_SIZE
         keys = example_keys(key, len(x))
-        return map_batched(one, (x, attacked, keys, context), batch_size=size)
+        return map_batched(chosen, (x, attacked, keys, context), batch_size=size)
 
     return jax.jit(run)
 
@@ -134,11 +134,11 @@ def measure(moved: Moved, units: Any = None) -> list[dict[str, Any]]:
     `units` as of `summary`.
     """
     mean = functools.partial(summary, units=units)
-    found = [mean("p@k_lowest", moved.overlap.min(axis=1))]
+    records = [mean("p@k_lowest", moved.overlap.min(axis=1))]
     for source in dict.fromkeys(moved.sources):
         here = np.array([name == source for name in moved.sources])
         each = moved.overlap[:, here].mean(axis=1)
-        found.append({**mean("p@k", each), "source": source})
+        records.append({**mean("p@k", each), "source": source})
     rows = np.arange(len(moved.overlap))
     for i, norm in enumerate(NORMS):
         farthest = moved.overlap[rows, moved.distance[:, i].argmax(axis=1)]
@@ -150,21 +150,21 @@ def measure(moved: Moved, units: Any = None) -> list[dict[str, Any]]:
         for kind, pairs in moved.discordance.items():
             for metric, values in pairs._asdict().items():
                 cells.append({**mean(metric, values[:, i]), "pairs": kind})
-        found += [{**cell, "norm": norm} for cell in cells]
-    return found
+        records += [{**cell, "norm": norm} for cell in cells]
+    return records
 
 
 def points(moved: Moved) -> list[dict[str, Any]]:
     """l2 distance and overlap of the first inputs' perturbations, for a figure."""
-    found = []
+    records = []
     for source in dict.fromkeys(moved.sources):
         here = np.array([name == source for name in moved.sources])
         both = {"distance": moved.distance[:, _L2], "overlap": moved.overlap}
         for quantity, values in both.items():
             values = values[:_DRAWN, here].ravel()
             record = runs.listed("points", np.nanmean(values), values.size, values)
-            found.append({**record, "source": source, "quantity": quantity})
-    return found
+            records.append({**record, "source": source, "quantity": quantity})
+    return records
 
 
 def example(moved: Moved, names, *, k: int) -> list[dict[str, Any]]:
@@ -186,7 +186,7 @@ def example(moved: Moved, names, *, k: int) -> list[dict[str, Any]]:
     maps = dict(zip(ROLES, (moved.clean[i], *moved.maps[i, [near, far]]), strict=True))
     tops = [np.argsort(-values, kind="stable")[:k] for values in maps.values()]
     shown = np.unique(np.concatenate(tops))
-    found = []
+    records = []
     for (role, values), place in zip(maps.items(), (None, near, far), strict=True):
         kept = 1.0 if place is None else overlap[i, place]
         record = runs.listed("example", kept, 1, values[shown])
@@ -195,21 +195,25 @@ def example(moved: Moved, names, *, k: int) -> list[dict[str, Any]]:
         if place is not None:
             record["source"] = moved.sources[place]
             record |= zip(NORMS, map(float, distance[i, :, place]), strict=True)
-        found.append(record)
-    return found
+        records.append(record)
+    return records
 
 
-def measure_dataset(problem, k, common, store):
+def measure_dataset(problem, k, options, store):
     """Record what is not there yet of one data set with one k, model by model."""
-    (epsilon,) = common.epsilon
-    for one in parts.models(problem, k, common, description="perturb"):
-        cell = {**one.fields, "attack": "+".join(common.attacks), "epsilon": epsilon}
+    (epsilon,) = options.epsilon
+    for chosen in parts.models(problem, k, options, description="perturb"):
+        cell = {
+            **chosen.fields,
+            "attack": "+".join(options.attacks),
+            "epsilon": epsilon,
+        }
         if not store.has(**cell):
-            moved = perturb(problem, one.model, one.params, k=k, common=common)
+            moved = perturb(problem, chosen.model, chosen.params, k=k, options=options)
             units = problem.inputs("test", len(moved.clean)).units
             measurements = measure(moved, units)
             # One run of each method is drawn.
-            if one.fields["seed"] == common.seeds[0] and problem.fold == 0:
+            if chosen.fields["seed"] == options.seeds[0] and problem.fold == 0:
                 names = problem.dataset.columns
                 if len(names) != problem.num_features:  # channels of pixels
                     names = [f"pixel {i}" for i in range(problem.num_features)]

@@ -26,17 +26,17 @@ FIGURES = {
 
 
 def write_report(
-    folder: Path, store: records.RecordStore, common, *, part: str = ""
+    folder: Path, store: records.RecordStore, options, *, part: str = ""
 ) -> list[Path]:
     """Write the table, and for each data set the figures, from the records alone."""
-    (k,) = common.k
-    chosen = {"dataset": common.datasets, "method": common.methods, "k": k}
+    (k,) = options.k
+    chosen = {"dataset": options.datasets, "method": options.methods, "k": k}
     name = f"table_{part}" if part else "table"
     table = tables.pivot(store.select(**chosen), columns=_columns(k))
-    tables.write_table(folder, table, notes=_notes(common), name=name)
+    tables.write_table(folder, table, notes=_notes(options), name=name)
     written = [folder / f"{name}.{kind}" for kind in ("md", "csv")]
-    for dataset in common.datasets:
-        method = runs.main_method(common.methods)
+    for dataset in options.datasets:
+        method = runs.main_method(options.methods)
         here = store.select(dataset=dataset, method=method, k=k)
         scatter, bars = (folder / f"{name}_{dataset}.png" for name in FIGURES)
         output.save_figure(scatter, _scatter(here, k))
@@ -65,12 +65,12 @@ def _columns(k):
     return [tables.ColumnSpec(name, filters) for name, filters in columns.items()]
 
 
-def _notes(common):
-    (k,), (epsilon,) = common.k, common.epsilon
+def _notes(options):
+    (k,), (epsilon,) = options.k, options.epsilon
     return (
         f"Of each test input {NUM_DIRECTIONS} random directions, and the best and the "
-        f"last input of each attack ({', '.join(common.attacks)}), all within the "
-        f"{common.norm} budget ε = {epsilon:g}.",
+        f"last input of each attack ({', '.join(options.attacks)}), all within the "
+        f"{options.norm} budget ε = {epsilon:g}.",
         "discordant: of two perturbed inputs of one input, the one whose saliency (of "
         f"sum 1) is nearer to the clean one in the norm keeps fewer of the top {k}; "
         "share of the pairs that differ in both, mean over inputs: 0 if the distance "
@@ -84,10 +84,10 @@ def _notes(common):
     )
 
 
-def _scatter(found, k):
+def _scatter(recorded, k):
     """All perturbations of some inputs, and the example's pair."""
     series: dict[str, dict[str, np.ndarray]] = {}
-    for record in records.select(found, metric="points"):
+    for record in records.select(recorded, metric="points"):
         values = np.array([records.number(v) for v in record["values"]])
         series.setdefault(record["source"], {})[record["quantity"]] = values
     # Overlaps are multiples of 1/k: spread, so that points do not hide each other.
@@ -95,7 +95,7 @@ def _scatter(found, k):
     for pair in series.values():
         pair["overlap"] += rng.uniform(-0.25, 0.25, pair["overlap"].size) / k
     title = "{dataset}, {method}: the nearer explanation need not be the more alike"
-    chosen = _example(found)
+    chosen = _example(recorded)
     if chosen:
         near, far = (chosen[role]["value"] * k for role in ROLES[1:])
         title += f"\nOne input: A is nearer and keeps {near:.0f} of {k}, B {far:.0f}"
@@ -103,7 +103,7 @@ def _scatter(found, k):
         {name: (pair["distance"], pair["overlap"]) for name, pair in series.items()},
         xlabel="l2 distance of the saliency from the clean one",
         ylabel=f"share of the top {k} that stays (P@{k})",
-        title=title.format_map(found[0]),
+        title=title.format_map(recorded[0]),
         size=(7.4, 4.2),
     )
     (axes,) = figure.axes
@@ -114,9 +114,9 @@ def _scatter(found, k):
     return figure
 
 
-def _bars(found, k):
+def _bars(recorded, k):
     """The saliency of the example before and after, panel by panel."""
-    chosen = _example(found)
+    chosen = _example(recorded)
     explained = {}
     for role, record in chosen.items():
         values = np.array(record["values"])
@@ -132,18 +132,18 @@ def _bars(found, k):
         panels,
         chosen["clean"]["features"].split(";"),
         xlabel="share of the saliency",
-        title=f"{found[0]['dataset']}: A moves it less than B, but keeps less of its "
-        f"top {k}",
+        title=f"{recorded[0]['dataset']}: A moves it less than B, but keeps less of "
+        f"its top {k}",
     )
 
 
-def _example(found):
-    return {r["role"]: r for r in records.select(found, metric="example")}
+def _example(recorded):
+    return {r["role"]: r for r in records.select(recorded, metric="example")}
 
 
-def judge(store, dataset: str, common) -> runs.Verdict:
+def judge(store, dataset: str, options) -> runs.Verdict:
     """Whether vanilla's discordant pairs are clearly more than none in every norm."""
-    (k,), method = common.k, runs.main_method(common.methods)
+    (k,), method = options.k, runs.main_method(options.methods)
 
     def mean(metric, **at):
         here = {"dataset": dataset, "k": k, "method": method, "metric": metric}

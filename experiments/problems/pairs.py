@@ -149,11 +149,11 @@ class PairProblem(StructuredProblem):
         return (x, partner), y
 
     def inputs(self, split: str, limit: int | None = None) -> Inputs:
-        found = getattr(self.dataset, split)
+        pairs = getattr(self.dataset, split)
         return Inputs(
-            jnp.asarray(found.x[:limit]),
-            jnp.asarray(found.partner[:limit]),
-            np.asarray(found.y[:limit]),
+            jnp.asarray(pairs.x[:limit]),
+            jnp.asarray(pairs.partner[:limit]),
+            np.asarray(pairs.y[:limit]),
         )
 
     def top_sizes(self, x: Any, k: int) -> np.ndarray:
@@ -192,15 +192,15 @@ class PairProblem(StructuredProblem):
         """
         if not model.centered:
             return params
-        found = self.train_inputs() if inputs is None else inputs
-        return _recenter(model)(params, found)
+        graphs = self.train_inputs() if inputs is None else inputs
+        return _recenter(model)(params, graphs)
 
     def config(self, method: str) -> dict[str, Any]:
-        found = {"fold": self.fold, **super().config(method)}
+        described = {"fold": self.fold, **super().config(method)}
         # The default is not named: models keep the folders that they have.
         if self.absent != self.default_absent:
-            found["absent"] = self.absent
-        return found
+            described["absent"] = self.absent
+        return described
 
 
 @kept
@@ -245,7 +245,7 @@ def _recenter(model):
     """`run(params with any leading axes, x [u, n])`, one model after the other."""
 
     def flat(params, x):
-        return jax.lax.map(lambda one: recenter(model, one, x), params)
+        return jax.lax.map(lambda parameters: recenter(model, parameters, x), params)
 
     flat = jax.jit(flat)
 

@@ -50,10 +50,10 @@ def problem(
             f"--norm is for images, got {norm} for {dataset.name}, which holds none"
         )
     if pairs:
-        found = PairProblem(dataset, pooling=pooling, absent=absent, norm=norm)
+        made = PairProblem(dataset, pooling=pooling, absent=absent, norm=norm)
     elif images:
-        found = ImageProblem(dataset, pooling=pooling, norm=norm)
+        made = ImageProblem(dataset, pooling=pooling, norm=norm)
     else:
-        found = TabularProblem(dataset)
-    found.changes = dict(changes or {})
-    return found
+        made = TabularProblem(dataset)
+    made.changes = dict(changes or {})
+    return made

@@ -32,8 +32,8 @@ def by_size(sizes: np.ndarray, run: Callable[[int, Any], Any]) -> Any:
     if different.size == 1:
         return run(int(different[0]), slice(None))
     rows = [np.flatnonzero(sizes == k) for k in different]
-    found = [run(int(k), at) for k, at in zip(different, rows, strict=True)]
-    return _joined(found, np.argsort(np.concatenate(rows)))
+    of_size = [run(int(k), at) for k, at in zip(different, rows, strict=True)]
+    return _joined(of_size, np.argsort(np.concatenate(rows)))
 
 
 def top_sets(maps: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -48,15 +48,15 @@ def top_sets(maps: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.where(kept | ~np.isfinite(maps), maps, 0)
 
 
-def _joined(found: Sequence[Any], back: np.ndarray) -> Any:
-    first = found[0]
+def _joined(of_size: Sequence[Any], back: np.ndarray) -> Any:
+    first = of_size[0]
     if not isinstance(first, tuple):
-        return np.concatenate([np.asarray(leaf) for leaf in found])[back]
+        return np.concatenate([np.asarray(leaf) for leaf in of_size])[back]
     if not hasattr(first, "_fields"):
-        return tuple(_joined(parts, back) for parts in zip(*found, strict=True))
+        return tuple(_joined(parts, back) for parts in zip(*of_size, strict=True))
     values = {}
     for name in first._fields:
-        parts = [getattr(one, name) for one in found]
+        parts = [getattr(part, name) for part in of_size]
         if name in _SHARED or not jax.tree.leaves(parts[0]):
             values[name] = parts[0]
         elif name in _LAST:

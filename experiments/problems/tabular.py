@@ -74,9 +74,9 @@ class TabularProblem:
         """The module that a method trains."""
         if method == LOGISTIC:
             return models.Linear()
-        found = objectives.method(method)
-        module = models.SkipMLP if found.skip else models.MLP
-        activation = "softplus" if found.smooth else "leaky_relu"
+        trained_as = objectives.method(method)
+        module = models.SkipMLP if trained_as.skip else models.MLP
+        activation = "softplus" if trained_as.smooth else "leaky_relu"
         return module(self.hidden, activation=activation)
 
     def methods(self, preset: str, default: tuple[str, ...]) -> tuple[str, ...]:
@@ -112,8 +112,8 @@ class TabularProblem:
 
     def inputs(self, split: str, limit: int | None = None) -> Inputs:
         """The first inputs of a split."""
-        found = getattr(self.dataset, split)
-        return Inputs(jnp.asarray(found.x[:limit]), None, np.asarray(found.y[:limit]))
+        rows = getattr(self.dataset, split)
+        return Inputs(jnp.asarray(rows.x[:limit]), None, np.asarray(rows.y[:limit]))
 
     def top_sizes(self, x: Any, k: int) -> np.ndarray:
         """The size of the top set of each input [m]: k, or what it has to rank."""
@@ -180,8 +180,8 @@ class StructuredProblem(TabularProblem):
         self.view = view if norm is None else dataclasses.replace(view, norm=norm)
         kind = self.protocol_kind
         self.epsilon = protocols.budgets(kind, small=small, norm=self.view.norm)
-        own = protocols.budgets(kind, small=small, norm=view.norm)
-        self.selection_epsilon = max(own["standard"])
+        usual = protocols.budgets(kind, small=small, norm=view.norm)
+        self.selection_epsilon = max(usual["standard"])
 
     def protocol(self, preset: str) -> protocols.Protocol:
         theirs = protocols.protocol(preset, self.protocol_kind, self.num_features)
@@ -193,8 +193,8 @@ class StructuredProblem(TabularProblem):
 
     def check_method(self, method: str) -> None:
         if method != LOGISTIC:
-            found = objectives.method(method)
-            if not found.skip and "certified_gap" not in found.terms:
+            trained_as = objectives.method(method)
+            if not trained_as.skip and "certified_gap" not in trained_as.terms:
                 return
         raise ValueError(
             f"{method} is for tabular data: {self.name} holds {self.holds}; choose "

@@ -96,8 +96,8 @@ class View:
         if self.chunk is None:
             logits = model.apply(params, x)
         else:
-            one = functools.partial(model.apply, params)
-            logits = map_batched(one, (x,), batch_size=self.chunk)
+            predict = functools.partial(model.apply, params)
+            logits = map_batched(predict, (x,), batch_size=self.chunk)
         return logits[:, 0] if logits.shape[1] == 1 else logits
 
 
@@ -146,7 +146,7 @@ class Inputs(NamedTuple):
 def embed(model):
     """Compiled embeddings of inputs [m, n] by a Siamese network."""
 
-    def one(params, x):
+    def predict(params, x):
         return model.apply(params, x, method="embed")
 
-    return jax.jit(jax.vmap(one, (None, 0)))
+    return jax.jit(jax.vmap(predict, (None, 0)))

@@ -79,16 +79,16 @@ def measure(
     The searches are kept in the folder, and go on there after a kill.
     """
     threat = r2.threat_model("l2", setting.epsilon)
-    found = {}
+    trained = {}
     for method in setting.methods:
-        found[method] = r2.harden(
+        trained[method] = r2.harden(
             model, params, data, k=setting.k, method=method, threat=threat,
             tolerance=setting.tolerance, quality="auc", num_test=0,
             folder=folder / method, progress=progress(f"harden by {method}"),
             **dict(setting.search),
         )  # fmt: skip
     audits = {}
-    for name, some in [(VANILLA, params), *((m, h.params) for m, h in found.items())]:
+    for name, some in [(VANILLA, params), *((m, h.params) for m, h in trained.items())]:
         audits[name] = r2.audit(
             model,
             some,
@@ -100,7 +100,9 @@ def measure(
             progress=progress(f"audit {name}"),
         )
     hardened = {
-        method: dataclasses.replace(one, before=audits[VANILLA], after=audits[method])
-        for method, one in found.items()
+        method: dataclasses.replace(
+            outcome, before=audits[VANILLA], after=audits[method]
+        )
+        for method, outcome in trained.items()
     }
     return Outcome(audits, hardened)

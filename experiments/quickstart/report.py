@@ -19,7 +19,7 @@ def lines(outcome: Outcome) -> list[str]:
     audit = outcome.audits[VANILLA]
     asked, width = audit.asked, max(map(len, outcome.audits))
     quality = {VANILLA: next(iter(outcome.hardened.values())).test_before}
-    quality |= {name: one.test_after for name, one in outcome.hardened.items()}
+    quality |= {name: model.test_after for name, model in outcome.hardened.items()}
     told = [
         f"share of the top {asked.k} features that stay on top, at worst, when an "
         f"input is changed by ε = {asked.epsilon:g} "
@@ -35,7 +35,7 @@ def lines(outcome: Outcome) -> list[str]:
             f"{quality[name].accuracy:>8.3f}  {quality[name].auc:.3f}"
         )
     told += compared.sentences()
-    alike = [name for name, one in outcome.hardened.items() if one.one_ranking]
+    alike = [name for name, model in outcome.hardened.items() if model.one_ranking]
     if alike:
         told.append(
             f"{' and '.join(alike)} win by one ranking: different inputs share nearly "

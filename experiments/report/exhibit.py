@@ -140,7 +140,7 @@ def write(
 ) -> Path:
     """Write a run's exhibit; figures and tables are files in its folder.
 
-    `typed` are the flags that the run was given, `Common.typed`.
+    `typed` are the flags that the run was given, `Options.typed`.
 
     Raises:
       FileNotFoundError: if a figure or table is not there.
@@ -186,7 +186,7 @@ def read(folder: Path) -> Exhibit:
     path = folder / FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found = Exhibit(
+        shown = Exhibit(
             content["title"],
             tuple(map(_claim, content["claims"])),
             dict(content["figures"]),
@@ -196,16 +196,16 @@ def read(folder: Path) -> Exhibit:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not an exhibit ({error}): run it again") from error
-    texts = [found.title, found.settings, *found.tables, *found.given]
-    texts += [text for item in found.figures.items() for text in item]
-    for claim in found.claims:
+    texts = [shown.title, shown.settings, *shown.tables, *shown.given]
+    texts += [text for item in shown.figures.items() for text in item]
+    for claim in shown.claims:
         texts += [claim.said, claim.rule, claim.usual]
         for case in claim.cases:
             texts += [case.dataset, case.verdict.numbers, case.verdict.cause]
     for text in texts:
         if not isinstance(text, str):
             raise ValueError(f"{path} is not an exhibit: {text!r} is no text")
-    return found
+    return shown
 
 
 def _claim(content: dict) -> Claim:

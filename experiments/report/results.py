@@ -37,20 +37,24 @@ class Results:
 
     Args:
       store: all records.
-      common: the flags of the run.
+      options: the flags of the run.
       k: size of the top set; records without a k belong to every one.
 
     Example:
-      >>> results = Results(store, common, k=8)
+      >>> results = Results(store, options, k=8)
       >>> results.cells("adult", "r2et", "same", tolerance=0.01)
       {(0, 0): 0.93, (1, 0): 0.91}
     """
 
-    def __init__(self, store: RecordStore, common, *, k: int):
-        self.common = common
+    def __init__(self, store: RecordStore, options, *, k: int):
+        self.options = options
         self.k = k
         self._found: dict[tuple, list[Record]] = {}
-        wanted = {"dataset": common.datasets, "method": common.methods, "k": (k, None)}
+        wanted = {
+            "dataset": options.datasets,
+            "method": options.methods,
+            "k": (k, None),
+        }
         records = store.select(**wanted)
         for record in [*records, *corrected(records)]:
             key = (
@@ -70,16 +74,16 @@ class Results:
         epsilon: float | None = None,
     ) -> list[Record]:
         """The records of one metric, of one budget or of all."""
-        found = self._found.get((dataset, method, tolerance, attack, metric), [])
+        recorded = self._found.get((dataset, method, tolerance, attack, metric), [])
         if epsilon is None:
-            return found
-        return [record for record in found if record["epsilon"] == epsilon]
+            return recorded
+        return [record for record in recorded if record["epsilon"] == epsilon]
 
     def measured(self, dataset: str, tolerance: float) -> tuple[str, ...]:
         """The methods that were measured on a data set."""
         return tuple(
             method
-            for method in self.common.methods
+            for method in self.options.methods
             if self.get(dataset, method, "auc", tolerance=tolerance)
         )
 
@@ -89,13 +93,13 @@ class Results:
         """The records of some metrics, in the order of data sets and methods."""
         metrics = frozenset(metrics)
         groups: dict[tuple, list[Record]] = {}
-        for (dataset, method, at, _, metric), found in self._found.items():
+        for (dataset, method, at, _, metric), recorded in self._found.items():
             if at == tolerance and metric in metrics:
-                groups.setdefault((dataset, method), []).extend(found)
+                groups.setdefault((dataset, method), []).extend(recorded)
         return [
             record
             for dataset in names
-            for method in self.common.methods
+            for method in self.options.methods
             for record in groups.get((dataset, method), [])
         ]
 
@@ -122,7 +126,7 @@ class Results:
         """
         means = {
             method: self.mean(dataset, method, "valid_p@k", tolerance=tolerance)
-            for method in self.common.methods
+            for method in self.options.methods
             if family(method) == kind
         }
         known = [method for method in means if not math.isnan(means[method])]

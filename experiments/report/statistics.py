@@ -18,7 +18,7 @@ Cells = Mapping[tuple[Any, Any], float]
 MISSING = "–"
 
 
-def cells(found: Iterable[Record]) -> dict[tuple[Any, Any], float]:
+def cells(records: Iterable[Record]) -> dict[tuple[Any, Any], float]:
     """(seed, fold) -> value of records, one of each model.
 
     Raises:
@@ -26,7 +26,7 @@ def cells(found: Iterable[Record]) -> dict[tuple[Any, Any], float]:
         mean over attacks or budgets is never taken by accident.
     """
     known: dict[tuple[Any, Any], Record] = {}
-    for record in found:
+    for record in records:
         cell = record["seed"], record["fold"]
         if cell in known:
             other = known[cell]
@@ -43,15 +43,15 @@ def cells(found: Iterable[Record]) -> dict[tuple[Any, Any], float]:
     return {cell: number(record["value"]) for cell, record in known.items()}
 
 
-def of_records(found: Iterable[Record]) -> Estimate:
+def of_records(records: Iterable[Record]) -> Estimate:
     """The mean over runs; of a single record, with its own error over inputs."""
-    found = list(found)
+    records = list(records)
     single = None
-    if len(found) == 1:
-        (one,) = found
-        n = one.get("n", 0)
-        single = Summary(one["value"], number(one.get("stderr")), n, 0)
-    return over_runs(cells(found), single=single)
+    if len(records) == 1:
+        (record,) = records
+        n = record.get("n", 0)
+        single = Summary(record["value"], number(record.get("stderr")), n, 0)
+    return over_runs(cells(records), single=single)
 
 
 def difference(a: Cells, b: Cells) -> Estimate:
@@ -59,9 +59,9 @@ def difference(a: Cells, b: Cells) -> Estimate:
     return over_runs(differences(a, b))
 
 
-def above(found: Estimate, level: float = 0.0) -> bool | None:
+def above(estimate: Estimate, level: float = 0.0) -> bool | None:
     """Whether one mean, judged by itself, lies above a level; see `verdicts`."""
-    return metrics.verdicts([found], level)[0]
+    return metrics.verdicts([estimate], level)[0]
 
 
 def association(points: Mapping[tuple, tuple[float, float]]) -> dict[str, Any]:
@@ -95,20 +95,20 @@ def _related(measure, pairs: np.ndarray) -> float:
     return float(measure(*pairs.T)[0])
 
 
-def shown(found: Estimate | None, spec: str = ".2f") -> str:
+def shown(estimate: Estimate | None, spec: str = ".2f") -> str:
     """The mean ± its standard error; how many runs have no value, where any has none.
 
     A missing estimate, or one of no runs, is a dash.
     """
-    if found is None or not found.runs:
+    if estimate is None or not estimate.runs:
         return MISSING
-    if found.num_nonfinite:
-        return f"{MISSING} ({found.num_nonfinite}/{found.runs})"
-    if math.isnan(found.mean):
+    if estimate.num_nonfinite:
+        return f"{MISSING} ({estimate.num_nonfinite}/{estimate.runs})"
+    if math.isnan(estimate.mean):
         return "nan"
-    text = format(found.mean, spec)
+    text = format(estimate.mean, spec)
     if not text.strip("+-0.%"):
         text = text.lstrip("+-")
-    if math.isnan(found.stderr):
+    if math.isnan(estimate.stderr):
         return text
-    return f"{text} ± {format(found.stderr, spec.lstrip('+'))}"
+    return f"{text} ± {format(estimate.stderr, spec.lstrip('+'))}"

@@ -65,23 +65,23 @@ def pivot(
     for column in columns:
         if column.best not in (None, "max", "min"):
             raise ValueError(f"best must be max, min or None, got {column.best!r}")
-    found: dict[tuple, dict[int, list[Record]]] = {}
+    groups: dict[tuple, dict[int, list[Record]]] = {}
     ranks: list[dict[Any, int]] = [{} for _ in rows]
     records = list(records)
     for index, column in enumerate(columns):
         for record in select(records, **column.filters):
             key = tuple(record[name] for name in rows)
-            found.setdefault(key, {}).setdefault(index, []).append(record)
+            groups.setdefault(key, {}).setdefault(index, []).append(record)
     for record in records:
         for rank, name in zip(ranks, rows, strict=True):
             rank.setdefault(record.get(name), len(rank))
     order = sorted(
-        found, key=lambda key: [rank[v] for rank, v in zip(ranks, key, strict=True)]
+        groups, key=lambda key: [rank[v] for rank, v in zip(ranks, key, strict=True)]
     )
     cells = [
         [
-            _cell(found[key][index], where=(key, column.name))
-            if index in found[key]
+            _cell(groups[key][index], where=(key, column.name))
+            if index in groups[key]
             else None
             for index, column in enumerate(columns)
         ]

@@ -140,47 +140,47 @@ def _define(values):
 FLAGS = flags.describe(
     EXPERIMENT,
     defaults=presets.FLAGS[EXPERIMENT],
-    own=("parts", "workers", "run"),
+    further=("parts", "workers", "run"),
     define=_define,
 )
 
 
 def main(values):
-    common = asked.read(FLAGS, values, methods=None)
+    options = asked.read(FLAGS, values, methods=None)
     for flag in ("methods", "attacks", "k", "epsilon"):
-        if common.given[flag] is not None:
+        if options.given[flag] is not None:
             raise ValueError(f"--{flag} has no use here: name it to an experiment")
-    cluster.check(common.given["scheduler"])
-    given = common.given["parts"]
+    cluster.check(options.given["scheduler"])
+    given = options.given["parts"]
     wanted = list(PARTS) if given is None else given
     names = flags.parse_names("parts", wanted, known=PARTS)
     if not names:
         raise ValueError("--parts must name at least one, got an empty list")
-    workers = common.given["workers"]
+    workers = options.given["workers"]
     if workers is None:
         workers = jobs.workers_by_memory(_MEMORY)
     flags.check_range("workers", workers, minimum=1, maximum=_MOST_WORKERS)
     # Before any long work: data that were not prepared, folders that cannot be made.
-    data = {name: _look(name, common.data_dir) for name in common.datasets}
-    common = common._replace(output_dir=common.output_dir.resolve())
-    common.output_dir.mkdir(parents=True, exist_ok=True)
-    locks.hold(common.output_dir)
-    run = common.given["run"]
-    cells = _cells(names, data, few=run and common.preset != "paper")
+    data = {name: _look(name, options.data_dir) for name in options.datasets}
+    options = options._replace(output_dir=options.output_dir.resolve())
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    locks.hold(options.output_dir)
+    run = options.given["run"]
+    cells = _cells(names, data, few=run and options.preset != "paper")
     if not run:
         # What a run leaves out is shown if it is there, and then in its place.
-        there = [cell for cell in cells if _folder(*cell, common).is_dir()]
+        there = [cell for cell in cells if _folder(*cell, options).is_dir()]
         shown = {part for part, _ in there if PARTS[part].few}
-        planned = _cells(names, data, few=common.preset != "paper")
+        planned = _cells(names, data, few=options.preset != "paper")
         cells = [
             cell
             for cell in cells
             if cell in there or (cell in planned and cell[0] not in shown)
         ]
-        print("\n".join(map(str, write_page(cells, {}, common, data))))
+        print("\n".join(map(str, write_page(cells, {}, options, data))))
         return
     planned = {
-        (part, name): _job(part, name, common, data[name], asked=names)
+        (part, name): _job(part, name, options, data[name], asked=names)
         for part, name in cells
     }
     marks = {job.name: _mark(job, data[name]) for (_, name), job in planned.items()}
@@ -202,15 +202,15 @@ def main(values):
         for job in missing
     ]
     run_jobs = functools.partial(
-        jobs.run_jobs, missing, show=common.progress, ended=ended
+        jobs.run_jobs, missing, show=options.progress, ended=ended
     )
-    if (scheduler := common.given["scheduler"]) is None:
+    if (scheduler := options.given["scheduler"]) is None:
         run_jobs(workers=workers)
     else:
         with cluster.connect(scheduler, workers=workers) as client:
             known = max(len(client.nthreads()), 1)
             run_jobs(workers=known, start=remote.starter(client))
-    for path in write_page(cells, failed, common, data):
+    for path in write_page(cells, failed, options, data):
         print(path)
     for job in missing:
         if job.name in failed:
@@ -222,33 +222,35 @@ def main(values):
 
 def _look(name: str, data_dir) -> Data:
     loaded = datasets.load(name, data_dir=data_dir)
-    found = problem(loaded)
-    alone = found.view.kind == "image" and not found.view.paired
-    kind = "single" if alone else found.view.kind
-    k = presets.TABULAR_K if found.k is None else found.k
-    checks.check_k(k, found.num_features)
-    return Data(kind, len(loaded.train.y), k, found.largest_k, found.fingerprint)
+    asked_of = problem(loaded)
+    alone = asked_of.view.kind == "image" and not asked_of.view.paired
+    kind = "single" if alone else asked_of.view.kind
+    k = presets.TABULAR_K if asked_of.k is None else asked_of.k
+    checks.check_k(k, asked_of.num_features)
+    return Data(kind, len(loaded.train.y), k, asked_of.largest_k, asked_of.fingerprint)
 
 
 def _cells(names, data, *, few) -> list[tuple[str, str]]:
     """(part, data set): first what trains models for the others, last the timings."""
-    found = []
+    cells = []
     for part in sorted(
         names, key=lambda name: (name != "robustness", PARTS[name].alone)
     ):
-        fitting = [name for name, one in data.items() if _takes(PARTS[part], one)]
+        fitting = [
+            name for name, known_data in data.items() if _takes(PARTS[part], known_data)
+        ]
         if PARTS[part].few and few and fitting:
             # A table, if there is one: images and graphs take far longer.
             known = [name for name in fitting if data[name].kind == "tabular"]
             fitting = [min(known or fitting, key=lambda name: data[name].num_inputs)]
         fitting += [name for name in data if name in PARTS[part].also]
-        found += [(part, name) for name in fitting]
-    if not found:
+        cells += [(part, name) for name in fitting]
+    if not cells:
         raise ValueError(
             f"none of --parts={','.join(names)} takes --datasets={','.join(data)}: "
             "by their kind, or since they have too few features"
         )
-    return found
+    return cells
 
 
 def _takes(part: Part, data: Data) -> bool:
@@ -260,24 +262,27 @@ def _sizes(part: Part, data: Data) -> list[int]:
     return [k for k in part.k.get(data.kind, ()) if data.k != k <= data.largest_k]
 
 
-def _folder(part: str, name: str, common) -> Path:
-    return common.output_dir / part / name
+def _folder(part: str, name: str, options) -> Path:
+    return options.output_dir / part / name
 
 
 def _command(
-    part: str, name: str, common, *, data: Data, folder: Path, asked: Sequence[str]
+    part: str, name: str, options, *, data: Data, folder: Path, asked: Sequence[str]
 ) -> list[str]:
     """The command for one part alone, whose every flag is given by name."""
-    found = [f"--datasets={name}", f"--preset={common.preset}"]
-    if common.given["seeds"] is not None and not PARTS[part].alone:
-        found.append(f"--seeds={','.join(map(str, common.seeds))}")
-    found += [f"--data_dir={common.data_dir}", f"--models_dir={common.models_dir}"]
-    found += _own_flags(part, data)
+    arguments = [f"--datasets={name}", f"--preset={options.preset}"]
+    if options.given["seeds"] is not None and not PARTS[part].alone:
+        arguments.append(f"--seeds={','.join(map(str, options.seeds))}")
+    arguments += [
+        f"--data_dir={options.data_dir}",
+        f"--models_dir={options.models_dir}",
+    ]
+    arguments += _own_flags(part, data)
     if source := PARTS[part].records:
-        there = _folder(source, name, common)
+        there = _folder(source, name, options)
         if source in asked or (there / "config.json").is_file():
-            found.append(f"--records={there}")
-    return ["-m", f"experiments.{_module(part)}", *found, f"--output_dir={folder}"]
+            arguments.append(f"--records={there}")
+    return ["-m", f"experiments.{_module(part)}", *arguments, f"--output_dir={folder}"]
 
 
 def _own_flags(part: str, data: Data) -> list[str]:
@@ -291,10 +296,10 @@ def _module(part: str) -> str:
     return PARTS[part].experiment or part
 
 
-def _job(part: str, name: str, common, data: Data, asked: Sequence[str]) -> jobs.Job:
-    folder = _folder(part, name, common)
-    absolute = common._replace(
-        data_dir=common.data_dir.resolve(), models_dir=common.models_dir.resolve()
+def _job(part: str, name: str, options, data: Data, asked: Sequence[str]) -> jobs.Job:
+    folder = _folder(part, name, options)
+    absolute = options._replace(
+        data_dir=options.data_dir.resolve(), models_dir=options.models_dir.resolve()
     )
     arguments = _command(part, name, absolute, data=data, folder=folder, asked=asked)
     after = () if part == "robustness" else (f"robustness {name}",)
@@ -303,7 +308,7 @@ def _job(part: str, name: str, common, data: Data, asked: Sequence[str]) -> jobs
         (sys.executable, *arguments),
         folder / "log.txt",
         PARTS[part].minutes
-        * presets.PRESET_TIME[common.preset]
+        * presets.PRESET_TIME[options.preset]
         * presets.KIND_TIME[data.kind],
         after,
         PARTS[part].alone,
@@ -321,33 +326,33 @@ def _mark(job: jobs.Job, data: Data) -> dict[str, object]:
 def _is_done(job: jobs.Job, mark: dict[str, object]) -> bool:
     """Whether the same command ended well before, with the same data and software."""
     try:
-        found = json.loads(job.log.with_name(_DONE).read_text(encoding="utf-8"))
+        written = json.loads(job.log.with_name(_DONE).read_text(encoding="utf-8"))
         exhibit.read(job.log.parent)
     except (FileNotFoundError, ValueError, RecursionError):
         return False
     revision = mark["git_revision"] or "-dirty"
-    return found == mark and not revision.endswith("-dirty")
+    return written == mark and not revision.endswith("-dirty")
 
 
-def write_page(cells, failed, common, data) -> list[Path]:
+def write_page(cells, failed, options, data) -> list[Path]:
     """Write the page and the summary of what has been measured so far."""
     shown = []
     for part in PARTS:
         exhibits = {}
-        for name in [name for found, name in cells if found == part]:
-            folder = _folder(part, name, common)
+        for name in [name for of_part, name in cells if of_part == part]:
+            folder = _folder(part, name, options)
             try:
                 exhibits[name] = folder, exhibit.read(folder)
             except FileNotFoundError:
                 exhibits[name] = folder, None
         if exhibits:
-            commands = _commands(part, exhibits, common.preset, data)
+            commands = _commands(part, exhibits, options.preset, data)
             about = _about(_module(part))
             section = report_page.Section(part, about, commands, exhibits)
             shown.append(section._replace(heading=PARTS[part].title))
-    told = {"preset": common.preset, **output.environment()}
+    told = {"preset": options.preset, **output.environment()}
     return report_page.write(
-        common.output_dir / "report", shown, told=told, failed=failed
+        options.output_dir / "report", shown, told=told, failed=failed
     )
 
 
@@ -357,8 +362,8 @@ def _commands(part: str, exhibits, preset: str, data) -> str:
     module = _module(part)
     # Another run of an experiment needs a folder of its own.
     end = [f"--output_dir=results/{part}"] if module != part else []
-    for name, (_, found) in exhibits.items():
-        given = found.given if found else _own_flags(part, data[name])
+    for name, (_, shown) in exhibits.items():
+        given = shown.given if shown else _own_flags(part, data[name])
         together.setdefault((*given, *end), []).append(name)
     return "\n".join(
         " ".join(

@@ -76,8 +76,8 @@ class Section(NamedTuple):
         """By its content, as the first exhibit has it if it is not given."""
         if self.heading:
             return self.heading
-        found = [shown for _, shown in self.exhibits.values() if shown is not None]
-        return found[0].title if found else self.name.replace("_", " ")
+        titles = [shown for _, shown in self.exhibits.values() if shown is not None]
+        return titles[0].title if titles else self.name.replace("_", " ")
 
     @property
     def claims(self) -> Iterator[tuple[str, Claim]]:
@@ -214,10 +214,10 @@ def _badge(claim: Claim, name: str = "") -> str:
 
 
 def _by_claim(section: Section) -> dict[str, list[tuple[str, Claim]]]:
-    found: dict[str, list[tuple[str, Claim]]] = {}
+    by_claim: dict[str, list[tuple[str, Claim]]] = {}
     for name, claim in section.claims:
-        found.setdefault(claim.said, []).append((name, claim))
-    return found
+        by_claim.setdefault(claim.said, []).append((name, claim))
+    return by_claim
 
 
 def _told(name: str, claim: Claim) -> str:

@@ -75,11 +75,11 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
       store: the records.
       groups: the flags of each group of data sets.
     """
-    found = {}
-    for common in groups:
-        for k in common.k:
-            results = Results(store, common, k=k)
-            found |= dict.fromkeys(((name, k) for name in common.datasets), results)
+    by_data = {}
+    for options in groups:
+        for k in options.k:
+            results = Results(store, options, k=k)
+            by_data |= dict.fromkeys(((name, k) for name in options.datasets), results)
     asked = []
     for attack, name, others, which in (
         (
@@ -99,7 +99,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
                 "apart).",
                 "P@k of the R2ET variant with the best validation P@k, minus that of "
                 "each of them, above 0",
-                functools.partial(_against_others, found, attack, others),
+                functools.partial(_against_others, by_data, attack, others),
                 "Where no penalty helps much, the AUC leaves little room to give up.",
                 figure=figure,
                 ours=ours,
@@ -109,7 +109,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
                 "tuned with equal effort.",
                 "P@k of the best R2ET variant minus that of the better weight decay, "
                 "both by validation P@k, above 0",
-                functools.partial(_against_decay, found, attack, FORMS.__contains__),
+                functools.partial(_against_decay, by_data, attack, FORMS.__contains__),
                 "See R² lin, same and bg.",
                 figure=figure,
                 ours=ours,
@@ -121,7 +121,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
             "Methods of this project keep more of the top k than tuned weight decay.",
             "P@k under the strongest attack of the best of ours minus that of the "
             "better weight decay, both by validation P@k, above 0",
-            functools.partial(_against_decay, found, STRONGEST, _is_ours),
+            functools.partial(_against_decay, by_data, STRONGEST, _is_ours),
             "See R² lin, same and bg.",
             figure="p_at_k_by_method",
             ours=True,
@@ -131,7 +131,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
             "different inputs.",
             "P@k⁺ = (P@k − same)/(1 − same) of each run under the strongest attack, "
             "the best R2ET variant minus vanilla, above 0",
-            functools.partial(_corrected, found),
+            functools.partial(_corrected, by_data),
             "R2ET moves towards one ranking for all inputs (same): what it keeps "
             "under attack is largely what every input has.",
             ours=True,
@@ -139,7 +139,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
         runs.Question(
             "The MSE attack is weaker than ERAttack.",
             "P@k under mse minus P@k under er, mean over the methods, above 0",
-            functools.partial(_mse_weaker, found),
+            functools.partial(_mse_weaker, by_data),
             "With one output and kinks the Hessian has rank one almost everywhere, so "
             "that both attacks move along nearly the same direction; the MSE attack "
             "starts at random.",
@@ -147,7 +147,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
         runs.Question(
             "The strongest attack lowers P@k below the published ERAttack.",
             "vanilla's P@k under er minus that under strongest, above 0",
-            functools.partial(_strongest_lower, found),
+            functools.partial(_strongest_lower, by_data),
             "Where nearly nothing is left to lower, or too few evaluations were given.",
             ours=True,
         ),
@@ -156,7 +156,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
             "which the classes truly differ than vanilla's do.",
             "precision against the truth under the strongest attack, the best R2ET "
             "variant by validation P@k minus vanilla, above 0",
-            functools.partial(_truth_kept, found),
+            functools.partial(_truth_kept, by_data),
             "A steadier ranking is not a truer one: what R2ET keeps under attack it "
             "need not have had before.",
             ours=True,
@@ -164,14 +164,14 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
     ]
 
 
-def _against_others(found, attack, names, store, dataset, common):
+def _against_others(by_data, attack, names, store, dataset, options):
     del store
-    results = found[dataset, common.k[0]]
+    results = by_data[dataset, options.k[0]]
     ours = _best(results, dataset, attack, FORMS.__contains__)
     values = _precision(results, dataset, attack, ours)
     others = {
         name: of
-        for name in common.methods
+        for name in options.methods
         if name in names and (of := _precision(results, dataset, attack, name))
     }
     if not values or not others or dataset.endswith(REFERENCE):
@@ -184,12 +184,12 @@ def _against_others(found, attack, names, store, dataset, common):
         f"{', '.join(others)}{_started(results, dataset, ours)}"
     )
     verdict = runs.together(runs.verdicts(gains.values()))
-    return _unless_nothing_learnt(results, dataset, common, verdict, text)
+    return _unless_nothing_learnt(results, dataset, options, verdict, text)
 
 
-def _against_decay(found, attack, candidates, store, dataset, common):
+def _against_decay(by_data, attack, candidates, store, dataset, options):
     del store
-    results = found[dataset, common.k[0]]
+    results = by_data[dataset, options.k[0]]
     ours = _best(results, dataset, attack, candidates)
     decay = _best(results, dataset, attack, WEIGHT_DECAY.__contains__)
     if None in (ours, decay) or dataset.endswith(REFERENCE):
@@ -202,12 +202,12 @@ def _against_decay(found, attack, candidates, store, dataset, common):
         f"{ours} minus {decay} {runs.shown(gain, '+.3f')}, "
         f"AUC {_levels(results, dataset, 'auc', shown)}"
     )
-    column, metric = _SIGNS[common.kind]
+    column, metric = _SIGNS[options.kind]
     text += f", {column} {_levels(results, dataset, metric, shown)}"
     text += _started(results, dataset, ours)
     verdict = runs.above(gain, 0)
-    cause = _DECAY[common.kind] if verdict is False else ""
-    return _unless_nothing_learnt(results, dataset, common, verdict, text, cause)
+    cause = _DECAY[options.kind] if verdict is False else ""
+    return _unless_nothing_learnt(results, dataset, options, verdict, text, cause)
 
 
 def _started(results, dataset, method) -> str:
@@ -218,9 +218,9 @@ def _started(results, dataset, method) -> str:
     return text if same else ""
 
 
-def _corrected(found, store, dataset, common):
+def _corrected(by_data, store, dataset, options):
     del store
-    results = found[dataset, common.k[0]]
+    results = by_data[dataset, options.k[0]]
     ours = _best(results, dataset, STRONGEST, FORMS.__contains__)
     if ours is None or dataset.endswith(REFERENCE):
         return None
@@ -238,7 +238,7 @@ def _corrected(found, store, dataset, common):
             f"of {gain.runs} runs)"
         )
         return _unless_nothing_learnt(
-            results, dataset, common, None, text, _ONE_RANKING
+            results, dataset, options, None, text, _ONE_RANKING
         )
     levels = [runs.over_runs(values).mean for values in (first, second)]
     text = (
@@ -247,12 +247,12 @@ def _corrected(found, store, dataset, common):
     )
     verdict = runs.above(gain, 0)
     cause = _BELOW_CHANCE if not verdict and max(levels) < 0 else ""
-    return _unless_nothing_learnt(results, dataset, common, verdict, text, cause)
+    return _unless_nothing_learnt(results, dataset, options, verdict, text, cause)
 
 
-def _mse_weaker(found, store, dataset, common):
+def _mse_weaker(by_data, store, dataset, options):
     del store
-    results = found[dataset, common.k[0]]
+    results = by_data[dataset, options.k[0]]
     gaps: dict = {}
     count = 0
     for method in results.measured(dataset, _TOLERANCE):
@@ -269,12 +269,12 @@ def _mse_weaker(found, store, dataset, common):
         return None
     gap = runs.over_runs({cell: sum(v) / len(v) for cell, v in gaps.items()})
     text = f"{runs.shown(gap, '+.3f')} over {count} methods"
-    return _unless_nothing_learnt(results, dataset, common, runs.above(gap, 0), text)
+    return _unless_nothing_learnt(results, dataset, options, runs.above(gap, 0), text)
 
 
-def _strongest_lower(found, store, dataset, common):
+def _strongest_lower(by_data, store, dataset, options):
     del store
-    results = found[dataset, common.k[0]]
+    results = by_data[dataset, options.k[0]]
     pair = [
         _precision(results, dataset, attack, "vanilla")
         for attack in (PUBLISHED_ATTACK, STRONGEST)
@@ -283,12 +283,12 @@ def _strongest_lower(found, store, dataset, common):
         return None
     gap = runs.difference(*pair)
     text = f"{runs.shown(gap, '+.3f')}, down to {_average(pair[1]):.3f}"
-    return _unless_nothing_learnt(results, dataset, common, runs.above(gap, 0), text)
+    return _unless_nothing_learnt(results, dataset, options, runs.above(gap, 0), text)
 
 
-def _truth_kept(found, store, dataset, common):
+def _truth_kept(by_data, store, dataset, options):
     del store
-    results, metric = found[dataset, common.k[0]], "truth_precision"
+    results, metric = by_data[dataset, options.k[0]], "truth_precision"
     ours = _best(results, dataset, STRONGEST, FORMS.__contains__)
     attacked = {
         method: _precision(results, dataset, STRONGEST, method, metric)
@@ -303,13 +303,13 @@ def _truth_kept(found, store, dataset, common):
         for method, after in attacked.items()
     )
     text = f"{runs.shown(gain, '+.3f')} ({', '.join(levels)})"
-    return _unless_nothing_learnt(results, dataset, common, runs.above(gain, 0), text)
+    return _unless_nothing_learnt(results, dataset, options, runs.above(gain, 0), text)
 
 
-def _unless_nothing_learnt(results, dataset, common, held, numbers, cause=""):
+def _unless_nothing_learnt(results, dataset, options, held, numbers, cause=""):
     """Of graph models at chance it cannot be told how robust they are."""
     judged = runs.Verdict(held, numbers, cause)
-    if common.kind != "graph":
+    if options.kind != "graph":
         return judged
     auc = runs.of_records(results.get(dataset, "vanilla", "auc", tolerance=_TOLERANCE))
     if auc.runs == 1 or runs.above(auc, 0.5):
@@ -327,7 +327,7 @@ def _best(results, dataset, attack, admits: Callable[[str], bool]) -> str | None
     """Of the attacked ones, the method with the highest P@k of validation inputs."""
     known = {
         name: results.mean(dataset, name, "valid_p@k", tolerance=_TOLERANCE)
-        for name in results.common.methods
+        for name in results.options.methods
         if admits(name) and _precision(results, dataset, attack, name)
     }
     known = {name: value for name, value in known.items() if value == value}
@@ -344,14 +344,14 @@ def _precision(
     """(seed, fold) -> P@k at the largest budget; empty if it was not measured."""
     if method is None:
         return {}
-    budget = max(results.common.epsilon)
+    budget = max(results.options.epsilon)
     where = {"tolerance": _TOLERANCE, "attack": attack, "epsilon": budget}
     return results.cells(dataset, method, metric, **where)
 
 
 def _levels(results, dataset, metric, methods) -> str:
-    found = (results.mean(dataset, m, metric, tolerance=_TOLERANCE) for m in methods)
-    pairs = zip(found, methods, strict=True)
+    levels = (results.mean(dataset, m, metric, tolerance=_TOLERANCE) for m in methods)
+    pairs = zip(levels, methods, strict=True)
     return " / ".join(f"{m} {value:.3f}" for value, m in pairs if value == value)
 
 

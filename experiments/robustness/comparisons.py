@@ -77,13 +77,13 @@ class Comparisons(NamedTuple):
 
 def compare_all(results: Results, tolerances: Sequence[float]) -> Comparisons:
     """Compare every method but logistic regression, under each leading attack."""
-    common = results.common
+    options = results.options
     rows, baselines, problems = [], {}, []
-    tested = [attack for attack in LEADING if attack in common.attacks]
+    tested = [attack for attack in LEADING if attack in options.attacks]
     if not tested:
         alone = f"methods are compared under {' and '.join(LEADING)} alone"
-        problems.append((", ".join(common.attacks), alone))
-    for dataset in common.datasets:
+        problems.append((", ".join(options.attacks), alone))
+    for dataset in options.datasets:
         for tolerance in tolerances:
             baseline = results.best(dataset, "baseline", tolerance=tolerance)
             if baseline is None:
@@ -93,23 +93,23 @@ def compare_all(results: Results, tolerances: Sequence[float]) -> Comparisons:
             baselines[dataset, tolerance] = baseline
             for attack in tested:
                 cell = dataset, tolerance, attack
-                found, failed = _compare_cell(results, cell, baseline)
-                rows += found
+                compared, failed = _compare_cell(results, cell, baseline)
+                rows += compared
                 problems += failed
     return Comparisons(rows, baselines, problems)
 
 
 def marks(comparisons: Comparisons, tolerance: float, k: int) -> dict:
     """(row, column) -> mark, for `tables.to_markdown`."""
-    found = {}
+    marked = {}
     for row in comparisons.rows:
         if row.tolerance != tolerance:
             continue
         column = f"P@{k} {row.attack}"
-        found[(row.dataset, row.baseline), column] = BASELINE
+        marked[(row.dataset, row.baseline), column] = BASELINE
         if row.better is not None:
-            found[(row.dataset, row.method), column] = _verdict(row)
-    return found
+            marked[(row.dataset, row.method), column] = _verdict(row)
+    return marked
 
 
 def notes(comparisons: Comparisons, k: int) -> list[str]:
@@ -189,7 +189,7 @@ def _compare_cell(results, cell, baseline):
     """All methods of a data set, tolerance and attack: rows and problems."""
     dataset, tolerance, attack = cell
     where = {"tolerance": tolerance, "attack": attack}
-    where["epsilon"] = max(results.common.epsilon)
+    where["epsilon"] = max(results.options.epsilon)
     reference = results.cells(dataset, baseline, "p@k", **where)
     if not reference:
         place = f"{dataset} at {tolerance} under {attack}"
@@ -222,20 +222,20 @@ def _bootstrap(results, cell, where, method, baseline):
         return math.nan, math.nan, 0, 0
     # Its own stream, so that another method more or less changes no number.
     name = repr((*cell, results.k, method))
-    found = hierarchical_bootstrap(
+    interval = hierarchical_bootstrap(
         [values[run] for run in both],
         [reference[run] for run in both],
         num_samples=NUM_SAMPLES,
         rng=np.random.default_rng(zlib.crc32(name.encode())),
     )
-    return found.lower, found.upper, lengths.pop(), found.num_nonfinite
+    return interval.lower, interval.upper, lengths.pop(), interval.num_nonfinite
 
 
 def _inputs(results, dataset, where, method) -> dict[int, list[float]]:
     """Seed, or fold of a single one, -> P@k of each input, fold after fold."""
-    found = results.get(dataset, method, PER_INPUT, **where)
-    name = "seed" if len({record["seed"] for record in found}) > 1 else "fold"
+    recorded = results.get(dataset, method, PER_INPUT, **where)
+    name = "seed" if len({record["seed"] for record in recorded}) > 1 else "fold"
     values: dict[int, list[float]] = {}
-    for record in sorted(found, key=lambda record: record["fold"] or 0):
+    for record in sorted(recorded, key=lambda record: record["fold"] or 0):
         values.setdefault(record[name] or 0, []).extend(map(number, record["values"]))
     return values

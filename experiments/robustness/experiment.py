@@ -45,66 +45,66 @@ def _define(values):
 
 
 FLAGS = asked.describe(
-    "robustness", own=(*training_flags.NAMES, *asked.OF_IMAGES), define=_define
+    "robustness", further=(*training_flags.NAMES, *asked.OF_IMAGES), define=_define
 )
 
 
 def main(values):
-    common = asked.read(
+    options = asked.read(
         FLAGS, values, methods=asked.WITH_LOGISTIC, attacks=attacks.NAMES
     )
-    cluster.check(common.given["scheduler"])
-    named = common.datasets
+    cluster.check(options.given["scheduler"])
+    named = options.datasets
     # Only tables have categories: runs of pairs do not differ by what is said of them.
     tables = set(named) & set(datasets.names())
-    reduced = _reference_methods(common)
+    reduced = _reference_methods(options)
     reduced = reduced if tables else ()
     if reduced:
         names = (name + REFERENCE_SUFFIX for name in named)
         more = tuple(n for n in names if n in datasets.names() and n not in named)
-        common = common._replace(datasets=(*named, *more))
-    config = {**common.config, "reference_methods": list(reduced)}
-    common = common._replace(config=config)
-    norm = common.given["norm"]
+        options = options._replace(datasets=(*named, *more))
+    config = {**options.config, "reference_methods": list(reduced)}
+    options = options._replace(config=config)
+    norm = options.given["norm"]
     chosen = []
-    for problem in parts.problems(common, norm=norm):
-        own = {} if problem.view.tabular else {"k": (problem.most_k,)}
-        chosen.append(parts.choose(problem, common, _OWN, **own))
-    folder, store = parts.start(chosen, common, own=_OWN)
+    for problem in parts.problems(options, norm=norm):
+        theirs = {} if problem.view.tabular else {"k": (problem.most_k,)}
+        chosen.append(parts.choose(problem, options, _OWN, **theirs))
+    folder, store = parts.start(chosen, options, varying=_OWN)
     cells = (
-        (one, own if one.name in named else own._replace(methods=reduced), k)
-        for one, own, k in parts.in_turn(chosen)
+        (data, theirs if data.name in named else theirs._replace(methods=reduced), k)
+        for data, theirs, k in parts.in_turn(chosen)
     )
-    if (scheduler := common.given["scheduler"]) is None:
-        for problem, own, k in cells:
-            measure_dataset(problem, k, own, store)
+    if (scheduler := options.given["scheduler"]) is None:
+        for problem, theirs, k in cells:
+            measure_dataset(problem, k, theirs, store)
     else:
-        there = common._replace(data_dir=common.data_dir.resolve())
+        there = options._replace(data_dir=options.data_dir.resolve())
         load = functools.partial(parts.problems, there, norm=norm)
         with cluster.connect(scheduler) as client:
             cluster.measure(
-                client, measure_dataset, cells, store, load=load, show=common.progress
+                client, measure_dataset, cells, store, load=load, show=options.progress
             )
     written, groups = parts.write_reports(folder, store, chosen, _OWN, write_report)
-    for own in groups:
-        for k in own.k:
-            print(summary(store, own, k))
+    for theirs in groups:
+        for k in theirs.k:
+            print(summary(store, theirs, k))
     exhibited = claims.write_exhibit(folder, store, groups, written)
     print("\n".join(map(str, [folder / "records.jsonl", *written, exhibited])))
 
 
-def _reference_methods(common) -> tuple[str, ...]:
+def _reference_methods(options) -> tuple[str, ...]:
     """Those of the flag, else the preset's that are measured at all."""
-    given = common.given["reference_methods"]
+    given = options.given["reference_methods"]
     if given is not None:
         names = [name for name in given if name]
-        reduced = [name + REFERENCE_SUFFIX for name in common.datasets]
+        reduced = [name + REFERENCE_SUFFIX for name in options.datasets]
         if names and not set(reduced) & set(datasets.names()):
             raise ValueError(
                 "--reference_methods is for tables with categories, "
-                f"{','.join(common.datasets)} has none: got {','.join(names)}"
+                f"{','.join(options.datasets)} has none: got {','.join(names)}"
             )
         known = asked.WITH_LOGISTIC
         return flags.parse_names("reference_methods", names, known=known, sums=True)
-    usual = presets.REFERENCE_METHODS[common.preset].split(",")
-    return tuple(name for name in usual if name in common.methods)
+    usual = presets.REFERENCE_METHODS[options.preset].split(",")
+    return tuple(name for name in usual if name in options.methods)

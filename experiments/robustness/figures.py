@@ -29,9 +29,9 @@ def write_figures(folder: Path, results: Results, suffix: str) -> list[Path]:
         save_figure(path, figure)
         written.append(path)
 
-    common = results.common
-    main = leading_attack(common.attacks)
-    for dataset in common.datasets:
+    options = results.options
+    main = leading_attack(options.attacks)
+    for dataset in options.datasets:
         if not results.measured(dataset, _TOLERANCE):
             continue
         save("method", dataset, _dots(results, dataset, main))
@@ -40,12 +40,12 @@ def write_figures(folder: Path, results: Results, suffix: str) -> list[Path]:
         if attack is not None:
             figure = plots.curves(
                 _series(results, dataset, chosen, attack, "p@k", "epsilon"),
-                xlabel=f"{common.norm} budget ε",
+                xlabel=f"{options.norm} budget ε",
                 ylabel=f"P@{results.k}",
                 title=f"{dataset}: P@{results.k} under {attack}",
             )
             save("epsilon", dataset, figure)
-        for attack in common.attacks:
+        for attack in options.attacks:
             if attack in (main, *LEADING):
                 kind = "budget" if attack == STRONGEST else f"iteration_{attack}"
                 save(kind, dataset, _progress(results, dataset, chosen, attack))
@@ -69,13 +69,13 @@ def representatives(results: Results, dataset: str) -> dict[str, str]:
 
 def _dots(results, dataset, attack):
     """P@k of every method, sorted, with its overlap between different inputs."""
-    common, k = results.common, results.k
-    where = {"attack": attack, "epsilon": max(common.epsilon), "tolerance": _TOLERANCE}
+    options, k = results.options, results.k
+    where = {"attack": attack, "epsilon": max(options.epsilon), "tolerance": _TOLERANCE}
     rows = []
     for method in results.measured(dataset, _TOLERANCE):
-        found = results.estimate(dataset, method, "p@k", **where)
+        estimate = results.estimate(dataset, method, "p@k", **where)
         same = results.mean(dataset, method, "same", tolerance=_TOLERANCE)
-        rows.append((method, found.mean, found.stderr, same, family(method)))
+        rows.append((method, estimate.mean, estimate.stderr, same, family(method)))
     rows.sort(key=lambda row: math.inf if math.isnan(row[1]) else -row[1])
     methods, means, errors, same, families = zip(*rows, strict=True)
     return plots.dots(
@@ -87,14 +87,14 @@ def _dots(results, dataset, attack):
         kinds=FAMILIES,
         name=f"P@{k}",
         hollow_name="same",
-        xlabel=f"P@{k} under {attack}, ε = {max(common.epsilon):g}",
+        xlabel=f"P@{k} under {attack}, ε = {max(options.epsilon):g}",
         title=f"{dataset}: how much of the top {k} survives",
     )
 
 
 def _measured_on_a_grid(results, dataset, chosen):
     """The leading attack among those that were run at several budgets, or None."""
-    for attack in (*LEADING, *reversed(results.common.attacks)):
+    for attack in (*LEADING, *reversed(results.options.attacks)):
         budgets = {
             record["epsilon"]
             for method in chosen
@@ -109,7 +109,7 @@ def _measured_on_a_grid(results, dataset, chosen):
 
 def _progress(results, dataset, chosen, attack):
     """P@k along the effort of an attack."""
-    k, budget = results.k, max(results.common.epsilon)
+    k, budget = results.k, max(results.options.epsilon)
     if attack == STRONGEST:
         metric, axis, start = "p@k_curve", "evaluations", None
         xlabel = "gradient evaluations for each input"
@@ -131,13 +131,13 @@ def _series(results, dataset, chosen, attack, metric, axis, budget=None, *, star
     """
     series = {}
     for method, label in chosen.items():
-        found: dict[float, list[Record]] = {}
+        by_budget: dict[float, list[Record]] = {}
         for record in results.get(
             dataset, method, metric, tolerance=_TOLERANCE, attack=attack, epsilon=budget
         ):
-            found.setdefault(record[axis], []).append(record)
-        points = sorted(found)
-        pairs = [statistics.of_records(found[point])[:2] for point in points]
+            by_budget.setdefault(record[axis], []).append(record)
+        points = sorted(by_budget)
+        pairs = [statistics.of_records(by_budget[point])[:2] for point in points]
         if start is not None:
             points, pairs = [0.0, *points], [(start, 0.0), *pairs]
         series[label] = (

@@ -11,44 +11,44 @@ from experiments.problems import presets
 _COMPARED = (STRONGEST, "er_surrogate")
 
 
-def measure_dataset(problem, k, common, store):
+def measure_dataset(problem, k, options, store):
     """Record what is not there yet of one data set with one k, model by model."""
-    settings = problem.protocol(common.preset)
+    settings = problem.protocol(options.preset)
     evaluators = {}
-    for one in parts.models(
+    for chosen in parts.models(
         problem,
         k,
-        common,
+        options,
         description="attack",
         tolerances=presets.TOLERANCES,
     ):
-        if one.model not in evaluators:
-            evaluators[one.model] = Evaluator(
+        if chosen.model not in evaluators:
+            evaluators[chosen.model] = Evaluator(
                 problem,
-                one.model,
+                chosen.model,
                 k=k,
                 num_test=settings.num_test,
                 strongest_budget=settings.strongest_budget,
             )
-        evaluator = evaluators[one.model]
-        _measure_model(one, evaluator, common, store, settings.everywhere)
+        evaluator = evaluators[chosen.model]
+        _measure_model(chosen, evaluator, options, store, settings.everywhere)
 
 
-def _measure_model(one, evaluator, common, store, everywhere):
-    fields, params = one.fields, one.params
+def _measure_model(chosen, evaluator, options, store, everywhere):
+    fields, params = chosen.fields, chosen.params
     clean = {**fields, "attack": "none", "epsilon": 0.0}
     if not store.has(**clean):
         measured = [{**clean, **record} for record in evaluator.clean(params)]
-        store.append([*measured, *trained.choice_records(clean, one.choice)])
-    for name in common.attacks:
-        largest = [max(common.epsilon)]
+        store.append([*measured, *trained.choice_records(clean, chosen.choice)])
+    for name in options.attacks:
+        largest = [max(options.epsilon)]
         main = fields["tolerance"] == presets.MAIN_TOLERANCE
         whole = everywhere is None or (name in everywhere and main)
-        for epsilon in common.epsilon if whole else largest:
+        for epsilon in options.epsilon if whole else largest:
             cell = {**fields, "attack": name, "epsilon": epsilon}
             if not store.has(**cell):
                 measured = evaluator.attacked(params, name, epsilon)
-                if name not in _COMPARED or epsilon != max(common.epsilon):
+                if name not in _COMPARED or epsilon != max(options.epsilon):
                     measured = [r for r in measured if r["metric"] != PER_INPUT]
-                told = {**cell, "norm": common.norm}
+                told = {**cell, "norm": options.norm}
                 store.append([{**told, **record} for record in measured])

@@ -23,20 +23,20 @@ _TOLERANCE = presets.MAIN_TOLERANCE
 
 def notes(results: Results) -> str:
     """Accuracy, explanation, robustness, cost and command of each method."""
-    common, k = results.common, results.k
-    datasets = next(filter(None, split_references(common.datasets)))
+    options, k = results.options, results.k
+    datasets = next(filter(None, split_references(options.datasets)))
     text = (
         f"# What each method does, k = {k}\n\n"
         f"On {', '.join(datasets)}; checkpoints with validation AUC within "
-        f"{_TOLERANCE} of vanilla's; attacks of {common.norm} budget ε = "
-        f"{max(common.epsilon):g}. "
+        f"{_TOLERANCE} of vanilla's; attacks of {options.norm} budget ε = "
+        f"{max(options.epsilon):g}. "
         "Mean ± standard error over runs (seeds, folds averaged; of one seed its "
         "folds); a difference is the method minus vanilla, run by run, and clear where "
         f"p < {1 - CONFIDENCE:.2g} by Student's t, corrected by Holm's method over the "
         "data sets. Each command repeats one method alone beside vanilla.\n"
     )
     return text + "".join(
-        f"\n{_note(results, datasets, method)}" for method in common.methods
+        f"\n{_note(results, datasets, method)}" for method in options.methods
     )
 
 
@@ -49,19 +49,19 @@ def describe(method: str) -> str:
 
 def command(results: Results, method: str) -> str:
     """The command that trains and attacks this method alone, beside vanilla."""
-    common = results.common
+    options = results.options
     names = ",".join(dict.fromkeys(["vanilla", method]))
-    whole, reference = split_references(common.datasets)
+    whole, reference = split_references(options.datasets)
     if not whole:
         whole, reference = reference, ()
     again = any(method in results.measured(d, _TOLERANCE) for d in reference)
     flags = {
         "datasets": whole, "methods": [names],
-        "reference_methods": [names] if again else [], "attacks": common.attacks,
-        "k": common.k, "epsilon": [f"{e:g}" for e in common.epsilon],
-        "seeds": common.seeds, "preset": [common.preset],
+        "reference_methods": [names] if again else [], "attacks": options.attacks,
+        "k": options.k, "epsilon": [f"{e:g}" for e in options.epsilon],
+        "seeds": options.seeds, "preset": [options.preset],
     }  # fmt: skip
-    for name, value in common.config.items():
+    for name, value in options.config.items():
         if isinstance(value, dict):
             continue  # what the data sets chose for themselves
         if name not in {*flags, *PRESENTATION, "data_dir"} and value is not None:
@@ -72,19 +72,19 @@ def command(results: Results, method: str) -> str:
 
 
 def _note(results, datasets, method):
-    common, k = results.common, results.k
-    attacked = [name for name in LEADING if name in common.attacks]
-    attacked = attacked or [leading_attack(common.attacks)]
+    options, k = results.options, results.k
+    attacked = [name for name in LEADING if name in options.attacks]
+    attacked = attacked or [leading_attack(options.attacks)]
     clean = {"attack": "none"}
     sentences = [
         _against(results, datasets, method, "AUC", "auc", clean),
         *(
             _against(results, datasets, method, f"P@{k} under {name}", "p@k",
-                     {"attack": name, "epsilon": max(common.epsilon)})
+                     {"attack": name, "epsilon": max(options.epsilon)})
             for name in attacked
         ),
     ]  # fmt: skip
-    corrected = {"attack": attacked[0], "epsilon": max(common.epsilon)}
+    corrected = {"attack": attacked[0], "epsilon": max(options.epsilon)}
     level = [
         _level(results, datasets, method, f"P@{k}⁺ under {attacked[0]}", "p@k+",
                corrected),
@@ -106,7 +106,7 @@ def _note(results, datasets, method):
 def _against(results, datasets, method, name, metric, where):
     """A quantity as a difference from vanilla, or as it is for vanilla itself."""
     where = {"tolerance": _TOLERANCE, **where}
-    if method == "vanilla" or "vanilla" not in results.common.methods:
+    if method == "vanilla" or "vanilla" not in results.options.methods:
         return _level(results, datasets, method, name, metric, where)
     gains = {
         dataset: statistics.difference(
@@ -137,9 +137,9 @@ def _level(results, datasets, method, name, metric, where):
     where = {"tolerance": _TOLERANCE, **where}
     parts = []
     for dataset in datasets:
-        found = results.estimate(dataset, method, metric, **where)
-        if found.runs:
-            parts.append(f"{dataset} {statistics.shown(found, '.3f')}")
+        estimate = results.estimate(dataset, method, metric, **where)
+        if estimate.runs:
+            parts.append(f"{dataset} {statistics.shown(estimate, '.3f')}")
     return f"{name}: {', '.join(parts)}." if parts else ""
 
 

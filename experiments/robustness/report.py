@@ -16,7 +16,7 @@ from experiments.store.records import RecordStore
 
 
 def write_report(
-    folder: Path, store: RecordStore, common, *, part: str = ""
+    folder: Path, store: RecordStore, options, *, part: str = ""
 ) -> list[Path]:
     """Write all that a reader sees, for every k; returns the paths.
 
@@ -25,13 +25,13 @@ def write_report(
     Args:
       folder: where to.
       store: the records.
-      common: the flags of the run, or of the part of it that is reported.
+      options: the flags of the run, or of the part of it that is reported.
       part: name of that part, which the files' names then have.
     """
     written = []
-    for k in common.k:
-        suffix = (f"_{part}" if part else "") + (f"_k{k}" if len(common.k) > 1 else "")
-        results = Results(store, common, k=k)
+    for k in options.k:
+        suffix = (f"_{part}" if part else "") + (f"_k{k}" if len(options.k) > 1 else "")
+        results = Results(store, options, k=k)
         compared = comparisons.compare_all(results, presets.TOLERANCES)
         texts = {
             f"table{suffix}.md": robustness_tables.markdown(results, compared),
@@ -47,9 +47,9 @@ def write_report(
     return written
 
 
-def summary(store: RecordStore, common, k: int) -> str:
+def summary(store: RecordStore, options, k: int) -> str:
     """The main columns at the main tolerance, for a terminal."""
-    return robustness_tables.summary(Results(store, common, k=k))
+    return robustness_tables.summary(Results(store, options, k=k))
 
 
 def _csv_tables(results: Results, suffix: str) -> dict[str, str]:
@@ -60,7 +60,7 @@ def _csv_tables(results: Results, suffix: str) -> dict[str, str]:
         if tolerance != presets.MAIN_TOLERANCE:
             name += f"_tolerance_{tolerance}"
         table = robustness_tables.table(
-            results, results.common.datasets, tolerance, selection=True
+            results, results.options.datasets, tolerance, selection=True
         )
         texts[f"{name}.csv"] = tables.to_csv(table)
     return texts

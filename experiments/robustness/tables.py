@@ -70,18 +70,18 @@ NULL_ABOVE = 0.1
 
 
 def columns(
-    common, k: int, *, truth: bool = False, classes: bool = False
+    options, k: int, *, truth: bool = False, classes: bool = False
 ) -> list[tables.ColumnSpec]:
     """The columns that are shown.
 
     Args:
-      common: the flags.
+      options: the flags.
       k: size of the top set.
       truth: whether it is known, for how much of it explanations find.
       classes: whether inputs of pairs have a class of their own.
     """
     clean = {"attack": "none"}
-    main, budget = leading_attack(common.attacks), max(common.epsilon)
+    main, budget = leading_attack(options.attacks), max(options.epsilon)
     attacked = {"attack": main, "epsilon": budget}
     spec = tables.ColumnSpec
     return [
@@ -92,12 +92,12 @@ def columns(
                 {"metric": "p@k", "attack": name, "epsilon": budget},
                 best="max",
             )
-            for name in common.attacks
+            for name in options.attacks
         ),
         spec(f"P@{k}⁺ {main}", {"metric": "p@k+", **attacked}, best="max"),
         spec(f"P@{k}, class kept", {"metric": "p@k_same_class", **attacked}),
         spec("same", {"metric": "same", **clean}),
-        *_of_the_kind(common, clean),
+        *_of_the_kind(options, clean),
         *(
             spec(name, {"metric": "truth_precision", **where})
             for name, where in (("truth", clean), (f"truth {main}", attacked))
@@ -118,7 +118,7 @@ def columns(
     ]
 
 
-def _of_the_kind(common, clean) -> list[tables.ColumnSpec]:
+def _of_the_kind(options, clean) -> list[tables.ColumnSpec]:
     """Guards that not all kinds of data have."""
     names = {
         "tabular": [("null", "null"), ("R² lin", "linear_r2")],
@@ -127,11 +127,11 @@ def _of_the_kind(common, clean) -> list[tables.ColumnSpec]:
     }
     return [
         tables.ColumnSpec(name, {"metric": metric, **clean})
-        for name, metric in names[common.kind]
+        for name, metric in names[options.kind]
     ]
 
 
-def _reading(common) -> list[str]:
+def _reading(options) -> list[str]:
     """What is worth saying of the columns that there are."""
     kinds = {
         "null:": ("tabular", "image"),
@@ -144,7 +144,7 @@ def _reading(common) -> list[str]:
         "truth:": ("graph",),
         "pair changed": ("image", "graph"),
     }
-    hidden = tuple(start for start, among in kinds.items() if common.kind not in among)
+    hidden = tuple(start for start, among in kinds.items() if options.kind not in among)
     return [line for line in READING if not line.startswith(hidden)]
 
 
@@ -155,7 +155,7 @@ def table(results: Results, datasets, tolerance: float, *, selection: bool = Fal
         bool(results.table_records(datasets, tolerance, [metric]))
         for metric in ("truth_precision", "class_accuracy")
     )
-    shown = columns(results.common, results.k, truth=truth, classes=classes)
+    shown = columns(results.options, results.k, truth=truth, classes=classes)
     if selection:
         chosen = ["epoch", "valid_auc", "valid_p@k", "settings_tried", "settings_left"]
         chosen += [m for m in results.metrics(tolerance) if m.startswith("weight_")]
@@ -170,15 +170,15 @@ def table(results: Results, datasets, tolerance: float, *, selection: bool = Fal
 
 def markdown(results: Results, compared: comparisons.Comparisons) -> str:
     """All tables of one k with their notes."""
-    common, k = results.common, results.k
-    whole, reference = split_references(common.datasets)
+    options, k = results.options, results.k
+    whole, reference = split_references(options.datasets)
     parts = []
     for tolerance in presets.TOLERANCES:
         marks = comparisons.marks(compared, tolerance, k)
         parts.append(
             f"## Top-{k} robustness, validation AUC within {tolerance} of vanilla's\n\n"
-            f"{common.norm} budget ε = {max(common.epsilon):g} on "
-            f"{INPUTS[common.kind]}.\n"
+            f"{options.norm} budget ε = {max(options.epsilon):g} on "
+            f"{INPUTS[options.kind]}.\n"
         )
         for datasets in (whole, reference):
             if not datasets:
@@ -189,15 +189,15 @@ def markdown(results: Results, compared: comparisons.Comparisons) -> str:
                 tables.to_markdown(table(results, datasets, tolerance), marks=marks)
             )
     parts.append("## How to read the tables\n")
-    notes = [*comparisons.notes(compared, k), *_reading(common), *_copies(results)]
+    notes = [*comparisons.notes(compared, k), *_reading(options), *_copies(results)]
     parts.append(_bullets(notes))
     parts.append(cheats(results))
     parts.append("## Attacks\n")
-    lines = [f"`{name}`: {_DESCRIPTIONS[name]}" for name in common.attacks]
-    if common.num_steps:
+    lines = [f"`{name}`: {_DESCRIPTIONS[name]}" for name in options.attacks]
+    if options.num_steps:
         lines.append(
-            f"here `er`, `mse` and `er_surrogate` take {common.num_steps} steps, which "
-            "are so much longer"
+            f"here `er`, `mse` and `er_surrogate` take {options.num_steps} steps, "
+            "which are so much longer"
         )
     parts.append(_bullets(lines))
     return "\n".join(parts)
@@ -205,9 +205,9 @@ def markdown(results: Results, compared: comparisons.Comparisons) -> str:
 
 def _copies(results: Results) -> list[str]:
     """How many rows of each table equal another one."""
-    common, told = results.common, []
-    for dataset in split_references(common.datasets)[0]:
-        for method in common.methods:
+    options, told = results.options, []
+    for dataset in split_references(options.datasets)[0]:
+        for method in options.methods:
             where = {"tolerance": presets.MAIN_TOLERANCE}
             for record in results.get(dataset, method, "copies", **where)[:1]:
                 told.append((dataset, int(record["value"]), record["n"]))
@@ -220,13 +220,13 @@ def _copies(results: Results) -> list[str]:
 
 def cheats(results: Results) -> str:
     """Which methods come close to a model that only looks robust."""
-    common, k = results.common, results.k
+    options, k = results.options, results.k
     tolerance = presets.MAIN_TOLERANCE
     lines = []
-    for dataset in common.datasets:
+    for dataset in options.datasets:
         vanilla = results.mean(dataset, "vanilla", "null", tolerance=tolerance)
         lines.append(f"- {dataset}")
-        if common.kind == "tabular":
+        if options.kind == "tabular":
             lines.append(
                 f"  - nearly linear, R² lin ≥ {LINEAR_R2}: "
                 + _beyond(results, dataset, "linear_r2", LINEAR_R2)
@@ -235,7 +235,7 @@ def cheats(results: Results) -> str:
             f"  - nearly one ranking for all inputs, same ≥ {SAME}: "
             + _beyond(results, dataset, "same", SAME),
         ]
-        if vanilla == vanilla and common.kind != "graph":
+        if vanilla == vanilla and options.kind != "graph":
             lines.append(
                 f"  - null directions, null ≥ vanilla's {vanilla:.3f} + {NULL_ABOVE}: "
                 + _beyond(results, dataset, "null", vanilla + NULL_ABOVE)
@@ -249,15 +249,15 @@ def cheats(results: Results) -> str:
     )
     pairs = [
         (name, name + REFERENCE)
-        for name in common.datasets
-        if name + REFERENCE in common.datasets
+        for name in options.datasets
+        if name + REFERENCE in options.datasets
     ]
     if not pairs:
         return text
-    attack, budget = leading_attack(common.attacks), max(common.epsilon)
+    attack, budget = leading_attack(options.attacks), max(options.epsilon)
     where = {"tolerance": tolerance, "attack": attack, "epsilon": budget}
     rows = []
-    for method in common.methods:
+    for method in options.methods:
         cells = [
             statistics.shown(
                 statistics.difference(
@@ -285,23 +285,23 @@ def cheats(results: Results) -> str:
 
 def summary(results: Results) -> str:
     """One block for each data set at the main tolerance, for a terminal."""
-    common, k = results.common, results.k
-    main, budget = leading_attack(common.attacks), max(common.epsilon)
-    names = [name for name in reversed(LEADING) if name in common.attacks]
+    options, k = results.options, results.k
+    main, budget = leading_attack(options.attacks), max(options.epsilon)
+    names = [name for name in reversed(LEADING) if name in options.attacks]
     wanted = [
         "AUC",
         "same",
         *(f"P@{k} {name}" for name in names or [main]),
         f"P@{k}⁺ {main}",
     ]
-    known = {column.name: column for column in columns(common, k)}
+    known = {column.name: column for column in columns(options, k)}
     # The attacks stand in the heading of a column, P@k in the line above all.
     shown = [known[name]._replace(name=name.removeprefix(f"P@{k} ")) for name in wanted]
     shown[-1] = shown[-1]._replace(name=f"P@{k}⁺", format=".2f")
     shown[1] = shown[1]._replace(format=".2f")
     metrics = [column.filters["metric"] for column in shown]
     blocks = []
-    for dataset in common.datasets:
+    for dataset in options.datasets:
         records = results.table_records([dataset], presets.MAIN_TOLERANCE, metrics)
         block = tables.pivot(
             [{**record, dataset: record["method"]} for record in records],
@@ -310,7 +310,7 @@ def summary(results: Results) -> str:
         )
         blocks.append(tables.to_text(_sorted(block, main)))
     return (
-        f"P@{k} under attack, {common.norm} ≤ {budget:g}, best first; mean ± standard "
+        f"P@{k} under attack, {options.norm} ≤ {budget:g}, best first; mean ± standard "
         "error over runs\nsame: overlap between different inputs; P@"
         f"{k}⁺: {main}, corrected for it\n\n" + "\n".join(blocks)
     )
@@ -332,14 +332,14 @@ def _sorted(block: tables.Table, attack: str) -> tables.Table:
 
 def _beyond(results, dataset, metric, threshold):
     """Methods at or above a threshold, with their means."""
-    found = []
-    for method in results.common.methods:
+    beyond = []
+    for method in results.options.methods:
         if family(method) == "linear":
             continue
         mean = results.mean(dataset, method, metric, tolerance=presets.MAIN_TOLERANCE)
         if mean >= threshold:
-            found.append(f"{method} ({mean:.3f})")
-    return ", ".join(found) or "none"
+            beyond.append(f"{method} ({mean:.3f})")
+    return ", ".join(beyond) or "none"
 
 
 def _bullets(lines) -> str:

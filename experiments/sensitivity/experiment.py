@@ -31,17 +31,17 @@ def _define(values):
     )
 
 
-FLAGS = asked.describe("sensitivity", own=("factors",), define=_define)
+FLAGS = asked.describe("sensitivity", further=("factors",), define=_define)
 
 
 def main(values):
-    common = asked.read(FLAGS, values, attacks=attacks.NAMES, single=("k", "attacks"))
-    given = common.given["factors"]
+    options = asked.read(FLAGS, values, attacks=attacks.NAMES, single=("k", "attacks"))
+    given = options.given["factors"]
     factors = FACTORS if given is None else given
     factors = flags.parse_names("factors", factors, known=FACTORS)
-    common = common._replace(config={**common.config, "factors": list(factors)})
+    options = options._replace(config={**options.config, "factors": list(factors)})
     runs.run(
-        common,
+        options,
         functools.partial(measure_dataset, factors),
         report.write_report,
         title=report.TITLE,

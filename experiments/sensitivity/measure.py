@@ -129,35 +129,35 @@ def _middle(whole: protocols.Protocol, term: str, *, alone: bool) -> float:
 
 
 def measure(
-    evaluator: Evaluator, params: Any, common
+    evaluator: Evaluator, params: Any, options
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Clean metrics, and those under the attack at the largest budget."""
     clean = [r for r in evaluator.clean(params) if r.get("attack") != "noise"]
-    found = evaluator.attacked(params, common.attacks[0], max(common.epsilon))
-    return clean, [r for r in found if r["metric"] not in _NOT_KEPT]
+    attacked = evaluator.attacked(params, options.attacks[0], max(options.epsilon))
+    return clean, [r for r in attacked if r["metric"] not in _NOT_KEPT]
 
 
-def measure_dataset(factors, problem, k, common, store):
+def measure_dataset(factors, problem, k, options, store):
     """Record what is not there yet of one data set with one k, model by model."""
     tolerance = presets.TOLERANCES.index(presets.MAIN_TOLERANCE)
     tried = [
         setting
-        for method in common.methods
-        for setting in settings(problem, method, k, common.preset, factors)
+        for method in options.methods
+        for setting in settings(problem, method, k, options.preset, factors)
     ]
     evaluators: dict[Any, Evaluator] = {}
     for setting in track(
-        tried, description=f"{problem.name} sensitivity", show=common.progress
+        tried, description=f"{problem.name} sensitivity", show=options.progress
     ):
-        cells = [_cell(problem, setting, seed, common) for seed in common.seeds]
+        cells = [_cell(problem, setting, seed, options) for seed in options.seeds]
         if all(store.has(**cell) for cell in cells):
             continue
         fitted = Fitter(
             problem,
-            seeds=common.seeds,
+            seeds=options.seeds,
             protocol=setting.protocol,
             k=setting.k,
-            models_dir=common.models_dir,
+            models_dir=options.models_dir,
             progress=False,
         ).fit(setting.method)
         for s, cell in enumerate(cells):
@@ -173,16 +173,16 @@ def measure_dataset(factors, problem, k, common, store):
                     num_test=setting.protocol.num_test,
                     strongest_budget=setting.protocol.strongest_budget,
                 )
-            clean, attacked = measure(evaluators[at], params, common)
+            clean, attacked = measure(evaluators[at], params, options)
             calm = {**cell, "attack": "none", "epsilon": 0.0}
             choice = trained.choice_records(calm, fitted.choices[s][tolerance])
             clean = [{**calm, **record} for record in clean]
             store.append([*clean, *choice, *({**cell, **r} for r in attacked)])
 
 
-def _cell(problem, setting, seed, common) -> dict[str, Any]:
+def _cell(problem, setting, seed, options) -> dict[str, Any]:
     fields = setup.model_fields(
-        common.experiment,
+        options.experiment,
         problem,
         problem.model(setting.method),
         method=setting.method,
@@ -191,5 +191,5 @@ def _cell(problem, setting, seed, common) -> dict[str, Any]:
         tolerance=presets.MAIN_TOLERANCE,
         schedule=setting.protocol.schedule,
     )
-    at = {"attack": common.attacks[0], "epsilon": max(common.epsilon)}
+    at = {"attack": options.attacks[0], "epsilon": max(options.epsilon)}
     return {**fields, **at, **setting.fields}

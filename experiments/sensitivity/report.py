@@ -43,25 +43,25 @@ TITLE = "What R2ET's hyperparameters change"
 
 
 def write_report(
-    folder: Path, store: RecordStore, common, *, part: str = ""
+    folder: Path, store: RecordStore, options, *, part: str = ""
 ) -> list[Path]:
     """Write one table for each factor and one figure for each data set.
 
     Args:
       folder: where to.
       store: the records.
-      common: the flags of the run, or of the part of it that is reported.
+      options: the flags of the run, or of the part of it that is reported.
       part: name of that part, which the files' names then have.
 
     Returns:
       Paths of what was written, the Markdown of all tables first.
     """
-    attack, written, text = common.attacks[0], [], []
-    for k in common.k:
-        suffix = (f"_{part}" if part else "") + (f"_k{k}" if len(common.k) > 1 else "")
-        found = derive(_chosen(store, common))
-        for factor in _factors(common):
-            here = records.select(found, factor=factor)
+    attack, written, text = options.attacks[0], [], []
+    for k in options.k:
+        suffix = (f"_{part}" if part else "") + (f"_k{k}" if len(options.k) > 1 else "")
+        recorded = derive(_chosen(store, options))
+        for factor in _factors(options):
+            here = records.select(recorded, factor=factor)
             if not here:
                 continue
             rows = ("dataset", "method", "level")
@@ -71,36 +71,36 @@ def write_report(
             output.write_text_atomic(path, tables.to_csv(table))
             written.append(path)
             text += [f"## {_heading(factor, k)}\n", tables.to_markdown(table)]
-        for dataset in common.datasets:
-            here = records.select(found, dataset=dataset)
+        for dataset in options.datasets:
+            here = records.select(recorded, dataset=dataset)
             path = folder / f"sensitivity_{dataset}{suffix}.png"
-            output.save_figure(path, _figure(here, dataset, k, common))
+            output.save_figure(path, _figure(here, dataset, k, options))
             written.append(path)
     path = folder / f"table{'_' * bool(part)}{part}.md"
-    notes = "".join(f"- {note}\n" for note in _notes(common))
+    notes = "".join(f"- {note}\n" for note in _notes(options))
     output.write_text_atomic(path, "\n".join([*text, notes]))
     return [path, *written]
 
 
-def _chosen(store, common) -> list[Record]:
+def _chosen(store, options) -> list[Record]:
     return store.select(
-        dataset=common.datasets, method=common.methods, seed=common.seeds
+        dataset=options.datasets, method=options.methods, seed=options.seeds
     )
 
 
-def _factors(common) -> Sequence[str]:
-    return [name for name in FACTORS if name in common.config["factors"]]
+def _factors(options) -> Sequence[str]:
+    return [name for name in FACTORS if name in options.config["factors"]]
 
 
-def derive(found: Iterable[Record]) -> list[Record]:
+def derive(recorded: Iterable[Record]) -> list[Record]:
     """The records, with the metric `difference`, paired by seed and fold.
 
     For the factor k it is P@k minus vanilla's at the same k, for the others P@k minus
     that of the default level.
     """
-    found = list(found)
+    recorded = list(recorded)
     index: dict[tuple, dict[Any, Record]] = {}
-    for record in records.select(found, metric="p@k"):
+    for record in records.select(recorded, metric="p@k"):
         index.setdefault(_key(record), {})[record["seed"], record["fold"]] = record
     defaults = {
         key[:-1]: here
@@ -119,7 +119,7 @@ def derive(found: Iterable[Record]) -> list[Record]:
             pair = [records.number(r[run]["value"]) for r in (here, others)]
             value = {"metric": "difference", "value": pair[0] - pair[1], "stderr": None}
             derived.append({**here[run], **value})
-    return found + derived
+    return recorded + derived
 
 
 def _key(record: Record) -> tuple:
@@ -149,10 +149,10 @@ def _columns(attack: str, factor: str) -> list[tables.ColumnSpec]:
     ]
 
 
-def _notes(common) -> list[str]:
+def _notes(options) -> list[str]:
     return [
-        f"P@k under {common.attacks[0]} at {common.norm} ≤ {max(common.epsilon):g}, of "
-        "checkpoints by the one selection rule.",
+        f"P@k under {options.attacks[0]} at {options.norm} ≤ {max(options.epsilon):g}, "
+        "of checkpoints by the one selection rule.",
         "− default: minus the level that the other tables keep, − vanilla: minus the "
         "vanilla model at the same k; paired by seed.",
         "same: overlap of the top k between different inputs, which grows with k.",
@@ -164,29 +164,28 @@ def _notes(common) -> list[str]:
     ]
 
 
-def _figure(found, dataset, k, common):
+def _figure(recorded, dataset, k, options):
     drawn = []
-    for factor in _factors(common):
-        here = records.select(found, factor=factor, metric="p@k")
+    for factor in _factors(options):
+        here = records.select(recorded, factor=factor, metric="p@k")
         if not here:
             continue
         levels = _levels(here)
         series = {}
-        if _VANILLA in common.methods:
+        if _VANILLA in options.methods:
             wanted = {"method": _VANILLA, "metric": "p@k"}
-            flat = records.select(found, factor=BASELINE, **wanted)
-            at = {"factor": "k"} if factor == "k" else None
-            pairs = [
-                _mean(
-                    records.select(found, **wanted, **at, level=level) if at else flat
-                )
-                for level in levels
-            ]
+            flat = records.select(recorded, factor=BASELINE, **wanted)
+            pairs = [_mean(flat)] * len(levels)
+            if factor == "k":
+                by_k = records.select(recorded, factor="k", **wanted)
+                pairs = [_mean(records.select(by_k, level=level)) for level in levels]
             series[_VANILLA] = _vectors(pairs)
-        for method in common.methods:
-            own = records.select(here, method=method)
-            if own and method != _VANILLA:
-                pairs = [_mean(records.select(own, level=level)) for level in levels]
+        for method in options.methods:
+            of_method = records.select(here, method=method)
+            if of_method and method != _VANILLA:
+                pairs = [
+                    _mean(records.select(of_method, level=level)) for level in levels
+                ]
                 series[method] = _vectors(pairs)
         default = next((r["level"] for r in here if r["default"]), None)
         drawn.append(
@@ -197,7 +196,7 @@ def _figure(found, dataset, k, common):
                 _WORDS.get(default, default),
             )
         )
-    budget = f"{common.attacks[0]}, {common.norm} ≤ {max(common.epsilon):g}"
+    budget = f"{options.attacks[0]}, {options.norm} ≤ {max(options.epsilon):g}"
     return panels(
         drawn,
         ylabel="P@k under attack",
@@ -206,7 +205,7 @@ def _figure(found, dataset, k, common):
     )
 
 
-def _levels(found: Iterable[Record]) -> list[str]:
+def _levels(recorded: Iterable[Record]) -> list[str]:
     """Levels from low to high, names as they were tried."""
 
     def place(level):
@@ -215,11 +214,11 @@ def _levels(found: Iterable[Record]) -> list[str]:
         except ValueError:
             return 0.0
 
-    return sorted(dict.fromkeys(r["level"] for r in found), key=place)
+    return sorted(dict.fromkeys(r["level"] for r in recorded), key=place)
 
 
-def _mean(found) -> tuple[float, float]:
-    return runs.of_records(found)[:2]
+def _mean(recorded) -> tuple[float, float]:
+    return runs.of_records(recorded)[:2]
 
 
 def _vectors(pairs) -> tuple[np.ndarray, np.ndarray]:
@@ -227,27 +226,34 @@ def _vectors(pairs) -> tuple[np.ndarray, np.ndarray]:
     return mean, error
 
 
-def _compared(factor, store, dataset, common) -> dict[str, list[Record]]:
+def _compared(factor, store, dataset, options) -> dict[str, list[Record]]:
     """Method -> its records of one factor, with differences; of those that have any."""
-    found = store.select(dataset=dataset, factor=factor, seed=common.seeds)
-    found = derive(found)
-    of = {m: records.select(found, method=m) for m in common.methods if m != _VANILLA}
-    return {m: own for m, own in of.items() if records.select(own, metric="p@k")}
+    recorded = derive(store.select(dataset=dataset, factor=factor, seed=options.seeds))
+    of = {
+        m: records.select(recorded, method=m) for m in options.methods if m != _VANILLA
+    }
+    return {
+        m: of_method
+        for m, of_method in of.items()
+        if records.select(of_method, metric="p@k")
+    }
 
 
-def _judge(factor, sign, verdict, store, dataset, common):
+def _judge(factor, sign, verdict, store, dataset, options):
     """The verdicts on all differences of a factor, and the differences as text."""
     judged, texts = [], []
-    for method, own in _compared(factor, store, dataset, common).items():
-        differences = records.select(own, metric="difference")
+    for method, of_method in _compared(factor, store, dataset, options).items():
+        differences = records.select(of_method, metric="difference")
         numbers = []
         for level in _levels(differences):
-            found = runs.of_records(records.select(differences, level=level))
-            found = found._replace(mean=sign * found.mean)
-            judged.append(found)
+            estimate = runs.of_records(records.select(differences, level=level))
+            estimate = estimate._replace(mean=sign * estimate.mean)
+            judged.append(estimate)
             which = level if sign > 0 else f"default − {level}"
-            text = f"{_SHORT.get(factor, '')}{which} {runs.shown(found, '+.3f')}"
-            same = runs.of_records(records.select(own, level=level, metric="same"))
+            text = f"{_SHORT.get(factor, '')}{which} {runs.shown(estimate, '+.3f')}"
+            same = runs.of_records(
+                records.select(of_method, level=level, metric="same")
+            )
             if factor == "k" and same.mean >= _ONE_RANKING:
                 text += " (one ranking for nearly all inputs)"
             numbers.append(text)
@@ -260,13 +266,13 @@ def _judge(factor, sign, verdict, store, dataset, common):
     return runs.Verdict(runs.together(verdicts), f"{'; '.join(texts)}: {held} hold")
 
 
-def _not_below(found: Sequence[runs.Estimate]) -> list[bool | None]:
-    return runs.verdicts(found, -MARGIN)
+def _not_below(estimates: Sequence[runs.Estimate]) -> list[bool | None]:
+    return runs.verdicts(estimates, -MARGIN)
 
 
-def _within(found: Sequence[runs.Estimate]) -> list[bool | None]:
-    other = [one._replace(mean=-one.mean) for one in found]
-    both = zip(_not_below(found), _not_below(other), strict=True)
+def _within(estimates: Sequence[runs.Estimate]) -> list[bool | None]:
+    other = [estimate._replace(mean=-estimate.mean) for estimate in estimates]
+    both = zip(_not_below(estimates), _not_below(other), strict=True)
     return list(map(runs.together, both))
 
 
@@ -317,13 +323,13 @@ _WIDE = {
 }
 
 
-def _judge_weight(factor, store, dataset, common):
+def _judge_weight(factor, store, dataset, options):
     verdicts, texts = [], []
-    for method, own in _compared(factor, store, dataset, common).items():
-        own = records.select(own, metric="p@k")
+    for method, of_method in _compared(factor, store, dataset, options).items():
+        of_method = records.select(of_method, metric="p@k")
         means = {
-            weight: runs.cells(records.select(own, weight=weight))
-            for weight in sorted({r["weight"] for r in own})
+            weight: runs.cells(records.select(of_method, weight=weight))
+            for weight in sorted({r["weight"] for r in of_method})
         }
         low, high, wide = plateau(means)
         verdicts.append(wide)

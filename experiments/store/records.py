@@ -107,10 +107,10 @@ class RecordStore:
 
     def has(self, **cell: Any) -> bool:
         """Say whether a complete cell with these fields was recorded; all scalars."""
-        found = self._records
+        candidates = self._records
         if all(name in cell for name in _INDEXED):
-            found = self._index.get(_index_key(cell), [])
-        return any(_matches(record, cell) for record in found)
+            candidates = self._index.get(_index_key(cell), [])
+        return any(_matches(record, cell) for record in candidates)
 
     def _data_sha256(self, record: Mapping[str, Any]) -> str | None:
         return self._data.get((record["dataset"], record["fold"]))

@@ -22,17 +22,17 @@ FLAGS = asked.describe("thickness")
 
 
 def main(values):
-    common = asked.read(
+    options = asked.read(
         FLAGS,
         values,
         attacks=[name for name in SINGLE if name != thickness.ADVERSARY],
         single=("k", "attacks"),
     )
     runs.run(
-        common,
+        options,
         measure_dataset,
         report.write_report,
         title="Thickness of the top-k set",
-        questions=report.questions(common.attacks[0]),
+        questions=report.questions(options.attacks[0]),
         figures=report.FIGURES,
     )

@@ -15,7 +15,7 @@ from r2et_jax.metrics.summary import distinct_inputs
 
 def measure(
     problem,
-    one: parts.Trained,
+    chosen: parts.Trained,
     *,
     k: int,
     attack: str,
@@ -27,7 +27,7 @@ def measure(
 
     Args:
       problem: the data.
-      one: the model and its parameters.
+      chosen: the model and its parameters.
       k: size of the top set.
       attack: which judges robustness; of no account without a budget.
       epsilon: the budget, None for Gaussian noise.
@@ -35,7 +35,7 @@ def measure(
       largest: whether that is the largest budget; at others of the model itself only
         the attack is measured, beside the bounds.
     """
-    model, params = one.model, one.params
+    model, params = chosen.model, chosen.params
     sample = thickness.first_inputs(problem, model, params, effort.num_inputs)
     estimate = _estimator(problem, model, params, sample, k, epsilon, effort)
     if epsilon is None:
@@ -88,27 +88,27 @@ def _estimator(problem, model, params, sample, k, epsilon, effort):
     return estimate
 
 
-def measure_dataset(problem, k, common, store):
+def measure_dataset(problem, k, options, store):
     """Record what is not there yet of one data set with one k, model by model."""
-    _measure_models(problem, k, common, store)
-    stability.measure(problem, k, common, store)
+    _measure_models(problem, k, options, store)
+    stability.measure(problem, k, options, store)
 
 
-def _measure_models(found, k, common, store):
-    effort = thickness.effort(found, common.preset)
-    (attack,) = common.attacks
-    cells = [("none", None), *((attack, epsilon) for epsilon in common.epsilon)]
-    for one in parts.models(found, k, common, description="thickness"):
+def _measure_models(problem, k, options, store):
+    effort = thickness.effort(problem, options.preset)
+    (attack,) = options.attacks
+    cells = [("none", None), *((attack, epsilon) for epsilon in options.epsilon)]
+    for chosen in parts.models(problem, k, options, description="thickness"):
         for name, epsilon in cells:
-            cell = {**one.fields, "attack": name, "epsilon": epsilon}
+            cell = {**chosen.fields, "attack": name, "epsilon": epsilon}
             if not store.has(**cell):
                 measurements = measure(
-                    found,
-                    one,
+                    problem,
+                    chosen,
                     k=k,
                     attack=name,
                     epsilon=epsilon,
                     effort=effort,
-                    largest=epsilon == max(common.epsilon),
+                    largest=epsilon == max(options.epsilon),
                 )
                 store.append([{**cell, **record} for record in measurements])

@@ -47,32 +47,32 @@ _LINEAR = 2.0  # of the vertical axis of bounds, logarithmic beyond
 
 
 def write_report(
-    folder: Path, store: records.RecordStore, common, *, part: str = ""
+    folder: Path, store: records.RecordStore, options, *, part: str = ""
 ) -> list[Path]:
     """Write tables and figures of some data sets of the same settings."""
-    (k,), (attack,), end = common.k, common.attacks, f"_{part}" if part else ""
-    found = _models(store, common.datasets, common)
+    (k,), (attack,), end = options.k, options.attacks, f"_{part}" if part else ""
+    recorded = _models(store, options.datasets, options)
     written = []
 
     def save(name, table, notes):
         tables.write_table(folder, table, notes=notes, name=name + end)
         written.extend(folder / f"{name}{end}.{kind}" for kind in ("md", "csv"))
 
-    table = tables.pivot(found, columns=_columns(common, k, attack))
-    save("table", table, _notes(common, attack))
-    bounded = [r for r in found if r["metric"].startswith(BOUND)]
+    table = tables.pivot(recorded, columns=_columns(options, k, attack))
+    save("table", table, _notes(options, attack))
+    bounded = [r for r in recorded if r["metric"].startswith(BOUND)]
     if bounded:
         rows = "dataset", "method", "epsilon"
         table = tables.pivot(bounded, rows=rows, columns=_bound_columns())
         save("bounds", table, _BOUND_NOTES)
-    learnt = stability_report.select_learnt(store.select(dataset=common.datasets, k=k))
+    learnt = stability_report.select_learnt(store.select(dataset=options.datasets, k=k))
     if learnt:
         save("stability", stability_report.table(learnt), stability_report.NOTES)
-    for dataset in common.datasets:
-        here = records.select(found, dataset=dataset)
-        figures = {"thickness": _robustness_figure(here, dataset, common, k)}
-        if records.select(bounded, dataset=dataset) and len(common.epsilon) > 1:
-            figures["bounds"] = _bounds_figure(here, dataset, common.epsilon)
+    for dataset in options.datasets:
+        here = records.select(recorded, dataset=dataset)
+        figures = {"thickness": _robustness_figure(here, dataset, options, k)}
+        if records.select(bounded, dataset=dataset) and len(options.epsilon) > 1:
+            figures["bounds"] = _bounds_figure(here, dataset, options.epsilon)
         if records.select(learnt, dataset=dataset):
             figures["stability"] = stability_report.figure(learnt, dataset)
         for name, figure in figures.items():
@@ -82,24 +82,24 @@ def write_report(
     return written
 
 
-def _models(store, dataset, common) -> list[dict[str, Any]]:
+def _models(store, dataset, options) -> list[dict[str, Any]]:
     """The records of chosen models, without those that are learnt from samples."""
     return store.select(
         dataset=dataset,
-        method=common.methods,
-        k=common.k,
+        method=options.methods,
+        k=options.k,
         tolerance=presets.MAIN_TOLERANCE,
     )
 
 
-def _columns(common, k, attack) -> list[tables.ColumnSpec]:
+def _columns(options, k, attack) -> list[tables.ColumnSpec]:
     columns = []
     for distribution in DISTRIBUTIONS:
-        at = _budget(distribution, max(common.epsilon))
+        at = _budget(distribution, max(options.epsilon))
         for title, metric in (("Θ", "thickness"), ("least", "thickness_min")):
             which = {"metric": metric, "distribution": distribution, "epsilon": at}
             columns.append(tables.ColumnSpec(f"{title} {distribution}", which))
-    attacked = {"metric": "p@k", "attack": attack, "epsilon": max(common.epsilon)}
+    attacked = {"metric": "p@k", "attack": attack, "epsilon": max(options.epsilon)}
     return [*columns, tables.ColumnSpec(f"P@{k} {attack}", attacked)]
 
 
@@ -108,16 +108,16 @@ def _budget(distribution: str, epsilon: float) -> tuple:
     return (None if distribution == "gaussian" else epsilon,)
 
 
-def _notes(common, attack) -> tuple[str, ...]:
+def _notes(options, attack) -> tuple[str, ...]:
     notes = (
         "Θ: share of the way to a draw on which a top feature stays above another one, "
         "mean over all such pairs, draws and inputs. least: the least pair of each "
         "input, mean over inputs; of few draws it is too low.",
-        f"uniform: in the {common.norm} ball of ε = {max(common.epsilon):g}. gaussian: "
-        "the noise of SmoothGrad. adversarial: where the attack "
+        f"uniform: in the {options.norm} ball of ε = {max(options.epsilon):g}. "
+        "gaussian: the noise of SmoothGrad. adversarial: where the attack "
         f"{ADVERSARY} ends, which is another one than {attack}.",
     )
-    if common.kind == "tabular":
+    if options.kind == "tabular":
         return notes
     unknown = (
         "Bounds need the curvature over the whole ball: known of one hidden layer."
@@ -163,17 +163,17 @@ _BOUND_NOTES = (
 
 
 def model_points(
-    found, distribution: str, epsilon: float
+    recorded, distribution: str, epsilon: float
 ) -> dict[tuple, tuple[float, float]]:
     """(method, seed, fold) -> thickness and P@k of every model."""
     at = _budget(distribution, epsilon)
     thick = records.select(
-        found, metric="thickness", distribution=distribution, epsilon=at
+        recorded, metric="thickness", distribution=distribution, epsilon=at
     )
     thickness = {_model(record): number(record["value"]) for record in thick}
     return {
         _model(record): (thickness[_model(record)], number(record["value"]))
-        for record in records.select(found, metric="p@k", epsilon=epsilon)
+        for record in records.select(recorded, metric="p@k", epsilon=epsilon)
         if _model(record) in thickness
     }
 
@@ -182,14 +182,14 @@ def _model(record):
     return record["method"], record["seed"], record["fold"]
 
 
-def _robustness_figure(found, dataset, common, k):
-    epsilon = max(common.epsilon)
+def _robustness_figure(recorded, dataset, options, k):
+    epsilon = max(options.epsilon)
     drawn = []
     for distribution in DISTRIBUTIONS:
-        points = model_points(found, distribution, epsilon)
+        points = model_points(recorded, distribution, epsilon)
         rho = association(points)["by_run"]
         shown = {}
-        for method in common.methods:
+        for method in options.methods:
             mine = [pair for model, pair in points.items() if model[0] == method]
             if mine:
                 shown[method] = tuple(np.array(mine).T)
@@ -197,21 +197,21 @@ def _robustness_figure(found, dataset, common, k):
         drawn.append(ScatterPanel(title, "mean thickness Θ", shown))
     return scatter_panels(
         drawn,
-        ylabel=f"P@{k} under {common.attacks[0]}",
+        ylabel=f"P@{k} under {options.attacks[0]}",
         title=f"{dataset}: thickness and robustness of trained models, ε = {epsilon:g}",
     )
 
 
-def _bounds_figure(found, dataset, budgets):
+def _bounds_figure(recorded, dataset, budgets):
     budgets = sorted(budgets)
     series, lowest = {}, 0.0
     for label, name in _CURVES.items():
         pairs = [
-            _over_methods(_bounds(found, name, epsilon))[:2] for epsilon in budgets
+            _over_methods(_bounds(recorded, name, epsilon))[:2] for epsilon in budgets
         ]
         means, errors = np.array(pairs).T
         if label in _BELOW:
-            share = np.mean(_numbers(found, _BELOW[label], budgets[-1]))
+            share = np.mean(_numbers(recorded, _BELOW[label], budgets[-1]))
             label += f",\n{share:.1%} of pairs below"
         series[label] = budgets, means, errors
         lowest = min(lowest, *means)
@@ -227,21 +227,21 @@ def _bounds_figure(found, dataset, budgets):
     return figure
 
 
-def _over_methods(found) -> runs.Estimate:
+def _over_methods(recorded) -> runs.Estimate:
     """The mean over runs of what the methods of a run have on average."""
     cells: dict[tuple, list[float]] = {}
-    for record in found:
+    for record in recorded:
         values = cells.setdefault((record["seed"], record["fold"]), [])
         values.append(number(record["value"]))
     return runs.over_runs({cell: float(np.mean(v)) for cell, v in cells.items()})
 
 
-def _numbers(found, name: str, epsilon: float) -> list[float]:
-    return [number(record["value"]) for record in _bounds(found, name, epsilon)]
+def _numbers(recorded, name: str, epsilon: float) -> list[float]:
+    return [number(record["value"]) for record in _bounds(recorded, name, epsilon)]
 
 
-def _bounds(found, name: str, epsilon: float) -> list[records.Record]:
-    return records.select(found, metric=BOUND + name, epsilon=epsilon)
+def _bounds(recorded, name: str, epsilon: float) -> list[records.Record]:
+    return records.select(recorded, metric=BOUND + name, epsilon=epsilon)
 
 
 def questions(attack: str) -> tuple[runs.Question, ...]:
@@ -297,12 +297,12 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
     )
 
 
-def thicker_is_more_robust(store, dataset: str, common):
+def thicker_is_more_robust(store, dataset: str, options):
     """Whether Spearman's correlation of the main distribution is above 0."""
-    found = _models(store, dataset, common)
+    recorded = _models(store, dataset, options)
     texts, verdict = [], None
     for distribution in DISTRIBUTIONS:
-        points = model_points(found, distribution, max(common.epsilon))
+        points = model_points(recorded, distribution, max(options.epsilon))
         related = association(points)
         rho = related["by_run"]
         texts.append(
@@ -314,15 +314,15 @@ def thicker_is_more_robust(store, dataset: str, common):
     return runs.Verdict(verdict, ", ".join(texts))
 
 
-def bounds_hold(store, dataset: str, common):
+def bounds_hold(store, dataset: str, options):
     """Whether no pair is outside of the corrected bounds; None without them."""
-    found = _models(store, dataset, common)
-    budgets = sorted(common.epsilon)
-    if not _numbers(found, "lower", budgets[0]):
+    recorded = _models(store, dataset, options)
+    budgets = sorted(options.epsilon)
+    if not _numbers(recorded, "lower", budgets[0]):
         return None
 
     def mean(name, epsilon):
-        return float(np.mean(_numbers(found, name, epsilon)))
+        return float(np.mean(_numbers(recorded, name, epsilon)))
 
     outside = sum(mean("violated", epsilon) for epsilon in budgets) / len(budgets)
     widths = [mean("upper", e) - mean("lower", e) for e in budgets]
@@ -337,11 +337,11 @@ def bounds_hold(store, dataset: str, common):
     return runs.Verdict(held, f"{outside:.2%} of pairs outside; {'; '.join(shown)}")
 
 
-def published_holds(store, dataset: str, common):
+def published_holds(store, dataset: str, options):
     """Whether no pair is below the published lower bound at the largest budget."""
-    found = _models(store, dataset, common)
-    shares = _numbers(found, "published_violated", max(common.epsilon))
+    recorded = _models(store, dataset, options)
+    shares = _numbers(recorded, "published_violated", max(options.epsilon))
     if not shares:
         return None
-    text = f"{np.mean(shares):.1%} of pairs below at ε = {max(common.epsilon):g}"
+    text = f"{np.mean(shares):.1%} of pairs below at ε = {max(options.epsilon):g}"
     return runs.Verdict(max(shares) == 0, f"{text} ({len(shares)} models)")

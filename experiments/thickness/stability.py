@@ -196,30 +196,30 @@ def border_gaps(model: Any, k: int, view: View):
     explain = view.explainer(score.log_odds(apply))
 
     def run(params, sample):
-        def one(x, context):
-            own = in_context(params, context)
-            values = explain(own, x, score.predicted_class(apply(own, x)))
+        def per_example(x, context):
+            parameters = in_context(params, context)
+            values = explain(parameters, x, score.predicted_class(apply(parameters, x)))
             inner, outer = border(values, k=k)
             return inner - outer
 
-        return map_batched(one, tuple(sample), batch_size=256)
+        return map_batched(per_example, tuple(sample), batch_size=256)
 
     return jax.jit(run)
 
 
-def measure(problem: Problem, k: int, common, store) -> None:
+def measure(problem: Problem, k: int, options, store) -> None:
     """Append the records of all samples of a data set that are not there yet."""
-    plan, epsilon = PLANS[common.preset, problem.view.tabular], max(common.epsilon)
+    plan, epsilon = PLANS[options.preset, problem.view.tabular], max(options.epsilon)
     cells = [
         (method, size, seed)
         for method in METHODS
         for size in sample_sizes(problem, plan)
-        for seed in common.seeds
+        for seed in options.seeds
     ]
-    shown = track(cells, description=f"{problem.name} samples", show=common.progress)
+    shown = track(cells, description=f"{problem.name} samples", show=options.progress)
     for method, size, seed in shown:
         fields = setup.model_fields(
-            common.experiment,
+            options.experiment,
             problem,
             problem.model(method),
             method=method,

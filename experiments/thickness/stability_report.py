@@ -70,11 +70,11 @@ def figure(learnt, dataset: str):
 
 def _by_size(learnt, dataset, method, metric) -> dict[int, dict[tuple, float]]:
     """Sample size -> seed and fold -> value."""
-    found: dict[int, dict[tuple, float]] = {}
+    by_size: dict[int, dict[tuple, float]] = {}
     for record in select(learnt, dataset=dataset, method=method, metric=metric):
-        runs_of_size = found.setdefault(record["sample_size"], {})
+        runs_of_size = by_size.setdefault(record["sample_size"], {})
         runs_of_size[record["seed"], record["fold"]] = number(record["value"])
-    return found
+    return by_size
 
 
 def _effective(learnt, dataset, metric) -> dict[int, float]:
@@ -83,11 +83,11 @@ def _effective(learnt, dataset, metric) -> dict[int, float]:
     Two means of m and u independent numbers differ by a standard deviation that falls
     as one over the root of it, and no faster: a few unseen inputs are a floor.
     """
-    found: dict[int, list[float]] = {}
+    sizes: dict[int, list[float]] = {}
     for record in select(learnt, dataset=dataset, metric=metric):
         m, unseen = record["sample_size"], record["n"]
-        found.setdefault(m, []).append(m * unseen / (m + unseen))
-    return {m: float(np.mean(values)) for m, values in found.items()}
+        sizes.setdefault(m, []).append(m * unseen / (m + unseen))
+    return {m: float(np.mean(values)) for m, values in sizes.items()}
 
 
 def rate(learnt, dataset: str, metric: str) -> runs.Estimate | None:
@@ -121,23 +121,23 @@ _FEW_GRAPHS = "Pairs of few graphs are not as many independent inputs."
 
 
 def judge(metric: str):
-    """`judge(store, dataset, common)` of a question on the rate, see `RULE`."""
+    """`judge(store, dataset, options)` of a question on the rate, see `RULE`."""
 
-    def judged(store, dataset, common):
-        learnt = select_learnt(store.select(dataset=dataset, k=common.k))
-        found = rate(learnt, dataset, metric) if learnt else None
-        if found is None:
+    def judged(store, dataset, options):
+        learnt = select_learnt(store.select(dataset=dataset, k=options.k))
+        exponent = rate(learnt, dataset, metric) if learnt else None
+        if exponent is None:
             return None
-        text = f"exponent {runs.shown(found, '+.2f')}, {found.runs} runs"
-        if runs.above(found, -0.5):
-            cause = _FEW_GRAPHS if common.kind == "graph" else ""
+        text = f"exponent {runs.shown(exponent, '+.2f')}, {exponent.runs} runs"
+        if runs.above(exponent, -0.5):
+            cause = _FEW_GRAPHS if options.kind == "graph" else ""
             return runs.Verdict(False, text, cause)
-        slow = runs.above(found, -_FAST_ENOUGH)
+        slow = runs.above(exponent, -_FAST_ENOUGH)
         return runs.Verdict(True if slow is False else None, text)
 
     return judged
 
 
-def select_learnt(found) -> list[dict[str, Any]]:
+def select_learnt(recorded) -> list[dict[str, Any]]:
     """The records of samples among all."""
-    return [record for record in found if "sample_size" in record]
+    return [record for record in recorded if "sample_size" in record]

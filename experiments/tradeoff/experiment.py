@@ -38,18 +38,18 @@ FLAGS = asked.describe("tradeoff", define=_define)
 
 
 def main(values):
-    common = asked.read(
+    options = asked.read(
         FLAGS,
         values,
         methods=asked.WITH_LOGISTIC,
         attacks=attacks.NAMES,
         single=("attacks", "k", "epsilon"),
     )
-    chosen = parts.chosen(common, _OWN)
-    known = Known(common.given["records"], common, (part.problem for part in chosen))
-    folder, store = parts.start(chosen, common, own=_OWN)
-    for problem, own, k in parts.in_turn(chosen):
-        measure_dataset(problem, k, own, store, known)
+    chosen = parts.chosen(options, _OWN)
+    known = Known(options.given["records"], options, (part.problem for part in chosen))
+    folder, store = parts.start(chosen, options, varying=_OWN)
+    for problem, part_options, k in parts.in_turn(chosen):
+        measure_dataset(problem, k, part_options, store, known)
     written, groups = parts.write_reports(folder, store, chosen, _OWN, write_report)
     written.append(write_exhibit(folder, store, groups, written))
     print("\n".join(map(str, written)))

@@ -16,38 +16,38 @@ from r2et_jax import metrics
 _KEPT = ("p@k", "aauc", "sensitivity")
 
 
-def measure_dataset(problem, k, common, store, known):
+def measure_dataset(problem, k, options, store, known):
     """Record what is not there yet of one data set with one k, model by model."""
-    settings = problem.protocol(common.preset)
-    (attack,), (epsilon,) = common.attacks, common.epsilon
+    settings = problem.protocol(options.preset)
+    (attack,), (epsilon,) = options.attacks, options.epsilon
     programs: dict[Any, tuple] = {}
-    for one in parts.models(
+    for chosen in parts.models(
         problem,
         k,
-        common,
+        options,
         description="attack",
         tolerances=presets.TOLERANCES,
     ):
-        cell = {**one.fields, "attack": attack, "epsilon": epsilon}
+        cell = {**chosen.fields, "attack": attack, "epsilon": epsilon}
         if store.has(**cell):
             continue
         if (shared := known.of(cell, _KEPT)) is not None:
             store.append(shared)
             continue
-        if one.model not in programs:
+        if chosen.model not in programs:
             evaluator = Evaluator(
                 problem,
-                one.model,
+                chosen.model,
                 k=k,
                 num_test=settings.num_test,
                 strongest_budget=settings.strongest_budget,
             )
-            logits = jax.jit(functools.partial(problem.view.logits, one.model))
-            programs[one.model] = evaluator, logits
-        evaluator, logits = programs[one.model]
+            logits = jax.jit(functools.partial(problem.view.logits, chosen.model))
+            programs[chosen.model] = evaluator, logits
+        evaluator, logits = programs[chosen.model]
         test = problem.inputs("test")
-        auc = metrics.roc_auc(test.y, logits(one.params, test.x, test.partner))
-        attacked = evaluator.attacked(one.params, attack, epsilon)
+        auc = metrics.roc_auc(test.y, logits(chosen.params, test.x, test.partner))
+        attacked = evaluator.attacked(chosen.params, attack, epsilon)
         kept = [record for record in attacked if record["metric"] in _KEPT]
         kept.append(measured("auc", auc, None, len(test.y)))
         store.append([{**cell, **record} for record in kept])

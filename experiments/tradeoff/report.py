@@ -36,10 +36,10 @@ _DOTTED = {"color": "#888888", "linestyle": ":", "linewidth": 1.5}
 
 def kind(method: str) -> str:
     """One of `NETWORKS`, or "linear", whose ranking no attack changes."""
-    found = family(method)
-    if found == "R2ET" and ("+" in method or not method.startswith("r2et")):
+    of_family = family(method)
+    if of_family == "R2ET" and ("+" in method or not method.startswith("r2et")):
         return "direct forms, sums"
-    return found
+    return of_family
 
 
 class Points(NamedTuple):
@@ -67,31 +67,31 @@ class Points(NamedTuple):
         return Points(methods, labels, self.values[kept])
 
 
-def points(store: RecordStore, common, dataset: str, metric: str) -> Points:
+def points(store: RecordStore, options, dataset: str, metric: str) -> Points:
     """What was measured of all methods, over the runs that all of them have.
 
     Two tolerances that chose the same checkpoints are one point.
     """
-    found: dict[tuple[str, float], list[dict[Any, float]]] = {}
-    for method in common.methods:
+    recorded: dict[tuple[str, float], list[dict[Any, float]]] = {}
+    for method in options.methods:
         for tolerance in presets.TOLERANCES:
             where = {"dataset": dataset, "method": method, "tolerance": tolerance}
-            where |= {"k": common.k, "epsilon": common.epsilon}
-            found[method, tolerance] = [
+            where |= {"k": options.k, "epsilon": options.epsilon}
+            recorded[method, tolerance] = [
                 runs.cells(store.select(**where, metric=name))
                 for name in (metric, "p@k")
             ]
-    shared = set.intersection(*(set(pair[0]) for pair in found.values()))
+    shared = set.intersection(*(set(pair[0]) for pair in recorded.values()))
     methods, labels, values = [], [], []
-    for (method, tolerance), pair in found.items():
-        alike = pair == found[method, presets.MAIN_TOLERANCE]
+    for (method, tolerance), pair in recorded.items():
+        alike = pair == recorded[method, presets.MAIN_TOLERANCE]
         if tolerance != presets.MAIN_TOLERANCE and alike:
             labels[-1] = method
             continue
         methods.append(method)
         labels.append(f"{method} at {tolerance:g}")
-        both = [{cell: one[cell] for cell in sorted(shared)} for one in pair]
-        values.append([list(by_run(one).values()) for one in both])
+        both = [{cell: cells[cell] for cell in sorted(shared)} for cells in pair]
+        values.append([list(by_run(cells).values()) for cells in both])
     return Points(methods, labels, np.array(values))
 
 
@@ -131,31 +131,31 @@ class Front(NamedTuple):
         return ", ".join(f"{label} ({share:.0%})" for label, share in pairs)
 
 
-def front(found: Points) -> Front:
+def front(measured: Points) -> Front:
     """The front of means, and how sure its points are."""
-    means = found.means
+    means = measured.means
     here = np.flatnonzero(on_front(means))
     here = here[np.argsort(means[here, 0])]
-    members = resampled_fronts(found.values, num_resamples=NUM_RESAMPLES)
-    r2et = [kind(method) == "R2ET" for method in found.methods]
+    members = resampled_fronts(measured.values, num_resamples=NUM_RESAMPLES)
+    r2et = [kind(method) == "R2ET" for method in measured.methods]
     return Front(
-        [found.labels[i] for i in here],
+        [measured.labels[i] for i in here],
         [float(members[:, i].mean()) for i in here],
         float(members[:, r2et].any(axis=1).mean())
-        if found.values.shape[2] > 1
+        if measured.values.shape[2] > 1
         else None,
     )
 
 
 def write_report(
-    folder: Path, store: RecordStore, common, *, part: str = ""
+    folder: Path, store: RecordStore, options, *, part: str = ""
 ) -> list[Path]:
     """Write the table and, for each data set, a figure for each AUC."""
-    (k,), (epsilon,), (attack,) = common.k, common.epsilon, common.attacks
+    (k,), (epsilon,), (attack,) = options.k, options.epsilon, options.attacks
     names = {"cAUC": "auc", "aAUC": "aauc", f"P@{k}": "p@k"}
     names["class changed"] = "sensitivity"
     table = tables.pivot(
-        store.select(dataset=common.datasets, method=common.methods, k=k),
+        store.select(dataset=options.datasets, method=options.methods, k=k),
         rows=("dataset", "method", "tolerance"),
         columns=[
             tables.ColumnSpec(name, {"metric": metric}, format=".4f")
@@ -163,22 +163,22 @@ def write_report(
         ],
     )
     notes = [
-        f"P@{k}, aAUC and the share of changed classes under {attack}, {common.norm} "
+        f"P@{k}, aAUC and the share of changed classes under {attack}, {options.norm} "
         f"budget ε = {epsilon:g}; cAUC of the whole test split. tolerance: of "
         "validation AUC against vanilla's.",
         "Fronts of networks, in brackets the share of resampled runs in which a point "
         "is on the front. Alone: of baselines and R2ET.",
     ]
     written = []
-    for dataset in common.datasets:
+    for dataset in options.datasets:
         for metric, (short, _) in AXES.items():
-            found = points(store, common, dataset, metric)
+            measured = points(store, options, dataset, metric)
             notes.append(
-                f"{dataset}, P@{k} and {short}: {front(found.of(*NETWORKS))}. "
-                f"Alone: {front(found.of(*PUBLISHED))}."
+                f"{dataset}, P@{k} and {short}: {front(measured.of(*NETWORKS))}. "
+                f"Alone: {front(measured.of(*PUBLISHED))}."
             )
             path = folder / figure_name(dataset, metric)
-            output.save_figure(path, _figure(found, dataset, metric, common))
+            output.save_figure(path, _figure(measured, dataset, metric, options))
             written.append(path)
     name = f"table_{part}" if part else "table"
     tables.write_table(folder, table, notes=notes, name=name)
@@ -190,25 +190,26 @@ def figure_name(dataset: str, metric: str) -> str:
     return f"front_{metric}_{dataset}.png"
 
 
-def _figure(found, dataset, metric, common):
+def _figure(measured, dataset, metric, options):
     """Means with standard errors by kind of method, both fronts with their names."""
     drawn = {}
     for name in NETWORKS:
-        here = found.of(name)
+        here = measured.of(name)
         if here.methods:
             mean = metrics.estimate
-            pairs = [[mean(one)[:2] for one in pair] for pair in here.values]
+            pairs = [[mean(values)[:2] for values in pair] for pair in here.values]
             (x, x_error), (y, y_error) = np.array(pairs).transpose(1, 2, 0)
             drawn[name] = x, y, x_error, y_error
     figure = plots.front(
         drawn,
         xlabel=AXES[metric][1],
-        ylabel=f"P@{common.k[0]} under {common.attacks[0]}, ε = {common.epsilon[0]:g}",
+        ylabel=f"P@{options.k[0]} under {options.attacks[0]}, "
+        f"ε = {options.epsilon[0]:g}",
         title=f"{dataset}: robustness against accuracy, up and right is better",
         size=(8.0, 4.8),
     )
     (axes,) = figure.axes
-    networks, published = found.of(*NETWORKS), found.of(*PUBLISHED)
+    networks, published = measured.of(*NETWORKS), measured.of(*PUBLISHED)
     places = {}
     for which in (networks, published):
         best = which.means[on_front(which.means)]
@@ -220,7 +221,7 @@ def _figure(found, dataset, metric, common):
         Line2D([], [], color="#888888", label="front of all networks"),
         Line2D([], [], **_DOTTED, label="of baselines and R2ET"),
     ]
-    linear = found.of("linear")
+    linear = measured.of("linear")
     for label, place in zip(linear.labels, linear.means, strict=True):
         (star,) = axes.plot(
             *place, "*", color="black", markersize=11, label=as_label(label)
@@ -242,17 +243,21 @@ def _figure(found, dataset, metric, common):
 def write_exhibit(folder, store, groups, written):
     figures = {}
     judged: dict[str, list[exhibit.Case]] = {metric: [] for metric in AXES}
-    for common in groups:
-        for dataset in common.datasets:
+    for options in groups:
+        for dataset in options.datasets:
             for metric, (short, _) in AXES.items():
-                found = points(store, common, dataset, metric)
-                networks, alone = (front(found.of(*of)) for of in (NETWORKS, PUBLISHED))
+                measured = points(store, options, dataset, metric)
+                networks, alone = (
+                    front(measured.of(*of)) for of in (NETWORKS, PUBLISHED)
+                )
                 share = "–" if alone.r2et is None else f"{alone.r2et:.0%}"
-                kinds = dict(zip(found.labels, map(kind, found.methods), strict=True))
+                kinds = dict(
+                    zip(measured.labels, map(kind, measured.methods), strict=True)
+                )
                 r2et = [label for label in alone.labels if kinds[label] == "R2ET"]
-                fronts = [", ".join(one.labels) for one in (alone, networks)]
+                fronts = [", ".join(front_of.labels) for front_of in (alone, networks)]
                 text = (
-                    f"in {share} under {common.attacks[0]}; {len(r2et)} of "
+                    f"in {share} under {options.attacks[0]}; {len(r2et)} of "
                     f"{len(alone.labels)} points of the front are R2ET's "
                     f"({', '.join(r2et) or 'none'}); with all other methods the front "
                     f"is {fronts[1]}"
@@ -260,7 +265,7 @@ def write_exhibit(folder, store, groups, written):
                 told = exhibit.Verdict(verdict(alone.r2et), text)
                 judged[metric].append(exhibit.Case(dataset, None, told))
                 figures[folder / figure_name(dataset, metric)] = (
-                    f"P@{common.k[0]} under attack against {short}: a point for each "
+                    f"P@{options.k[0]} under attack against {short}: a point for each "
                     "method and tolerance, coloured by kind, with standard errors; "
                     f"front of all networks: {fronts[1]}; of baselines and R2ET: "
                     f"{fronts[0]}."

@@ -41,58 +41,60 @@ def _define(values):
 FLAGS = flags.describe(
     "train",
     defaults=presets.FLAGS["train"],
-    own=(*training_flags.NAMES, "weights"),
+    further=(*training_flags.NAMES, "weights"),
     define=_define,
 )
 
 
 def main(values):
-    common = asked.read(FLAGS, values, methods=asked.WITH_LOGISTIC)
+    options = asked.read(FLAGS, values, methods=asked.WITH_LOGISTIC)
     for name in ("attacks", "epsilon"):
-        if getattr(common, name):
+        if getattr(options, name):
             raise ValueError(f"--{name} has no use here: see experiments.attack")
-    weights = training_flags.of_weights(common, alone=True)
-    chosen = [parts.choose(problem, common, ("k",)) for problem in _problems(common)]
+    weights = training_flags.of_weights(options, alone=True)
+    chosen = [parts.choose(problem, options, ("k",)) for problem in _problems(options)]
     settings = {
-        problem.name: problem.protocol(own.preset)._replace(**weights)
-        for problem, own in chosen
+        problem.name: problem.protocol(part_options.preset)._replace(**weights)
+        for problem, part_options in chosen
     }
-    config = _config(common, chosen)
+    config = _config(options, chosen)
     folder, store = setup.open_folder(
-        common._replace(config=config),
+        options._replace(config=config),
         (part.problem for part in chosen),
     )
     saved = []
-    for problem, own, k in parts.in_turn(chosen):
+    for problem, part_options, k in parts.in_turn(chosen):
         fitter = Fitter(
             problem,
-            seeds=own.seeds,
+            seeds=part_options.seeds,
             protocol=settings[problem.name],
             k=k,
-            models_dir=own.models_dir,
-            progress=own.progress,
+            models_dir=part_options.models_dir,
+            progress=part_options.progress,
         )
-        for method in own.methods:
-            saved += train(fitter, method, own, folder, store)
-    sizes = tuple(dict.fromkeys(k for _, own in chosen for k in own.k))
+        for method in part_options.methods:
+            saved += train(fitter, method, part_options, folder, store)
+    sizes = tuple(
+        dict.fromkeys(k for _, part_options in chosen for k in part_options.k)
+    )
     write_report(folder, store, sizes)
     print("\n".join(map(str, saved)))
 
 
-def _problems(common) -> list[Problem]:
-    fold = common.given["fold"]
-    problem = parts.problems(common, folds=(fold,))
+def _problems(options) -> list[Problem]:
+    fold = options.given["fold"]
+    problem = parts.problems(options, folds=(fold,))
     if fold:
-        kinds = {one.view.kind for one in problem}
-        parts.check_use("fold", str(fold), "graph", kinds, common)
+        kinds = {single.view.kind for single in problem}
+        parts.check_use("fold", str(fold), "graph", kinds, options)
     return problem
 
 
-def _config(common, chosen):
+def _config(options, chosen):
     """Every flag that is of account: what is for pairs does not tell tables apart."""
-    config = parts.with_choices(common.config, chosen, ("k",))
+    config = parts.with_choices(options.config, chosen, ("k",))
     kinds = {problem.view.kind for problem, _ in chosen}
     for name, kind in (("fold", "graph"), ("pooling", "image")):
         if kind in kinds:
-            config = {**config, name: common.given[name]}
-    return {**config, **parts.of_graphs(common)} if "graph" in kinds else config
+            config = {**config, name: options.given[name]}
+    return {**config, **parts.of_graphs(options)} if "graph" in kinds else config

@@ -7,17 +7,17 @@ from experiments.models import trained
 from experiments.problems import presets
 
 
-def train(fitter, method, common, folder, store):
+def train(fitter, method, options, folder, store):
     """Train one method and save its models; returns their folders."""
     data = fitter.problem
     fitted = fitter.fit(method)
     folders = []
-    for s, seed in enumerate(common.seeds):
+    for s, seed in enumerate(options.seeds):
         for t, tolerance in enumerate(presets.TOLERANCES):
             model, params = fitted.at(s, t)
             choice = fitted.choices[s][t]
             fields = setup.model_fields(
-                common.experiment,
+                options.experiment,
                 data,
                 model,
                 method=method,
@@ -38,7 +38,7 @@ def train(fitter, method, common, folder, store):
             }
             name = f"{data.name}-{method}-seed{seed}-tolerance{tolerance}"
             name += f"-fold{data.fold}" if data.view.kind == "graph" else ""
-            name += f"-k{fitter.k}" if len(common.k) > 1 else ""
+            name += f"-k{fitter.k}" if len(options.k) > 1 else ""
             folders.append(folder / "models" / name)
             sha256 = trained.write(folders[-1], model, params, description)
             if store.has(**cell):

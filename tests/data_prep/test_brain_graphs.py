@@ -197,9 +197,11 @@ def test_collection_and_nel_give_the_same_data(where, tmp_path):
                 file.unlink()
     second = brain_graphs.prepare("adhd", raw_dir=raw, data_dir=tmp_path / "b")
     for fold in (0, 4):
-        one, other = (load_pairs_npz(path, fold=fold) for path in (first, second))
-        assert soundness.fingerprint(one) == soundness.fingerprint(other)
-    assert one.meta["sparse"] and not one.meta["absolute"]
+        collection, other = (
+            load_pairs_npz(path, fold=fold) for path in (first, second)
+        )
+        assert soundness.fingerprint(collection) == soundness.fingerprint(other)
+    assert collection.meta["sparse"] and not collection.meta["absolute"]
     assert len(other.meta["sha256"]) == 4
 
 
@@ -416,10 +418,10 @@ def binary(*arguments):
 
 
 def test_binary_prepares_and_reports(raw_dir, tmp_path):
-    _, own = own_file(tmp_path)
+    _, stem = own_file(tmp_path)
     result = binary(
         "--datasets=hiv",
-        f"--npz={own}",
+        f"--npz={stem}",
         f"--raw_dir={raw_dir}",
         f"--data_dir={tmp_path / 'out'}",
         "--noabsolute",

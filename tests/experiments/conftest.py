@@ -17,13 +17,13 @@ class Drawn(dict):
     def texts(self, name: str) -> set[str]:
         """Titles, labels, ticks and legends of a figure."""
         figure = self[name]
-        found = [*figure.texts, *(t for one in figure.legends for t in one.texts)]
+        written = [*figure.texts, *(t for box in figure.legends for t in box.texts)]
         for axes in figure.axes:
-            found += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
-            found += [*axes.get_xticklabels(), *axes.get_yticklabels()]
+            written += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+            written += [*axes.get_xticklabels(), *axes.get_yticklabels()]
             if legend := axes.get_legend():
-                found += legend.texts
-        return {text.get_text() for text in found}
+                written += legend.texts
+        return {text.get_text() for text in written}
 
     def lines(self, name: str) -> list:
         """The heights of all curves of a figure that have more than one point."""

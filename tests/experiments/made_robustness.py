@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.console.flags import Common
+from experiments.console.flags import Options
 from experiments.report.results import Results
 from experiments.robustness import comparisons
 from experiments.store import records as records_module
@@ -32,13 +32,13 @@ class Store(list):
 
 
 def settings(tmp_path=Path("."), **changes):
-    common = Common(
+    options = Options(
         datasets=DATASETS, methods=METHODS, attacks=("er_surrogate", "strongest"),
         k=(8,), epsilon=(0.5, 1.0), seeds=SEEDS, data_dir=tmp_path,
         models_dir=tmp_path, output_dir=tmp_path, preset="smoke", progress=False,
         config={},
     )  # fmt: skip
-    return common._replace(**changes)
+    return options._replace(**changes)
 
 
 def made_records(*, inputs=True):
@@ -64,12 +64,12 @@ def model_records(dataset, method, seed, tolerance, inputs):
         "n": 40,
     }  # fmt: skip
     shift = 0.0 if method == "logistic" else seed / 64
-    found = {"auc": auc + shift, "same": same, "null": null, "linear_r2": linear}
-    found |= {"valid_p@k": valid, "valid_auc": auc, "epoch": 6.0}
-    found["fallback"] = float(method == "rat" and seed == 0)
+    clean = {"auc": auc + shift, "same": same, "null": null, "linear_r2": linear}
+    clean |= {"valid_p@k": valid, "valid_auc": auc, "epoch": 6.0}
+    clean["fallback"] = float(method == "rat" and seed == 0)
     if "wd" in method:
-        found["weight_l2"] = 0.0625
-    result = [{**fields, "metric": name, "value": v} for name, v in found.items()]
+        clean["weight_l2"] = 0.0625
+    result = [{**fields, "metric": name, "value": v} for name, v in clean.items()]
     noise = {"attack": "noise", "epsilon": 1e-6, "metric": "p@k", "value": 1.0}
     result.append({**fields, **noise})
     for attack in ("er_surrogate", "strongest"):
@@ -96,10 +96,10 @@ def compare(store, **changes):
     return comparisons.compare_all(results, (0.01,))
 
 
-def row(found, method, *, dataset="adult", attack="strongest"):
+def row(compared, method, *, dataset="adult", attack="strongest"):
     (match,) = [
         r
-        for r in found.rows
+        for r in compared.rows
         if (r.dataset, r.attack, r.method) == (dataset, attack, method)
     ]
     return match

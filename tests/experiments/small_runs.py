@@ -65,17 +65,17 @@ VANILLA = ("--methods=vanilla",)
 CALLS = "calls.json"
 
 
-def untrained(found, k, common, *, description):
+def untrained(problem, k, options, *, description):
     """`parts.models` without training: random parameters of some size."""
     model = models.MLP(hidden=(16,))
-    for method in common.methods:
-        for seed in common.seeds:
+    for method in options.methods:
+        for seed in options.seeds:
             key = jax.random.key(seed + len(method))
-            params = model.init(key, found.sample)
+            params = model.init(key, problem.sample)
             params = jax.tree.map(lambda leaf: 2.5 * leaf, params)
             fields = setup.model_fields(
-                common.experiment,
-                found,
+                options.experiment,
+                problem,
                 model,
                 method=method,
                 seed=seed,
@@ -115,9 +115,9 @@ class SmallRun(NamedTuple):
 
     def call(self, folder: Path, models_dir: Path, *arguments: str) -> None:
         """Run it, or go on with what is in the folder."""
-        common = "--preset=smoke", "--noprogress", "--seeds=0,3"
+        options = "--preset=smoke", "--noprogress", "--seeds=0,3"
         folders = f"--output_dir={folder}", f"--models_dir={models_dir}"
-        cli.call(self.experiment, *common, *self.arguments, *folders, *arguments)
+        cli.call(self.experiment, *options, *self.arguments, *folders, *arguments)
 
 
 RUNS = {
@@ -252,7 +252,7 @@ def finished(name: str, base: Path) -> Path:
 
 def cells(folder: Path) -> list[list[dict[str, Any]]]:
     """The records of each cell, all complete, but for seconds, which no run repeats."""
-    found = [[]]
+    recorded = [[]]
     for line in (folder / output.RECORDS).read_text().splitlines():
         record = json.loads(line)
         left = record.pop("cell_left")
@@ -260,8 +260,8 @@ def cells(folder: Path) -> list[list[dict[str, Any]]]:
         assert record.keys() >= set(REQUIRED)
         if "seconds" in record["metric"]:
             del record["value"]
-        found[-1].append(record)
+        recorded[-1].append(record)
         if left == 0:
-            found.append([])
-    assert not found.pop()
-    return found
+            recorded.append([])
+    assert not recorded.pop()
+    return recorded

@@ -93,10 +93,10 @@ def test_models_are_attacked_by_their_folders_alone(folders, run, tmp_path, caps
         cell |= {"dataset": "breast_cancer", "trained_on": "breast_cancer"}
         cell["params_sha256"] = told["params_sha256"]
         for attack in ("er_surrogate", "random"):
-            found = store.select(**cell, attack=attack, metric="p@k")
-            low, high = (record["value"] for record in found)
-            assert [record["epsilon"] for record in found] == [0.1, 2.0]
-            assert [record["n"] for record in found] == [12, 12]
+            recorded = store.select(**cell, attack=attack, metric="p@k")
+            low, high = (record["value"] for record in recorded)
+            assert [record["epsilon"] for record in recorded] == [0.1, 2.0]
+            assert [record["n"] for record in recorded] == [12, 12]
             if method == "line":
                 assert low == high == 1
             else:

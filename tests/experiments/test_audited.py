@@ -23,12 +23,12 @@ def test_the_audits_precision_is_that_of_the_records(tmp_path):
     lowest = np.ones(COUNT)
     for i, epsilon in enumerate(report.epsilons):
         records = evaluator.attacked(params, "strongest", float(epsilon))
-        found = {record["metric"]: record for record in records}
+        recorded = {record["metric"]: record for record in records}
         # In a curve what a smaller budget found counts under a larger one.
-        lowest = np.fmin(lowest, found[PER_INPUT]["values"])
+        lowest = np.fmin(lowest, recorded[PER_INPUT]["values"])
         np.testing.assert_array_equal(report.curve[i], lowest)
         if not i:
             assert lowest.min() < 1  # there is something to agree on
-            assert found["p@k"]["value"] == report.curve[i].mean()
+            assert recorded["p@k"]["value"] == report.curve[i].mean()
             same_class = report.curve_same_class[i].mean()
-            assert found["p@k_same_class"]["value"] == same_class
+            assert recorded["p@k_same_class"]["value"] == same_class

@@ -42,20 +42,20 @@ def tiny():
 
 
 def call(folder, *arguments):
-    common = ("--preset=smoke", "--noprogress", "--seeds=3,0", "--num_examples=2")
-    common += (f"--methods={','.join(reversed(METHODS))}", "--attacks=random")
-    common += (f"--datasets={','.join(DATASETS)}",)
+    options = ("--preset=smoke", "--noprogress", "--seeds=3,0", "--num_examples=2")
+    options += (f"--methods={','.join(reversed(METHODS))}", "--attacks=random")
+    options += (f"--datasets={','.join(DATASETS)}",)
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    cli.call(experiment, *common, *folders, *arguments)
+    cli.call(experiment, *options, *folders, *arguments)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny):
     """The folder of a run of the three kinds of data, and the examples it drew."""
     drawn = []
-    own = case_study_report.Drawn
+    drawn_class = case_study_report.Drawn
 
-    class Kept(own):
+    class Kept(drawn_class):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             drawn.append(self)
@@ -90,18 +90,18 @@ def test_records_say_what_the_arrays_hold(finished):
             assert (every["seed"], every["n"], every["tolerance"]) == (3, 12, 0.01)
             assert {r["attack"] for r in store.select(**here)} == {"random"}
             for number in (1, 2):
-                one = {**here, "example": number}
-                i = store.select(**one, metric="p@k")[0]["input"]
-                k = store.select(**one, metric="p@k")[0]["k"]
+                cell = {**here, "example": number}
+                i = store.select(**cell, metric="p@k")[0]["input"]
+                k = store.select(**cell, metric="p@k")[0]["k"]
                 tops = arrays.tops(k)[:, i]
                 kept = (tops[0] & tops[1]).sum() / tops[0].sum()
                 np.testing.assert_allclose(
-                    value(store, **one, metric="p@k"), kept, rtol=1e-5
+                    value(store, **cell, metric="p@k"), kept, rtol=1e-5
                 )
                 change = arrays.perturbed[i] - arrays.x[i]
                 for name, order in (("l2", 2), ("linf", np.inf)):
                     np.testing.assert_allclose(
-                        value(store, **one, metric=name),
+                        value(store, **cell, metric=name),
                         np.linalg.norm(change, order),
                         rtol=1e-5,
                     )
@@ -112,11 +112,11 @@ def test_records_say_what_the_arrays_hold(finished):
                     ("probability_attacked", arrays.best_logits),
                 ):
                     np.testing.assert_allclose(
-                        value(store, **one, metric=name),
+                        value(store, **cell, metric=name),
                         1 / (1 + np.exp(-sign * float(logits[i, 0]))),
                         rtol=1e-4,
                     )
-                assert value(store, **one, metric="probability") > 0.5
+                assert value(store, **cell, metric="probability") > 0.5
                 if dataset == "planted":
                     for name, top in zip(
                         ("truth_precision", "truth_precision_attacked"),
@@ -124,12 +124,12 @@ def test_records_say_what_the_arrays_hold(finished):
                         strict=True,
                     ):
                         np.testing.assert_allclose(
-                            value(store, **one, metric=name),
+                            value(store, **cell, metric=name),
                             (top & truth).sum() / top.sum(),
                             rtol=1e-5,
                         )
                 else:
-                    assert not store.select(**one, metric="truth_precision")
+                    assert not store.select(**cell, metric="truth_precision")
 
 
 def test_budgets_and_sizes_are_those_of_each_kind_of_data(finished):
@@ -138,18 +138,18 @@ def test_budgets_and_sizes_are_those_of_each_kind_of_data(finished):
     flags = json.loads((folder / "config.json").read_text())["flags"]
     norms = {"digits": "l2", "planted": "linf", "breast_cancer": "l2"}
     for dataset, norm in norms.items():
-        own = registry.problem(datasets.load(dataset))
-        epsilon = max(own.epsilon["smoke"]) if own.epsilon else 1.0
-        k = own.k or 8
-        own = {"k": [k], "epsilon": [epsilon], "seeds": [3, 0]}
+        problem = registry.problem(datasets.load(dataset))
+        epsilon = max(problem.epsilon["smoke"]) if problem.epsilon else 1.0
+        k = problem.k or 8
+        problem = {"k": [k], "epsilon": [epsilon], "seeds": [3, 0]}
         # Tables take what the flags say.
         told = flags if dataset == "breast_cancer" else flags["by_dataset"][dataset]
-        assert {name: told[name] for name in own} == own
-        found = store.select(dataset=dataset, metric=norm)
-        assert len(found) == 2 * len(METHODS)
-        assert all(0 <= r["value"] <= epsilon * (1 + 1e-4) for r in found)
-        assert any(r["value"] > 0.5 * epsilon for r in found)
-        assert {(r["epsilon"], r["k"]) for r in found} == {(epsilon, k)}
+        assert {name: told[name] for name in problem} == problem
+        recorded = store.select(dataset=dataset, metric=norm)
+        assert len(recorded) == 2 * len(METHODS)
+        assert all(0 <= r["value"] <= epsilon * (1 + 1e-4) for r in recorded)
+        assert any(r["value"] > 0.5 * epsilon for r in recorded)
+        assert {(r["epsilon"], r["k"]) for r in recorded} == {(epsilon, k)}
 
 
 def test_examples_are_the_same_for_all_methods_and_follow_the_rule(finished):
@@ -157,12 +157,12 @@ def test_examples_are_the_same_for_all_methods_and_follow_the_rule(finished):
     store = records.RecordStore(folder / "records.jsonl")
     text = (folder / "table.md").read_text()
     for dataset in DATASETS:
-        found = {method: load(folder, dataset, method) for method in METHODS}
+        arrays = {method: load(folder, dataset, method) for method in METHODS}
         fine = np.logical_and.reduce(
-            [a.correct & np.isfinite(a.precision) for a in found.values()]
+            [a.correct & np.isfinite(a.precision) for a in arrays.values()]
         )
         ranked = sorted(
-            (found["vanilla"].precision[i], i) for i in range(12) if fine[i]
+            (arrays["vanilla"].precision[i], i) for i in range(12) if fine[i]
         )
         expected = [ranked[len(ranked) // 10][1], ranked[len(ranked) * 9 // 10][1]]
         for method in METHODS:
@@ -189,12 +189,12 @@ def test_marks_are_the_top_sets_and_captions_state_the_rule(finished):
     assert len(shown.claims) == len(DATASETS)
     pictures = sorted(path.name for path in folder.glob("*.png"))
     assert pictures == sorted(captions) and len(pictures) == 6 == len(drawn)
-    for one in drawn:
-        name, i = one.problem.name, one.one["input"]
-        assert list(one.pairs) == ["vanilla", "wd"]  # vanilla first, in any order
-        caption = captions[f"case_study_{name}_{one.number}.png"]
+    for example in drawn:
+        name, i = example.problem.name, example.example["input"]
+        assert list(example.pairs) == ["vanilla", "wd"]  # vanilla first, in any order
+        caption = captions[f"case_study_{name}_{example.number}.png"]
         assert f"test input {i}:" in caption and "Chosen by rule: quantile" in caption
-        for method, (before, after) in one.pairs.items():
+        for method, (before, after) in example.pairs.items():
             arrays = load(folder, name, method)
             for explained, maps, x in (
                 (before, arrays.clean_map, arrays.x),
@@ -202,34 +202,36 @@ def test_marks_are_the_top_sets_and_captions_state_the_rule(finished):
             ):
                 np.testing.assert_array_equal(explained.x.ravel(), x[i])
                 order = sorted(range(x.shape[1]), key=lambda j: (-maps[i][j], j))
-                top = {j for j in order[: one.k] if maps[i][j] > 0}
+                top = {j for j in order[: example.k] if maps[i][j] > 0}
                 assert set(np.flatnonzero(explained.top)) == top
-        panels = [axes for axes in one.figure().axes if axes.collections]
+        panels = [axes for axes in example.figure().axes if axes.collections]
         if name == "digits":
             marks = [c.get_offsets() for axes in panels for c in axes.collections]
             assert sum(map(len, marks)) == sum(
-                explained.top.sum() for pair in one.pairs.values() for explained in pair
+                explained.top.sum()
+                for pair in example.pairs.values()
+                for explained in pair
             )
 
 
 def test_a_headline_follows_the_numbers(finished):
     _, drawn = finished
-    one = next(d for d in drawn if d.kind == "image")
-    whole = {m: {**v, "p@k": 1.0, "linf": 0.1} for m, v in one.values.items()}
+    example = next(d for d in drawn if d.kind == "image")
+    whole = {m: {**v, "p@k": 1.0, "linf": 0.1} for m, v in example.values.items()}
     changed = {**whole, "wd": {**whole["wd"], "p@k": 0.625}}
-    kept = one.values
+    kept = example.values
     try:
-        one.values = whole
-        assert one.headline().startswith("The image looks the same; so does")
-        one.values = changed
-        assert one.headline() == (
+        example.values = whole
+        assert example.headline().startswith("The image looks the same; so does")
+        example.values = changed
+        assert example.headline() == (
             "The image looks the same; the explanation does not\n"
             "Share of the top 8 that stays (P@8): 1.00 (vanilla) vs .62 (wd)"
         )
-        one.values = {m: {**v, "linf": 0.5} for m, v in changed.items()}
-        assert "No pixel changes by more than .50" in one.headline()
+        example.values = {m: {**v, "linf": 0.5} for m, v in changed.items()}
+        assert "No pixel changes by more than .50" in example.headline()
     finally:
-        one.values = kept
+        example.values = kept
 
 
 def test_a_second_run_attacks_and_trains_nothing(finished, monkeypatch):
@@ -249,23 +251,23 @@ def test_a_second_run_attacks_and_trains_nothing(finished, monkeypatch):
 def test_a_killed_run_goes_on_where_it_stopped(finished, tmp_path, monkeypatch):
     folder, _ = finished
     lines = (folder / "records.jsonl").read_text().splitlines(keepends=True)
-    own = [line for line in lines if json.loads(line)["dataset"] == "digits"]
+    of_data = [line for line in lines if json.loads(line)["dataset"] == "digits"]
     first = [
         line
-        for line in own
+        for line in of_data
         if json.loads(line)["method"] == "vanilla"
         and json.loads(line)["example"] == "all"
     ]
     call(tmp_path, "--datasets=digits", f"--models_dir={folder / 'models'}")
     whole = (tmp_path / "records.jsonl").read_text()
-    assert whole == "".join(own)  # deterministic
-    (tmp_path / "records.jsonl").write_text("".join([*first, own[len(first)][:40]]))
+    assert whole == "".join(of_data)  # deterministic
+    (tmp_path / "records.jsonl").write_text("".join([*first, of_data[len(first)][:40]]))
     attacked = []
     attack = experiment.attack_inputs
 
-    def counted(found, model, params, cell, *rest):
+    def counted(problem, model, params, cell, *rest):
         attacked.append(cell["method"])
-        return attack(found, model, params, cell, *rest)
+        return attack(problem, model, params, cell, *rest)
 
     monkeypatch.setattr(experiment, "attack_inputs", counted)
     call(tmp_path, "--datasets=digits", f"--models_dir={folder / 'models'}")
@@ -331,13 +333,13 @@ def test_probabilities_are_of_the_class_predicted_before():
     logits = np.array([[2.0], [-1.0]])
     after = np.array([[-0.5], [-3.0]])
     zeros = np.zeros((2, 4))
-    found = case_study_examples.Attacked(
+    attacked = case_study_examples.Attacked(
         zeros, np.array([1, 1]), zeros, np.ones(2), zeros, zeros, logits, after
     )
-    assert found.correct.tolist() == [True, False]
+    assert attacked.correct.tolist() == [True, False]
     sigmoid = [[2.0, 1.0], [-0.5, 3.0]]
     np.testing.assert_allclose(
-        found.probabilities(), 1 / (1 + np.exp(-np.array(sigmoid))), rtol=1e-5
+        attacked.probabilities(), 1 / (1 + np.exp(-np.array(sigmoid))), rtol=1e-5
     )
 
 
@@ -350,9 +352,9 @@ def test_precision_of_records_is_the_metric_of_the_library():
         maps, np.zeros(5, int), maps, np.ones(5), maps, maps, logits, logits
     )
     dataset = datasets.load("planted")._replace(truth=truth)
-    found = {
+    recorded = {
         r["metric"]: r["value"]
         for r in case_study_examples.whole_records({"k": 4}, attacked, dataset)
     }
-    assert found["truth_precision"] == pytest.approx(float(summary.mean))
-    assert found["truth_precision_attacked"] == found["truth_precision"]
+    assert recorded["truth_precision"] == pytest.approx(float(summary.mean))
+    assert recorded["truth_precision_attacked"] == recorded["truth_precision"]

@@ -29,22 +29,23 @@ def tiny(monkeypatch):
 
 
 def call(folder, *arguments):
-    common = ("--preset=smoke", "--noprogress", "--seeds=0,3", "--epsilon=.05,.5")
-    common += (f"--methods={','.join(METHODS)}",)
+    options = ("--preset=smoke", "--noprogress", "--seeds=0,3", "--epsilon=.05,.5")
+    options += (f"--methods={','.join(METHODS)}",)
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    cli.call(experiment, *common, *folders, *arguments)
+    cli.call(experiment, *options, *folders, *arguments)
 
 
 def test_a_run_records_and_draws(drawn, again):
     folder = again("certify")
     text = (folder / "records.jsonl").read_text()
-    found = [json.loads(line) for line in text.splitlines()]
+    recorded = [json.loads(line) for line in text.splitlines()]
     value = {
-        (r["method"], r["seed"], r["epsilon"], r["metric"]): r["value"] for r in found
+        (r["method"], r["seed"], r["epsilon"], r["metric"]): r["value"]
+        for r in recorded
     }
     each = {
         (r["method"], r["seed"], r["epsilon"], r["metric"]): r["values"]
-        for r in found
+        for r in recorded
         if "values" in r
     }
     for method in METHODS:
@@ -110,17 +111,17 @@ def test_a_certificate_above_the_attack_is_counted(tiny, monkeypatch):
     model = models.MLP(hidden=(8,))
     x = np.random.default_rng(0).normal(size=(6, 10)).astype(np.float32)
     params = model.init(jax.random.key(1), x[0])
-    one = np.ones(6)
+    flat = np.ones(6)
     monkeypatch.setattr(
-        measure.Certifier, "_certified", lambda *_: (one, one > 2, 0.25)
+        measure.Certifier, "_certified", lambda *_: (flat, flat > 2, 0.25)
     )
-    found = certifier(model, x, 3).measure(params, 3.0, exact_seconds=5.0)
-    value = {record["metric"]: record for record in found}
+    recorded = certifier(model, x, 3).measure(params, 3.0, exact_seconds=5.0)
+    value = {record["metric"]: record for record in recorded}
     lowered = sum(share < 1 for share in value["p@k_inputs"]["values"])
     assert value["violations"]["value"] == lowered > 0
-    assert report.num_violations(found) == (lowered, 6)
-    assert report.num_mismatched(found) == 6
-    notes = report._notes(found, 3, types.SimpleNamespace(kind="tabular"))
+    assert report.num_violations(recorded) == (lowered, 6)
+    assert report.num_mismatched(recorded) == 6
+    notes = report._notes(recorded, 3, types.SimpleNamespace(kind="tabular"))
     assert "At 6 of 6 inputs the layers are not" in notes[-1]
     # The exact worst case lies between the bounds and is that of the attack or below.
     assert value["exact_violations"]["value"] == 0
@@ -166,8 +167,8 @@ def test_pairs_are_certified_with_the_map_that_is_attacked(tiny, tmp_path, drawn
     folders = f"--output_dir={tmp_path}", f"--models_dir={tmp_path / 'models'}"
     cli.call(experiment, "--preset=smoke", "--noprogress", *run, *folders)
     text = (tmp_path / "records.jsonl").read_text()
-    found = [json.loads(line) for line in text.splitlines()]
-    value = {(r["method"], r["epsilon"], r["metric"]): r["value"] for r in found}
+    recorded = [json.loads(line) for line in text.splitlines()]
+    value = {(r["method"], r["epsilon"], r["metric"]): r["value"] for r in recorded}
     for method in ("vanilla", "sp"):
         assert value[method, 1e-4, "certified_p@k"] > 0.5
         assert value[method, 0.3, "certified_p@k"] <= value[method, 0.3, "p@k"]
@@ -186,13 +187,13 @@ def records_of(folder):
 @pytest.mark.slow
 def test_deep_networks_train_for_their_certificate(tiny, tmp_path):
     folders = f"--output_dir={tmp_path}", f"--models_dir={tmp_path / 'models'}"
-    own = "--hidden=6,5", "--methods=vanilla,cert_rank", "--weights=.5"
-    common = "--preset=smoke", "--noprogress", "--seeds=0", "--epsilon=.05"
-    cli.call(experiment, *common, *folders, *own)
-    found = records_of(tmp_path)
-    assert {r["model"] for r in found} == {"mlp_6_5"}
-    assert all(r["value"] == 0 for r in found if r["metric"] == "violations")
-    assert all(r["value"] > 0 for r in found if r["metric"] == "seconds")
+    given = "--hidden=6,5", "--methods=vanilla,cert_rank", "--weights=.5"
+    options = "--preset=smoke", "--noprogress", "--seeds=0", "--epsilon=.05"
+    cli.call(experiment, *options, *folders, *given)
+    recorded = records_of(tmp_path)
+    assert {r["model"] for r in recorded} == {"mlp_6_5"}
+    assert all(r["value"] == 0 for r in recorded if r["metric"] == "violations")
+    assert all(r["value"] > 0 for r in recorded if r["metric"] == "seconds")
 
 
 def test_the_exact_worst_case_and_the_variants(tiny, tmp_path, drawn, monkeypatch):
@@ -201,17 +202,17 @@ def test_the_exact_worst_case_and_the_variants(tiny, tmp_path, drawn, monkeypatc
     monkeypatch.setattr(variants, "PROGRAMS", some)
     monkeypatch.setattr(variants, "_SLOPES", tuple(some))
     folders = f"--output_dir={tmp_path}", f"--models_dir={tmp_path / 'models'}"
-    own = "--exact=.05", "--tolerance=0.003", "--variants=.05", "--methods=vanilla"
-    common = "--preset=smoke", "--noprogress", "--seeds=0", "--epsilon=.05"
-    cli.call(experiment, *common, *folders, *own)
-    found = records_of(tmp_path)
-    value = {r["metric"]: r["value"] for r in found}
+    given = "--exact=.05", "--tolerance=0.003", "--variants=.05", "--methods=vanilla"
+    options = "--preset=smoke", "--noprogress", "--seeds=0", "--epsilon=.05"
+    cli.call(experiment, *options, *folders, *given)
+    recorded = records_of(tmp_path)
+    value = {r["metric"]: r["value"] for r in recorded}
     assert value["exact_closed"] == 1
     assert value["exact_slowest"] >= value["exact_seconds"] > 0
     assert value["certified_p@k"] <= value["exact_lower"] <= value["p@k"] + 1e-4
     table = (tmp_path / "table.md").read_text()
     assert "closed, ε = 0.05" in table and "exact > attacked at 0 of 12" in table
-    ways = {r["variant"]: r["value"] for r in found if r["metric"] == "variant_p@k"}
+    ways = {r["variant"]: r["value"] for r in recorded if r["metric"] == "variant_p@k"}
     assert ways["layers, 1 slabs"] <= ways["layers, 4 slabs"] + 1e-6
     assert ways["intervals"] <= ways["better of three slopes"] + 1e-6
     assert max(ways.values()) <= value["exact_upper"] + 1e-6

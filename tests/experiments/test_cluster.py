@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from experiments.console import cli
-from experiments.console.flags import Common
+from experiments.console.flags import Options
 from experiments.loop import cluster
 from experiments.reproduce import experiment as reproduce
 from experiments.reproduce import jobs, remote
@@ -32,10 +32,10 @@ def load():
     return DATA
 
 
-def measure(problem, k, common, store):
+def measure(problem, k, options, store):
     """Two tolerances of every method and seed; two cells kill their worker once."""
-    for method in common.methods:
-        for seed in common.seeds:
+    for method in options.methods:
+        for seed in options.seeds:
             for tolerance in TOLERANCES:
                 cell = dict.fromkeys(REQUIRED, None) | {
                     "experiment": "made", "dataset": problem.name, "model": "none",
@@ -46,8 +46,10 @@ def measure(problem, k, common, store):
                 cell = {n: v for n, v in cell.items() if v is not None}
                 if store.has(**cell):
                     continue
-                mark = common.models_dir / f"{problem.name}{problem.fold}{method}{seed}"
-                deadly = common.preset == "deadly" and problem == DATA[1] and seed == 1
+                mark = (
+                    options.models_dir / f"{problem.name}{problem.fold}{method}{seed}"
+                )
+                deadly = options.preset == "deadly" and problem == DATA[1] and seed == 1
                 if deadly and not mark.exists():
                     mark.touch()
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -57,7 +59,7 @@ def measure(problem, k, common, store):
 
 
 def flags(folder, preset="usual"):
-    return Common(
+    return Options(
         datasets=(), methods=("one", "another"), attacks=(), k=(2,), epsilon=(0.0,),
         seeds=(0, 1, 2), data_dir=folder, models_dir=folder, output_dir=folder,
         preset=preset, progress=False, config={},
@@ -72,10 +74,10 @@ def values(store):
     }
 
 
-def in_this_process(folder, common):
+def in_this_process(folder, options):
     store = RecordStore(folder / "alone.jsonl")
-    for one in DATA:
-        measure(one, 2, common, store)
+    for data in DATA:
+        measure(data, 2, options, store)
     assert len(store) == 3 * 2 * 3 * 2 * 2
     return store
 
@@ -120,8 +122,8 @@ def client():
         yield client
 
 
-def on(client, common, store):
-    cells = ((one, common, 2) for one in DATA)
+def on(client, options, store):
+    cells = ((data, options, 2) for data in DATA)
     cluster.measure(client, measure, cells, store, load=load, show=False)
 
 
@@ -129,18 +131,18 @@ def on(client, common, store):
 @pytest.mark.filterwarnings("default")  # of sockets of workers that were killed
 def test_workers_that_die_lose_no_cell_and_measure_none_twice(client, tmp_path):
     expected = values(in_this_process(tmp_path, flags(tmp_path)))
-    common = flags(tmp_path, preset="deadly")
+    options = flags(tmp_path, preset="deadly")
     store = RecordStore(tmp_path / "records.jsonl")
     # Known before, and not measured again: it would be refused.
     share = cluster.Share([], {"method": "one", "seed": 0})
-    measure(DATA[0], 2, common, share)
+    measure(DATA[0], 2, options, share)
     store.append(share.cells[0])
-    on(client, common, store)
+    on(client, options, store)
     assert values(store) == expected
     died = sorted(path.name for path in tmp_path.iterdir() if not path.suffix)
     assert died == ["first1another1", "first1one1"]
     assert values(RecordStore(tmp_path / "records.jsonl")) == expected
-    on(client, common, store)  # nothing is left to do
+    on(client, options, store)  # nothing is left to do
     assert len(store) == len(expected)
 
 
@@ -191,7 +193,7 @@ def test_the_job_of_a_worker_that_dies_runs_again(client, tmp_path):
 @pytest.mark.filterwarnings("default")
 def test_robustness_on_a_cluster_measures_what_one_process_does(tmp_path):
     pytest.importorskip("distributed", reason="of the extra cluster")
-    found = []
+    written = []
     for more in ((), ("--scheduler=local",)):
         folder = tmp_path / f"run{len(more)}"
         cli.call(
@@ -201,7 +203,7 @@ def test_robustness_on_a_cluster_measures_what_one_process_does(tmp_path):
             f"--models_dir={folder / 'models'}", *more,
         )  # fmt: skip
         records = values(RecordStore(Path(folder) / "records.jsonl"))
-        found.append(
+        written.append(
             {n: v for n, v in records.items() if ("metric", "train_seconds") not in n}
         )
-    assert len(found[0]) > 500 and found[0] == found[1]
+    assert len(written[0]) > 500 and written[0] == written[1]

@@ -24,7 +24,7 @@ def read(*arguments, known=KNOWN):
         absl_flags.DEFINE_integer("other", 1, "no part of config", flag_values=values)
 
     described = flags.describe(
-        "robustness", defaults=DEFAULTS, own=("steps",), define=define
+        "robustness", defaults=DEFAULTS, further=("steps",), define=define
     )
     values = described.define()
     values(["binary", *arguments])
@@ -32,31 +32,36 @@ def read(*arguments, known=KNOWN):
 
 
 def test_defaults_follow_the_preset():
-    common = read()
-    assert common.preset == "standard" and common.progress
-    assert common.datasets == ("adult",) and common.seeds == (0, 1, 2)
-    assert common.epsilon == (0.1, 1.0)
-    assert common.k == () and common.attacks == ()
-    assert common.data_dir == Path("data")
-    assert common.output_dir == Path("results/robustness")
+    options = read()
+    assert options.preset == "standard" and options.progress
+    assert options.datasets == ("adult",) and options.seeds == (0, 1, 2)
+    assert options.epsilon == (0.1, 1.0)
+    assert options.k == () and options.attacks == ()
+    assert options.data_dir == Path("data")
+    assert options.output_dir == Path("results/robustness")
     smoke = read("--preset=smoke", "--noprogress")
     assert smoke.datasets == ("breast_cancer",) and smoke.seeds == (0,)
     assert not smoke.progress
 
 
 def test_given_lists_win_over_the_preset():
-    common = read(
+    options = read(
         "--preset=paper", "--seeds=3, 1", "--k=8,10", "--epsilon=0", "--attacks=mse,er",
         "--methods=wd+r2et,vanilla",
     )  # fmt: skip
-    assert common.seeds == (3, 1) and common.k == (8, 10) and common.epsilon == (0.0,)
-    assert common.attacks == ("mse", "er") and common.methods == ("wd+r2et", "vanilla")
-    assert common.datasets == ("adult", "bank")
+    assert (
+        options.seeds == (3, 1) and options.k == (8, 10) and options.epsilon == (0.0,)
+    )
+    assert options.attacks == ("mse", "er") and options.methods == (
+        "wd+r2et",
+        "vanilla",
+    )
+    assert options.datasets == ("adult", "bank")
 
 
 def test_config_holds_every_flag_resolved():
-    common = read("--steps=9", "--k=8")
-    assert common.config == {
+    options = read("--steps=9", "--k=8")
+    assert options.config == {
         "attacks": (), "data_dir": "data", "datasets": ("adult",),
         "epsilon": (0.1, 1.0), "k": (8,), "methods": ("vanilla", "r2et"),
         "models_dir": "results/models", "output_dir": "results/robustness",
@@ -117,12 +122,14 @@ def test_two_experiments_fit_into_one_process():
     values, others = second.define(), first.define()
     values(["binary"])
     others(["binary", "--k=5"])
-    common = second.read(values)
+    options = second.read(values)
     assert (
-        common.k == (2,) and common.given["k"] is None and first.read(others).k == (5,)
+        options.k == (2,)
+        and options.given["k"] is None
+        and first.read(others).k == (5,)
     )
-    assert common.output_dir == Path("results/two")
-    assert "results/two" == common.config["output_dir"]
+    assert options.output_dir == Path("results/two")
+    assert "results/two" == options.config["output_dir"]
 
 
 def test_a_file_is_its_name_and_its_folder(tmp_path):

@@ -113,10 +113,10 @@ def test_jobs_end_with_the_process_that_started_them(how, tmp_path):
 
 def until(condition, seconds=30.0):
     end = time.monotonic() + seconds
-    while not (found := condition()):
+    while not (met := condition()):
         assert time.monotonic() < end
         time.sleep(0.02)
-    return found
+    return met
 
 
 def alive(pid):

@@ -217,8 +217,8 @@ def damaged(tmp_path, *lines):
 def test_a_field_of_another_kind_is_named(tmp_path, fields, text):
     whole = json.dumps({**record(), "cell_left": 0}).encode() + b"\n"
     line = json.dumps({**record(seed=1), "cell_left": 0, **fields}).encode() + b"\n"
-    found = damaged(tmp_path, whole, line)
-    assert text in found and "line 2 is corrupt" in found and len(found) < 500
+    message = damaged(tmp_path, whole, line)
+    assert text in message and "line 2 is corrupt" in message and len(message) < 500
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "[" * 100_000])

@@ -16,8 +16,8 @@ def record(seed, fold, value):
 
 def test_records_have_a_cell_each():
     several = [record(0, 0, 1.0), record(0, 1, 2.0), record(4, 0, None)]
-    found = runs.cells(several)
-    assert found.pop((4, 0)) != found.get((4, 0)) and found == {(0, 0): 1, (0, 1): 2}
+    cells = runs.cells(several)
+    assert cells.pop((4, 0)) != cells.get((4, 0)) and cells == {(0, 0): 1, (0, 1): 2}
     with pytest.raises(ValueError, match="several records of seed 4, fold 0"):
         runs.cells([*several, record(4, 0, 3.0)])
 
@@ -31,16 +31,19 @@ def test_verdicts_of_data_sets_have_three_values():
 
 def test_what_is_shown():
     values = [0.25, 0.5, 0.75]
-    found = runs.of_records([record(s, 0, v) for s, v in enumerate(values)])
-    assert runs.shown(found) == "0.50 ± 0.14"
-    assert runs.shown(found._replace(mean=-0.0001), "+.3f") == "0.000 ± 0.144"
-    assert runs.shown(found._replace(stderr=math.nan), "+.1%") == "+50.0%"
+    estimate = runs.of_records([record(s, 0, v) for s, v in enumerate(values)])
+    assert runs.shown(estimate) == "0.50 ± 0.14"
+    assert runs.shown(estimate._replace(mean=-0.0001), "+.3f") == "0.000 ± 0.144"
+    assert runs.shown(estimate._replace(stderr=math.nan), "+.1%") == "+50.0%"
     broken = runs.of_records([record(0, 0, 0.5), record(1, 0, None)])
     assert runs.shown(broken) == "– (1/2)" and runs.above(broken) is None
     assert runs.shown(runs.difference({}, {})) == runs.shown(None) == "–"
-    one = runs.of_records([{**record(0, 0, 0.5), "stderr": 0.125, "n": 40}])
-    assert runs.shown(one) == "0.50 ± 0.12" and (one.over, one.n) == ("inputs", 40)
-    assert runs.above(one, 0) is None
+    single = runs.of_records([{**record(0, 0, 0.5), "stderr": 0.125, "n": 40}])
+    assert runs.shown(single) == "0.50 ± 0.12" and (single.over, single.n) == (
+        "inputs",
+        40,
+    )
+    assert runs.above(single, 0) is None
 
 
 class Flags(NamedTuple):
@@ -71,13 +74,13 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
     question = runs.Question(
         "It holds.",
         "by more than 1",
-        lambda store, name, common: exhibit.Verdict(name == "a", store.told),
+        lambda store, name, options: exhibit.Verdict(name == "a", store.told),
         "Chance.",
         figure="seen",
     )
     silent = question._replace(judge=lambda *_: None)
     unsure = question._replace(
-        judge=lambda _, name, common: exhibit.Verdict(
+        judge=lambda _, name, options: exhibit.Verdict(
             None, "dim", "Too dark." if name == "a" else ""
         )
     )
@@ -87,15 +90,15 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
     felt = unsure._replace(figure="felt", ours=True)
     known = question._replace(
         figure=None,
-        judge=lambda _, name, common: exhibit.Verdict(False, "few", "Too few."),
+        judge=lambda _, name, options: exhibit.Verdict(False, "few", "Too few."),
     )
     asked = [question, silent, felt, known]
     runs.finish(
         tmp_path, store, [], (), None, title="T", questions=asked,
         figures={"seen": "What is seen.", "felt": "What is felt."},
     )  # fmt: skip
-    found = exhibit.read(tmp_path)
-    claim, undecided, other = found.claims
+    content = exhibit.read(tmp_path)
+    claim, undecided, other = content.claims
     assert (other.held, other.cause) == (False, "Too few.")
     assert (claim.ours, undecided.ours) == (False, True)
     assert undecided.held is None
@@ -104,12 +107,12 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
     assert claim.told().startswith("On 1 of 2 data sets. a: two; b: two.")
     assert "Rule: by more than 1, beyond a 95% interval over runs." in claim.told()
     # Each figure tells what the claims that it shows have found.
-    assert found.figures == {
+    assert content.figures == {
         "seen_a.png": "What is seen. a: two.", "felt_a.png": "What is felt. a: dim."
     }  # fmt: skip
-    assert found.tables == ("table.md", "bounds.md")
+    assert content.tables == ("table.md", "bounds.md")
     expected = "a, b: seeds 0, 1; folds 0, 1; k = 8; l2 budgets 0.5, 1; attacks er. "
-    assert found.settings.startswith(expected)
+    assert content.settings.startswith(expected)
     assert capsys.readouterr().out.split()[-1].endswith("exhibit.json")
 
 
@@ -120,7 +123,7 @@ def test_every_k_is_judged_and_shown(tmp_path):
     question = runs.Question(
         "It holds.",
         "by more than 1",
-        lambda store, name, common: exhibit.Verdict(common.k == (5,), "some"),
+        lambda store, name, options: exhibit.Verdict(options.k == (5,), "some"),
         "Chance.",
         figure="seen",
     )
@@ -133,12 +136,12 @@ def test_every_k_is_judged_and_shown(tmp_path):
         questions=[question],
         figures={"seen": "What is seen."},
     )
-    found = exhibit.read(path.parent)
-    (claim,) = found.claims
+    content = exhibit.read(path.parent)
+    (claim,) = content.claims
     assert claim.told().startswith("On 1 of 2 cases. a, k = 2: some; a, k = 5: some.")
     assert claim.held is False
-    assert found.tables == ("table_k2.md", "table_k5.md")
-    assert found.figures == {"seen_a_k2.png": "What is seen. a, k = 2: some."}
+    assert content.tables == ("table_k2.md", "table_k5.md")
+    assert content.figures == {"seen_a_k2.png": "What is seen. a, k = 2: some."}
 
 
 def test_folds_with_one_k_follow_each_other(monkeypatch):
@@ -151,8 +154,8 @@ def test_folds_with_one_k_follow_each_other(monkeypatch):
         for name, fold in (("a", 0), ("a", 1), ("b", 0))
     ]
     turns = [
-        (found.name, k, found.fold, len(freed))
-        for found, _, k in parts.in_turn(given)
+        (problem.name, k, problem.fold, len(freed))
+        for problem, _, k in parts.in_turn(given)
     ]  # fmt: skip
     assert turns == [
         ("a", 2, 0, 0), ("a", 2, 1, 0), ("a", 5, 0, 1), ("a", 5, 1, 1),

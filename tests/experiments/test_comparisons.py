@@ -24,9 +24,9 @@ def quick(monkeypatch):
 
 
 def test_the_best_baseline_is_chosen_on_validation_inputs():
-    found = compare(made_records())
-    assert found.baselines == {("adult", 0.01): "wd", ("adult_ref", 0.01): "wd"}
-    assert {r.baseline for r in found.rows} == {"wd"} and not found.problems
+    compared = compare(made_records())
+    assert compared.baselines == {("adult", 0.01): "wd", ("adult_ref", 0.01): "wd"}
+    assert {r.baseline for r in compared.rows} == {"wd"} and not compared.problems
     results = Results(made_records(), settings(), k=8)
     assert results.best("adult", "R2ET", tolerance=0.01) == "r2et"
     assert results.best("adult", "linear", tolerance=0.01) == "logistic"
@@ -34,20 +34,22 @@ def test_the_best_baseline_is_chosen_on_validation_inputs():
 
 
 def test_differences_p_values_and_their_correction():
-    found = compare(made_records())
-    better, equal = row(found, "r2et"), row(found, "wd+r2et_nh")
+    compared = compare(made_records())
+    better, equal = row(compared, "r2et"), row(compared, "wd+r2et_nh")
     assert (better.difference, better.lower, better.upper) == pytest.approx([0.25] * 3)
     assert (better.stderr, better.p, better.better) == (0, 0, True)
     assert (better.bootstrap_lower, better.bootstrap_upper) == (0.25, 0.25)
     assert (equal.difference, equal.p, equal.p_holm, equal.better) == (0, 1, 1, None)
-    assert row(found, "vanilla").better is False
-    assert row(found, "vanilla").difference == pytest.approx(-0.25)
+    assert row(compared, "vanilla").better is False
+    assert row(compared, "vanilla").difference == pytest.approx(-0.25)
     assert (better.runs, better.inputs, better.left_out) == (3, 39, 0)
     methods = [
-        r.method for r in found.rows if (r.dataset, r.attack) == ("adult", "strongest")
+        r.method
+        for r in compared.rows
+        if (r.dataset, r.attack) == ("adult", "strongest")
     ]
     assert methods == ["vanilla", "sp", "r2et", "wd+r2et_nh", "rat"]
-    assert row(found, "r2et", dataset="adult_ref").difference == pytest.approx(0)
+    assert row(compared, "r2et", dataset="adult_ref").difference == pytest.approx(0)
 
 
 def shifted(store, method, values, dataset="adult"):
@@ -61,8 +63,8 @@ def shifted(store, method, values, dataset="adult"):
 
 def test_better_is_students_t_over_runs_corrected_by_holm():
     store = shifted(made_records(), "r2et", {0: 0.70, 1: 0.75, 2: 0.74})
-    found = compare(store)
-    more = row(found, "r2et")
+    compared = compare(store)
+    more = row(compared, "r2et")
     test = stats.ttest_1samp([0.2, 0.25, 0.24], 0)
     interval = test.confidence_interval(0.95)
     expected = [0.23, stats.sem([0.2, 0.25, 0.24]), *interval, test.pvalue]
@@ -93,8 +95,8 @@ def test_one_seed_of_folds_has_one_error_everywhere(tmp_path):
             method=method, metric="p@k", attack="strongest", epsilon=1.0
         ):
             record["value"] = of[record["fold"]]
-    common = settings(tmp_path, datasets=("adult",), methods=tuple(values), seeds=(0,))
-    write_report(tmp_path, store, common)
+    options = settings(tmp_path, datasets=("adult",), methods=tuple(values), seeds=(0,))
+    write_report(tmp_path, store, options)
     level, error = np.mean(values["r2et"]), stats.sem(values["r2et"])
     gain = np.subtract(values["r2et"], values["vanilla"])
     text = f"{gain.mean():+.3f} ± {stats.sem(gain):.3f}"
@@ -103,13 +105,15 @@ def test_one_seed_of_folds_has_one_error_everywhere(tmp_path):
     assert text in (tmp_path / "comparisons.md").read_text("utf-8")
     notes = (tmp_path / "notes.md").read_text("utf-8")
     assert f"P@8 under strongest against vanilla: adult {text} (to 0.733)" in notes
-    results = Results(store, common, k=8)
+    results = Results(store, options, k=8)
     (asked,) = (
-        q for q in robustness_claims.questions(store, [common])
+        q for q in robustness_claims.questions(store, [options])
         if q.said.startswith("Under the strongest attack R2ET keeps more of the top k t"
                              "han every")
     )  # fmt: skip
-    assert f"r2et {text} against vanilla" in asked.judge(store, "adult", common).numbers
+    assert (
+        f"r2et {text} against vanilla" in asked.judge(store, "adult", options).numbers
+    )
     axes = robustness_figures._dots(results, "adult", "strongest").axes[0]
     bars = [s for c in axes.collections for s in getattr(c, "get_segments", list)()]
     ends = {tuple(np.round(np.sort(bar[:, 0]), 4)) for bar in bars}
@@ -124,8 +128,8 @@ def test_values_that_are_not_finite_are_left_out_and_counted():
     store = made_records()
     for record in store.select(metric="p@k_inputs", method="r2et", seed=1):
         record["values"] = [None, *record["values"][1:]]
-    found = row(compare(store), "r2et")
-    assert found.difference == pytest.approx(0.25) and found.left_out == 1
+    compared = row(compare(store), "r2et")
+    assert compared.difference == pytest.approx(0.25) and compared.left_out == 1
     # A run without a value is no run that went badly or well: nothing can be told.
     broken = row(compare(shifted(store, "r2et", {0: 0.7, 1: None, 2: 0.7})), "r2et")
     assert np.isnan(broken.difference) and broken.better is None
@@ -145,10 +149,10 @@ def test_seeds_are_paired_and_what_cannot_be_paired_is_told():
     assert unpaired.runs == 3 and unpaired.inputs == 0
     assert np.isnan(unpaired.bootstrap_lower)
     attacked = ("wd", "p@k")
-    found = compare(
+    compared = compare(
         Store(r for r in made_records() if (r["method"], r["metric"]) != attacked)
     )
-    assert not found.rows
+    assert not compared.rows
     assert ("adult at 0.01 under strongest", "the best baseline was not attacked") in (
-        found.problems
+        compared.problems
     )

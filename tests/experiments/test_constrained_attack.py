@@ -61,8 +61,8 @@ def test_the_unconstrained_attack_is_not_the_one_with_constraint():
 
 
 def test_variants_are_the_grid_of_each_rule():
-    found = constrained.variants(("qp", "gda", "fixed"), (0.1, 1.0), (0.5,))
-    assert [variant.label for variant in found] == [
+    tried = constrained.variants(("qp", "gda", "fixed"), (0.1, 1.0), (0.5,))
+    assert [variant.label for variant in tried] == [
         "unconstrained", "qp", "gda η=0.1", "gda η=1", "fixed λ₀=0.5",
     ]  # fmt: skip
 

@@ -42,26 +42,26 @@ def test_rate_by_hand():
     sizes = np.full(norms.shape, 0.5)
     sizes[3] = 0
     falls = np.broadcast_to(100.0, norms.shape)
-    found = convergence.rate(result(norms, sizes, falls))
-    np.testing.assert_allclose(found.exponent, [-0.5, -1, -1, np.nan], rtol=1e-9)
-    np.testing.assert_array_equal(found.lowest[2], t[::-1])
-    assert np.isinf(found.bound[:, 0]).all()
+    rate = convergence.rate(result(norms, sizes, falls))
+    np.testing.assert_allclose(rate.exponent, [-0.5, -1, -1, np.nan], rtol=1e-9)
+    np.testing.assert_array_equal(rate.lowest[2], t[::-1])
+    assert np.isinf(rate.bound[:, 0]).all()
     share = ARMIJO * (1 - GAP_SHARE)
     np.testing.assert_allclose(
-        found.bound[0, 1:], np.sqrt(100 / (share * 0.5 * t[:-1])), rtol=1e-12
+        rate.bound[0, 1:], np.sqrt(100 / (share * 0.5 * t[:-1])), rtol=1e-12
     )
     # Only the third input has directions above the bound.
-    above = t[::-1][:-1] > found.bound[2, 1:]
-    assert found.num_violations == above.sum() > 0
-    assert found.num_rises == 0
+    above = t[::-1][:-1] > rate.bound[2, 1:]
+    assert rate.num_violations == above.sum() > 0
+    assert rate.num_rises == 0
 
 
 def test_a_rise_counts_where_a_step_was_taken():
     worst = [[-1.0, 0.5, 0.0, 0.0]]
-    found = convergence.rate(
+    rate = convergence.rate(
         result(np.ones((1, 4)), [[1.0, 1, 1, 0]], np.full((1, 4), 9.0), worst)
     )
-    assert found.num_rises == 2
+    assert rate.num_rises == 2
 
 
 def test_dependence_keeps_censored_inputs_apart():
@@ -69,18 +69,18 @@ def test_dependence_keeps_censored_inputs_apart():
     gaps = rng.uniform(0.1, 2, 40)
     steps = np.ceil(10 * gaps + rng.uniform(0, 8, 40)).astype(int)
     steps[[3, 17]] = 0
-    found = convergence.dependence(gaps, steps, num_steps=50)
+    dependence = convergence.dependence(gaps, steps, num_steps=50)
     kept = steps > 0
-    assert (found.n, found.num_censored) == (38, 2)
+    assert (dependence.n, dependence.num_censored) == (38, 2)
     expected = stats.pearsonr(gaps[kept], steps[kept])[0]
-    np.testing.assert_allclose(found.pearson, expected, rtol=1e-9)
+    np.testing.assert_allclose(dependence.pearson, expected, rtol=1e-9)
     expected = stats.pearsonr(np.log(gaps[kept]), np.log(steps[kept]))[0]
-    np.testing.assert_allclose(found.pearson_log, expected, rtol=1e-9)
+    np.testing.assert_allclose(dependence.pearson_log, expected, rtol=1e-9)
     expected = stats.spearmanr(gaps[kept], steps[kept])[0]
-    np.testing.assert_allclose(found.spearman, expected, rtol=1e-9)
+    np.testing.assert_allclose(dependence.spearman, expected, rtol=1e-9)
     filled = np.where(kept, steps, 51)
     expected = stats.spearmanr(gaps, filled)[0]
-    np.testing.assert_allclose(found.spearman_all, expected, rtol=1e-9)
+    np.testing.assert_allclose(dependence.spearman_all, expected, rtol=1e-9)
     few = convergence.dependence(gaps[:4], np.array([0, 0, 3, 4]), num_steps=5)
     assert np.isnan(few.pearson) and np.isnan(few.spearman)
 
@@ -93,25 +93,25 @@ def tiny(monkeypatch):
 
 
 def call(folder, *arguments):
-    common = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
+    options = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    cli.call(experiment, *common, *folders, *arguments)
+    cli.call(experiment, *options, *folders, *arguments)
 
 
 def test_a_run_records_and_draws(drawn, again):
     folder = again("convergence")
     text = (folder / "records.jsonl").read_text()
-    found = [json.loads(line) for line in text.splitlines()]
-    thick = [r for r in found if r["metric"] == "thickness"]
+    recorded = [json.loads(line) for line in text.splitlines()]
+    thick = [r for r in recorded if r["metric"] == "thickness"]
     assert all((r["attack"], r["epsilon"]) == ("none", 1.0) for r in thick)
     assert all(0.5 < r["value"] <= 1 for r in thick) and len(thick) > 0
-    found = [r for r in found if r["metric"] != "thickness"]
-    assert {r["attack"] for r in found} == {"multiobjective"}
-    assert {r["epsilon"] for r in found} == {None}
-    one = [r for r in found if r["seed"] == 3]
-    value = {r["metric"]: r["value"] for r in one if "iteration" not in r}
+    recorded = [r for r in recorded if r["metric"] != "thickness"]
+    assert {r["attack"] for r in recorded} == {"multiobjective"}
+    assert {r["epsilon"] for r in recorded} == {None}
+    of_seed = [r for r in recorded if r["seed"] == 3]
+    value = {r["metric"]: r["value"] for r in of_seed if "iteration" not in r}
     assert value["rises"] == value["bound_violations"] == 0
-    steps = [r for r in one if r["metric"] == "steps"]
+    steps = [r for r in of_seed if r["metric"] == "steps"]
     assert [r["input"] for r in steps] == list(range(5))
     censored = [r for r in steps if r["value"] is None]
     assert all(r["note"].startswith("censored") for r in censored)
@@ -119,7 +119,7 @@ def test_a_run_records_and_draws(drawn, again):
     gaps = [r["initial_gap"] for r in steps]
     np.testing.assert_allclose(value["initial_gap"], np.mean(gaps))
     for metric, last in (("direction_norm", 12), ("p@k_trace", 12)):
-        along = [r for r in one if r["metric"] == metric]
+        along = [r for r in of_seed if r["metric"] == metric]
         values = [r["value"] for r in along]
         assert along[0]["iteration"] == 1 and along[-1]["iteration"] == last
         assert (np.diff(values) <= 0).all()

@@ -28,17 +28,17 @@ def tiny(monkeypatch):
 
 
 def call(folder, *arguments):
-    common = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
+    options = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    cli.call(experiment, *common, *folders, *arguments)
+    cli.call(experiment, *options, *folders, *arguments)
 
 
 def test_quantities_are_those_of_the_dense_hessian(tiny, monkeypatch):
-    found = problem(datasets.load("breast_cancer"))
+    data = problem(datasets.load("breast_cancer"))
     model = models.MLP(hidden=(6,), activation="softplus")
-    params = model.init(jax.random.key(0), found.sample)
-    sample = thickness.first_inputs(found, model, params, 3)
-    values = measure._local(model, K, found.view)(params, sample)
+    params = model.init(jax.random.key(0), data.sample)
+    sample = thickness.first_inputs(data, model, params, 3)
+    values = measure._local(model, K, data.view)(params, sample)
     parts = {
         name: jax.jit(jax.vmap(jax.hessian(of(model.apply), 1), (None, 0, None)))
         for name, of in (("hessian", score.probability), ("bend", score.log_odds))
@@ -59,7 +59,7 @@ def test_quantities_are_those_of_the_dense_hessian(tiny, monkeypatch):
     # Where it is large, the norm is estimated.
     monkeypatch.setattr(measure, "EXACT_FEATURES", 4)
     measure._local.cache_clear()
-    estimated = measure._local(model, K, found.view)(params, sample)
+    estimated = measure._local(model, K, data.view)(params, sample)
     np.testing.assert_allclose(estimated["hessian"], values["hessian"], rtol=0.6)
     assert not np.allclose(estimated["hessian"], values["hessian"], rtol=1e-5)
 
@@ -67,18 +67,18 @@ def test_quantities_are_those_of_the_dense_hessian(tiny, monkeypatch):
 def test_a_run_records_and_draws(tmp_path, small_models, drawn, again):
     folder = again("correlation")
     text = (folder / "records.jsonl").read_text()
-    found = [json.loads(line) for line in text.splitlines()]
-    one = [r for r in found if r["seed"] == 3]
-    (epochs,) = [r for r in one if r["metric"] == "manipulation_epoch"]
+    recorded = [json.loads(line) for line in text.splitlines()]
+    of_seed = [r for r in recorded if r["seed"] == 3]
+    (epochs,) = [r for r in of_seed if r["metric"] == "manipulation_epoch"]
     steps = np.array(epochs["values"], float)
     left = np.isfinite(steps)
-    (censored,) = [r for r in one if r["metric"] == "censored"]
+    (censored,) = [r for r in of_seed if r["metric"] == "censored"]
     assert censored["value"] == np.mean(~left) and len(steps) == 9
     assert np.nanmax(steps) <= 200 and np.nanmin(steps) >= 1
-    quantities = {r["quantity"] for r in one if r["metric"] == "quantity"}
+    quantities = {r["quantity"] for r in of_seed if r["metric"] == "quantity"}
     assert quantities == set(report.QUANTITIES)
     for name in ("gap", "uniform"):
-        value = {r["metric"]: r for r in one if r.get("quantity") == name}
+        value = {r["metric"]: r for r in of_seed if r.get("quantity") == name}
         x = np.array(value["quantity"]["values"], float)
         filled = np.where(left, steps, 201)
         expected = stats.spearmanr(x, filled)[0]
@@ -109,8 +109,8 @@ def _epochs(folder, models_dir, *arguments):
         small.change(patch)
         small.call(folder, models_dir, *arguments)
     text = (folder / "records.jsonl").read_text()
-    found = map(json.loads, text.splitlines())
-    values = [r["values"] for r in found if r["metric"] == "manipulation_epoch"]
+    recorded = map(json.loads, text.splitlines())
+    values = [r["values"] for r in recorded if r["metric"] == "manipulation_epoch"]
     return np.array(values, float)
 
 
@@ -144,14 +144,14 @@ def judged(thick, hessian, gap, bend=0.1):
         def select(self, **filters):
             return records.select(store, **filters)
 
-    class Common:
+    class Options:
         methods, k = ("a", "b"), (8,)
 
     questions = report.QUESTIONS
-    found = [question.judge(Store(), "d", Common) for question in questions]
-    assert "without the 25% never manipulated" in found[0][1]
-    assert "(manipulated: a top-k feature left)" in found[0][1]
-    return [verdict.held for verdict in found]
+    verdicts = [question.judge(Store(), "d", Options) for question in questions]
+    assert "without the 25% never manipulated" in verdicts[0][1]
+    assert "(manipulated: a top-k feature left)" in verdicts[0][1]
+    return [verdict.held for verdict in verdicts]
 
 
 def test_claims_follow_the_correlations():

@@ -83,9 +83,9 @@ def test_the_attack_on_images_in_pytorch_agrees(dataset, options, tmp_path):
     run = costs.driven_attack(attack, num_steps=5, batch_size=3)
     threat, key = threat_model("l2", 20.0), jax.random.key(0)
     args = subject.params, subject.x, threat
-    found = run(*args, key=key, context=subject.context)
+    result = run(*args, key=key, context=subject.context)
     x = np.asarray(subject.x)
-    moved = np.linalg.norm(found - x, axis=1)
+    moved = np.linalg.norm(result - x, axis=1)
     # The step is 0.02 long; its direction hardly changes.
     assert (moved > 0.05).all() and (moved < 0.1001).all()
     for layout in cost_torch_images.LAYOUTS:
@@ -93,7 +93,7 @@ def test_the_attack_on_images_in_pytorch_agrees(dataset, options, tmp_path):
         perturbed = cost_torch_images.attack(
             network, torch.tensor(x), k=K, epsilon=20.0, num_steps=5
         ).numpy()
-        off = np.linalg.norm(perturbed - found, axis=1)
+        off = np.linalg.norm(perturbed - result, axis=1)
         assert (off < 1e-3 * moved).all()
 
 
@@ -294,7 +294,7 @@ def test_the_results_say_what_was_measured_on_images(tmp_path):
     )  # fmt: skip
     fields = {"attack": "er", "epsilon": 1.0}
     note = {"note": cost_images.RANDOM_NOTE}
-    found = [
+    recorded = [
         setting.record("flop_units", 3.5, 1, **fields, **note),
         setting.record("grouped_convolutions", 0, 1, **fields),
         *setting.spread("host_driven_ratio", np.array([3.0, 2.0, 4.0]), **fields),
@@ -305,7 +305,7 @@ def test_the_results_say_what_was_measured_on_images(tmp_path):
         setting.record("resident_growth_bytes_few", 2**21, 64, **fields),
         setting.record("result_bytes", 2**22, 512, **fields),
     ]
-    report.write_results(tmp_path, found, "", ())
+    report.write_results(tmp_path, recorded, "", ())
     table = (tmp_path / "table.md").read_text()
     assert "| cifar10 | er | 3.50 | – | – | 3.00 (2.00 … 4.00) |" in table
     assert "| cifar10 | er | – | 1 | 2 | 4 | – | – |" in table
@@ -343,8 +343,8 @@ def test_a_wrong_flag_gives_one_line(flag, message, tmp_path, capsys):
 
 def test_a_run_writes_its_table_and_the_flags_that_were_typed(tmp_path, monkeypatch):
     """What is measured is made up: the way from flags to files is walked whole."""
-    found = [record | {"dataset": "breast_cancer"} for record in _fake_records()]
-    monkeypatch.setattr(measure, "PARTS", {"flops_ratio": lambda setting: found})
+    recorded = [record | {"dataset": "breast_cancer"} for record in _fake_records()]
+    monkeypatch.setattr(measure, "PARTS", {"flops_ratio": lambda setting: recorded})
     given = "--preset=smoke", "--noprogress", f"--output_dir={tmp_path / 'out'}"
     cli.call(experiment, *given, "--datasets=breast_cancer")
     told = json.loads((tmp_path / "out" / "exhibit.json").read_text())

@@ -36,26 +36,26 @@ def test_captum_explains_the_same_network_alike(dataset, tmp_path, monkeypatch):
     pytest.importorskip("captum", reason="Captum is not installed")
     from experiments.cost import torch_explaining as theirs
 
-    found = made(dataset, tmp_path, 4, monkeypatch)
-    x = torch.tensor(found.torch_x)
-    logits = jax.vmap(found.model.apply, (None, 0))(found.params, found.x)
+    network = made(dataset, tmp_path, 4, monkeypatch)
+    x = torch.tensor(network.torch_x)
+    logits = jax.vmap(network.model.apply, (None, 0))(network.params, network.x)
     np.testing.assert_allclose(
-        found.torch_net(x).detach().numpy(), logits, rtol=1e-4, atol=1e-5
+        network.torch_net(x).detach().numpy(), logits, rtol=1e-4, atol=1e-5
     )
     for name, tolerance in (("gradient", 1e-4), ("integrated_gradients", 1e-4)):
-        run = theirs.captum(name, found.torch_net, x, points=50, sigma=0.1, size=10)
+        run = theirs.captum(name, network.torch_net, x, points=50, sigma=0.1, size=10)
         maps = run().abs().detach().numpy().reshape(4, -1)
         maps /= maps.sum(axis=1, keepdims=True)
-        own = explain(explaining.examined(found, name), found.x)
-        np.testing.assert_allclose(own, maps, rtol=tolerance, atol=1e-6)
+        ours = explain(explaining.examined(network, name), network.x)
+        np.testing.assert_allclose(ours, maps, rtol=tolerance, atol=1e-6)
     # Other draws: their means are near each other, and far from the plain gradient.
     run = theirs.captum(
-        "smooth_grad", found.torch_net, x, points=50, sigma=0.1, size=10
+        "smooth_grad", network.torch_net, x, points=50, sigma=0.1, size=10
     )
     maps = run().detach().numpy().reshape(4, -1)
     maps /= maps.sum(axis=1, keepdims=True)
-    own = explain(explaining.examined(found, "smooth_grad"), found.x)
-    assert np.abs(own - maps).sum(axis=1).max() < 0.2
+    ours = explain(explaining.examined(network, "smooth_grad"), network.x)
+    assert np.abs(ours - maps).sum(axis=1).max() < 0.2
 
 
 @pytest.mark.parametrize("part", ["measure_captum", "measure_quantus"])

@@ -31,8 +31,8 @@ def test_the_exponent_of_a_power_law_leaves_out_what_was_not_run():
 )
 def test_the_ideal_is_the_work_of_the_network(axis, values, expected):
     sizes = [growth.Size()._replace(**{axis: value}) for value in values]
-    found = growth.slope(values, [growth.ideal("attack step", s) for s in sizes])
-    assert found == pytest.approx(expected)
+    exponent = growth.slope(values, [growth.ideal("attack step", s) for s in sizes])
+    assert exponent == pytest.approx(expected)
 
 
 def test_a_step_of_the_attack_grows_as_its_network(monkeypatch):
@@ -40,14 +40,14 @@ def test_a_step_of_the_attack_grows_as_its_network(monkeypatch):
     # The features from which on a step sorts no more by pairs.
     sizes = {"n": (128, 512), "inputs": (16, 64), "devices": (1, 2)}
     monkeypatch.setitem(presets.GROWTH, "tiny", sizes)
-    found = growth.measure_growth_by_size(SETTING)
+    recorded = growth.measure_growth_by_size(SETTING)
     for axis in sizes:
-        here = records.select(found, method=f"attack step, {axis}")
+        here = records.select(recorded, method=f"attack step, {axis}")
         value = {r["metric"]: r["value"] for r in here}
         assert value["growth_flops"] == pytest.approx(value["growth_ideal"], abs=0.15)
         # Simulated devices share the cores: no time is told of them.
         assert ("growth_seconds" in value) == (axis != "devices")
-    assert "| breast_cancer | attack step, n |" in report.to_markdown(found, ())
+    assert "| breast_cancer | attack step, n |" in report.to_markdown(recorded, ())
 
 
 @pytest.mark.parametrize(("longest", "verdicts"), [(10.0, "met"), (10.6, "MISSED")])

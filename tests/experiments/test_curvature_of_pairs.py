@@ -41,7 +41,7 @@ def errors(
       By method: `exact_h` (its `error`, the largest relative one) where the encoder is
       piecewise linear, else `hutchinson_h` (`bias`: of the mean over all draws and
       inputs, relative; `stderr`: of that; `spread`: the standard deviation of one draw,
-      relative, median over inputs); and `ssr` (`error`, or `found`, the least share of
+      relative, median over inputs); and `ssr` (`error`, or `value`, the least share of
       |λ|_max, where it is estimated by 8 Lanczos steps).
     """
     (x, context), _ = problem.training(num_inputs)
@@ -50,12 +50,12 @@ def errors(
     target = jnp.ones((), jnp.int32)
 
     def each(function, x=x, context=context):
-        def one(x, context, key):
+        def per_example(x, context, key):
             return function(InContext(params, context), x, key)
 
         keys = jax.random.split(jax.random.key(0), num_inputs)
         # One input at a time: n products of each are held in chunks.
-        run = jax.jit(lambda *batch: jax.lax.map(lambda b: one(*b), batch))
+        run = jax.jit(lambda *batch: jax.lax.map(lambda b: per_example(*b), batch))
         return np.asarray(run(x, context, keys), np.float64)
 
     probability, reduced = score.probability(apply), (x, context)
@@ -67,13 +67,13 @@ def errors(
     settled = curvature.spectral_norm(probability, num_steps=steps)
     largest = each(lambda params, x, key: settled(params, x, target, key=key), *reduced)
     ssr = curvature_penalties.spectral_curvature(apply, split=split)
-    found = each(lambda params, x, key: ssr(params, x, target)) / largest
+    value = each(lambda params, x, key: ssr(params, x, target)) / largest
     if split is not None:
         penalty = curvature_penalties.frobenius_curvature(apply, split=split)
         exact = each(lambda params, x, key: penalty(params, x, target)) / whole
         return {
             "exact_h": {"error": np.abs(exact - 1).max()},
-            "ssr": {"error": np.abs(found - 1).max()},
+            "ssr": {"error": np.abs(value - 1).max()},
         }
     estimate = curvature_penalties.squared_curvature(apply)
 
@@ -88,7 +88,7 @@ def errors(
             "stderr": relative.std() / np.sqrt(relative.size),
             "spread": float(np.median(relative.std(axis=1))),
         },
-        "ssr": {"found": found.min()},
+        "ssr": {"found": value.min()},
     }
 
 
@@ -105,9 +105,9 @@ def _of_edges(apply: ApplyFn, context: Any) -> tuple[Any, tuple[Array, Any]]:
     _, places = jax.lax.top_k(jnp.abs(graphs), most)
 
     def of_edges(both, factors, /):
-        params, (own, places) = both
+        params, (parameters, places) = both
         whole = jnp.ones(graphs.shape[1], factors.dtype).at[places].set(factors)
-        return apply(InContext(params, own), whole)
+        return apply(InContext(params, parameters), whole)
 
     ones = jnp.ones(places.shape, graphs.dtype)
     return score.probability(of_edges), (ones, (context, places))
@@ -128,27 +128,27 @@ def test_images_have_closed_forms_and_a_wrong_norm_is_seen(monkeypatch, factor):
         return lambda *args: factor * right(probability, **options)(*args)
 
     monkeypatch.setattr(curvature, "frobenius_norm", wrong)
-    found = measured("digits")
-    assert set(found) == {"exact_h", "ssr"}
+    errors_of = measured("digits")
+    assert set(errors_of) == {"exact_h", "ssr"}
     expected = 1 - 1 / factor
-    assert found["exact_h"]["error"] == pytest.approx(expected, abs=1e-4)
-    assert 0 <= found["ssr"]["error"] < EXACT
+    assert errors_of["exact_h"]["error"] == pytest.approx(expected, abs=1e-4)
+    assert 0 <= errors_of["ssr"]["error"] < EXACT
 
 
 @pytest.mark.slow
 def test_closed_forms_of_more_images():
-    found = measured("digits", num_inputs=8)
-    assert 0 <= max(numbers["error"] for numbers in found.values()) <= EXACT
+    errors_of = measured("digits", num_inputs=8)
+    assert 0 <= max(numbers["error"] for numbers in errors_of.values()) <= EXACT
 
 
 @pytest.mark.slow
 def test_graphs_have_estimates_with_their_spread():
-    found = measured("planted", num_inputs=8)
-    assert set(found) == {"hutchinson_h", "ssr"}
-    numbers = found["hutchinson_h"]
+    errors_of = measured("planted", num_inputs=8)
+    assert set(errors_of) == {"hutchinson_h", "ssr"}
+    numbers = errors_of["hutchinson_h"]
     assert abs(numbers["bias"]) <= 3 * numbers["stderr"] < 0.75
     assert 0.1 < numbers["spread"] < 2
-    assert LANCZOS <= found["ssr"]["found"] < 1.001
+    assert LANCZOS <= errors_of["ssr"]["found"] < 1.001
 
 
 def test_absent_edges_have_no_curvature():

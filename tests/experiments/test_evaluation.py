@@ -18,8 +18,8 @@ def jackknife(without):
     return np.sqrt((n - 1) / n * np.sum((without - np.mean(without)) ** 2))
 
 
-def measured(found):
-    return {record["metric"]: record for record in found}
+def measured(recorded):
+    return {record["metric"]: record for record in recorded}
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,12 @@ def test_same_and_the_corrected_precision_by_all_pairs(table):
     np.testing.assert_allclose(clean["same"]["stderr"], expected)
     assert clean["tied"]["value"] == 0 and clean["tied"]["n"] == m == 14
 
-    found = measured(evaluator.attacked(params, "er_surrogate", 1.0))
-    each = np.array(found[evaluation.PER_INPUT]["values"])
-    np.testing.assert_allclose(found["p@k"]["value"], each.mean())
-    np.testing.assert_allclose(found["p@k"]["stderr"], each.std(ddof=1) / m**0.5)
+    attacked_records = measured(evaluator.attacked(params, "er_surrogate", 1.0))
+    each = np.array(attacked_records[evaluation.PER_INPUT]["values"])
+    np.testing.assert_allclose(attacked_records["p@k"]["value"], each.mean())
+    np.testing.assert_allclose(
+        attacked_records["p@k"]["stderr"], each.std(ddof=1) / m**0.5
+    )
 
     def corrected(rows):
         return (each[rows].mean() - same(rows)) / (1 - same(rows))
@@ -61,7 +63,10 @@ def test_same_and_the_corrected_precision_by_all_pairs(table):
     # From the records of both cells alone.
     fields = {"model": "mlp", "seed": 0}
     clean = [{**fields, "attack": "none", **clean["same"]}]
-    attacked = [{**fields, "attack": "er", "epsilon": 1.0, **r} for r in found.values()]
+    attacked = [
+        {**fields, "attack": "er", "epsilon": 1.0, **r}
+        for r in attacked_records.values()
+    ]
     (record,) = corrected_records(clean + attacked)
     assert record["metric"] == "p@k+" and record["attack"] == "er"
     np.testing.assert_allclose(record["value"], corrected(rows))
@@ -70,11 +75,11 @@ def test_same_and_the_corrected_precision_by_all_pairs(table):
 
 
 def test_pairs_count_by_the_input_that_is_explained():
-    found = registry.problem(datasets.load("planted"))
-    model = found.model("vanilla")
-    x = np.asarray(found.inputs("test", 8).x)
-    params = model.init(jax.random.key(0), found.sample)
-    evaluator = evaluation.Evaluator(found, model, k=K, num_test=8)
+    problem = registry.problem(datasets.load("planted"))
+    model = problem.model("vanilla")
+    x = np.asarray(problem.inputs("test", 8).x)
+    params = model.init(jax.random.key(0), problem.sample)
+    evaluator = evaluation.Evaluator(problem, model, k=K, num_test=8)
     units = np.array([[np.array_equal(a, b) for b in x].index(True) for a in x])
     names = np.unique(units)
     assert 2 < len(names) < 8 and len(np.unique(evaluator.units)) == len(names)

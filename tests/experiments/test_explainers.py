@@ -22,12 +22,12 @@ NUM_TEST = 8
 def test_a_run_records_each_explainer(again):
     folder = again("explainers")
     store = records.RecordStore(folder / "records.jsonl")
-    found = store.select(metric="p@k")
-    assert all(set(records.REQUIRED) <= set(record) for record in found)
-    cells = {(r["method"], r["seed"], r["explainer"]) for r in found}
-    assert len(cells) == len(found) == 2 * 2 * 3
-    assert all(r["n"] == NUM_TEST and 0 <= r["value"] < 1 for r in found)
-    assert len({r["value"] for r in found if r["seed"] == 0}) > 3
+    recorded = store.select(metric="p@k")
+    assert all(set(records.REQUIRED) <= set(record) for record in recorded)
+    cells = {(r["method"], r["seed"], r["explainer"]) for r in recorded}
+    assert len(cells) == len(recorded) == 2 * 2 * 3
+    assert all(r["n"] == NUM_TEST and 0 <= r["value"] < 1 for r in recorded)
+    assert len({r["value"] for r in recorded if r["seed"] == 0}) > 3
     shown = exhibit.read(folder)
     assert list(shown.figures) == ["explainers_breast_cancer.png"]
     (claim,) = shown.claims
@@ -58,10 +58,10 @@ def test_explainers_are_those_of_the_library():
     }
 
     def all_maps(params, x):
-        own = {name: view.explainer for name, view in views.items()}
+        explainers = {name: view.explainer for name, view in views.items()}
         return [
-            {name: explain(s)(params, x, 1) for name, explain in own.items()},
-            {n: f(s, normalize=False)(params, x, 1) for n, f in own.items()},
+            {name: explain(s)(params, x, 1) for name, explain in explainers.items()},
+            {n: f(s, normalize=False)(params, x, 1) for n, f in explainers.items()},
             {name: explain(params, x, 1) for name, explain in expected.items()},
         ]
 
@@ -73,20 +73,20 @@ def test_explainers_are_those_of_the_library():
 
 
 def test_the_channels_of_a_pixel_are_summed():
-    own = saliency.of_pixels(3)
-    view = dataclasses.replace(views_of.IMAGE, explainer=own, paired=False)
+    of_pixels = saliency.of_pixels(3)
+    view = dataclasses.replace(views_of.IMAGE, explainer=of_pixels, paired=False)
     weights = np.linspace(-1, 1, 12).astype(np.float32)
     x = np.arange(1, 13, dtype=np.float32)
 
     def linear(weights, x, target, /):
         return weights @ x
 
-    found = measure.views(view, measure.Effort(1, 2, 2), channels=3)
-    assert found["gradient"].explainer is own
+    views = measure.views(view, measure.Effort(1, 2, 2), channels=3)
+    assert views["gradient"].explainer is of_pixels
     wanted = {name: np.abs(weights) for name in ("gradient", "smooth_grad")}
     wanted["integrated_gradients"] = np.abs(weights * x)
     for name, values in wanted.items():
-        explain = found[name].explainer(linear, normalize=False)
+        explain = views[name].explainer(linear, normalize=False)
         expected = values.reshape(4, 3).sum(axis=1)
         np.testing.assert_allclose(explain(weights, x, 1), expected, rtol=1e-5)
 
@@ -126,9 +126,9 @@ def test_a_swap_within_its_errors_is_none():
         "a": by_seed([0.5, 0.3, 0.45, 0.2]),
         "b": by_seed([0.3, 0.4, 0.35, 0.3]),
     }
-    found = report.compare(first, noisy)
-    assert found.tau == -1 and found.swapped == ()
-    assert found.by_run.low < 0 < found.by_run.high
+    compared = report.compare(first, noisy)
+    assert compared.tau == -1 and compared.swapped == ()
+    assert compared.by_run.low < 0 < compared.by_run.high
 
 
 def test_the_claim_has_three_answers(monkeypatch):
@@ -144,21 +144,21 @@ def test_the_claim_has_three_answers(monkeypatch):
         report, "_precision", lambda *_: dict.fromkeys(measure.NAMES, given)
     )
 
-    class Common(NamedTuple):
+    class Options(NamedTuple):
         methods: tuple
 
-    common = Common(("vanilla", "r2et", "rat"))
+    options = Options(("vanilla", "r2et", "rat"))
     for last, verdict in (
         (order(0.1), True), (order(-0.1), None), (order(0.1, (("a", "b"),)), False),
     ):  # fmt: skip
-        found = {("x", "y"): order(0.2), ("x", "z"): last}
+        compared = {("x", "y"): order(0.2), ("x", "z"): last}
 
-        def orders(store, dataset, common, found=found):
-            asked.append(common.methods)
-            return found
+        def orders(store, dataset, options, compared=compared):
+            asked.append(options.methods)
+            return compared
 
         monkeypatch.setattr(report, "orders", orders)
-        assert report.judge(None, "adult", common).held is verdict
+        assert report.judge(None, "adult", options).held is verdict
     # The claim is the papers': a method of ours does not break it.
     assert asked == [["vanilla", "r2et"]] * 3
-    assert report.judge(None, "adult", Common(("vanilla", "rat"))) is None
+    assert report.judge(None, "adult", Options(("vanilla", "rat"))) is None

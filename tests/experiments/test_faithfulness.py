@@ -27,9 +27,9 @@ def tiny(monkeypatch):
 
 
 def call(folder, *arguments):
-    common = ("--preset=smoke", "--noprogress", f"--methods={','.join(METHODS)}")
+    options = ("--preset=smoke", "--noprogress", f"--methods={','.join(METHODS)}")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    cli.call(experiment, *common, *folders, *arguments)
+    cli.call(experiment, *options, *folders, *arguments)
 
 
 def by_loops(logit, saliency, x, replacement, sizes):
@@ -64,7 +64,7 @@ def test_measures_the_model_it_is_given(tiny, name):
         model.init(jax.random.key(0), data.sample),
     )
     measurer = measure.Measurer(data, model, num_inputs=6)
-    found = {r["metric"]: r for r in measurer.records(params, "mean", "saliency")}
+    recorded = {r["metric"]: r for r in measurer.records(params, "mean", "saliency")}
 
     apply = models.pair_apply(model) if data.view.paired else model.apply
     x, partner, _ = data.inputs("test", 6)
@@ -74,16 +74,18 @@ def test_measures_the_model_it_is_given(tiny, name):
     run = jax.jit(jax.value_and_grad(lambda x, p: apply(p, x)[0]))
     expected = []
     for i in range(6):
-        own = (params, partner[i]) if data.view.paired else params
-        saliency = np.abs(run(x[i], own)[1])
+        parameters = (params, partner[i]) if data.view.paired else params
+        saliency = np.abs(run(x[i], parameters)[1])
         x_i = np.array(x[i])
         expected.append(
-            by_loops(lambda x, p=own: float(run(x, p)[0]), saliency, x_i, mean, sizes)
+            by_loops(
+                lambda x, p=parameters: float(run(x, p)[0]), saliency, x_i, mean, sizes
+            )
         )
     for metric, values in zip(report.METRICS, np.transpose(expected), strict=True):
-        np.testing.assert_allclose(found[metric]["value"], values.mean(), atol=2e-5)
-        assert found[metric]["n"] == 6
-    assert found["comprehensiveness"]["value"] > 1e-3
+        np.testing.assert_allclose(recorded[metric]["value"], values.mean(), atol=2e-5)
+        assert recorded[metric]["n"] == 6
+    assert recorded["comprehensiveness"]["value"] > 1e-3
 
 
 def test_sizes_are_all_of_few_features_and_steps_of_many():
@@ -128,14 +130,14 @@ def test_the_share_of_the_lead_is_paired_and_in_units_of_the_reference(tmp_path)
     lead = report.lead(store, "dffot", "zero", **where, method="vanilla")
     np.testing.assert_allclose(list(lead.values()), base / 0.5)
     where |= {"method": "other", "reference": "vanilla"}
-    found = [report.shares(store, m, "zero", **where) for m in report.METRICS]
-    np.testing.assert_allclose(list(found[0].values()), 1 - 0.05 / 0.21)
-    np.testing.assert_allclose(list(found[1].values()), 1 + 0.1 * base / 0.21)
-    assert found[2] is None
+    by_metric = [report.shares(store, m, "zero", **where) for m in report.METRICS]
+    np.testing.assert_allclose(list(by_metric[0].values()), 1 - 0.05 / 0.21)
+    np.testing.assert_allclose(list(by_metric[1].values()), 1 + 0.1 * base / 0.21)
+    assert by_metric[2] is None
     share = report.total(store, ["zero"], **where)
-    own = (base - 0.05 + 1.1 * base + 0.5) / 3
+    leading = (base - 0.05 + 1.1 * base + 0.5) / 3
     level = (2 * base + uneven - 0.2) / 3
-    assert share.mean == pytest.approx(1 + (own - level).mean() / level.mean())
+    assert share.mean == pytest.approx(1 + (leading - level).mean() / level.mean())
     assert share.runs == 3 and share.low < share.mean < share.high
     # Of the raw numbers, DFFOT is worse, COMP and SUFF are better.
     assert report.raw(store, ["zero"], **where) == (3, 1, 2)
@@ -151,8 +153,8 @@ def test_a_steeper_model_has_no_larger_share(tmp_path):
     store = RecordStore(tmp_path / "records.jsonl")
     for baseline, floor in (("zero", 0.5), ("mean", 0.3)):
         for method, factor in (("vanilla", 1), ("steeper", 2)):
-            own = {key: factor * v for key, v in leads.items() if key[0] == method}
-            part = synthetic(tmp_path / f"{baseline}{method}", own, floor * factor)
+            steeper = {key: factor * v for key, v in leads.items() if key[0] == method}
+            part = synthetic(tmp_path / f"{baseline}{method}", steeper, floor * factor)
             for record in part.select():
                 plain = {n: v for n, v in record.items() if n not in BOOKKEEPING}
                 store.append({**plain, "baseline": baseline})
@@ -164,8 +166,8 @@ def test_a_steeper_model_has_no_larger_share(tmp_path):
 def test_the_verdict():
     def judge(low, high):
         stderr = (high - low) / 2 / stats.t.ppf(0.975, 4)
-        found = runs.Estimate((low + high) / 2, stderr, "seeds", 5, 5, 0)
-        return report.verdict(found)
+        estimate = runs.Estimate((low + high) / 2, stderr, "seeds", 5, 5, 0)
+        return report.verdict(estimate)
 
     assert judge(0.95, 1.2) is True
     assert judge(0.95, 0.99) is False  # less faithful beyond its error, if little

@@ -61,15 +61,15 @@ def data_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(data_dir):
+def pictures(data_dir):
     return problem(datasets.load("cifar10", data_dir=data_dir))
 
 
 def call(name, data_dir, folder, *arguments):
     experiment = importlib.import_module(f"experiments.{name}.experiment")
     folders = f"--data_dir={data_dir}", f"--models_dir={folder / 'models'}"
-    common = "--preset=smoke", "--noprogress", f"--output_dir={folder / name}"
-    cli.call(experiment, *common, *folders, *arguments)
+    options = "--preset=smoke", "--noprogress", f"--output_dir={folder / name}"
+    cli.call(experiment, *options, *folders, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def finished(tmp_path_factory, data_dir, tiny):
     return folder
 
 
-def test_records_are_of_pixels_and_all_classes(finished, found):
+def test_records_are_of_pixels_and_all_classes(finished, pictures):
     store = records.RecordStore(finished / "robustness" / "records.jsonl")
     for method in ("vanilla", "r2et_nh"):
         shared = {"dataset": "cifar10", "method": method, "tolerance": 0.01}
@@ -108,7 +108,7 @@ def test_records_are_of_pixels_and_all_classes(finished, found):
         clean = {r["metric"]: r for r in store.select(**shared, attack="none")}
         assert {"auc", "same", "null", "bg"} <= clean.keys()
         assert "linear_r2" not in clean and 0.5 < clean["auc"]["value"] <= 1
-        assert clean["auc"]["n"] == len(found.dataset.test.y)
+        assert clean["auc"]["n"] == len(pictures.dataset.test.y)
         (changed,) = store.select(
             **shared, attack="er_surrogate", epsilon=0.2, metric="sensitivity"
         )
@@ -138,18 +138,18 @@ def test_the_same_models_stand_under_another_norm(finished, data_dir):
     assert [r["value"] for r in chosen[0]] == [r["value"] for r in chosen[1]]
 
 
-def test_the_norm_is_of_the_attacks_and_not_of_the_selection(found):
-    other = problem(found.dataset, norm="linf")
+def test_the_norm_is_of_the_attacks_and_not_of_the_selection(pictures):
+    other = problem(pictures.dataset, norm="linf")
     assert other.budget(0.02).norm == "linf" and other.epsilon["paper"][-1] == 0.02
     assert other.view.norm == "linf"
     assert other.view.num_steps == 100
-    assert other.selection_view == found.view == found.selection_view
-    assert other.selection_epsilon == other.radius == found.selection_epsilon == 0.2
-    assert other.config("r2et") == found.config("r2et")
+    assert other.selection_view == pictures.view == pictures.selection_view
+    assert other.selection_epsilon == other.radius == pictures.selection_epsilon == 0.2
+    assert other.config("r2et") == pictures.config("r2et")
     pairs = datasets.load("digits")
     both = problem(pairs), problem(pairs, norm="linf")
     assert both[0].config("vanilla") == both[1].config("vanilla")
-    assert [one.view.norm for one in both] == ["l2", "linf"]
+    assert [each.view.norm for each in both] == ["l2", "linf"]
     for dataset in ("breast_cancer", "planted"):
         with pytest.raises(ValueError, match=f"norm is for images, .* {dataset}"):
             problem(datasets.load(dataset), norm="linf")
@@ -199,41 +199,41 @@ def test_the_same_models_are_saved_attacked_and_drawn(finished, data_dir):
 
 
 @pytest.fixture(scope="module")
-def vanilla(found):
+def vanilla(pictures):
     """A module and random parameters of it."""
-    model = found.model("vanilla")
-    return model, jax.jit(model.init)(jax.random.key(0), found.sample)
+    model = pictures.model("vanilla")
+    return model, jax.jit(model.init)(jax.random.key(0), pictures.sample)
 
 
-def test_auc_is_the_mean_of_one_class_against_the_others(found, vanilla):
+def test_auc_is_the_mean_of_one_class_against_the_others(pictures, vanilla):
     model, params = vanilla
-    x, partner, y = found.inputs("valid")
-    logits = found.view.logits(model, params, x, partner)
+    x, partner, y = pictures.inputs("valid")
+    logits = pictures.view.logits(model, params, x, partner)
     expected = roc_auc_score(y, softmax(logits, axis=1), multi_class="ovr")
     batch = jax.tree.map(lambda leaf: np.asarray(leaf)[None, None], params)
-    measured = candidates.Candidates(found, model, k=K, num_valid=4).auc(batch)
+    measured = candidates.Candidates(pictures, model, k=K, num_valid=4).auc(batch)
     np.testing.assert_allclose(measured, [[expected]], atol=1e-6)
 
 
-def test_logits_come_in_chunks(found, vanilla):
+def test_logits_come_in_chunks(pictures, vanilla):
     model, params = vanilla
-    x = found.inputs("train").x
+    x = pictures.inputs("train").x
     whole = jax.vmap(model.apply, (None, 0))(params, x)
     for chunk in (7, 256):
-        view = dataclasses.replace(found.view, chunk=chunk)
+        view = dataclasses.replace(pictures.view, chunk=chunk)
         value = view.logits(model, params, x, None)
         assert value.shape == (len(x), CLASSES)
         np.testing.assert_allclose(value, whole, atol=1e-5)
 
 
-def test_the_order_of_the_channels_is_of_no_account(found, vanilla):
+def test_the_order_of_the_channels_is_of_no_account(pictures, vanilla):
     model, params = vanilla
-    explain = jax.jit(found.view.explainer(score.log_odds(model.apply)))
-    order = np.arange(found.sample.size).reshape(-1, 3)[:, [2, 0, 1]].ravel()
+    explain = jax.jit(pictures.view.explainer(score.log_odds(model.apply)))
+    order = np.arange(pictures.sample.size).reshape(-1, 3)[:, [2, 0, 1]].ravel()
     first = params["params"]["Dense_0"]
     turned = {**first, "kernel": first["kernel"][order]}
     moved = {"params": {**params["params"], "Dense_0": turned}}
-    x = found.dataset.test.x[0]
+    x = pictures.dataset.test.x[0]
     value = explain(params, x, 1)
     assert value.shape == (SIDE * SIDE,)
     np.testing.assert_allclose(explain(moved, x[order], 1), value, rtol=1e-5)
@@ -243,8 +243,8 @@ def test_the_order_of_the_channels_is_of_no_account(found, vanilla):
     np.testing.assert_allclose(value, expected / expected.sum(), rtol=1e-5)
 
 
-def test_a_pixel_is_background_if_all_of_its_channels_are(found, vanilla):
-    evaluator = Evaluator(found, vanilla[0], k=2, num_test=2)
+def test_a_pixel_is_background_if_all_of_its_channels_are(pictures, vanilla):
+    evaluator = Evaluator(pictures, vanilla[0], k=2, num_test=2)
     assert evaluator.x.shape == (2, SIDE * SIDE * 3)
     x = np.full((2, SIDE * SIDE, 3), 0.5)
     x[:, :2], x[0, 1, 2] = 0, 0.1
@@ -254,10 +254,10 @@ def test_a_pixel_is_background_if_all_of_its_channels_are(found, vanilla):
     assert evaluator._background(maps)["value"] == pytest.approx((0.5 + 1) / 2)
 
 
-def test_the_loss_of_vanilla_is_the_cross_entropy_of_all_classes(found, vanilla):
+def test_the_loss_of_vanilla_is_the_cross_entropy_of_all_classes(pictures, vanilla):
     model, params = vanilla
-    x, y = found.training(8)
-    built = found.objective("vanilla", model, k=K)
+    x, y = pictures.training(8)
+    built = pictures.objective("vanilla", model, k=K)
     value = jax.jit(built.loss)(params, x, y, jnp.zeros(0))
     shares = softmax(np.asarray(model.apply(params, x), np.float64), axis=1)
     np.testing.assert_allclose(value, -np.mean(np.log(shares[np.arange(8), y])), 1e-5)
@@ -285,8 +285,8 @@ def test_images_of_full_size_meet_a_resnet(tmp_path):
     assert jax.tree.map(jnp.shape, slope) == jax.tree.map(jnp.shape, params)
 
 
-def test_two_classes_have_one_logit(found):
-    data = found.dataset
+def test_two_classes_have_one_logit(pictures):
+    data = pictures.dataset
     parts = {
         name: Split(split.x[split.y < 2], split.y[split.y < 2])
         for name in ("train", "valid", "test")
@@ -300,24 +300,24 @@ def test_two_classes_have_one_logit(found):
     assert two.num_outputs == 1 and logits.shape == (5,)
 
 
-def test_grey_images_are_explained_by_the_gradient_itself(found):
-    data = found.dataset
+def test_grey_images_are_explained_by_the_gradient_itself(pictures):
+    data = pictures.dataset
     grey = problem(data._replace(meta={**data.meta, "shape": [SIDE, 3 * SIDE]}))
     assert grey.shape == (SIDE, 3 * SIDE, 1) and grey.num_features == 3 * SIDE * SIDE
     assert grey.view.explainer is saliency.gradient
 
 
 @pytest.mark.parametrize("method", ["logistic", "skip", "wd+cert_rank"])
-def test_methods_of_tables_are_refused(found, method):
+def test_methods_of_tables_are_refused(pictures, method):
     with pytest.raises(ValueError, match="is for tabular data: cifar10 holds images"):
-        found.model(method)
+        pictures.model(method)
 
 
-def test_defaults_have_no_closed_forms_and_no_linear_part(found):
+def test_defaults_have_no_closed_forms_and_no_linear_part(pictures):
     for preset in ("smoke", "standard", "paper"):
-        for method in found.methods(preset, ("logistic",)):
-            found.check_method(method)
-    names = found.methods("standard", ())
+        for method in pictures.methods(preset, ("logistic",)):
+            pictures.check_method(method)
+    names = pictures.methods("standard", ())
     assert "hutchinson_h" in names and not {"exact_h", "skip+cert_rank"} & set(names)
 
 

@@ -52,24 +52,24 @@ MADE = {
 
 
 def measured(changes=(), dataset="adult"):
-    found = Store()
+    recorded = Store()
     for method, numbers in {**MADE, **dict(changes)}.items():
         *attacked, valid, same, linear, auc = numbers
         clean = {"valid_p@k": valid, "same": same, "linear_r2": linear, "auc": auc}
         for metric, value in clean.items():
-            found += cells(dataset, method, metric, value)
+            recorded += cells(dataset, method, metric, value)
         for attack, value in zip(("er", "mse", "strongest"), attacked, strict=True):
             # Another spread for each method: no difference is free of error.
             shift = NOISE * (1 + sorted(MADE).index(method) / 7)
             at = {"attack": attack, "epsilon": 1.0}
-            found += cells(dataset, method, "p@k", value + shift, **at)
+            recorded += cells(dataset, method, "p@k", value + shift, **at)
             corrected = (value + shift - same) / (1 - same) if same < 1 else np.nan
-            found += cells(dataset, method, "p@k+", corrected, **at)
-    return found
+            recorded += cells(dataset, method, "p@k+", corrected, **at)
+    return recorded
 
 
 def robustness(store, *, dataset="adult", kind="tabular"):
-    common = SimpleNamespace(
+    options = SimpleNamespace(
         datasets=(dataset,), methods=tuple(MADE), k=(8,), epsilon=(0.5, 1.0),
         kind=kind, seeds=SEEDS,
     )  # fmt: skip
@@ -77,29 +77,29 @@ def robustness(store, *, dataset="adult", kind="tabular"):
         "er", "er_wd", "strongest", "strongest_wd", "ours", "p+", "mse", "lower",
         "truth",
     )  # fmt: skip
-    asked = robustness_claims.questions(store, [common])
-    found = {}
+    asked = robustness_claims.questions(store, [options])
+    by_claim = {}
     for name, question in zip(names, asked, strict=True):
-        found[name] = question.judge(store, dataset, common)
-    return found
+        by_claim[name] = question.judge(store, dataset, options)
+    return by_claim
 
 
 def test_robustness_is_judged_on_each_data_set():
-    found = robustness(measured())
-    assert found.pop("truth") is None  # of tables it is not known
-    verdicts = {name: judged.held for name, judged in found.items()}
+    by_claim = robustness(measured())
+    assert by_claim.pop("truth") is None  # of tables it is not known
+    verdicts = {name: judged.held for name, judged in by_claim.items()}
     assert verdicts == {
         "er": True, "er_wd": False, "strongest": True, "strongest_wd": False,
         "ours": True, "p+": True, "mse": True, "lower": True,
     }  # fmt: skip
     # The variant is chosen on validation inputs among R2ET's own forms.
-    assert found["strongest"].numbers.startswith("r2et +0.400 ± ")
-    assert found["strongest"].numbers.endswith("against sp, of vanilla, sp")
-    text = found["strongest_wd"].numbers
+    assert by_claim["strongest"].numbers.startswith("r2et +0.400 ± ")
+    assert by_claim["strongest"].numbers.endswith("against sp, of vanilla, sp")
+    text = by_claim["strongest_wd"].numbers
     assert "r2et minus wd -0.050" in text
     assert "R² lin r2et 0.950 / wd 0.985 / vanilla 0.930" in text
-    assert "over 7 methods" in found["mse"].numbers
-    assert found["lower"].numbers.startswith("+0.400")
+    assert "over 7 methods" in by_claim["mse"].numbers
+    assert by_claim["lower"].numbers.startswith("+0.400")
 
 
 def test_one_ranking_for_all_inputs_is_corrected_for():
@@ -122,27 +122,27 @@ def test_a_clear_difference_makes_the_mse_attack_weaker():
 
 
 def test_references_and_what_was_not_measured_are_left_out():
-    found = robustness(measured(dataset="adult_ref"), dataset="adult_ref")
-    assert set(found.values()) == {None}
+    by_claim = robustness(measured(dataset="adult_ref"), dataset="adult_ref")
+    assert set(by_claim.values()) == {None}
     untrained = measured()
     for seed, epoch in enumerate((0, 4, 0)):
         untrained += cells("adult", "r2et", "epoch", epoch)[seed : seed + 1]
     text = robustness(untrained)["strongest"].numbers
     assert text.endswith("(in 2 of 3 runs r2et was left as pretrained)")
     alone = Store(r for r in measured() if r["method"] == "vanilla")
-    found = robustness(alone)
-    assert found["lower"].held is True
-    assert {name for name, judged in found.items() if judged} == {"lower", "mse"}
+    by_claim = robustness(alone)
+    assert by_claim["lower"].held is True
+    assert {name for name, judged in by_claim.items() if judged} == {"lower", "mse"}
 
 
 def test_graph_models_at_chance_tell_nothing():
     store = Store(r for r in measured(dataset="adhd") if r["metric"] != "auc")
     for method in MADE:
         store += cells("adhd", method, "auc", [0.4, 0.6, 0.5])
-    found = robustness(store, dataset="adhd", kind="graph")
-    assert found["strongest"].held is None
-    assert "nothing was learnt" in found["strongest"].numbers
-    assert "learnt nothing" in found["strongest"].cause
+    by_claim = robustness(store, dataset="adhd", kind="graph")
+    assert by_claim["strongest"].held is None
+    assert "nothing was learnt" in by_claim["strongest"].numbers
+    assert "learnt nothing" in by_claim["strongest"].cause
     store = measured(dataset="hiv")
     assert robustness(store, dataset="hiv", kind="graph")["strongest"].held is True
 
@@ -161,11 +161,11 @@ def test_the_truth_is_compared_under_attack():
     assert "vanilla 0.600 before and 0.300 after" in text
 
 
-def judge(module, place, store, **common):
+def judge(module, place, store, **options):
     settings = SimpleNamespace(
-        datasets=("adult",), k=(8,), epsilon=(0.25, 1.0), seeds=SEEDS, **common
+        datasets=("adult",), k=(8,), epsilon=(0.25, 1.0), seeds=SEEDS, **options
     )
-    settings.kind = common.get("kind", "tabular")
+    settings.kind = options.get("kind", "tabular")
     return module.QUESTIONS[place].judge(store, "adult", settings)
 
 
@@ -206,10 +206,10 @@ def descent(method, exponent, *, rises=0.0, related=0.5, steps=(3, 5, None)):
         store += cells("adult", method, metric, value)
     store += cells("adult", method, "p@k_trace", 0.5, iteration=9)
     for place, step in enumerate(steps):
-        found = cells("adult", method, "steps", step or 0.0, input=place)
-        for record in found:
+        recorded = cells("adult", method, "steps", step or 0.0, input=place)
+        for record in recorded:
             record["value"] = None if step is None else step + record["seed"] / 10
-        store += found
+        store += recorded
     return store
 
 
@@ -236,9 +236,9 @@ def test_convergence():
         for (method, steps), width in zip(taken.items(), thickness, strict=True):
             store += descent(method, -0.8, steps=steps)
             store += cells("adult", method, "thickness", width, epsilon=1.0)
-        found, text, _ = judged(2, store)
+        held, text, _ = judged(2, store)
         # vanilla: (3 + 5 + 10)/3, and the mean seed's fifth in two inputs of three.
-        assert found is verdict and text.startswith(f"{rho} ± 0.00 (vanilla Θ")
+        assert held is verdict and text.startswith(f"{rho} ± 0.00 (vanilla Θ")
         assert "vanilla Θ 0." in text and "6.1 steps" in text
     # A method without its thickness is left out, and two make no order.
     assert judged(2, Store([r for r in store if r["method"] != "wd"])) is None
@@ -249,7 +249,7 @@ def attacked(variant, last, traces, seed):
     fields = cells("adult", "vanilla", "p@k_last", 0.0)[0]
     fields |= {"seed": seed, "epsilon": 0.25, "attack": "constrained"}
     fields |= variant._asdict()
-    found = [
+    recorded = [
         {**fields, "metric": metric, "value": value}
         for metric, value in zip(("p@k_last", "sensitivity_last"), last, strict=True)
     ]
@@ -258,8 +258,8 @@ def attacked(variant, last, traces, seed):
             ("p@k_trace", precision),
             ("sensitivity_trace", changed),
         ):
-            found.append({**fields, "metric": metric, "value": value, "step": step})
-    return found
+            recorded.append({**fields, "metric": metric, "value": value, "step": step})
+    return recorded
 
 
 def test_constrained_attacks():
@@ -286,17 +286,17 @@ def test_constrained_attacks():
 
 
 def cost(**numbers):
-    found = []
+    recorded = []
     for name, value in numbers.items():
         metric, _, method = name.partition("__")
-        found.append(
+        recorded.append(
             {
                 "dataset": "adult", "model": "mlp", "metric": metric, "value": value,
                 "method": method or "none", "note": "n = 2, 4",
                 "against": "torch_batched" if "through" in metric else "none",
             }
         )  # fmt: skip
-    return claims_cost.claims(found)
+    return claims_cost.claims(recorded)
 
 
 def test_cost():
@@ -313,8 +313,8 @@ def test_cost():
         )
         assert fast.held is held and bool(fast.cause) is (held is not True)
     for power, held in ((1.1, True), (1.9, False)):
-        found = cost(flops_exponent__vanilla=2.5, flops_exponent__r2et=power)
-        assert [claim.held for claim in found] == [held]
+        claims = cost(flops_exponent__vanilla=2.5, flops_exponent__r2et=power)
+        assert [claim.held for claim in claims] == [held]
     assert cost() == []
 
 

@@ -90,10 +90,10 @@ def test_records_count_pairs(finished):
             if untied:
                 shares[kind].append(misled / untied)
     for kind, values in shares.items():
-        (found,) = store.select(metric="discordant", pairs=kind, **here)
-        assert found["n"] == len(values)
+        (record,) = store.select(metric="discordant", pairs=kind, **here)
+        assert record["n"] == len(values)
         if values:
-            assert found["value"] == pytest.approx(np.mean(values), abs=1e-5)
+            assert record["value"] == pytest.approx(np.mean(values), abs=1e-5)
     (lowest,) = store.select(metric="p@k_lowest", method="vanilla", seed=0)
     (farthest,) = store.select(metric="p@k_farthest", **here)
     assert lowest["value"] <= farthest["value"]
@@ -117,10 +117,10 @@ def test_the_example_is_nearer_in_all_norms_and_keeps_fewer(finished):
 
 
 def test_no_example_where_distance_tells_all():
-    one = np.linspace(0, 1, 4)
+    ramp = np.linspace(0, 1, 4)
     moved = measure.Moved(
         ("mse",) * 4, np.ones((1, 3)), np.ones((1, 4, 3)),
-        np.stack([one] * 3)[None], 1 - one[None], {}, None, None,
+        np.stack([ramp] * 3)[None], 1 - ramp[None], {}, None, None,
     )  # fmt: skip
     assert measure.example(moved, ("a", "b", "c"), k=2) == []
 
@@ -144,7 +144,7 @@ def test_figures_and_claim_are_made_from_records_and_a_second_run_adds_none(
 
 
 def test_the_claim_asks_for_clearly_discordant_pairs_in_every_norm(tmp_path):
-    common = type("Common", (), {"k": (8,), "methods": METHODS})
+    options = type("Common", (), {"k": (8,), "methods": METHODS})
     verdicts = []
     for number, linf in enumerate((0.3, 0.02)):
         store = records.RecordStore(tmp_path / f"{number}.jsonl")
@@ -159,5 +159,5 @@ def test_the_claim_asks_for_clearly_discordant_pairs_in_every_norm(tmp_path):
                 for norm, share in shares.items()
             ]  # fmt: skip
             store.append([*rows, {**cell, "metric": "p@k_lowest", "value": 0.2}])
-        verdicts.append(report.judge(store, "a", common).held)
+        verdicts.append(report.judge(store, "a", options).held)
     assert verdicts == [True, False]

@@ -38,10 +38,10 @@ def table(tmp_path_factory):
 def call(name, path, folder, *arguments):
     experiment = importlib.import_module(f"experiments.{name}.experiment")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    own = ONE_MODEL if name == "train" else ()
+    further = ONE_MODEL if name == "train" else ()
     cli.call(
         experiment, "--preset=smoke", "--noprogress", f"--datasets={path}", *folders,
-        *own, *arguments,
+        *further, *arguments,
     )  # fmt: skip
 
 
@@ -62,10 +62,10 @@ def test_it_is_what_is_measured(name, table, tmp_path, monkeypatch):
 def test_a_claim_is_looked_at_on_it(table, tmp_path, monkeypatch):
     path, fingerprint = table
 
-    def measure(common):
-        (name,) = common.datasets
-        found = datasets.load(name, data_dir=common.data_dir)
-        assert (name, soundness.fingerprint(found)) == ("mine", fingerprint)
+    def measure(options):
+        (name,) = options.datasets
+        loaded = datasets.load(name, data_dir=options.data_dir)
+        assert (name, soundness.fingerprint(loaded)) == ("mine", fingerprint)
         raise Reached
 
     claim = claims.CLAIMS["saturation"]._replace(measure=measure)

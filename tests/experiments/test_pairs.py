@@ -84,17 +84,19 @@ def test_each_data_set_has_its_own_size_budget_and_guards(finished):
     }
     for dataset, (k, budgets, model, guards) in expected.items():
         for method in ("vanilla", "r2et_nh"):
-            found = store.select(
+            recorded = store.select(
                 dataset=dataset, method=method, tolerance=0.01, attack="er_surrogate"
             )
-            main = [r for r in found if r["metric"] == "p@k"]
+            main = [r for r in recorded if r["metric"] == "p@k"]
             assert [r["epsilon"] for r in main] == budgets
             assert {(r["k"], r["model"], r["fold"], r["n"]) for r in main} == {
                 (k, model, 0, 6)
             }
             assert all(0 <= r["value"] < 1 for r in main)
             (cauc,) = (
-                r for r in found if r["metric"] == "cauc" and r["epsilon"] == budgets[1]
+                r
+                for r in recorded
+                if r["metric"] == "cauc" and r["epsilon"] == budgets[1]
             )
             assert 0 <= cauc["value"] <= 1
             clean = store.select(dataset=dataset, method=method, attack="none")
@@ -175,13 +177,13 @@ def test_a_graph_is_trained_by_the_gradient_times_input_that_is_explained(plante
 
 
 def test_the_loss_of_vanilla_is_the_cross_entropy_of_the_pairs(planted, digits):
-    for found in (planted, digits):
-        model = found.model("vanilla")
-        params = jax.jit(model.init)(jax.random.key(1), found.sample)
-        x, y = found.training(8)
-        built = found.objective("vanilla", model, k=found.k)
+    for problem in (planted, digits):
+        model = problem.model("vanilla")
+        params = jax.jit(model.init)(jax.random.key(1), problem.sample)
+        x, y = problem.training(8)
+        built = problem.objective("vanilla", model, k=problem.k)
         value = jax.jit(built.loss)(params, x, y, jnp.zeros(0))
-        train = found.dataset.train
+        train = problem.dataset.train
         pairs = jnp.stack([train.x[:8], train.partner[:8]], axis=1)
         z = jax.jit(jax.vmap(model.apply, (None, 0)))(params, pairs)[:, 0]
         sign = np.where(train.y[:8] == 1, 1.0, -1.0)
@@ -197,11 +199,11 @@ def test_graphs_settle_at_the_mean_embedding_of_their_training_graphs(planted):
     train = planted.dataset.train
     used = sorted({*train.first.tolist(), *train.second.tolist()})
     embed = jax.jit(
-        jax.vmap(lambda one, x: model.apply(one, x, method="embed"), (None, 0))
+        jax.vmap(lambda leaves, x: model.apply(leaves, x, method="embed"), (None, 0))
     )
     for s in range(2):
-        one = jax.tree.map(lambda leaf, s=s: leaf[s], settled)
-        mean = np.mean(embed(one, jnp.asarray(train.inputs[used])), axis=0)
+        leaves = jax.tree.map(lambda leaf, s=s: leaf[s], settled)
+        mean = np.mean(embed(leaves, jnp.asarray(train.inputs[used])), axis=0)
         np.testing.assert_allclose(mean, 0, atol=1e-4)
     # A grid of settings has one more axis.
     twice = jax.tree.map(lambda leaf: jnp.repeat(leaf[:, None], 3, axis=1), params)
@@ -235,8 +237,8 @@ def test_whether_absent_edges_may_appear_is_a_choice(planted, digits, robustness
     assert views.anywhere(kept.model("vanilla")) == free.model("vanilla")
     assert free.budget(0.02).absent == "free"
     x = jnp.asarray(few[0])
-    for found, moved in ((kept, few[0] != 0), (free, few[0] == few[0])):
-        drawn = threat.sample(found.budget(0.02), x, key=jax.random.key(0))
+    for result, moved in ((kept, few[0] != 0), (free, few[0] == few[0])):
+        drawn = threat.sample(result.budget(0.02), x, key=jax.random.key(0))
         assert np.array_equal(np.asarray(drawn) != few[0], moved)
     # Models of another rule are chosen under another attack: they stand apart.
     assert "absent" not in kept.config("wd")

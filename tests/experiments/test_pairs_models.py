@@ -107,16 +107,16 @@ def test_saved_models_of_pairs_are_attacked_at_their_own_budgets(root, monkeypat
     tests = records.RecordStore(root / "train" / "records.jsonl")
     for dataset, (_, k, budgets, _) in SAVED.items():
         for attack in ("random",):
-            found = store.select(dataset=dataset, attack=attack, metric="p@k")
-            assert [r["epsilon"] for r in found] == budgets
+            recorded = store.select(dataset=dataset, attack=attack, metric="p@k")
+            assert [r["epsilon"] for r in recorded] == budgets
             for epsilon in budgets:
                 cell = {"dataset": dataset, "attack": attack, "epsilon": epsilon}
                 check_any_of_two(store, cell)
                 check_any_of_two(store, cell, "_last")
-            assert {(r["k"], r["fold"], r["n"], r["method"]) for r in found} == {
+            assert {(r["k"], r["fold"], r["n"], r["method"]) for r in recorded} == {
                 (k, int(dataset == "planted"), 6, "wd")
             }
-            assert all(0 <= r["value"] <= 1 for r in found)
+            assert all(0 <= r["value"] <= 1 for r in recorded)
         (trained_auc,) = tests.select(dataset=dataset, metric="auc", tolerance=0.01)
         (auc,) = store.select(dataset=dataset, metric="auc")
         assert auc["value"] == pytest.approx(trained_auc["value"], abs=1e-6)
@@ -195,10 +195,10 @@ def test_the_classifier_of_single_inputs_is_fitted_to_their_embeddings(root):
 
     name = SAVED["digits"][0]
     model, params, _ = saved.load(root / "train" / "models" / name)
-    found = registry.problem(datasets.load("digits"))
-    fitted, own = trained.with_classifier(found, model, params)
+    problem = registry.problem(datasets.load("digits"))
+    fitted, with_classifier = trained.with_classifier(problem, model, params)
     assert fitted == model  # two classes: one logit
-    train, test = found.dataset.train, found.dataset.test
+    train, test = problem.dataset.train, problem.dataset.test
     used = sorted({*train.first.tolist(), *train.second.tolist()})
     embed = jax.jit(
         jax.vmap(lambda x: model.apply(params, x, method="embed")),
@@ -214,23 +214,23 @@ def test_the_classifier_of_single_inputs_is_fitted_to_their_embeddings(root):
     )
     classify = jax.jit(jax.vmap(class_apply(fitted), (None, 0)))
     np.testing.assert_allclose(
-        classify(own, test.x)[:, 0],
+        classify(with_classifier, test.x)[:, 0],
         reference.decision_function((outer - mean) / spread),
         rtol=1e-3,
         atol=1e-3,
     )
-    share, n = trained.class_accuracy(found, fitted, own)
+    share, n = trained.class_accuracy(problem, fitted, with_classifier)
     assert share > 0.8 and n == len(set(test.first.tolist()))
     # All but the classifier is as it was trained.
     for part in params["params"]:
         if part != "classifier":
             jax.tree.map(
                 np.testing.assert_array_equal,
-                own["params"][part],
+                with_classifier["params"][part],
                 params["params"][part],
             )
-    again = trained.with_classifier(found, model, params)[1]
-    jax.tree.map(np.testing.assert_array_equal, own, again)
+    again = trained.with_classifier(problem, model, params)[1]
+    jax.tree.map(np.testing.assert_array_equal, with_classifier, again)
 
 
 @pytest.mark.parametrize(
@@ -263,14 +263,17 @@ def test_networks_of_pairs_and_of_one_input_are_told_apart(root, tmp_path, capsy
     line = models.Linear()
     params = line.init(jax.random.key(0), np.zeros(64, np.float32))
     saved.save(tmp_path / "line", line, params, {"dataset": "digits", "k": 8})
-    own = root / "train" / "models" / SAVED["digits"][0]
+    of_pairs = root / "train" / "models" / SAVED["digits"][0]
     for arguments, text in (
         ([f"--model={tmp_path / 'line'}"], "Linear, 'digits' needs a Siamese network"),
         (
-            [f"--model={own}", "--datasets=breast_cancer"],
+            [f"--model={of_pairs}", "--datasets=breast_cancer"],
             "needs a network of one input",
         ),
-        ([f"--model={own}", "--datasets=planted"], "take the 435 features of planted"),
+        (
+            [f"--model={of_pairs}", "--datasets=planted"],
+            "take the 435 features of planted",
+        ),
     ):
         with pytest.raises(SystemExit):
             call("attack", *arguments, f"--output_dir={tmp_path / 'out'}")

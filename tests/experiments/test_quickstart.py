@@ -44,14 +44,18 @@ def outcome(data, tmp_path_factory):
 def test_the_lines_say_what_the_audits_found(outcome, data):
     # Marks by which before and after are told apart.
     before, after = Quality(0.123, 0.5), Quality(0.456, 0.5)
-    one = dataclasses.replace(
+    hardened = dataclasses.replace(
         outcome.hardened["logit_h"], test_before=before, test_after=after
     )
-    lines = report.lines(outcome._replace(hardened={"logit_h": one}))
+    lines = report.lines(outcome._replace(hardened={"logit_h": hardened}))
     assert len(lines) <= 10 and "1 features" in lines[0] and "(16 test" in lines[0]
     for name, audit in outcome.audits.items():
-        (line,) = (one for one in lines if one.startswith(f"{name} ") and "±" in one)
-        numbers = [float(one) for one in re.findall(r"-?\d\.\d+", line)]
+        (line,) = (
+            hardened
+            for hardened in lines
+            if hardened.startswith(f"{name} ") and "±" in hardened
+        )
+        numbers = [float(hardened) for hardened in re.findall(r"-?\d\.\d+", line)]
         mean, _, proved, same, plus, share, _ = numbers
         assert mean == pytest.approx(audit.precision.mean(), abs=6e-4)
         assert proved == pytest.approx(audit.certified.precision.mean(), abs=6e-4)
@@ -62,10 +66,13 @@ def test_the_lines_say_what_the_audits_found(outcome, data):
 
 
 def test_quality_is_that_of_the_test_part(outcome, data):
-    one = outcome.hardened["logit_h"]
-    for params, found in ((one.start, one.test_before), (one.params, one.test_after)):
+    hardened = outcome.hardened["logit_h"]
+    for params, quality in (
+        (hardened.start, hardened.test_before),
+        (hardened.params, hardened.test_after),
+    ):
         share = accuracy(data.test.y, MODEL.apply(params, data.test.x))
-        assert found.accuracy == pytest.approx(float(share), abs=1e-6)
+        assert quality.accuracy == pytest.approx(float(share), abs=1e-6)
 
 
 def test_the_pages_hold_the_same(outcome, tmp_path):
@@ -73,8 +80,8 @@ def test_the_pages_hold_the_same(outcome, tmp_path):
     assert [page.parent.name for page in pages] == ["vanilla", "logit_h"]
     for page, audit in zip(pages, outcome.audits.values(), strict=True):
         assert f"{audit.precision.mean():.3f}" in page.read_text("utf-8")
-        found = json.loads((page.parent / "results.json").read_text("utf-8"))
-        told = [one["precision"] for one in found["inputs"]]
+        content = json.loads((page.parent / "results.json").read_text("utf-8"))
+        told = [row["precision"] for row in content["inputs"]]
         np.testing.assert_allclose(told, audit.precision, rtol=1e-6)
 
 

@@ -56,17 +56,17 @@ def run_folder(tmp_path):
 
 
 def test_an_exhibit_comes_back_as_written(run_folder):
-    found = exhibit.read(run_folder)
-    assert found.title == "P@k under attack"
-    assert [claim.held for claim in found.claims] == [True, False, None]
-    assert [claim.cause for claim in found.claims] == [
+    shown = exhibit.read(run_folder)
+    assert shown.title == "P@k under attack"
+    assert [claim.held for claim in shown.claims] == [True, False, None]
+    assert [claim.cause for claim in shown.claims] == [
         "", "<i> & nonlinear.", exhibit.UNCLEAR
     ]  # fmt: skip
-    assert found.claims[1].told() == "adult: 0.9 against 0.95. Rule: by eye."
-    assert found.figures == {"lines.png": 'Lines: R2ET on top of "vanilla".'}
-    assert found.tables == ("table.md",)
+    assert shown.claims[1].told() == "adult: 0.9 against 0.95. Rule: by eye."
+    assert shown.figures == {"lines.png": 'Lines: R2ET on top of "vanilla".'}
+    assert shown.tables == ("table.md",)
     # How a run is shown makes no other command of it.
-    assert found.given == ("--k=8", "--seeds=0")
+    assert shown.given == ("--k=8", "--seeds=0")
 
 
 @pytest.mark.parametrize("text", ["", "  "])
@@ -106,11 +106,13 @@ class Page(HTMLParser):
         assert not self.open
 
     def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
+        attributes = dict(attrs)
         if tag == "img":
-            self.images.append(found)
-        self.links += [found[name] for name in ("href", "src") if name in found]
-        self.ids += [found["id"]] if "id" in found else []
+            self.images.append(attributes)
+        self.links += [
+            attributes[name] for name in ("href", "src") if name in attributes
+        ]
+        self.ids += [attributes["id"]] if "id" in attributes else []
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -142,11 +144,11 @@ def test_the_page_needs_nothing_beside_it(run_folder, tmp_path):
     page, summary = report_page.write(
         tmp_path / "report", [section], told=TOLD, failed={"robustness bank": 1}
     )
-    found = Page(page.read_text(encoding="utf-8"))
-    words = " ".join(found.words)
-    assert all(link.startswith(("#", "data:")) for link in found.links)
-    assert {link[1:] for link in found.links if link[0] == "#"} <= set(found.ids)
-    (image,) = found.images
+    shown = Page(page.read_text(encoding="utf-8"))
+    words = " ".join(shown.words)
+    assert all(link.startswith(("#", "data:")) for link in shown.links)
+    assert {link[1:] for link in shown.links if link[0] == "#"} <= set(shown.ids)
+    (image,) = shown.images
     assert image["alt"] == 'Lines: R2ET on top of "vanilla".'
     data = base64.b64decode(image["src"].partition("base64,")[2])
     with Image.open(io.BytesIO(data)) as drawn:
@@ -181,16 +183,16 @@ def planned(monkeypatch, tmp_path):
     started = []
 
     def run_jobs(planned, *, workers, show, ended):
-        for one in planned:
-            started.append(one.name)
-            folder = one.log.parent
+        for job in planned:
+            started.append(job.name)
+            folder = job.log.parent
             folder.mkdir(parents=True, exist_ok=True)
-            status = int(one.name in failing)
+            status = int(job.name in failing)
             if not status:
                 exhibit.write(
                     folder, title="t", claims=[], figures={}, tables=[], typed=()
                 )
-            ended(one, status)
+            ended(job, status)
 
     failing = set()
     monkeypatch.setattr(reproduce.jobs, "run_jobs", run_jobs)

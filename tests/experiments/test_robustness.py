@@ -110,9 +110,9 @@ def test_a_run_leaves_records_tables_and_figures(finished):
         "p_at_k_by_iteration_er_surrogate_breast_cancer.png",
     }
     # What another person has to give besides the data, the preset and the folders.
-    own = {"--attacks", "--epsilon", "--k", "--methods", "--seeds"}
+    narrowed = {"--attacks", "--epsilon", "--k", "--methods", "--seeds"}
     assert exhibit.read(finished).given == tuple(
-        sorted(given for given in ARGUMENTS if given.split("=")[0] in own)
+        sorted(given for given in ARGUMENTS if given.split("=")[0] in narrowed)
     )
     config = json.loads((finished / "config.json").read_text())
     assert config["experiment"] == "robustness"
@@ -133,18 +133,18 @@ def test_every_cell_was_measured_and_the_numbers_make_sense(finished):
                 assert 0.5 < auc["value"] <= 1 and auc["k"] == 8
                 (copies,) = store.select(**model, metric="copies")
                 assert (copies["value"], copies["n"]) == (0, 569)
-                found = store.select(**model, metric="p@k", attack="er_surrogate")
+                recorded = store.select(**model, metric="p@k", attack="er_surrogate")
                 # The second tolerance is attacked at the largest budget alone.
                 main = tolerance == presets.MAIN_TOLERANCE
                 budgets = [0.5, 1.0] if main else [1.0]
-                assert [record["epsilon"] for record in found] == budgets
-                assert [record["n"] for record in found] == [12] * len(budgets)
+                assert [record["epsilon"] for record in recorded] == budgets
+                assert [record["n"] for record in recorded] == [12] * len(budgets)
                 (each,) = store.select(
                     **model, metric="p@k_inputs", attack="er_surrogate"
                 )
                 assert each["epsilon"] == 1.0 and len(each["values"]) == 12
                 assert np.mean(each["values"]) == pytest.approx(each["value"], abs=1e-4)
-                for record in found:
+                for record in recorded:
                     assert 0 <= record["value"] <= 1
                     if method == "logistic":
                         assert record["value"] == 1
@@ -371,12 +371,12 @@ def test_attacked_inputs_of_one_class_have_no_auc(tmp_path):
     dataset, model = datasets.load("breast_cancer"), models.MLP(hidden=(3,))
     params = model.init(jax.random.key(0), dataset.train.x[0])
     evaluator = evaluation.Evaluator(dataset, model, k=4, num_test=1)
-    found = evaluator.attacked(params, "random", 0.5)
-    values = {record["metric"]: record["value"] for record in found}
+    recorded = evaluator.attacked(params, "random", 0.5)
+    values = {record["metric"]: record["value"] for record in recorded}
     assert np.isnan(values["aauc"]) and np.isnan(values["cauc"])
     assert 0 <= values["p@k"] <= 1
     cell = dict.fromkeys(records.REQUIRED, "none")
     store = records.RecordStore(tmp_path / "records.jsonl")
-    store.append([{**cell, **record} for record in found])
+    store.append([{**cell, **record} for record in recorded])
     (kept,) = store.select(metric="aauc")
     assert kept["value"] is None and "nan" in kept["note"]

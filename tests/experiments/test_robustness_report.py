@@ -81,8 +81,8 @@ def test_copies_are_told_once(tmp_path):
              "attack": "none", "epsilon": 0.0, "metric": "copies", "value": 16982,
              "stderr": None, "n": 48842}
         )  # fmt: skip
-    common = settings(tmp_path)
-    text = markdown(Results(store, common, k=8), compare(store))
+    options = settings(tmp_path)
+    text = markdown(Results(store, options, k=8), compare(store))
     assert text.count("copies: of adult 16982 of 48842 rows equal another row") == 1
     assert "copies: of adult_ref" not in text
 
@@ -97,13 +97,13 @@ def test_comparisons_in_full_precision_and_for_reading(report):
     text = (report[0] / "comparisons.csv").read_text("utf-8")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == 2 * 2 * 2 * 5  # data sets, tolerances, attacks, methods
-    (found,) = [
+    (match,) = [
         r for r in rows
         if (r["dataset"], r["tolerance"], r["attack"], r["method"])
         == ("adult", "0.003", "er_surrogate", "r2et")
     ]  # fmt: skip
-    assert float(found["difference"]) == pytest.approx(0.25, rel=1e-12)
-    assert float(found["p"]) == 0 and found["better"] == "True"
+    assert float(match["difference"]) == pytest.approx(0.25, rel=1e-12)
+    assert float(match["p"]) == 0 and match["better"] == "True"
     shown = (report[0] / "comparisons.md").read_text("utf-8")
     line = "| adult | strongest | r2et | wd | +0.250 ± 0.000 | [+0.250, +0.250] | "
     assert f"{line}0.0000 | 0.0000 | ▲ |\n" in shown
@@ -198,9 +198,9 @@ def test_what_was_not_measured_on_a_data_set_leaves_no_trace():
     store = Store(
         r for r in made_records() if (r["dataset"], r["method"]) != ("adult_ref", "sp")
     )
-    found = compare(store)
-    assert not found.problems and row(found, "sp")
-    assert all(r.method != "sp" for r in found.rows if r.dataset == "adult_ref")
+    compared = compare(store)
+    assert not compared.problems and row(compared, "sp")
+    assert all(r.method != "sp" for r in compared.rows if r.dataset == "adult_ref")
     results = Results(store, settings(), k=8)
     axes = robustness_figures._dots(results, "adult_ref", "strongest").axes[0]
     assert len(axes.get_yticklabels()) == len(METHODS) - 1
@@ -259,10 +259,10 @@ def test_dots_are_sorted_by_p_at_k():
 def test_several_k_have_files_of_their_own(tmp_path):
     store = made_records()
     store += [{**record, "k": 4} for record in made_records(inputs=False)]
-    common = settings(
+    options = settings(
         tmp_path, k=(8, 4), datasets=("adult",), methods=("vanilla", "wd")
     )
-    names = {path.name for path in write_report(tmp_path, store, common)}
+    names = {path.name for path in write_report(tmp_path, store, options)}
     assert {"table_k8.md", "table_k4.md", "notes_k4.md", "comparisons_k8.csv"} <= names
     assert "▼" in (tmp_path / "table_k8.md").read_text("utf-8")
     assert "▼" in (tmp_path / "table_k4.md").read_text("utf-8")
@@ -271,10 +271,10 @@ def test_several_k_have_files_of_their_own(tmp_path):
 def test_a_run_of_one_method_and_another_attack_is_reported(tmp_path):
     store = Store({**r, "attack": r["attack"].replace("strongest", "mse")}
                   for r in made_records())  # fmt: skip
-    common = settings(
+    options = settings(
         tmp_path, attacks=("mse",), datasets=("adult",), methods=("logistic",)
     )
-    write_report(tmp_path, store, common)
+    write_report(tmp_path, store, options)
     text = (tmp_path / "table.md").read_text("utf-8")
     assert "compared under strongest and er_surrogate alone" in text
-    assert "logistic" in summary(store, common, 8)
+    assert "logistic" in summary(store, options, 8)

@@ -57,22 +57,24 @@ def room_violations(path: Path, source: str, modules: frozenset[str]) -> list[st
     """What a file (path inside experiments) imports against the order of the rooms."""
     if path.name == "__init__.py" and len(path.parts) == 1:
         return []
-    own = path.parts[0]
-    if own not in {*ROOMS, *EXPERIMENTS, TOP}:
-        return [f"{path}:1: {own!r} is neither a room nor an experiment"]
-    found = []
+    room = path.parts[0]
+    if room not in {*ROOMS, *EXPERIMENTS, TOP}:
+        return [f"{path}:1: {room!r} is neither a room nor an experiment"]
+    violations = []
     for line, name in imported(path, source, modules):
         other, _, inner = name.removeprefix("experiments").lstrip(".").partition(".")
         if not other:  # a name in the package itself
             continue
-        if other != own:
-            if other not in allowed_rooms(own):
-                found.append(f"{path}:{line}: {own!r} may not import {name!r}")
-        elif own not in ROOMS and path.stem in INNER:
+        if other != room:
+            if other not in allowed_rooms(room):
+                violations.append(f"{path}:{line}: {room!r} may not import {name!r}")
+        elif room not in ROOMS and path.stem in INNER:
             part = inner.partition(".")[0]
             if part in INNER and INNER.index(part) >= INNER.index(path.stem):
-                found.append(f"{path}:{line}: {path.stem!r} may not import {name!r}")
-    return found
+                violations.append(
+                    f"{path}:{line}: {path.stem!r} may not import {name!r}"
+                )
+    return violations
 
 
 def global_flags(path: Path, source: str) -> list[str]:
@@ -85,15 +87,15 @@ def global_flags(path: Path, source: str) -> list[str]:
         for alias in node.names
         if alias.name == "flags"
     } | {"absl.flags"}
-    found = []
+    violations = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr == "FLAGS":
             if ast.unparse(node.value) in aliases:
-                found.append(f"{path}:{node.lineno}: absl's global FLAGS")
+                violations.append(f"{path}:{node.lineno}: absl's global FLAGS")
         if isinstance(node, ast.ImportFrom) and node.module == "absl.flags":
             if "FLAGS" in {alias.name for alias in node.names}:
-                found.append(f"{path}:{node.lineno}: absl's global FLAGS")
-    return found
+                violations.append(f"{path}:{node.lineno}: absl's global FLAGS")
+    return violations
 
 
 def cycle(arrows: dict[str, set[str]]) -> list[str]:
@@ -133,8 +135,8 @@ def listed(violations: list[str]) -> str:
 
 
 def test_modules_import_only_from_rooms_below():
-    found = [v for file in FILES for v in room_violations(*file, MODULES)]
-    assert not found, listed(found)
+    violations = [v for file in FILES for v in room_violations(*file, MODULES)]
+    assert not violations, listed(violations)
 
 
 def test_no_circle_of_imports():
@@ -167,21 +169,21 @@ def measuring(path: Path, source: str) -> list[str]:
 
 def test_what_asks_does_not_measure():
     asking = [file for file in FILES if file[0].name == "experiment.py"]
-    found = [v for file in asking for v in measuring(*file)]
-    assert not found, listed(found)
+    violations = [v for file in asking for v in measuring(*file)]
+    assert not violations, listed(violations)
     planted = "def main(values):\n    store.append(records)\n    found.append(1)"
     assert len(measuring(Path("x/experiment.py"), planted)) == 1
 
 
 def test_files_are_short():
     lengths = {path: len(source.splitlines()) for path, source in FILES}
-    found = [f"{path}: {n} lines" for path, n in lengths.items() if n > MAX_LINES]
-    assert not found, f"more than {MAX_LINES} lines: {listed(found)}"
+    violations = [f"{path}: {n} lines" for path, n in lengths.items() if n > MAX_LINES]
+    assert not violations, f"more than {MAX_LINES} lines: {listed(violations)}"
 
 
 def test_no_global_flags():
-    found = [v for file in FILES for v in global_flags(*file)]
-    assert not found, listed(found)
+    violations = [v for file in FILES for v in global_flags(*file)]
+    assert not violations, listed(violations)
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ class Tables:
         self.reference_auc = np.full(num_seeds, REFERENCE)
 
     def look(self, table, params):
-        found = (np.asarray(params[name]) for name in ("seed", "epochs", "setting"))
-        seed, epochs, setting = found
+        columns = (np.asarray(params[name]) for name in ("seed", "epochs", "setting"))
+        seed, epochs, setting = columns
         return table[seed, epochs // BLOCK_EPOCHS, setting]
 
 
@@ -198,8 +198,8 @@ def test_a_search_is_that_of_a_plain_simulation(
     best, choices = grid.search()
     ran, alive, candidates = simulate(tables, pruning, with_start)
     assert grid.ran == ran
-    for s, found in enumerate(candidates):
-        auc, precision = (np.array([c[i] for c in found]) for i in (2, 3))
+    for s, searched in enumerate(candidates):
+        auc, precision = (np.array([c[i] for c in searched]) for i in (2, 3))
         for t, tolerance in enumerate(TOLERANCES):
             wanted = training.select(
                 auc, precision, reference_auc=REFERENCE, tolerance=tolerance
@@ -215,7 +215,7 @@ def test_a_search_is_that_of_a_plain_simulation(
                 assert choice["valid_precision"] is None
                 assert params == {"seed": s, "setting": 0, "epochs": 0}
                 continue
-            block, setting, *_ = found[wanted.index]
+            block, setting, *_ = searched[wanted.index]
             assert choice["valid_auc"] == wanted.auc
             assert choice["valid_precision"] == wanted.precision
             assert choice["epoch"] == block * BLOCK_EPOCHS
@@ -321,9 +321,9 @@ def test_one_of_two_that_want_a_model_trains_it(tmp_path):
         return kept.found_or_fitted(folder, fit, 1)
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(want, range(2)))
+        searched = list(pool.map(want, range(2)))
     assert len(calls) == 1
-    for params, description in found:
+    for params, description in searched:
         np.testing.assert_array_equal(params["w"], [1.0, 1.0])
         assert description["config"] == 1
 

@@ -29,9 +29,9 @@ def tiny(monkeypatch):
 
 
 def call(folder, *arguments):
-    common = ("--preset=smoke", "--noprogress", "--seeds=0,3", "--k=4")
+    options = ("--preset=smoke", "--noprogress", "--seeds=0,3", "--k=4")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    cli.call(experiment, *common, *folders, *arguments)
+    cli.call(experiment, *options, *folders, *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +39,22 @@ def bundled():
     return problem(datasets.load("breast_cancer"))
 
 
-def fitter(found, changed, folder):
+def fitter(problem, changed, folder):
     return fitting.Fitter(
-        found, seeds=(0, 3), protocol=changed, k=4, models_dir=folder, progress=False
+        problem, seeds=(0, 3), protocol=changed, k=4, models_dir=folder, progress=False
     )
 
 
 def test_one_factor_changes_at_a_time(tiny, bundled, monkeypatch):
     monkeypatch.setitem(protocols.PRESETS, "standard", protocols.PRESETS["standard"])
-    found = list(measure.settings(bundled, "r2et_mm", 8, "standard"))
-    assert {setting.factor for setting in found} == set(measure.FACTORS)
+    tried = list(measure.settings(bundled, "r2et_mm", 8, "standard"))
+    assert {setting.factor for setting in tried} == set(measure.FACTORS)
     for factor in measure.FACTORS:
-        of = [setting for setting in found if setting.factor == factor]
+        of = [setting for setting in tried if setting.factor == factor]
         assert len(of) > 1 and sum(setting.default for setting in of) == 1
         assert len({setting.level for setting in of}) == len(of)
     whole = protocols.PRESETS["standard"]
-    for setting in found:
+    for setting in tried:
         assert (setting.k != 8) == (setting.factor == "k" and not setting.default)
         grid = protocols.weight_grid("r2et_mm", setting.protocol)
         if setting.weight is None:
@@ -81,8 +81,8 @@ def test_every_k_prime_has_its_pairs(tiny, bundled, k):
         "r2et_anchored": anchored_weights,
     }
     for method, weigh in weighing.items():
-        found = measure.settings(bundled, method, k, "paper", ["k_prime"])
-        levels = [setting.protocol.k_prime for setting in found]
+        tried = measure.settings(bundled, method, k, "paper", ["k_prime"])
+        levels = [setting.protocol.k_prime for setting in tried]
         assert len(levels) == len(set(levels)) > 0
         values = jax.random.uniform(jax.random.key(0), (30,))
         for level in levels:
@@ -144,23 +144,23 @@ def test_the_loss_takes_the_pairs_that_are_asked_for(bundled):
 def test_a_run_records_and_draws(tiny, bundled, small_models, drawn, again):
     folder = again("sensitivity")
     text = (folder / "records.jsonl").read_text()
-    found = [json.loads(line) for line in text.splitlines()]
-    tried = {(r["method"], r["factor"], r["level"]) for r in found}
+    recorded = [json.loads(line) for line in text.splitlines()]
+    tried = {(r["method"], r["factor"], r["level"]) for r in recorded}
     assert tried == {
         ("vanilla", "none", "default"),
         ("r2et_mm", "k_prime", "1"), ("r2et_mm", "k_prime", "2"),
         ("r2et_mm", "lambda_1", "×0.1"), ("r2et_mm", "lambda_1", "×1"),
     }  # fmt: skip
-    clean = {r["metric"] for r in found if r["attack"] == "none"}
-    attacked = [r for r in found if r["attack"] == "random"]
+    clean = {r["metric"] for r in recorded if r["attack"] == "none"}
+    attacked = [r for r in recorded if r["attack"] == "random"]
     assert {"auc", "same", "epoch", "fallback"} <= clean
     assert {r["epsilon"] for r in attacked} == {0.5}
 
     # The number of one cell, from the model that was saved, by another way.
     changed = measure.short_grid(TINY)._replace(k_prime=1)
-    own = fitter(bundled, changed, small_models)
-    assert own._folder("r2et_mm")[0].is_dir()
-    model, params = own.fit("r2et_mm").at(1, 0)
+    fitted = fitter(bundled, changed, small_models)
+    assert fitted._folder("r2et_mm")[0].is_dir()
+    model, params = fitted.fit("r2et_mm").at(1, 0)
     named = attacks.protocol("random", bundled.view.attacked(model), k=4)
     result = attacks.compile_attack(
         named.attack, num_steps=named.num_steps, track_every=named.track_every
@@ -231,14 +231,14 @@ class Store(list):
         return records.select(self, **filters)
 
 
-def judged(found, factor):
-    methods = tuple(dict.fromkeys(r["method"] for r in found))
-    common = type("Common", (), {"methods": methods, "seeds": (0, 1, 2)})
+def judged(recorded, factor):
+    methods = tuple(dict.fromkeys(r["method"] for r in recorded))
+    options = type("Common", (), {"methods": methods, "seeds": (0, 1, 2)})
     place = {
         "k_prime": 0, "schedule": 1, "reference": 2, "lambda_1": 3, "k": 5,
     }[factor]  # fmt: skip
     question = report.QUESTIONS[place]
-    return question.judge(Store(found), "compas", common)
+    return question.judge(Store(recorded), "compas", options)
 
 
 BASE = np.array([0.7, 0.8, 0.9])
@@ -268,13 +268,13 @@ def test_pretraining_is_judged_against_scratch(shift, held):
 
 
 def test_k_is_compared_with_vanilla_at_the_same_k():
-    found = made("k", {"8": BASE, "2": BASE - 0.1})
-    found += made("k", {"8": BASE - 0.2, "2": BASE}, method="vanilla")
-    verdict, text, _ = judged(found, "k")
+    recorded = made("k", {"8": BASE, "2": BASE - 0.1})
+    recorded += made("k", {"8": BASE - 0.2, "2": BASE}, method="vanilla")
+    verdict, text, _ = judged(recorded, "k")
     assert verdict is False
     assert "k = 2 -0.100" in text and "k = 8 +0.200" in text
     differences = records.select(
-        report.derive(found), metric="difference", method="r2et_mm"
+        report.derive(recorded), metric="difference", method="r2et_mm"
     )
     assert len(differences) == 6
     np.testing.assert_allclose([r["value"] for r in differences[-1:]], [-0.1])

@@ -27,18 +27,18 @@ def test_what_is_found_comes_back_in_order():
 
     def run(k, rows):
         seen.append((k, np.arange(5)[rows].tolist()))
-        own = np.arange(5.0)[rows]
-        inner = own, np.stack([own, own * k], axis=1)
-        return Found(inner, np.stack([own, -own, own]), np.array([7, 9]), None)
+        values = np.arange(5.0)[rows]
+        inner = values, np.stack([values, values * k], axis=1)
+        return Found(inner, np.stack([values, -values, values]), np.array([7, 9]), None)
 
-    found = sizes.by_size(of, run)
+    gathered = sizes.by_size(of, run)
     assert seen == [(1, [1, 4]), (2, [3]), (3, [0, 2])]
-    np.testing.assert_array_equal(found.inner[0], np.arange(5))
-    np.testing.assert_array_equal(found.inner[1][:, 1], np.arange(5) * of)
+    np.testing.assert_array_equal(gathered.inner[0], np.arange(5))
+    np.testing.assert_array_equal(gathered.inner[1][:, 1], np.arange(5) * of)
     expected = np.arange(5) * np.array([[1], [-1], [1]])
-    np.testing.assert_array_equal(found.member_precision, expected)
-    np.testing.assert_array_equal(found.curve_budget, [7, 9])
-    assert found.nothing is None
+    np.testing.assert_array_equal(gathered.member_precision, expected)
+    np.testing.assert_array_equal(gathered.curve_budget, [7, 9])
+    assert gathered.nothing is None
 
 
 def test_one_size_is_measured_at_once():
@@ -87,9 +87,11 @@ def test_half_of_the_edges_at_most(sparse):
     assert sparse.top_sizes(x, K).tolist() == expected
     assert (sparse.most_k, sparse.penalty_k(K)) == (50, 3)
     for name in ("planted", "digits"):
-        found = registry.problem(datasets.load(name))
-        assert found.most_k == found.k == found.penalty_k(found.k)
-        assert set(found.top_sizes(found.inputs("test").x, found.k)) == {found.k}
+        problem = registry.problem(datasets.load(name))
+        assert problem.most_k == problem.k == problem.penalty_k(problem.k)
+        assert set(problem.top_sizes(problem.inputs("test").x, problem.k)) == {
+            problem.k
+        }
 
 
 def test_every_graph_is_measured_by_its_own_size(sparse, model):
@@ -118,19 +120,19 @@ def test_every_graph_is_measured_by_its_own_size(sparse, model):
         np.mean(
             [
                 len(tops[a] & tops[b]) / of[a]
-                for a in np.flatnonzero(units == one)
+                for a in np.flatnonzero(units == name)
                 for b in np.flatnonzero(units == other)
             ]
         )
-        for one in names
+        for name in names
         for other in names
-        if one != other
+        if name != other
     ]
     np.testing.assert_allclose(clean["same"], np.mean(shares), rtol=1e-6)
     assert clean["tied"] == 0 and clean["p@k"] == 1
-    found = evaluator.attacked(params, "random", 0.1)
-    (each,) = (r["values"] for r in found if r["metric"] == evaluation.PER_INPUT)
-    of = np.array([of[units == one][0] for one in names])
+    recorded = evaluator.attacked(params, "random", 0.1)
+    (each,) = (r["values"] for r in recorded if r["metric"] == evaluation.PER_INPUT)
+    of = np.array([of[units == name][0] for name in names])
     left = np.array(each) * of * counts
     np.testing.assert_allclose(left, np.round(left), atol=5e-3)
     assert np.any(left < of * counts), "nothing was found"

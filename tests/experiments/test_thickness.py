@@ -32,20 +32,20 @@ K = 8
 @pytest.fixture(scope="module")
 def trained():
     """A problem, a smooth model with some curvature, and the first inputs."""
-    found = problem(datasets.load("breast_cancer"))
+    data = problem(datasets.load("breast_cancer"))
     model = models.MLP(hidden=(6,), activation="softplus")
-    params = model.init(jax.random.key(0), found.sample)
+    params = model.init(jax.random.key(0), data.sample)
     params = jax.tree.map(lambda leaf: 2 * leaf, params)
-    return found, model, params, thickness.first_inputs(found, model, params, 5)
+    return data, model, params, thickness.first_inputs(data, model, params, 5)
 
 
 def test_thickness_of_a_sample_is_that_of_its_segments(trained):
     """Toward the adversarial sample, by hand from the maps along the way."""
-    found, model, params, sample = trained
+    data, model, params, sample = trained
     run = {"k": K, "epsilon": 1.0, "effort": EFFORT}
-    thick = thickness.estimate(found, model, params, sample, "adversarial", **run)
+    thick = thickness.estimate(data, model, params, sample, "adversarial", **run)
     attack = thickness.evaluation.compiled_attack(
-        model, thickness.ADVERSARY, K, found.view, budget=0
+        model, thickness.ADVERSARY, K, data.view, budget=0
     )
     ball, key = threat.threat_model("l2", 1.0), jax.random.key(0)
     ends = attack(params, sample.x, ball, key=key, context=None).details.last
@@ -61,20 +61,20 @@ def test_thickness_of_a_sample_is_that_of_its_segments(trained):
         above = [m[order[:K], None] >= m[None, order[K:]] for m in maps]
         np.testing.assert_allclose(thick.mean[i], np.mean(above), atol=2e-3)
         np.testing.assert_allclose(thick.least[i], np.mean(above, 0).min(), atol=0.34)
-    uniform = thickness.estimate(found, model, params, sample, "uniform", **run)
-    noisy = thickness.estimate(found, model, params, sample, "gaussian", **run)
+    uniform = thickness.estimate(data, model, params, sample, "uniform", **run)
+    noisy = thickness.estimate(data, model, params, sample, "gaussian", **run)
     assert np.all(noisy.least <= noisy.mean) and noisy.mean.mean() < 1
     assert noisy.mean.mean() < uniform.mean.mean()
     alone = thickness.Sample(sample.x[:1], None)
-    first = thickness.estimate(found, model, params, alone, "uniform", **run)
+    first = thickness.estimate(data, model, params, alone, "uniform", **run)
     np.testing.assert_allclose(first.mean, uniform.mean[:1], atol=1e-6)
 
 
 def test_bounds_enclose_what_is_measured(trained):
-    found, model, params, sample = trained
+    data, model, params, sample = trained
     ends = sample.x + 0.3 / np.sqrt(sample.x.shape[1])
     ask = {"k": K, "epsilon": 0.3, "effort": EFFORT}
-    bounds = thickness.bounds(found, model, params, sample.x, ends, **ask)
+    bounds = thickness.bounds(data, model, params, sample.x, ends, **ask)
     for gaps in (bounds.uniform, bounds.adversarial):
         assert np.all(bounds.lower < gaps) and np.all(gaps < bounds.upper)
     assert np.all(bounds.published_upper > bounds.upper)
@@ -83,7 +83,7 @@ def test_bounds_enclose_what_is_measured(trained):
     assert bounds.violated.max() == 0
     # Ends outside of the ball make the count of violations see something.
     far = sample.x + 30 * np.sign(np.random.default_rng(0).normal(size=sample.x.shape))
-    away = thickness.bounds(found, model, params, sample.x, far, **ask)
+    away = thickness.bounds(data, model, params, sample.x, far, **ask)
     assert away.violated.min() > 0
     explain = saliency.gradient(score.log_odds(model.apply), normalize=False)
     values = -np.sort(-np.asarray(explain(params, sample.x[0], 1)))
@@ -99,15 +99,15 @@ def test_bounds_enclose_what_is_measured(trained):
     "name", ["planted", pytest.param("digits", marks=pytest.mark.slow)]
 )
 def test_pairs_that_were_learnt_are_compared_with_those_of_the_test_part(name):
-    found = problem(datasets.load(name))
+    data = problem(datasets.load(name))
     plan = PLAN._replace(num_steps=8, num_unseen=6)
     asked = {"seed": 3, "k": 5, "plan": plan}
-    difference = stability.differences(found, "vanilla", 8, epsilon=0.1, **asked)
+    difference = stability.differences(data, "vanilla", 8, epsilon=0.1, **asked)
     assert difference.thickness_unseen > 0.5 and difference.num_unseen == 6
     # By hand: the gap at the border of each pair's map, of unit sum.
-    train, test = found.dataset.train, found.dataset.test
+    train, test = data.dataset.train, data.dataset.test
     inside = np.random.default_rng(3).permutation(len(train.y))[:8]
-    model, params = stability._learn(found, "vanilla", np.resize(inside, 32), **asked)
+    model, params = stability._learn(data, "vanilla", np.resize(inside, 32), **asked)
     apply = models.pair_apply(model)
     gradient = jax.jit(jax.grad(lambda x, partner: apply((params, partner), x)[0]))
 
@@ -131,8 +131,8 @@ def test_the_rate_is_that_of_the_power_law():
         for m in (8, 32, 128)
         for seed in (0, 1, 2)
     ]  # fmt: skip
-    found = stability_report.rate(learnt, "d", "x")
-    assert found.mean == pytest.approx(-0.6) and found.runs == 3
+    exponent = stability_report.rate(learnt, "d", "x")
+    assert exponent.mean == pytest.approx(-0.6) and exponent.runs == 3
     assert stability_report.rate(learnt[:3], "d", "x") is None
 
 
@@ -152,8 +152,8 @@ def test_few_unseen_inputs_do_not_slow_the_rate_of_chance():
                 )
             ]  # fmt: skip
     for metric in ("mean", "ks"):
-        found = stability_report.rate(learnt, "d", metric)
-        assert found.low < -0.5 < found.high, metric
+        exponent = stability_report.rate(learnt, "d", metric)
+        assert exponent.low < -0.5 < exponent.high, metric
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_a_rate_that_cannot_be_told_is_no_rate(power, noise, verdict):
     ]  # fmt: skip
     store = SimpleNamespace(select=lambda **filters: records.select(learnt, **filters))
     judge = stability_report.judge("x")
-    found, text, _ = judge(store, "d", SimpleNamespace(k=(8,), kind="tabular"))
-    assert found is verdict and "5 runs" in text
+    held, text, _ = judge(store, "d", SimpleNamespace(k=(8,), kind="tabular"))
+    assert held is verdict and "5 runs" in text
     # Pairs of few graphs share their graphs: another cause.
     of_graphs = judge(store, "d", SimpleNamespace(k=(8,), kind="graph"))
     assert bool(of_graphs.cause) is (verdict is False)
@@ -217,27 +217,29 @@ def tiny(monkeypatch):
 
 
 def call(folder, *arguments):
-    common = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
+    options = ("--preset=smoke", "--noprogress", "--methods=vanilla", "--seeds=0,3")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    cli.call(experiment, *common, *folders, *arguments)
+    cli.call(experiment, *options, *folders, *arguments)
 
 
 def test_a_run_records_and_draws(drawn, again):
     folder = again("thickness")
     text = (folder / "records.jsonl").read_text()
-    found = [json.loads(line) for line in text.splitlines()]
-    thick = [r for r in found if r["metric"] == "thickness"]
+    recorded = [json.loads(line) for line in text.splitlines()]
+    thick = [r for r in recorded if r["metric"] == "thickness"]
     cells = {(r["distribution"], r["epsilon"]) for r in thick}
     assert cells == {
         ("gaussian", None), ("uniform", 1.0), ("adversarial", 1.0),
     }  # fmt: skip
     assert all(0 < r["value"] <= 1 and r["n"] == 6 for r in thick)
     bounds = {
-        r["metric"]: r["value"] for r in found if r["epsilon"] == 1 and r["seed"] == 3
+        r["metric"]: r["value"]
+        for r in recorded
+        if r["epsilon"] == 1 and r["seed"] == 3
     }
     assert bounds["bound_lower"] < bounds["bound_uniform"] < bounds["bound_upper"]
     assert bounds["bound_violated"] == 0
-    sizes = {r["sample_size"] for r in found if "sample_size" in r}
+    sizes = {r["sample_size"] for r in recorded if "sample_size" in r}
     assert sizes == {8, 32}
     for name in ("table", "bounds", "stability"):
         assert (folder / f"{name}.md").stat().st_size > 100
@@ -276,22 +278,22 @@ def test_a_wrong_flag_gives_one_line(tiny, flag, message, tmp_path, capsys):
 )
 def test_pairs_have_a_thickness(name):
     loaded = datasets.load(name, fold=0) if name == "planted" else datasets.load(name)
-    found = problem(loaded)
-    model = found.model("vanilla")
-    params = model.init(jax.random.key(0), found.sample)
-    one = SimpleNamespace(model=model, params=params)
+    data = problem(loaded)
+    model = data.model("vanilla")
+    params = model.init(jax.random.key(0), data.sample)
+    chosen = SimpleNamespace(model=model, params=params)
     effort = thickness.Effort(3, 2, 2)
-    epsilon = max(found.epsilon["smoke"])
-    ask = {"k": found.k, "attack": "er_surrogate", "effort": effort}
-    cells = measure.measure(found, one, epsilon=epsilon, **ask)
-    cells += measure.measure(found, one, epsilon=None, **ask)
+    epsilon = max(data.epsilon["smoke"])
+    ask = {"k": data.k, "attack": "er_surrogate", "effort": effort}
+    cells = measure.measure(data, chosen, epsilon=epsilon, **ask)
+    cells += measure.measure(data, chosen, epsilon=None, **ask)
     thick = [cell for cell in cells if cell["metric"] == "thickness"]
     assert [c["distribution"] for c in thick] == ["uniform", "adversarial", "gaussian"]
     assert all(0 <= cell["value"] <= 1 and cell["n"] == 3 for cell in thick)
 
 
 def test_the_figure_of_bounds_is_of_the_mean_over_methods():
-    found = [
+    recorded = [
         {"metric": thickness.BOUND + name, "epsilon": epsilon, "seed": seed,
          "fold": 0, "method": method, "value": value + seed + 10 * epsilon}
         for name in thickness.Bounds._fields
@@ -299,7 +301,7 @@ def test_the_figure_of_bounds_is_of_the_mean_over_methods():
         for seed in (0, 1)
         for method, value in (("vanilla", 1.0), ("r2et", 3.0))
     ]  # fmt: skip
-    figure = report._bounds_figure(found, "d", (0.1, 0.5))
+    figure = report._bounds_figure(recorded, "d", (0.1, 0.5))
     drawn = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
     assert len(drawn) >= 5
     for line in drawn[:5]:

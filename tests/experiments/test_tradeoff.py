@@ -29,19 +29,19 @@ def test_the_front_is_what_no_point_dominates(points):
         )
         for p in points
     ]
-    found = report.on_front(np.array(points, float))
-    assert found.tolist() == expected and any(expected)
+    front = report.on_front(np.array(points, float))
+    assert front.tolist() == expected and any(expected)
 
 
 def test_resampling_agrees_with_all_resamples():
     values = np.random.default_rng(2).normal(size=(5, 2, 3))
-    found = report.resampled_fronts(values, num_resamples=4000).mean(axis=0)
+    front = report.resampled_fronts(values, num_resamples=4000).mean(axis=0)
     draws = list(itertools.product(range(3), repeat=3))
     exact = np.mean(
         [report.on_front(values[:, :, draw].mean(axis=2)) for draw in draws], axis=0
     )
     assert np.sum((exact > 0.1) & (exact < 0.9)) >= 3
-    np.testing.assert_allclose(found, exact, atol=0.04)
+    np.testing.assert_allclose(front, exact, atol=0.04)
 
 
 def test_points_are_told_by_tolerance_and_only_r2et_counts_as_r2et():
@@ -89,19 +89,19 @@ def synthetic(path):
 
 def test_fronts_by_hand(tmp_path):
     store = synthetic(tmp_path / "records.jsonl")
-    found = report.points(store, Flags, "d", "auc")
-    assert found.labels == [
+    points = report.points(store, Flags, "d", "auc")
+    assert points.labels == [
         "vanilla", "wd at 0.01", "wd at 0.003", "r2et at 0.01", "r2et at 0.003",
         "mc_thickness",
     ]  # fmt: skip
-    alone = report.front(found.of(*report.PUBLISHED))
+    alone = report.front(points.of(*report.PUBLISHED))
     assert alone.labels == ["wd at 0.01", "vanilla"]
     # Of two resampled seeds, r2et's P@k beats wd's if both are the first one.
     assert alone.r2et == pytest.approx(0.25, abs=0.03)
     assert alone.shares == pytest.approx([0.75, 1.0], abs=0.03)
     assert str(alone).startswith("wd at 0.01 (7")
-    assert report.front(found.of(*report.NETWORKS)).labels == ["mc_thickness"]
-    one_run = found._replace(values=found.values[:, :, :1])
+    assert report.front(points.of(*report.NETWORKS)).labels == ["mc_thickness"]
+    one_run = points._replace(values=points.values[:, :, :1])
     assert report.front(one_run).r2et is None
 
 
@@ -120,9 +120,9 @@ def tiny(monkeypatch):
 
 
 def call(folder, *arguments):
-    common = ("--preset=smoke", "--noprogress", f"--methods={','.join(METHODS)}")
+    options = ("--preset=smoke", "--noprogress", f"--methods={','.join(METHODS)}")
     folders = f"--output_dir={folder}", f"--models_dir={folder / 'models'}"
-    cli.call(experiment, *common, *folders, *arguments)
+    cli.call(experiment, *options, *folders, *arguments)
 
 
 def test_a_run_records_and_draws(drawn, again):
@@ -157,14 +157,14 @@ def test_what_a_run_of_robustness_has_measured_is_not_again(
     """But for a cell that it lacks."""
     small, whole = small_runs.RUNS["tradeoff"], small_folder("tradeoff")
     text = (whole / "records.jsonl").read_text()
-    found = [json.loads(line) for line in text.splitlines()]
+    recorded = [json.loads(line) for line in text.splitlines()]
     (tmp_path / "robustness").mkdir()
     told = json.loads((whole / "config.json").read_text())
     (tmp_path / "robustness" / "config.json").write_text(
         json.dumps(told | {"experiment": "robustness"})
     )
     robustness = RecordStore(tmp_path / "robustness" / "records.jsonl")
-    for record in found[4:]:
+    for record in recorded[4:]:
         record = {n: v for n, v in record.items() if n not in BOOKKEEPING}
         where = {"attack": "none", "epsilon": 0.0} if record["metric"] == "auc" else {}
         robustness.append({**record, "experiment": "robustness", **where})
@@ -180,7 +180,7 @@ def test_what_a_run_of_robustness_has_measured_is_not_again(
     small.call(tmp_path / "again", small_models, records_of)
     assert len(measured) == 1
     text_again = (tmp_path / "again" / "records.jsonl").read_text()
-    own = map(json.loads, text_again.splitlines())
+    repeated = map(json.loads, text_again.splitlines())
 
     def plain(records):
         return sorted(
@@ -190,7 +190,7 @@ def test_what_a_run_of_robustness_has_measured_is_not_again(
             for r in records
         )
 
-    assert plain(own) == plain(map(json.loads, text.splitlines()))
+    assert plain(repeated) == plain(map(json.loads, text.splitlines()))
 
 
 @pytest.mark.parametrize(

@@ -125,30 +125,30 @@ def test_a_model_is_told_by_its_folder_and_its_records_alone(finished):
             linear = method == "logistic"
             assert model == (models.Linear() if linear else models.MLP())
             given = {"method": method, "seed": seed, "tolerance": 0.01, "k": 8}
-            found = {r["metric"]: r for r in store.select(**given)}
+            recorded = {r["metric"]: r for r in store.select(**given)}
             assert {told[key] for key in given} == set(given.values())
             assert told["dataset"] == "breast_cancer"
             assert told["data_sha256"] == fingerprint(dataset)
             sha256 = params_sha256(params)
             assert told["params_sha256"] == sha256
-            assert {r["params_sha256"] for r in found.values()} == {sha256}
+            assert {r["params_sha256"] for r in recorded.values()} == {sha256}
             for split, key in ((dataset.test, "auc"), (dataset.valid, "valid_auc")):
                 auc = metrics.roc_auc(split.y, logits(params, split.x))
-                assert found[key]["value"] == pytest.approx(auc, abs=1e-6)
-            assert found["auc"]["n"] == len(dataset.test.y)
-            assert told["auc"] == found["auc"]["value"]
+                assert recorded[key]["value"] == pytest.approx(auc, abs=1e-6)
+            assert recorded["auc"]["n"] == len(dataset.test.y)
+            assert told["auc"] == recorded["auc"]["value"]
             choice = told["choice"]
-            assert found["epoch"]["value"] == choice["epoch"] <= 4
-            assert found["fallback"]["value"] == choice["fallback"] == 0
-            assert found["valid_p@k"]["value"] == choice["valid_precision"]
+            assert recorded["epoch"]["value"] == choice["epoch"] <= 4
+            assert recorded["fallback"]["value"] == choice["fallback"] == 0
+            assert recorded["valid_p@k"]["value"] == choice["valid_precision"]
             assert told["training"]["protocol"]["epochs"] == 4
             if linear:
                 assert told["training"]["grid"] is None
                 continue
             assert told["training"]["grid"] == [[gap] for gap in GAPS]
-            assert found["train_seconds"]["value"] > 0
+            assert recorded["train_seconds"]["value"] > 0
             if choice["epoch"]:
-                assert found["weight_gap"]["value"] == choice["weights"]["gap"]
+                assert recorded["weight_gap"]["value"] == choice["weights"]["gap"]
                 assert choice["weights"]["gap"] in GAPS
 
 
@@ -166,13 +166,13 @@ def test_a_second_run_trains_nothing_and_changes_nothing(
 
 
 def test_a_lost_or_damaged_model_is_written_again(finished, copied, run):
-    one, two, *_ = sorted((copied / "models").iterdir())
-    shutil.rmtree(one)
+    first, two, *_ = sorted((copied / "models").iterdir())
+    shutil.rmtree(first)
     for path in two.rglob("*"):
         if path.is_file() and path.suffix != ".json":
             path.write_bytes(path.read_bytes()[:7])
     run(copied)
-    for folder in (one, two):
+    for folder in (first, two):
         told = saved.load(finished / "models" / folder.name).description
         params = saved.load(folder).params
         assert params_sha256(params) == told["params_sha256"]
@@ -386,9 +386,9 @@ def test_a_seed_that_fell_back_is_the_vanilla_model(run, tmp_path):
         _, params, told = saved.load(folder)
         assert told["choice"]["fallback"] is True
         for name in ("Dense_0", "Dense_1"):
-            found, wanted = params["params"][name], vanilla["params"][name]
-            assert np.array_equal(found["kernel"], wanted["kernel"][0])
-            assert np.array_equal(found["bias"], wanted["bias"][0])
+            leaf, wanted = params["params"][name], vanilla["params"][name]
+            assert np.array_equal(leaf["kernel"], wanted["kernel"][0])
+            assert np.array_equal(leaf["bias"], wanted["bias"][0])
     store = records.RecordStore(tmp_path / "records.jsonl")
     assert [r["value"] for r in store.select(metric="fallback")] == [1, 1]
 
