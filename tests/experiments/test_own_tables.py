@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.console import cli
-from experiments.evidence import claims
+from experiments.evidence import experiment as evidence
 from experiments.store import output
 from r2et_jax import datasets
 from r2et_jax.datasets import soundness
@@ -68,8 +68,8 @@ def test_a_claim_is_looked_at_on_it(table, tmp_path, monkeypatch):
         assert (name, soundness.fingerprint(loaded)) == ("mine", fingerprint)
         raise Reached
 
-    claim = claims.CLAIMS["saturation"]._replace(measure=measure)
-    monkeypatch.setitem(claims.CLAIMS, "saturation", claim)
+    statement = evidence.STATEMENTS["saturation"]._replace(measure=measure)
+    monkeypatch.setitem(evidence.STATEMENTS, "saturation", statement)
     with pytest.raises(Reached):
         call("evidence", path, tmp_path, "--claim=saturation")
 
