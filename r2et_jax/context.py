@@ -102,8 +102,8 @@ def check_takes(subject: Any, x: Any) -> None:
             raise ValueError(
                 f"x must be a batch [m, ...] of inputs, got shape {np.shape(leaf)}"
             )
-    one, context = jax.tree.map(
+    example, context = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf)[1:], leaf.dtype),
         (x, subject.context),
     )
-    shape_of_outputs(subject.apply, in_context(subject.params, context), one)
+    shape_of_outputs(subject.apply, in_context(subject.params, context), example)
