@@ -93,12 +93,12 @@ def attack_inputs(problem, model, params, cell, settings) -> Attacked:
         cell["attack"],
         cell["k"],
         problem.view,
-        budget=settings.strongest_budget,
+        evaluations=settings.strongest_budget,
     )
     result = run(
         params,
         inputs.x,
-        problem.budget(cell["epsilon"]),
+        problem.threat_model(cell["epsilon"]),
         key=jax.random.key(0),
         context=problem.view.context(model, params, inputs.partner),
     )

@@ -76,7 +76,7 @@ class Certifier:
           epsilon: budget of the l2 ball.
           exact_seconds: time of the exact search for each input; None for none.
         """
-        ball = self.problem.budget(epsilon, norm="l2")
+        ball = self.problem.threat_model(epsilon, norm="l2")
         context = self.view.context(self.model, params, self.partner)
         certified, matches, seconds = self._certified(params, ball, context)
         attacked, moved = self._attacked(params, ball, context)
@@ -136,7 +136,7 @@ class Certifier:
 
         def run(k, rows):
             attack = compiled_attack(
-                self.model, STRONGEST, k, self.view, budget=self.strongest_budget
+                self.model, STRONGEST, k, self.view, evaluations=self.strongest_budget
             )
             context_of = jax.tree.map(lambda leaf: leaf[rows], context)
             key = jax.random.key(0)

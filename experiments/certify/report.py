@@ -31,7 +31,7 @@ def write_report(
         name = f"table_{part}{suffix}" if part else f"table{suffix}"
         table = tables.pivot(recorded, columns=_columns(recorded, options.epsilon))
         tables.write_table(folder, table, notes=_notes(recorded, k, options), name=name)
-        written += [folder / f"{name}.{kind}" for kind in ("md", "csv")]
+        written += [folder / f"{name}.{ending}" for ending in ("md", "csv")]
         for dataset in options.datasets:
             path = folder / f"certified_{dataset}{suffix}.png"
             here = records.select(recorded, dataset=dataset)

@@ -57,7 +57,7 @@ def measure(
       num_test: test inputs, at most.
     """
     x = np.asarray(problem.inputs("test", num_test).x)
-    ball = problem.budget(epsilon, norm="l2")
+    ball = problem.threat_model(epsilon, norm="l2")
     examined = subject(model, params)
     measured_by = {}
     size = balanced_size(len(x), _BATCH_SIZE)
@@ -137,7 +137,7 @@ def write_report(
     name = f"variants_{dataset}{suffix}"
     table = tables.pivot(recorded, rows=("method", VARIANT), columns=columns)
     tables.write_table(folder, table, notes=notes, name=name)
-    written += [folder / f"{name}.{kind}" for kind in ("md", "csv")]
+    written += [folder / f"{name}.{ending}" for ending in ("md", "csv")]
     points = {}
     for record in records.select(recorded, metric=_CERTIFIED):
         where = {n: record[n] for n in ("method", "seed", VARIANT)}

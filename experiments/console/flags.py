@@ -308,12 +308,12 @@ def parse_floats(name: str, items: Sequence[str]) -> tuple[float, ...]:
 
 
 def _numbers(
-    name: str, items: Sequence[str], kind: Callable[[str], Number], plural: str
+    name: str, items: Sequence[str], parse: Callable[[str], Number], plural: str
 ) -> list[Number]:
     result = []
     for item in items:
         try:
-            result.append(kind(item))
+            result.append(parse(item))
         except ValueError:
             raise ValueError(
                 f"--{name} takes {plural}, comma-separated, got {item!r}"

@@ -145,7 +145,9 @@ def run(
     """
     view = TABULAR if data is None else data.view
     budget = (
-        threat.threat_model("l2", epsilon) if data is None else data.budget(epsilon)
+        threat.threat_model("l2", epsilon)
+        if data is None
+        else data.threat_model(epsilon)
     )
     rate = 1.0 if variant.learning_rate is None else variant.learning_rate
     num = len(_predictions(model, view))

@@ -16,9 +16,9 @@ RADIUS = 1.0  # of the ball in which thickness is measured
 
 def mean_thickness(problem, chosen, k: int, preset: str) -> dict[str, Any]:
     """The record of the model's mean thickness in the ball of radius RADIUS."""
-    effort = thickness.effort(problem, preset)
+    sampling = thickness.sampling(problem, preset)
     sample = thickness.first_inputs(
-        problem, chosen.model, chosen.params, effort.num_inputs
+        problem, chosen.model, chosen.params, sampling.num_inputs
     )
     found_thick = thickness.estimate(
         problem,
@@ -28,13 +28,13 @@ def mean_thickness(problem, chosen, k: int, preset: str) -> dict[str, Any]:
         "uniform",
         k=k,
         epsilon=RADIUS,
-        effort=effort,
+        sampling=sampling,
     )
     return summary("thickness", found_thick.mean)
 
 
 def measure(
-    model: Any, params: Any, x: np.ndarray, *, k: int, effort: convergence.Effort
+    model: Any, params: Any, x: np.ndarray, *, k: int, lengths: convergence.Lengths
 ) -> list[dict[str, Any]]:
     """The records of one model: metric, value, stderr, n, and `iteration` or `input`.
 
@@ -43,16 +43,16 @@ def measure(
       params: its parameters.
       x: inputs [m, n].
       k: size of the top set.
-      effort: how many steps.
+      lengths: how many steps.
     """
-    result = convergence.descent(model, k, effort.rate_steps)(params, x)
+    result = convergence.descent(model, k, lengths.rate_steps)(params, x)
     counted = convergence.descent(
-        model, k, effort.flip_steps, max_length=convergence.MAX_LENGTH
+        model, k, lengths.flip_steps, max_length=convergence.MAX_LENGTH
     )(params, x)
     records = convergence.rate(result)
     rises = records.num_rises + convergence.rate(counted).num_rises
     gaps, steps = convergence.initial_gaps(counted), counted.manipulation_epoch
-    related = convergence.dependence(gaps, steps, num_steps=effort.flip_steps)
+    related = convergence.dependence(gaps, steps, num_steps=lengths.flip_steps)
     m = len(x)
     moved = records.exponent[np.isfinite(records.exponent)]
     cells = [
@@ -72,7 +72,7 @@ def measure(
         measured("gap_steps_pearson_log", related.pearson_log, None, related.n),
         measured("gap_steps_spearman_all", related.spearman_all, None, m),
     ]
-    for t in _points(effort.rate_steps):
+    for t in _points(lengths.rate_steps):
         at = {"iteration": t}
         lowest, bound = records.lowest[:, t - 1], records.bound[:, t - 1]
         gap = result.trace.duality_gap[:, t - 1]
@@ -83,7 +83,7 @@ def measure(
             {**measured("duality_gap", np.median(gap), None, m), **at},
         ]
     lowest_precision = np.fmin.accumulate(counted.trace.precision, axis=1)
-    for t in _points(effort.flip_steps):
+    for t in _points(lengths.flip_steps):
         trace = summary("p@k_trace", lowest_precision[:, t - 1])
         cells.append({**trace, "iteration": t})
     for i in range(m):
@@ -106,12 +106,12 @@ def _points(num_steps):
 
 def measure_dataset(problem, k, options, store):
     """Record what is not there yet of one data set with one k, model by model."""
-    effort = convergence.EFFORTS[options.preset]
-    x = problem.inputs("test", effort.num_inputs).x
+    lengths = convergence.LENGTHS[options.preset]
+    x = problem.inputs("test", lengths.num_inputs).x
     for chosen in parts.models(problem, k, options, description="descent"):
         cell = {**chosen.fields, "attack": convergence.ATTACK, "epsilon": None}
         if not store.has(**cell):
-            measurements = measure(chosen.model, chosen.params, x, k=k, effort=effort)
+            measurements = measure(chosen.model, chosen.params, x, k=k, lengths=lengths)
             store.append([{**cell, **record} for record in measurements])
         thick = {**chosen.fields, "attack": "none", "epsilon": RADIUS}
         if not store.has(**thick):

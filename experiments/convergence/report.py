@@ -44,7 +44,7 @@ def write_report(folder: Path, store: records.RecordStore, options) -> list[Path
         chosen = {"dataset": options.datasets, "method": options.methods, "k": k}
         table = tables.pivot(store.select(**chosen), columns=_columns())
         tables.write_table(folder, table, notes=_NOTES, name=f"table{suffix}")
-        written += [folder / f"table{suffix}.{kind}" for kind in ("md", "csv")]
+        written += [folder / f"table{suffix}.{ending}" for ending in ("md", "csv")]
         for dataset in options.datasets:
             here = {**chosen, "dataset": dataset}
             for name, draw in (

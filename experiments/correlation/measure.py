@@ -37,7 +37,7 @@ def measure(
     k: int,
     epsilon: float,
     attack: str,
-    effort: thickness.Effort,
+    sampling: thickness.Sampling,
     share: float = 1.0,
 ) -> list[dict[str, Any]]:
     """The records of one model: quantities of every input, and their correlations.
@@ -49,12 +49,12 @@ def measure(
       k: size of the top set.
       epsilon: the budget.
       attack: its name.
-      effort: inputs, and how finely thickness is estimated.
+      sampling: inputs, and how finely thickness is estimated.
       share: P@k below which an input counts as manipulated.
     """
-    sample = thickness.first_inputs(problem, model, params, effort.num_inputs)
+    sample = thickness.first_inputs(problem, model, params, sampling.num_inputs)
     run, num_steps = _attack(model, attack, k, problem.view)
-    ball, key = problem.budget(epsilon), jax.random.key(0)
+    ball, key = problem.threat_model(epsilon), jax.random.key(0)
     result = run(params, sample.x, ball, key=key, context=sample.context)
     trace = result.details.precision
     steps = np.asarray(attacks.manipulation_epoch(trace, share=share))
@@ -69,7 +69,7 @@ def measure(
             distribution,
             k=k,
             epsilon=epsilon,
-            effort=effort,
+            sampling=sampling,
         )
         values[distribution] = thick.mean
         values[f"{distribution}_min"] = thick.least
@@ -154,7 +154,7 @@ def _local(model, k: int, view: View):
 
 def measure_dataset(problem, k, options, store):
     """Record what is not there yet of one data set with one k, model by model."""
-    effort = thickness.effort(problem, options.preset)
+    sampling = thickness.sampling(problem, options.preset)
     share = options.given["share"]
     if share is None:
         share = 1.0 if problem.view.tabular else SHARE
@@ -169,7 +169,7 @@ def measure_dataset(problem, k, options, store):
                 k=k,
                 epsilon=epsilon,
                 attack=attack,
-                effort=effort,
+                sampling=sampling,
                 share=share,
             )
             store.append([{**cell, **record} for record in measurements])

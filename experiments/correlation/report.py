@@ -16,7 +16,7 @@ from experiments.store.records import number
 from r2et_jax import plots
 from r2et_jax.plots._scatter_panels import ScatterPanel, scatter_panels
 
-# Quantity -> how it is told, and the kind that it belongs to.
+# Quantity -> how it is told, and the group that it belongs to.
 QUANTITIES = {
     "hessian": ("‖H‖ of the probability", "Hessian"),
     "bend": ("‖H‖/‖g‖ of the log-odds", "Hessian"),
@@ -57,7 +57,7 @@ def write_report(
     table = tables.pivot(told, rows=rows, columns=_columns())
     name = f"table_{part}" if part else "table"
     tables.write_table(folder, table, notes=_notes(recorded, options), name=name)
-    written = [folder / f"{name}.{kind}" for kind in ("md", "csv")]
+    written = [folder / f"{name}.{ending}" for ending in ("md", "csv")]
     for dataset in options.datasets:
         here = records.select(recorded, dataset=dataset)
         for figure_name, figure in (
@@ -151,10 +151,10 @@ def _values(recorded, **which) -> np.ndarray:
 def _dots_figure(recorded, dataset, options):
     """Correlations of all quantities, means over methods, errors over runs."""
     rows = []
-    for quantity, (label, kind) in QUANTITIES.items():
+    for quantity, (label, group) in QUANTITIES.items():
         whole = over_runs(recorded, quantity)
         without = over_runs(recorded, quantity, "spearman").mean
-        rows.append((label, whole.mean, whole.stderr, without, kind))
+        rows.append((label, whole.mean, whole.stderr, without, group))
     labels, means, stderrs, hollow, kinds = zip(*rows, strict=True)
     return plots.dots(
         labels,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.cost.setting import Setting
+from experiments.cost.workload import Workload
 from experiments.measures import processes
 from experiments.problems import presets
 from r2et_jax import models, score
@@ -65,15 +65,15 @@ def _measured(name, num_features, hidden, num_outputs, batch):
     }
 
 
-def measure_penalty_memory(setting: Setting) -> list[dict]:
+def measure_penalty_memory(workload: Workload) -> list[dict]:
     """Resident memory of the curvature penalties on a wide smooth network."""
-    width = presets.MEMORY_WIDTHS[setting.preset]
+    width = presets.MEMORY_WIDTHS[workload.preset]
     records = []
     for name in ("exact_h", "ssr"):
         numbers = memory(name, num_features=width, hidden=(64,), num_outputs=10)
         fields = {"method": name, "note": f"with its gradient, n = {width}"}
         records += [
-            setting.record("penalty_peak_bytes", numbers["peak_bytes"], 1, **fields),
-            setting.record("penalty_dense_bytes", numbers["dense_bytes"], 1, **fields),
+            workload.record("penalty_peak_bytes", numbers["peak_bytes"], 1, **fields),
+            workload.record("penalty_dense_bytes", numbers["dense_bytes"], 1, **fields),
         ]
     return records

@@ -15,7 +15,7 @@ from experiments.console import flags
 from experiments.cost import image_parts
 from experiments.cost.measure import measure_missing
 from experiments.cost.report import write_results
-from experiments.cost.setting import SIZES, Setting
+from experiments.cost.workload import SIZES, Workload
 from experiments.loop import asked
 from experiments.measures import image_costs as cost_images
 from experiments.problems import presets
@@ -30,7 +30,7 @@ FLAGS = flags.describe(
 )
 
 
-def read_settings(options: flags.Options) -> list[Setting]:
+def read_settings(options: flags.Options) -> list[Workload]:
     """One setting for each data set.
 
     Raises:
@@ -53,7 +53,7 @@ def read_settings(options: flags.Options) -> list[Setting]:
             data = datasets.load(name, data_dir=options.data_dir)
             checks.check_k(k, len(data.columns))
     return [
-        Setting(
+        Workload(
             name, options.data_dir, options.methods, options.attacks, k, epsilon, seed,
             SIZES[options.preset], options.preset, cost_images.MODELS.get(name, "mlp"),
         )

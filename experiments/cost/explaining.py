@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.cost.setting import Setting
+from experiments.cost.workload import Workload
 from experiments.measures import costs
 from experiments.measures import image_costs as cost_images
 from experiments.problems import presets
@@ -51,20 +51,20 @@ class Network(NamedTuple):
     torch_x: np.ndarray
 
 
-def network(setting: Setting, count: int) -> Network:
+def network(workload: Workload, count: int) -> Network:
     """The published MLP, or of images the CNN by itself."""
     from experiments.cost import torch_explaining as theirs
 
-    if setting.dataset not in cost_images.NAMES:
-        examined = setting.subject(count)
+    if workload.dataset not in cost_images.NAMES:
+        examined = workload.subject(count)
         x = np.asarray(examined.x)
         net = theirs.mlp(examined.params)
         return Network(examined.model, examined.params, x, net, x)
     shape = cost_images.SHAPES["mnist"]
-    images = cost_images.load(setting.dataset, data_dir=setting.data_dir, limit=count)
+    images = cost_images.load(workload.dataset, data_dir=workload.data_dir, limit=count)
     x = images.repeated(count).x
     model = models.CNN(num_outputs=1, shape=shape)
-    params = model.init(jax.random.key(setting.seed), x[0])
+    params = model.init(jax.random.key(workload.seed), x[0])
     net = theirs.cnn(params)
     return Network(model, params, x, net, x.reshape(count, 1, *shape[:2]))
 
@@ -74,14 +74,14 @@ def examined(made: Network, name: str) -> Subject:
     return subject(made.model, made.params, explainer=EXPLAINERS[name])
 
 
-def measure_captum(setting: Setting) -> list[dict]:
+def measure_captum(workload: Workload) -> list[dict]:
     """Captum's seconds over ours for three explanations of the same inputs."""
     import torch
 
     from experiments.cost import torch_explaining as theirs
 
-    count, rounds = presets.EXPLAINED[setting.preset]
-    made, cores = network(setting, count), _num_cores()
+    count, rounds = presets.EXPLAINED[workload.preset]
+    made, cores = network(workload, count), _num_cores()
     x = torch.tensor(made.torch_x)
     torch.set_num_threads(cores)
     records = []
@@ -96,12 +96,18 @@ def measure_captum(setting: Setting) -> list[dict]:
         note = f"{count} inputs, {cores} threads each"
         note += "" if name == "gradient" else f"; {POINTS} points, Captum {size} a time"
         records += _compared(
-            setting, "explain", runs, count, rounds, against=f"captum {name}", note=note
+            workload,
+            "explain",
+            runs,
+            count,
+            rounds,
+            against=f"captum {name}",
+            note=note,
         )
     return records
 
 
-def measure_quantus(setting: Setting) -> list[dict]:
+def measure_quantus(workload: Workload) -> list[dict]:
     """Evaluations of an explanation a second: `sensitivity_max` and Quantus'.
 
     Here the draws are followed by an ascent from the best of them, each step of which
@@ -111,17 +117,17 @@ def measure_quantus(setting: Setting) -> list[dict]:
 
     from experiments.cost import torch_explaining as theirs
 
-    if setting.dataset in cost_images.NAMES:
+    if workload.dataset in cost_images.NAMES:
         return []
-    count, rounds = presets.EXPLAINED[setting.preset]
-    made, cores = network(setting, count), _num_cores()
+    count, rounds = presets.EXPLAINED[workload.preset]
+    made, cores = network(workload, count), _num_cores()
     torch.set_num_threads(cores)
     measured = functools.partial(
         metrics.sensitivity_max,
         examined(made, "gradient"),
         made.x,
         threat_model("linf", RADIUS),
-        key=jax.random.key(setting.seed),
+        key=jax.random.key(workload.seed),
         num_draws=DRAWS,
         num_starts=STARTS,
         num_steps=STEPS,
@@ -129,7 +135,7 @@ def measure_quantus(setting: Setting) -> list[dict]:
     other = theirs.quantus(made.torch_net, made.torch_x, draws=DRAWS, radius=RADIUS)
     evaluations = {"ours": count * (DRAWS + STARTS * STEPS), "theirs": count * DRAWS}
     return _compared(
-        setting,
+        workload,
         "evaluation",
         {"ours": measured, "theirs": other},
         evaluations,
@@ -140,17 +146,17 @@ def measure_quantus(setting: Setting) -> list[dict]:
     )
 
 
-def _compared(setting, what, runs, work, rounds, **fields) -> list[dict]:
+def _compared(workload, what, runs, work, rounds, **fields) -> list[dict]:
     """Rates and their ratio, by the clock and by CPU seconds of the process."""
     spent = costs.interleaved(runs, rounds=rounds, pause=0.05, clock=_clocks)
     work = work if isinstance(work, dict) else dict.fromkeys(runs, work)
     rate = {name: work[name] / np.maximum(spent[name], 1e-9) for name in runs}
     wall, cpu = (rate["ours"] / rate["theirs"]).T
     return [
-        *setting.spread(f"{what}_ratio", wall, **fields),
-        *setting.spread(f"{what}_ratio_cpu", cpu, **fields),
-        *setting.spread(f"{what}_rate", rate["ours"][:, 0], **fields),
-        *setting.spread(f"{what}_rate_theirs", rate["theirs"][:, 0], **fields),
+        *workload.spread(f"{what}_ratio", wall, **fields),
+        *workload.spread(f"{what}_ratio_cpu", cpu, **fields),
+        *workload.spread(f"{what}_rate", rate["ours"][:, 0], **fields),
+        *workload.spread(f"{what}_rate_theirs", rate["theirs"][:, 0], **fields),
     ]
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from experiments.cost.setting import Setting
+from experiments.cost.workload import Workload
 from experiments.measures import costs
 from r2et_jax import models
 from r2et_jax.models.gcn import edge_list, sparse_graph
@@ -89,7 +89,7 @@ def compare(
     }
 
 
-def measure_graphs(setting: Setting) -> list[dict]:
+def measure_graphs(workload: Workload) -> list[dict]:
     """Time of a batch of graphs by matrices over that by edges, sparse and dense."""
     records = []
     for name, (num_nodes, num_edges) in SHAPES.items():
@@ -97,7 +97,7 @@ def measure_graphs(setting: Setting) -> list[dict]:
         note = f"{num_nodes} regions, {num_edges} edges"
         fields = {"against": name, "note": note}
         records += [
-            *setting.spread("graph_form_ratio", numbers.pop("ratios"), **fields),
-            setting.record("graph_form_error", numbers["error"], 1, **fields),
+            *workload.spread("graph_form_ratio", numbers.pop("ratios"), **fields),
+            workload.record("graph_form_error", numbers["error"], 1, **fields),
         ]
     return records

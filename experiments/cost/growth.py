@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as Spec
 
-from experiments.cost.setting import Setting
+from experiments.cost.workload import Workload
 from experiments.measures import costs, processes
 from experiments.problems import presets
 from r2et_jax import attacks, certificates, models, objectives, ranking, training
@@ -205,10 +205,10 @@ def _on_devices(name: str, counts: tuple[int, ...]) -> list[Cost]:
     return [cost(name, Size(devices=count), rounds=1) for count in counts]
 
 
-def measure_growth_by_size(setting: Setting) -> list[dict]:
+def measure_growth_by_size(workload: Workload) -> list[dict]:
     """The exponents of FLOPs, CPU seconds and bytes in each size, beside the ideal."""
     records = []
-    for axis, values in presets.GROWTH[setting.preset].items():
+    for axis, values in presets.GROWTH[workload.preset].items():
         for name in PROGRAMS:
             if (name, axis) in (("certificate", "depth"), ("training step", "devices")):
                 continue  # of one hidden layer; of a batch whose gradients are summed
@@ -220,7 +220,7 @@ def measure_growth_by_size(setting: Setting) -> list[dict]:
                 with mock.patch.dict(os.environ, XLA_FLAGS=flags):
                     made = processes.alone(_on_devices, name, values)
             else:
-                rounds = setting.sizes.rounds
+                rounds = workload.sizes.rounds
                 made = [cost(name, size, rounds=rounds) for size in sizes]
             run = [v for v, c in zip(values, made, strict=True) if c.seconds > 0]
             note = f"{axis} = {', '.join(map(str, values))}"
@@ -228,7 +228,7 @@ def measure_growth_by_size(setting: Setting) -> list[dict]:
                 note += f", timed up to {max(run, default=0)}, where 1 GiB holds it"
             fields = {"method": f"{name}, {axis}", "note": note}
             records.append(
-                setting.record(
+                workload.record(
                     "growth_ideal",
                     slope(values, [ideal(name, size) for size in sizes]),
                     len(values),
@@ -239,31 +239,31 @@ def measure_growth_by_size(setting: Setting) -> list[dict]:
                 value = slope(values, [getattr(program, part) for program in made])
                 if np.isfinite(value):
                     records.append(
-                        setting.record(f"growth_{part}", value, len(values), **fields)
+                        workload.record(f"growth_{part}", value, len(values), **fields)
                     )
     return records
 
 
-def measure_many(setting: Setting) -> list[dict]:
+def measure_many(workload: Workload) -> list[dict]:
     """er_surrogate, 50 steps, on up to a million inputs: CPU seconds and memory."""
-    counts = presets.MANY_INPUTS[setting.preset]
+    counts = presets.MANY_INPUTS[workload.preset]
     seconds, peak = processes.alone(
-        _attack_many, setting.dataset, setting.data_dir, counts,
-        setting.k, setting.epsilon, setting.seed,
+        _attack_many, workload.dataset, workload.data_dir, counts,
+        workload.k, workload.epsilon, workload.seed,
     )  # fmt: skip
     each = np.array(seconds) / counts
     note = "CPU seconds " + ", ".join(
         f"{s:.3g} of {m:,}" for s, m in zip(seconds, counts, strict=True)
     )
-    fields = {"attack": "er_surrogate", "epsilon": setting.epsilon, "note": note}
+    fields = {"attack": "er_surrogate", "epsilon": workload.epsilon, "note": note}
     records = [
-        setting.record("many_seconds", seconds[-1], counts[-1], **fields),
-        setting.record("many_peak_bytes", peak, counts[-1], **fields),
+        workload.record("many_seconds", seconds[-1], counts[-1], **fields),
+        workload.record("many_peak_bytes", peak, counts[-1], **fields),
     ]
     if counts[0] >= _TELLING:
         worst = float(np.abs(each / each[-1] - 1).max())
         records.append(
-            setting.record("many_nonlinearity", worst, len(counts), **fields)
+            workload.record("many_nonlinearity", worst, len(counts), **fields)
         )
     return records
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.cost.explaining import measure_captum
 from experiments.cost.parts import LOOP_NOTE, TRAIN_BATCH
-from experiments.cost.setting import Setting
+from experiments.cost.workload import Workload
 from experiments.measures import costs
 from experiments.measures import image_costs as cost_images
 from experiments.problems import presets, protocols
@@ -56,13 +56,13 @@ WORK = {
 MORE_INPUTS = 8
 
 
-def _work(setting: Setting) -> Work:
-    return WORK[setting.preset][setting.dataset]
+def _work(workload: Workload) -> Work:
+    return WORK[workload.preset][workload.dataset]
 
 
-def _attack(setting: Setting, num_inputs: int):
-    subject = setting.subject(num_inputs)
-    return subject, costs.protocol(subject, ATTACK, k=setting.k).attack
+def _attack(workload: Workload, num_inputs: int):
+    subject = workload.subject(num_inputs)
+    return subject, costs.protocol(subject, ATTACK, k=workload.k).attack
 
 
 def training_flops_and_step(
@@ -98,20 +98,20 @@ def training_flops_and_step(
     return flops, functools.partial(jax.jit(step), state, x, y, key)
 
 
-def measure_training(setting: Setting) -> list[dict]:
+def measure_training(workload: Workload) -> list[dict]:
     """FLOPs and time of one training step on pairs over vanilla's."""
-    work = _work(setting)
-    images = cost_images.load(setting.dataset, data_dir=setting.data_dir)
+    work = _work(workload)
+    images = cost_images.load(workload.dataset, data_dir=workload.data_dir)
     images = images.repeated(TRAIN_BATCH)
-    model = cost_images.network(setting.dataset)
+    model = cost_images.network(workload.dataset)
     pair = jnp.stack([images.x[0], images.partner[0]])
-    params = jax.jit(model.init)(jax.random.key(setting.seed), pair)
+    params = jax.jit(model.init)(jax.random.key(workload.seed), pair)
     batch = jax.tree.map(jnp.asarray, ((images.x, images.partner), images.y))
-    names = [n for n in METHODS if n in ("vanilla", *setting.methods)]
+    names = [n for n in METHODS if n in ("vanilla", *workload.methods)]
     flops, runs = {}, {}
     for name in names:
         flops[name], step = training_flops_and_step(
-            name, model, params, batch, k=setting.k
+            name, model, params, batch, k=workload.k
         )
         runs[name] = functools.partial(_repeat, step, work.train_steps)
     seconds = costs.interleaved(runs, rounds=work.rounds)
@@ -122,10 +122,10 @@ def measure_training(setting: Setting) -> list[dict]:
         each = seconds[name] / work.train_steps
         over = seconds[name] / seconds["vanilla"]
         records += [
-            setting.record("flops", flops[name].flops, 1, method=name, **note),
-            setting.record("flops_ratio", ratio, 1, method=name, **note),
-            *setting.spread("step_seconds", each, method=name),
-            *setting.spread("time_ratio", over, method=name),
+            workload.record("flops", flops[name].flops, 1, method=name, **note),
+            workload.record("flops_ratio", ratio, 1, method=name, **note),
+            *workload.spread("step_seconds", each, method=name),
+            *workload.spread("time_ratio", over, method=name),
         ]
     return records
 
@@ -136,14 +136,14 @@ def _repeat(step, times):
     return result
 
 
-def measure_step(setting: Setting) -> list[dict]:
+def measure_step(workload: Workload) -> list[dict]:
     """FLOP units of a step, its convolutions and memory, and what drives it fastest."""
-    work, fields = _work(setting), {"attack": ATTACK, "epsilon": setting.epsilon}
+    work, fields = _work(workload), {"attack": ATTACK, "epsilon": workload.epsilon}
     count = work.batch * _num_cores()
-    subject, attack = _attack(setting, count)
+    subject, attack = _attack(workload, count)
     steps = costs.batched_steps(attack)
     args = costs.step_arguments(
-        subject, steps, epsilon=setting.epsilon, batch=work.batch
+        subject, steps, epsilon=workload.epsilon, batch=work.batch
     )
     compiled = jax.jit(steps.advance).lower(*args).compile()
     flops, memory = compiled.cost_analysis()["flops"], compiled.memory_analysis()
@@ -153,11 +153,11 @@ def measure_step(setting: Setting) -> list[dict]:
         f"a batch of {work.batch}, {convolutions} convolutions in a step, {grouped} of "
         "them grouped"
     ]
-    if cost_images.load(setting.dataset, data_dir=setting.data_dir).random:
+    if cost_images.load(workload.dataset, data_dir=workload.data_dir).random:
         notes.append(cost_images.RANDOM_NOTE)
     records = [
-        setting.record("flop_units", flops / unit, 1, note="; ".join(notes), **fields),
-        setting.record("grouped_convolutions", grouped, 1, **fields),
+        workload.record("flop_units", flops / unit, 1, note="; ".join(notes), **fields),
+        workload.record("grouped_convolutions", grouped, 1, **fields),
     ]
     if memory is not None:
         size = (
@@ -165,9 +165,9 @@ def measure_step(setting: Setting) -> list[dict]:
             + memory.output_size_in_bytes
             + memory.temp_size_in_bytes
         )
-        records.append(setting.record("peak_memory_bytes", size, work.batch, **fields))
-    args = subject.params, subject.x, threat_model("l2", setting.epsilon)
-    keywords = {"key": jax.random.key(setting.seed), "context": subject.context}
+        records.append(workload.record("peak_memory_bytes", size, work.batch, **fields))
+    args = subject.params, subject.x, threat_model("l2", workload.epsilon)
+    keywords = {"key": jax.random.key(workload.seed), "context": subject.context}
     runs = {}
     for driven in (True, False):
         run = attacks.compile_attack(
@@ -177,7 +177,7 @@ def measure_step(setting: Setting) -> list[dict]:
     seconds = costs.interleaved(runs, rounds=min(work.rounds, 3))
     return [
         *records,
-        *setting.spread("host_driven_ratio", seconds[False] / seconds[True], **fields),
+        *workload.spread("host_driven_ratio", seconds[False] / seconds[True], **fields),
     ]
 
 
@@ -210,7 +210,7 @@ def torch_forms(subject: costs.Subject, layout: str) -> Callable[..., Any]:
     return lambda rows: of_pairs(partner[rows])
 
 
-def measure_torch(setting: Setting) -> list[dict]:
+def measure_torch(workload: Workload) -> list[dict]:
     """Throughput of ERAttack over PyTorch's on batches of the same size.
 
     Both on all cores, PyTorch in its best order of memory.
@@ -219,10 +219,10 @@ def measure_torch(setting: Setting) -> list[dict]:
 
     from experiments.cost import torch_images as cost_torch_images
 
-    work, cores = _work(setting), _num_cores()
+    work, cores = _work(workload), _num_cores()
     count = work.batch * cores
-    subject, attack = _attack(setting, count)
-    threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)
+    subject, attack = _attack(workload, count)
+    threat, key = threat_model("l2", workload.epsilon), jax.random.key(workload.seed)
     x = torch.tensor(np.asarray(subject.x))
     networks = {name: torch_forms(subject, name) for name in cost_torch_images.LAYOUTS}
 
@@ -233,8 +233,8 @@ def measure_torch(setting: Setting) -> list[dict]:
                 cost_torch_images.attack(
                     networks[layout](rows),
                     x[rows],
-                    k=setting.k,
-                    epsilon=setting.epsilon,
+                    k=workload.k,
+                    epsilon=workload.epsilon,
                     num_steps=num_steps,
                     track_every=track_every,
                 )
@@ -261,7 +261,7 @@ def measure_torch(setting: Setting) -> list[dict]:
     rate = {name: count * work.steps / seconds[name] for name in runs}
     fields = {
         "attack": ATTACK,
-        "epsilon": setting.epsilon,
+        "epsilon": workload.epsilon,
         "against": "torch_batched",
         "inputs": count,
         "note": f"batch size {work.batch} on both sides, {cores} cores; PyTorch with "
@@ -269,44 +269,47 @@ def measure_torch(setting: Setting) -> list[dict]:
     }
     bare = rate["jax_bare"] / rate["torch_bare"]
     return [
-        *setting.spread("torch_throughput", rate["torch"], **fields),
-        *setting.spread("jax_throughput", rate["jax"], **fields),
-        *setting.spread("throughput_ratio", rate["jax"] / rate["torch"], **fields),
-        *setting.spread("throughput_ratio_bare", bare, **fields),
+        *workload.spread("torch_throughput", rate["torch"], **fields),
+        *workload.spread("jax_throughput", rate["jax"], **fields),
+        *workload.spread("throughput_ratio", rate["jax"] / rate["torch"], **fields),
+        *workload.spread("throughput_ratio_bare", bare, **fields),
     ]
 
 
-def measure_memory(setting: Setting) -> list[dict]:
+def measure_memory(workload: Workload) -> list[dict]:
     """Resident memory of an attack on some inputs and on eight times as many."""
     if jax.default_backend() != "cpu":
         return []  # a device's memory is not the process's
-    work, records = _work(setting), []
+    work, records = _work(workload), []
     few = work.batch * work.memory_batches
-    subject, attack = _attack(setting, 1)
+    subject, attack = _attack(workload, 1)
     for suffix, count in (("_few", few), ("", MORE_INPUTS * few)):
         growth, peak = costs.resident_growth(
             attack=ATTACK,
-            dataset=setting.dataset,
-            data_dir=setting.data_dir,
+            dataset=workload.dataset,
+            data_dir=workload.data_dir,
             num_inputs=count,
             num_steps=TRACK_EVERY,
             track_every=TRACK_EVERY,
-            k=setting.k,
-            epsilon=setting.epsilon,
-            seed=setting.seed,
+            k=workload.k,
+            epsilon=workload.epsilon,
+            seed=workload.seed,
             batch_size=work.batch,
         )
         fields = {
             "attack": ATTACK,
-            "epsilon": setting.epsilon,
+            "epsilon": workload.epsilon,
             "note": f"{count} inputs, {work.batch} at a time",
         }
         records += [
-            setting.record("resident_growth_bytes" + suffix, growth, count, **fields),
-            setting.record("resident_peak_bytes" + suffix, peak, count, **fields),
+            workload.record("resident_growth_bytes" + suffix, growth, count, **fields),
+            workload.record("resident_peak_bytes" + suffix, peak, count, **fields),
         ]
     size = MORE_INPUTS * few * result_bytes(subject, attack)
-    return [*records, setting.record("result_bytes", size, MORE_INPUTS * few, **fields)]
+    return [
+        *records,
+        workload.record("result_bytes", size, MORE_INPUTS * few, **fields),
+    ]
 
 
 def result_bytes(subject: costs.Subject, attack: attacks.Attack) -> int:
@@ -329,7 +332,7 @@ def _rows(count: int, size: int) -> Iterator[slice]:
 
 
 # Metric that tells whether a part was measured -> how to measure it.
-PARTS: dict[str, Callable[[Setting], list[dict]]] = {
+PARTS: dict[str, Callable[[Workload], list[dict]]] = {
     "flop_units": measure_step,
     "throughput_ratio": measure_torch,
     "resident_growth_bytes": measure_memory,

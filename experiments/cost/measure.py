@@ -9,7 +9,7 @@ from experiments.console import progress
 from experiments.console.flags import Options
 from experiments.cost import image_parts
 from experiments.cost.parts import PARTS
-from experiments.cost.setting import Setting
+from experiments.cost.workload import Workload
 from experiments.measures import image_costs as cost_images
 from experiments.store.records import RecordStore
 from r2et_jax import datasets
@@ -23,31 +23,31 @@ OTHERS = {
 
 
 def measure_missing(
-    settings: Iterable[Setting], options: Options, store: RecordStore
+    settings: Iterable[Workload], options: Options, store: RecordStore
 ) -> str:
     """Measure each part of each data set; returns a sentence on those left out."""
     missing, skipped = absent()
     if skipped:
         print(skipped)
     cells = [
-        (setting, metric)
-        for setting in settings
-        for metric in parts_of(setting)
+        (workload, metric)
+        for workload in settings
+        for metric in parts_of(workload)
         if metric not in missing
-        and not store.has(dataset=setting.dataset, metric=metric)
+        and not store.has(dataset=workload.dataset, metric=metric)
     ]
-    for setting, metric in progress.track(
+    for workload, metric in progress.track(
         cells, description=options.experiment, show=options.progress
     ):
-        store.append(parts_of(setting)[metric](setting))
+        store.append(parts_of(workload)[metric](workload))
     return skipped
 
 
-def parts_of(setting: Setting) -> dict[str, Callable[[Setting], list[dict]]]:
+def parts_of(workload: Workload) -> dict[str, Callable[[Workload], list[dict]]]:
     """The parts that measure a data set, by the metric that each is known by."""
-    if setting.dataset not in cost_images.NAMES:
+    if workload.dataset not in cost_images.NAMES:
         return PARTS
-    paired = setting.dataset in datasets.names("pairs")
+    paired = workload.dataset in datasets.names("pairs")
     return image_parts.PAIR_PARTS if paired else image_parts.PARTS
 
 

@@ -16,8 +16,8 @@ from experiments.cost.curvature import measure_penalty_memory
 from experiments.cost.explaining import measure_captum, measure_quantus
 from experiments.cost.graphs import measure_graphs
 from experiments.cost.growth import measure_growth_by_size, measure_many
-from experiments.cost.setting import Setting
 from experiments.cost.torch_parts import measure_torch
+from experiments.cost.workload import Workload
 from experiments.measures import costs
 from experiments.measures.evaluation import STRONGEST, strongest
 from experiments.problems import presets, protocols
@@ -103,22 +103,24 @@ def training_floor(
     return cost_floors.floor(name, network._replace(number=number))
 
 
-def measure_training(setting: Setting) -> list[dict]:
+def measure_training(workload: Workload) -> list[dict]:
     """FLOPs of one training step of every method over vanilla's and over their floor,
     and its time over vanilla's.
     """
-    data = datasets.load(setting.dataset, data_dir=setting.data_dir)
-    sizes, options = setting.sizes, {"k": setting.k, "seed": setting.seed}
+    data = datasets.load(workload.dataset, data_dir=workload.data_dir)
+    sizes, options = workload.sizes, {"k": workload.k, "seed": workload.seed}
     index = np.arange(sizes.train_steps * TRAIN_BATCH) % data.train.x.shape[0]
     shape = (sizes.train_steps, TRAIN_BATCH)
     x = jnp.asarray(data.train.x[index]).reshape(*shape, -1)
     y = jnp.asarray(data.train.y[index]).reshape(shape)
-    keys = jax.random.split(jax.random.key(setting.seed), sizes.train_steps)
+    keys = jax.random.split(jax.random.key(workload.seed), sizes.train_steps)
     flops, floors, runs = {}, {}, {}
-    for name in dict.fromkeys(("vanilla", *setting.methods)):
+    for name in dict.fromkeys(("vanilla", *workload.methods)):
         step, state, weights, _ = training_step(name, x.shape[-1], **options)
         flops[name] = training_flops(name, x[0], y[0], **options)
-        floors[name] = training_floor(name, x.shape[-1], k=setting.k, batch=TRAIN_BATCH)
+        floors[name] = training_floor(
+            name, x.shape[-1], k=workload.k, batch=TRAIN_BATCH
+        )
         many = jax.jit(functools.partial(_scan_steps, step))
         runs[name] = functools.partial(many, state, x, y, weights, keys)
     seconds = costs.interleaved(runs, rounds=sizes.rounds)
@@ -130,41 +132,41 @@ def measure_training(setting: Setting) -> list[dict]:
         over = seconds[name] / seconds["vanilla"]
         ratio = counted / flops["vanilla"].flops
         records += [
-            setting.record("flops", counted, 1, method=name, **note),
-            setting.record("flops_ratio", ratio, 1, method=name, **note),
-            *setting.spread("step_seconds", each, method=name),
-            *setting.spread("time_ratio", over, method=name),
+            workload.record("flops", counted, 1, method=name, **note),
+            workload.record("flops_ratio", ratio, 1, method=name, **note),
+            *workload.spread("step_seconds", each, method=name),
+            *workload.spread("time_ratio", over, method=name),
         ]
         if floor is not None:
             least = floor.flops / floors["vanilla"].flops
             above = counted / (TRAIN_BATCH * floor.flops)
             derived = {"note": floor.derivation, "method": name}
             records += [
-                setting.record("flops_floor", least, 1, **derived),
-                setting.record("floor_passes", floor.passes, 1, method=name),
-                setting.record("flops_over_floor", above, 1, method=name, **note),
+                workload.record("flops_floor", least, 1, **derived),
+                workload.record("floor_passes", floor.passes, 1, method=name),
+                workload.record("flops_over_floor", above, 1, method=name, **note),
             ]
     return records
 
 
-def measure_growth(setting: Setting) -> list[dict]:
+def measure_growth(workload: Workload) -> list[dict]:
     """How the FLOPs of one training step grow with the features: exponent of a power
     law in n, on inputs of random numbers.
     """
-    widths = presets.STEP_WIDTHS[setting.preset]
-    rng = np.random.default_rng(setting.seed)
+    widths = presets.STEP_WIDTHS[workload.preset]
+    rng = np.random.default_rng(workload.seed)
     y = jnp.asarray(rng.integers(0, 2, TRAIN_BATCH))
     records = []
     for name in GROWING:
         counted = []
         for n in widths:
             x = jnp.asarray(rng.normal(size=(TRAIN_BATCH, n)), jnp.float32)
-            flops = training_flops(name, x, y, k=setting.k, seed=setting.seed)
+            flops = training_flops(name, x, y, k=workload.k, seed=workload.seed)
             counted.append(flops.flops)
         slope = np.polyfit(np.log(widths), np.log(counted), 1)[0]
         note = f"n = {', '.join(map(str, widths))}"
         records.append(
-            setting.record("flops_exponent", float(slope), 1, method=name, note=note)
+            workload.record("flops_exponent", float(slope), 1, method=name, note=note)
         )
     return records
 
@@ -177,20 +179,20 @@ def _scan_steps(step, state, x, y, weights, keys):
     return jax.lax.scan(body, state, (x, y, keys))[0]
 
 
-def measure_attacks(setting: Setting) -> list[dict]:
+def measure_attacks(workload: Workload) -> list[dict]:
     """FLOP units of a step, throughput of the whole attack and of its bare steps."""
-    sizes = setting.sizes
-    subject = setting.subject(sizes.attack_inputs)
+    sizes = workload.sizes
+    subject = workload.subject(sizes.attack_inputs)
     unit = costs.forward_flops(subject, batch=FLOP_BATCH)
-    threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)
+    threat, key = threat_model("l2", workload.epsilon), jax.random.key(workload.seed)
     flops, runs, work = {}, {}, {}
-    for name in setting.attacks:
-        attack, num_steps, track_every = costs.protocol(subject, name, k=setting.k)
+    for name in workload.attacks:
+        attack, num_steps, track_every = costs.protocol(subject, name, k=workload.k)
         if sizes.attack_blocks is not None:
             num_steps = sizes.attack_blocks * track_every
         work[name] = sizes.attack_inputs * num_steps
         flops[name] = costs.attack_step_flops(
-            subject, attack, epsilon=setting.epsilon, batch=FLOP_BATCH
+            subject, attack, epsilon=workload.epsilon, batch=FLOP_BATCH
         )
         size = attacks.runner.DEFAULT_BATCH_SIZE
         whole = attacks.compile_attack(
@@ -202,81 +204,83 @@ def measure_attacks(setting: Setting) -> list[dict]:
         runs[name, "bare"] = functools.partial(bare, *args, key=key)
     seconds = costs.interleaved(runs, rounds=min(sizes.rounds, 5))
     records = []
-    for name in setting.attacks:
-        fields = {"attack": name, "epsilon": setting.epsilon}
+    for name in workload.attacks:
+        fields = {"attack": name, "epsilon": workload.epsilon}
         note = {"note": LOOP_NOTE} if flops[name].has_loop else {}
         rates = {part: work[name] / seconds[name, part] for part in ("whole", "bare")}
         records += [
-            setting.record("flop_units", flops[name].flops / unit, 1, **fields, **note),
-            *setting.spread("throughput", rates["whole"], **fields),
-            *setting.spread("throughput_bare", rates["bare"], **fields),
+            workload.record(
+                "flop_units", flops[name].flops / unit, 1, **fields, **note
+            ),
+            *workload.spread("throughput", rates["whole"], **fields),
+            *workload.spread("throughput_bare", rates["bare"], **fields),
         ]
     return records
 
 
-def measure_memory(setting: Setting) -> list[dict]:
+def measure_memory(workload: Workload) -> list[dict]:
     """Bytes that attacks on many inputs need, by XLA and by the operating system."""
-    count, records = setting.sizes.memory_inputs, []
-    subject = setting.subject(1)
+    count, records = workload.sizes.memory_inputs, []
+    subject = workload.subject(1)
     x = jax.ShapeDtypeStruct((count, *subject.x.shape[1:]), subject.x.dtype)
-    for name in setting.attacks:
-        attack, num_steps, track_every = costs.protocol(subject, name, k=setting.k)
-        if setting.sizes.attack_blocks is not None:
-            num_steps = setting.sizes.attack_blocks * track_every
-        fields = {"attack": name, "epsilon": setting.epsilon}
+    for name in workload.attacks:
+        attack, num_steps, track_every = costs.protocol(subject, name, k=workload.k)
+        if workload.sizes.attack_blocks is not None:
+            num_steps = workload.sizes.attack_blocks * track_every
+        fields = {"attack": name, "epsilon": workload.epsilon}
         # One program for the whole batch: the host-driven form compiles a chunk alone.
         run = jax.jit(
             attack_batch(attack, num_steps=num_steps, track_every=track_every)
         )
-        threat = threat_model("l2", setting.epsilon)
+        threat = threat_model("l2", workload.epsilon)
         size = costs.compiled_bytes(
-            run, subject.params, x, threat, key=jax.random.key(setting.seed)
+            run, subject.params, x, threat, key=jax.random.key(workload.seed)
         )
         note = {} if size is not None else {"note": "this backend does not tell"}
         records.append(
-            setting.record("peak_memory_bytes", size, count, **fields, **note)
+            workload.record("peak_memory_bytes", size, count, **fields, **note)
         )
         if name != "er" or jax.default_backend() != "cpu":
             continue  # one run suffices; a device's memory is not the process's
         growth, peak = costs.resident_growth(
             attack=name,
-            dataset=setting.dataset,
-            data_dir=setting.data_dir,
+            dataset=workload.dataset,
+            data_dir=workload.data_dir,
             num_inputs=count,
             num_steps=num_steps,
             track_every=track_every,
-            k=setting.k,
-            epsilon=setting.epsilon,
-            seed=setting.seed,
+            k=workload.k,
+            epsilon=workload.epsilon,
+            seed=workload.seed,
         )
         records += [
-            setting.record("resident_growth_bytes", growth, count, **fields),
-            setting.record("resident_peak_bytes", peak, count, **fields),
+            workload.record("resident_growth_bytes", growth, count, **fields),
+            workload.record("resident_peak_bytes", peak, count, **fields),
         ]
     return records
 
 
-def measure_strongest(setting: Setting) -> list[dict]:
+def measure_strongest(workload: Workload) -> list[dict]:
     """Seconds of `strongest` at its default budget, the first call and another one."""
-    count = presets.STRONGEST_INPUTS[setting.preset]
-    subject = setting.subject(count)
-    run = strongest(subject.model, setting.k, DEFAULT_BUDGET)
-    threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)
+    count = presets.STRONGEST_INPUTS[workload.preset]
+    subject = workload.subject(count)
+    run = strongest(subject.model, workload.k, DEFAULT_BUDGET)
+    threat, key = threat_model("l2", workload.epsilon), jax.random.key(workload.seed)
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
         jax.block_until_ready(run(subject.params, subject.x, threat, key=key))
         seconds.append(time.perf_counter() - start)
-    fields = {"attack": STRONGEST, "epsilon": setting.epsilon}
+    fields = {"attack": STRONGEST, "epsilon": workload.epsilon}
     fields["note"] = f"{count} inputs, {DEFAULT_BUDGET} evaluations of each"
     return [
-        setting.record("strongest_seconds", seconds[0], count, **fields),
-        setting.record("strongest_seconds_compiled", seconds[1], count, **fields),
+        workload.record("strongest_seconds", seconds[0], count, **fields),
+        workload.record("strongest_seconds_compiled", seconds[1], count, **fields),
     ]
 
 
 # Metric that tells whether a part was measured -> how to measure it.
-PARTS: dict[str, Callable[[Setting], list[dict]]] = {
+PARTS: dict[str, Callable[[Workload], list[dict]]] = {
     "flops_ratio": measure_training,
     "flops_exponent": measure_growth,
     "flop_units": measure_attacks,

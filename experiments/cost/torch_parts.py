@@ -8,7 +8,7 @@ import os
 import jax
 import numpy as np
 
-from experiments.cost.setting import Setting
+from experiments.cost.workload import Workload
 from experiments.measures import costs
 from r2et_jax import attacks
 from r2et_jax.threat import threat_model
@@ -18,29 +18,29 @@ TRIAL_STEPS = 20
 FEW_INPUTS = 1024
 
 
-def measure_torch(setting: Setting) -> list[dict]:
+def measure_torch(workload: Workload) -> list[dict]:
     """Throughput of ERAttack over PyTorch's, on as many inputs as experiments attack
     and on many; both sides at their best batch size.
     """
-    few = _compare_with_torch(setting, FEW_INPUTS, "", True)
-    many = _compare_with_torch(setting, setting.sizes.compare_inputs, "_many", False)
+    few = _compare_with_torch(workload, FEW_INPUTS, "", True)
+    many = _compare_with_torch(workload, workload.sizes.compare_inputs, "_many", False)
     return [*few, *many]
 
 
 def _compare_with_torch(
-    setting: Setting, count: int, suffix: str, loop: bool
+    workload: Workload, count: int, suffix: str, loop: bool
 ) -> list[dict]:
     import torch
 
     from experiments.cost import torch_reference
 
-    sizes, steps = setting.sizes, setting.sizes.compare_steps
-    subject = setting.subject(count)
-    attack = costs.protocol(subject, "er", k=setting.k).attack
-    threat, key = threat_model("l2", setting.epsilon), jax.random.key(setting.seed)
+    sizes, steps = workload.sizes, workload.sizes.compare_steps
+    subject = workload.subject(count)
+    attack = costs.protocol(subject, "er", k=workload.k).attack
+    threat, key = threat_model("l2", workload.epsilon), jax.random.key(workload.seed)
     layers = torch_reference.layers_of(subject.params)
     x = torch.tensor(np.asarray(subject.x))
-    options = {"k": setting.k, "epsilon": setting.epsilon}
+    options = {"k": workload.k, "epsilon": workload.epsilon}
 
     def jax_run(build, size, num_steps):
         run = build(attack, num_steps=num_steps, batch_size=size)
@@ -100,7 +100,7 @@ def _compare_with_torch(
         },
         "torch_one_by_one": f"{sizes.loop_inputs} inputs, 1 thread",
     }
-    fields = {"attack": "er", "epsilon": setting.epsilon}
+    fields = {"attack": "er", "epsilon": workload.epsilon}
     records = []
     for other in (name for name in runs if name.startswith("torch")):
         fields |= {
@@ -109,10 +109,10 @@ def _compare_with_torch(
             "note": f"jax {notes['jax']}; {notes[other]}",
         }
         records += [
-            *setting.spread("torch_throughput", rate[other], **fields),
-            *setting.spread("jax_throughput", rate["jax"], **fields),
-            *setting.spread("throughput_ratio", rate["jax"] / rate[other], **fields),
-            *setting.spread(
+            *workload.spread("torch_throughput", rate[other], **fields),
+            *workload.spread("jax_throughput", rate["jax"], **fields),
+            *workload.spread("throughput_ratio", rate["jax"] / rate[other], **fields),
+            *workload.spread(
                 "throughput_ratio_bare", rate["bare"] / rate[other], **fields
             ),
         ]

@@ -33,19 +33,19 @@ def saturation(options: Options) -> Iterator[Finding]:
         problem = registry.problem(datasets.load(name, data_dir=options.data_dir))
         k = problem.k or options.k[0]
         fitter = setup.fitter(problem, k, options)
-        budget = fitter.protocol.strongest_budget
+        usual = fitter.protocol.strongest_budget
         x, partner, _ = problem.inputs("test", _INPUTS)
         # The largest budget of the data, at which the tables of robustness are read.
         budgets = (
             problem.epsilon[options.preset] if problem.epsilon else options.epsilon
         )
-        threat_model = problem.budget(max(budgets))
+        threat_model = problem.threat_model(max(budgets))
         for method in _METHODS:
             model, params = fitter.fit(method).at(0, 0)
             context = problem.view.context(model, params, partner)
             means = []
-            for effort in (budget, 2 * budget):
-                run = strongest(model, k, effort, problem.view)
+            for evaluations in (usual, 2 * usual):
+                run = strongest(model, k, evaluations, problem.view)
                 result = run(
                     params, x, threat_model, key=jax.random.key(0), context=context
                 )
@@ -53,8 +53,8 @@ def saturation(options: Options) -> Iterator[Finding]:
             drop = means[0] - means[1]
             yield Finding(
                 f"{name}, {method}",
-                f"P@{k} of {len(x)} inputs {means[0]:.4f} at {budget} "
+                f"P@{k} of {len(x)} inputs {means[0]:.4f} at {usual} "
                 f"evaluations; twice as many lower it by {drop:.4f}",
-                {"strongest": means[0], "drop": drop, "evaluations": budget},
+                {"strongest": means[0], "drop": drop, "evaluations": usual},
                 bool(drop < 0.01),
             )

@@ -19,7 +19,7 @@ from r2et_jax import attacks, metrics, saliency
 from r2et_jax.types import SaliencyFn, ScoreFn
 
 
-class Effort(NamedTuple):
+class Draws(NamedTuple):
     """How much is measured: inputs, draws of SmoothGrad, points of the integral."""
 
     num_inputs: int
@@ -28,7 +28,7 @@ class Effort(NamedTuple):
 
 
 # By preset, of tables and of all other data.
-EFFORTS = {at: Effort(*values) for at, values in presets.EXPLAINERS.items()}
+DRAWS = {at: Draws(*values) for at, values in presets.EXPLAINERS.items()}
 GRADIENT, SMOOTH, INTEGRATED = "gradient", "smooth_grad", "integrated_gradients"
 NAMES = (GRADIENT, SMOOTH, INTEGRATED)
 # Standard deviation of SmoothGrad's noise, as published.
@@ -68,11 +68,11 @@ class Integrated:
         )
 
 
-def views(view: View, effort: Effort, *, channels: int = 1) -> dict[str, View]:
+def views(view: View, draws: Draws, *, channels: int = 1) -> dict[str, View]:
     """Name of an explainer -> the view with it; its own one is called gradient."""
     base = view.explainer if channels == 1 else saliency.gradient
-    smooth = Smooth(effort.num_samples, _SIGMA[view.kind], base, channels)
-    explainers = (view.explainer, smooth, Integrated(effort.num_points, channels))
+    smooth = Smooth(draws.num_samples, _SIGMA[view.kind], base, channels)
+    explainers = (view.explainer, smooth, Integrated(draws.num_points, channels))
     return {
         name: dataclasses.replace(view, explainer=explainer)
         for name, explainer in zip(NAMES, explainers, strict=True)
@@ -93,14 +93,14 @@ def measure(
 
 def measure_dataset(problem, k, options, store):
     """Record what is not there yet of one data set with one k, model by model."""
-    effort = EFFORTS[options.preset, problem.view.tabular]
-    num_test = min(effort.num_inputs, problem.protocol(options.preset).num_test)
+    draws = DRAWS[options.preset, problem.view.tabular]
+    num_test = min(draws.num_inputs, problem.protocol(options.preset).num_test)
     inputs = problem.inputs("test", num_test)
     x, partner, _ = inputs
     (name,), (epsilon,) = options.attacks, options.epsilon
-    budget = problem.budget(epsilon)
+    ball = problem.threat_model(epsilon)
     explained = views(
-        problem.view, effort, channels=x.shape[1] // problem.num_features
+        problem.view, draws, channels=x.shape[1] // problem.num_features
     ).items()
     for chosen in parts.models(problem, k, options, description="explain"):
         context = problem.view.context(chosen.model, chosen.params, partner)
@@ -108,8 +108,10 @@ def measure_dataset(problem, k, options, store):
             cell = {**chosen.fields, "attack": name, "epsilon": epsilon}
             cell["explainer"] = explainer
             if not store.has(**cell):
-                run = evaluation.compiled_attack(chosen.model, name, k, view, budget=0)
+                run = evaluation.compiled_attack(
+                    chosen.model, name, k, view, evaluations=0
+                )
                 key = jax.random.key(0)
-                result = run(chosen.params, x, budget, key=key, context=context)
+                result = run(chosen.params, x, ball, key=key, context=context)
                 measurements = measure(result, k=k, units=inputs.units)
                 store.append([{**cell, **record} for record in measurements])

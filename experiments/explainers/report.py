@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from experiments.explainers.measure import EFFORTS, GRADIENT, NAMES
+from experiments.explainers.measure import DRAWS, GRADIENT, NAMES
 from experiments.loop import runs
 from experiments.problems.methods import family
 from experiments.report import tables
@@ -168,7 +168,7 @@ def write_report(
         notes=[*_notes(options, k, epsilon, attack), *lines],
         name=name,
     )
-    written = [folder / f"{name}.{kind}" for kind in ("md", "csv")]
+    written = [folder / f"{name}.{ending}" for ending in ("md", "csv")]
     for dataset in options.datasets:
         path = folder / f"explainers_{dataset}.png"
         here = records.select(recorded, dataset=dataset, metric="p@k")
@@ -178,11 +178,11 @@ def write_report(
 
 
 def _notes(options, k, epsilon, attack):
-    effort = EFFORTS[options.preset, options.kind == "tabular"]
+    draws = DRAWS[options.preset, options.kind == "tabular"]
     return (
         f"P@{k} of each explainer under {attack} through that explainer, "
         f"{options.norm} budget ε = {epsilon:g}; models are chosen by the gradient's. "
-        f"SmoothGrad: {effort.num_samples} draws; integral: {effort.num_points} "
+        f"SmoothGrad: {draws.num_samples} draws; integral: {draws.num_points} "
         "points. Graphs: gradient × input, and its average.",
         f"same: top-{k} overlap of different inputs.",
     )

@@ -186,7 +186,7 @@ def write_report(
     notes = (*_NOTES, *_OF_OTHERS) if options.kind != "tabular" else _NOTES
     table = tables.pivot(recorded, rows=rows, columns=_columns())
     tables.write_table(folder, table, notes=notes, name=name)
-    written = [folder / f"{name}.{kind}" for kind in ("md", "csv")]
+    written = [folder / f"{name}.{ending}" for ending in ("md", "csv")]
     for dataset in options.datasets:
         path = folder / figure_name(dataset)
         where = {"dataset": dataset, "k": k}

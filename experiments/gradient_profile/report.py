@@ -48,7 +48,7 @@ def write_report(
         ],
         name=name,
     )
-    written = [folder / f"{name}.{kind}" for kind in ("md", "csv")]
+    written = [folder / f"{name}.{ending}" for ending in ("md", "csv")]
     for dataset in options.datasets:
         path = folder / f"gradient_profile_{dataset}.png"
         figure = _figure(store.select(**{**chosen, "dataset": dataset}), dataset, k)

@@ -28,7 +28,7 @@ from r2et_jax.metrics.statistics import CONFIDENCE as CONFIDENCE
 from r2et_jax.metrics.statistics import Estimate as Estimate
 from r2et_jax.metrics.statistics import over_runs as over_runs
 
-# Kinds of tables that an exhibit shows, by the beginning of their files' names.
+# Tables that an exhibit shows, by the beginning of their files' names.
 _TABLES = ("table", "bounds", "stability")
 # Behind ±, in claims, tables, figures and notes alike.
 _ERRORS = (
@@ -185,8 +185,8 @@ def write_exhibit(
     if not shown:
         for end in dict.fromkeys(suffix for _, suffix in cells):
             shown += [path for path in written if path.match(f"{first}*{end}.md")][:1]
-    for kind in others:
-        shown += [path for path in written if path.match(f"{kind}*.md")]
+    for start in others:
+        shown += [path for path in written if path.match(f"{start}*.md")]
     return exhibit.write(
         folder,
         title=title,

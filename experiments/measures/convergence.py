@@ -30,7 +30,7 @@ MU = 1e-3
 MAX_LENGTH = 0.05
 
 
-class Effort(NamedTuple):
+class Lengths(NamedTuple):
     """How many inputs are descended, and how many steps each.
 
     Attributes:
@@ -44,7 +44,7 @@ class Effort(NamedTuple):
     flip_steps: int
 
 
-EFFORTS = {at: Effort(*values) for at, values in presets.CONVERGENCE.items()}
+LENGTHS = {at: Lengths(*values) for at, values in presets.CONVERGENCE.items()}
 
 
 class Rate(NamedTuple):

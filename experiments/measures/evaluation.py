@@ -142,15 +142,15 @@ class Evaluator:
         """
         cell = (params_sha256(params), name, epsilon)
         if cell not in self._measured:
-            budget, context = self.problem.budget(epsilon), self._context(params)
+            ball, context = self.problem.threat_model(epsilon), self._context(params)
             key = jax.random.key(0)
 
             def attack(k, rows):
                 run = compiled_attack(
-                    self.model, name, k, self.view, budget=self.strongest_budget
+                    self.model, name, k, self.view, evaluations=self.strongest_budget
                 )
                 some = self._at(rows, context)
-                return run(params, self.x[rows], budget, key=key, context=some)
+                return run(params, self.x[rows], ball, key=key, context=some)
 
             result = by_size(self.sizes, attack)
             recorded = self._of_strongest if name == STRONGEST else self._of_one
@@ -337,7 +337,7 @@ def _explain(model, k: int, view: View):
 
 
 def compiled_attack(
-    model: Any, name: str, k: int, view: View = TABULAR, *, budget: int
+    model: Any, name: str, k: int, view: View = TABULAR, *, evaluations: int
 ) -> Callable[..., Any]:
     """An attack by name, compiled once for every module.
 
@@ -346,14 +346,14 @@ def compiled_attack(
       name: of `attacks.NAMES`.
       k: size of the top set.
       view: how its kind of data is attacked.
-      budget: gradient evaluations of `STRONGEST` for each input; of no account for
+      evaluations: of the gradient by `STRONGEST` for each input; of no account for
         others.
 
     Returns:
       `run(params, x, threat, *, key, context=None)`.
     """
-    effort = {"budget": budget} if name == STRONGEST else {}
-    attack = attacks.attack(name, k=k, **effort, **view.attack_options, **view.batching)
+    limit = {"budget": evaluations} if name == STRONGEST else {}
+    attack = attacks.attack(name, k=k, **limit, **view.attack_options, **view.batching)
 
     def run(params, x, threat, /, *, key, context=None):
         return attack(view.attacked(model, params, context), x, threat, key=key)
@@ -361,6 +361,6 @@ def compiled_attack(
     return run
 
 
-def strongest(model, k: int, budget: int, view: View = TABULAR):
+def strongest(model, k: int, evaluations: int, view: View = TABULAR):
     """The compiled ensemble on a module: `run(params, x, threat, *, key, context)`."""
-    return compiled_attack(model, STRONGEST, k, view, budget=budget)
+    return compiled_attack(model, STRONGEST, k, view, evaluations=evaluations)

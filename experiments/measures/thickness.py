@@ -35,7 +35,7 @@ SIGMAS = {"tabular": 0.5**0.5, "image": 25.5 / 255, "graph": 0.1}
 _ROUNDING = 1e-4
 
 
-class Effort(NamedTuple):
+class Sampling(NamedTuple):
     """How finely thickness is estimated.
 
     Attributes:
@@ -50,7 +50,7 @@ class Effort(NamedTuple):
 
 
 # By preset, of tables and of all other data.
-EFFORTS = {at: Effort(*values) for at, values in presets.THICKNESS.items()}
+SAMPLINGS = {at: Sampling(*values) for at, values in presets.THICKNESS.items()}
 
 
 class Sample(NamedTuple):
@@ -60,9 +60,9 @@ class Sample(NamedTuple):
     context: Any
 
 
-def effort(problem: Problem, preset: str) -> Effort:
-    """The effort of a preset for a data set."""
-    return EFFORTS[preset, problem.view.tabular]
+def sampling(problem: Problem, preset: str) -> Sampling:
+    """How finely a preset measures a data set."""
+    return SAMPLINGS[preset, problem.view.tabular]
 
 
 def first_inputs(problem: Problem, model: Any, params: Any, limit: int) -> Sample:
@@ -80,7 +80,7 @@ def estimate(
     *,
     k: int,
     epsilon: float | None,
-    effort: Effort,
+    sampling: Sampling,
 ) -> InputThickness:
     """The thickness of every input of a sample under one distribution.
 
@@ -92,13 +92,13 @@ def estimate(
       distribution: one of `DISTRIBUTIONS`.
       k: size of the top set.
       epsilon: the budget; of no account for "gaussian".
-      effort: draws and points; an adversarial sample is one draw.
+      sampling: draws and points; an adversarial sample is one draw.
     """
     check_in("distribution", distribution, DISTRIBUTIONS)
     view, ends = problem.view, None
-    ball = problem.budget(0.0 if distribution == "gaussian" else epsilon)
+    ball = problem.threat_model(0.0 if distribution == "gaussian" else epsilon)
     if distribution == "adversarial":
-        attack = evaluation.compiled_attack(model, ADVERSARY, k, view, budget=0)
+        attack = evaluation.compiled_attack(model, ADVERSARY, k, view, evaluations=0)
         key = jax.random.key(0)
         result = attack(params, sample.x, ball, key=key, context=sample.context)
         distribution, ends = "given", result.details.last
@@ -111,8 +111,8 @@ def estimate(
         distribution=distribution,
         ends=ends,
         sigma=SIGMAS[view.kind],
-        num_draws=effort.num_draws,
-        num_points=effort.num_points,
+        num_draws=sampling.num_draws,
+        num_points=sampling.num_points,
         batch_size=view.batch_size,
     )
 
@@ -157,7 +157,7 @@ def bounds(
     *,
     k: int,
     epsilon: float,
-    effort: Effort,
+    sampling: Sampling,
 ) -> Bounds:
     """Bounds on the thickness of a network with one hidden layer, and what they bound.
 
@@ -168,11 +168,11 @@ def bounds(
       ends: points of the ball around each input [m, n], adversarial for the stand-in.
       k: size of the top set.
       epsilon: radius of the l2 ball.
-      effort: draws and points.
+      sampling: draws and points.
     """
     smooth = model.surrogate(rho=problem.view.rho)
-    run = _bounds(smooth, k, effort.num_draws, effort.num_points)
-    out = run(params, x, jnp.asarray(ends), problem.budget(epsilon))
+    run = _bounds(smooth, k, sampling.num_draws, sampling.num_points)
+    out = run(params, x, jnp.asarray(ends), problem.threat_model(epsilon))
     return Bounds(*(np.asarray(leaf, np.float64) for leaf in out))
 
 

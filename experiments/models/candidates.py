@@ -64,7 +64,7 @@ class Candidates:
             lambda leaf: leaf[: self.num_valid], (self.x, self.partner)
         )
         sizes = self.problem.top_sizes(x, self.k)
-        budget = self.problem.budget(
+        ball = self.problem.threat_model(
             self.problem.selection_epsilon, norm=self.problem.selection_view.norm
         )
 
@@ -74,7 +74,7 @@ class Candidates:
             def run(k, rows):
                 some = jax.tree.map(lambda leaf: leaf[rows], (x, partner))
                 view = self.problem.selection_view
-                return validation_precision(self.model, k, view)(params, *some, budget)
+                return validation_precision(self.model, k, view)(params, *some, ball)
 
             return float(jnp.nanmean(jnp.asarray(by_size(sizes, run))))
 
@@ -125,9 +125,9 @@ def validation_precision(model, k: int, view: View = TABULAR):
         **view.batching,
     )
 
-    def precision(params, x, partner, budget: threat.ThreatModel):
+    def precision(params, x, partner, ball: threat.ThreatModel):
         context = view.context(model, params, partner)
-        result = run(params, x, budget, key=jax.random.key(0), context=context)
+        result = run(params, x, ball, key=jax.random.key(0), context=context)
         return result.best.precision
 
     return jax.jit(precision)

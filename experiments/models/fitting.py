@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.console.progress import say, track
-from experiments.models import kept, search
+from experiments.models import kept
 from experiments.models.candidates import Candidates
 from experiments.problems import presets, protocols
 from experiments.problems.registry import LOGISTIC, Problem, problem
 from r2et_jax import datasets, execution, metrics, objectives, training
 from r2et_jax.training.checkpoint import save_model
+from r2et_jax.training.search import Plan, search
 from r2et_jax.types import Params
 
 # Settings that a fitted model does not depend on; its own grid and k′ are recorded
@@ -232,7 +233,7 @@ class Fitter:
         plan, states = self._prepare(
             method, start, grid, epochs, self.pretrained(method) if fixed else None
         )
-        searched = search.search(
+        searched = search(
             plan,
             states,
             self.x,
@@ -349,7 +350,7 @@ class Fitter:
             params = self.problem.settle(model, states.params)
             return states._replace(params=params, average=average)
 
-        plan = search.Plan(
+        plan = Plan(
             block_run,
             grid,
             objective.terms,

@@ -19,7 +19,7 @@ from r2et_jax.types import Array, Params
 Data = datasets.Dataset | datasets.PairDataset | Problem
 
 # What a search cost, as far as a choice tells it.
-_EFFORT = ("settings_tried", "settings_left", "train_seconds")
+_SEARCH_COST = ("settings_tried", "settings_left", "train_seconds")
 _SHA256 = "params_sha256"
 
 
@@ -158,10 +158,11 @@ def check_takes(loaded: saved.Saved, dataset: Data, *, folder: Path) -> None:
     data = problem(dataset)
     n, name = data.sample.shape[-1], data.name
     if data.view.paired != isinstance(loaded.model, models.Siamese):
-        kind = type(loaded.model).__name__
+        class_name = type(loaded.model).__name__
         needed = "a Siamese network" if data.view.paired else "a network of one input"
         raise ValueError(
-            f"the model in {folder} is of the class {kind}, {name!r} needs {needed}"
+            f"the model in {folder} is of the class {class_name}, {name!r} needs "
+            f"{needed}"
         )
     trained = len(loaded.description.get("columns", range(n)))
     if trained != n:
@@ -265,7 +266,7 @@ def choice_records(cell: dict[str, Any], choice: dict[str, Any]):
         "valid_p@k": choice["valid_precision"],
         "num_admissible": choice["num_admissible"],
         "fallback": float(choice["fallback"]),
-        **{name: choice.get(name) for name in _EFFORT},
+        **{name: choice.get(name) for name in _SEARCH_COST},
         **{f"weight_{term}": w for term, w in choice["weights"].items()},
     }
     return [

@@ -65,12 +65,15 @@ def perturb(problem: Problem, model: Any, params: Any, *, k: int, options) -> Mo
     view, (epsilon,) = problem.view, options.epsilon
     named = [name for name in options.attacks if name != RANDOM]
     x, partner, _ = problem.inputs("test", problem.protocol(options.preset).num_test)
-    budget, context = problem.budget(epsilon), view.context(model, params, partner)
+    ball, context = (
+        problem.threat_model(epsilon),
+        view.context(model, params, partner),
+    )
     key = jax.random.key(0)
     perturbed = [np.zeros((len(x), 0, x.shape[1]), np.float32)]
     for name in named:
-        run = evaluation.compiled_attack(model, name, k, view, budget=0)
-        result = run(params, x, budget, key=key, context=context)
+        run = evaluation.compiled_attack(model, name, k, view, evaluations=0)
+        result = run(params, x, ball, key=key, context=context)
         # Where nothing was better than the clean input, the last one stands twice: a
         # tie in all that is compared.
         moved = result.best.step[:, None] > 0
@@ -78,7 +81,7 @@ def perturb(problem: Problem, model: Any, params: Any, *, k: int, options) -> Mo
         perturbed.append(np.stack([best, result.details.last], axis=1))
     num_random = NUM_DIRECTIONS if RANDOM in options.attacks else 0
     run = _compare(model, k, view, num_random)
-    out = run(params, x, np.concatenate(perturbed, axis=1), budget, key, context)
+    out = run(params, x, np.concatenate(perturbed, axis=1), ball, key, context)
     sources = [RANDOM] * num_random + [name for name in named for _ in range(2)]
     return Moved(tuple(sources), *jax.tree.map(np.asarray, out))
 
@@ -103,13 +106,13 @@ def _compare(model: Any, k: int, view: View, num_random: int):
         kendall = metrics.kendall(distance, overlap)
         return statistics, kendall, metrics.spearman(distance, overlap)
 
-    def run(params, x, attacked, budget, key, context):
+    def run(params, x, attacked, ball, key, context):
         def chosen(x, attacked, key, context):
             both = in_context(params, context)
             target = score.predicted_class(apply(both, x))
             clean = explain(both, x, target)
             mask = positive_top_k_mask(clean, k=k)
-            draw = jax.vmap(lambda key: sample_boundary(budget, x, key=key))
+            draw = jax.vmap(lambda key: sample_boundary(ball, x, key=key))
             perturbed = jnp.concatenate(
                 [draw(jax.random.split(key, num_random)), attacked]
             )

@@ -34,7 +34,7 @@ def write_report(
     name = f"table_{part}" if part else "table"
     table = tables.pivot(store.select(**chosen), columns=_columns(k))
     tables.write_table(folder, table, notes=_notes(options), name=name)
-    written = [folder / f"{name}.{kind}" for kind in ("md", "csv")]
+    written = [folder / f"{name}.{ending}" for ending in ("md", "csv")]
     for dataset in options.datasets:
         method = runs.main_method(options.methods)
         here = store.select(dataset=dataset, method=method, k=k)
@@ -53,8 +53,8 @@ def _columns(k):
         f"discordant, {norm}": {"metric": "discordant", "norm": norm, "pairs": "all"}
         for norm in NORMS
     }
-    for kind in ("random", "mixed", "attacks"):
-        columns[f"{kind}, l2"] = {"metric": "discordant", "pairs": kind, **l2}
+    for pairs in ("random", "mixed", "attacks"):
+        columns[f"{pairs}, l2"] = {"metric": "discordant", "pairs": pairs, **l2}
     columns |= {
         "tied": {"metric": "tied", "pairs": "all", **l2},
         "τ, l2": {"metric": "kendall", **l2},

@@ -147,7 +147,9 @@ class TabularProblem:
         del model, inputs
         return params
 
-    def budget(self, epsilon: float, *, norm: str | None = None) -> threat.ThreatModel:
+    def threat_model(
+        self, epsilon: float, *, norm: str | None = None
+    ) -> threat.ThreatModel:
         """What an attack may do, in the view's norm where none is given."""
         return threat.threat_model(norm or self.view.norm, epsilon)
 
@@ -201,7 +203,9 @@ class StructuredProblem(TabularProblem):
             "other --methods"
         )
 
-    def budget(self, epsilon: float, *, norm: str | None = None) -> threat.ThreatModel:
+    def threat_model(
+        self, epsilon: float, *, norm: str | None = None
+    ) -> threat.ThreatModel:
         """Inside the box of legal values, by the rule for absent edges."""
         return threat.threat_model(
             norm or self.view.norm,

@@ -48,7 +48,7 @@ def main(values):
         model,
         measure.train(model, data),
         data,
-        measure.Setting(),
+        measure.Request(),
         folder=folder / "search",
         progress=lambda what: _bar(what) if values["progress"].value else None,
     )

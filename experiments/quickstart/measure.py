@@ -19,7 +19,7 @@ VANILLA = "vanilla"
 Progress = Callable[[int, int, str], None]
 
 
-class Setting(NamedTuple):
+class Request(NamedTuple):
     """What is done; all choices are made on validation data.
 
     Attributes:
@@ -69,7 +69,7 @@ def measure(
     model: Any,
     params: Params,
     data: Dataset,
-    setting: Setting,
+    request: Request,
     *,
     folder: Path,
     progress: Callable[[str], Progress | None],
@@ -78,25 +78,25 @@ def measure(
 
     The searches are kept in the folder, and go on there after a kill.
     """
-    threat = r2.threat_model("l2", setting.epsilon)
+    threat = r2.threat_model("l2", request.epsilon)
     trained = {}
-    for method in setting.methods:
+    for method in request.methods:
         trained[method] = r2.harden(
-            model, params, data, k=setting.k, method=method, threat=threat,
-            tolerance=setting.tolerance, quality="auc", num_test=0,
+            model, params, data, k=request.k, method=method, threat=threat,
+            tolerance=request.tolerance, quality="auc", num_test=0,
             folder=folder / method, progress=progress(f"harden by {method}"),
-            **dict(setting.search),
+            **dict(request.search),
         )  # fmt: skip
     audits = {}
     for name, some in [(VANILLA, params), *((m, h.params) for m, h in trained.items())]:
         audits[name] = r2.audit(
             model,
             some,
-            data.test.x[: setting.num_test],
-            k=setting.k,
+            data.test.x[: request.num_test],
+            k=request.k,
             threat=threat,
             names=data.columns,
-            budget=setting.budget,
+            budget=request.budget,
             progress=progress(f"audit {name}"),
         )
     hardened = {

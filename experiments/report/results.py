@@ -119,7 +119,7 @@ class Results:
         """Mean over runs; NaN if there are none or one is not finite."""
         return self.estimate(*where, **which).mean
 
-    def best(self, dataset: str, kind: str, *, tolerance: float) -> str | None:
+    def best(self, dataset: str, of_family: str, *, tolerance: float) -> str | None:
         """The method of a family with the highest mean P@k of validation inputs.
 
         Those were attacked for selection already: no test input takes part.
@@ -127,7 +127,7 @@ class Results:
         means = {
             method: self.mean(dataset, method, "valid_p@k", tolerance=tolerance)
             for method in self.options.methods
-            if family(method) == kind
+            if family(method) == of_family
         }
         known = [method for method in means if not math.isnan(means[method])]
         return max(known, key=means.__getitem__) if known else None

@@ -209,8 +209,8 @@ def _rendered(source: str) -> str:
 
 def _badge(claim: Claim, name: str = "") -> str:
     text = f"{name}: {_VERDICTS[claim.held]}" if name else _VERDICTS[claim.held]
-    kind = _CLASSES[claim.held]
-    return f'<span class="verdict {kind}">{html.escape(text)}</span>'
+    style = _CLASSES[claim.held]
+    return f'<span class="verdict {style}">{html.escape(text)}</span>'
 
 
 def _by_claim(section: Section) -> dict[str, list[tuple[str, Claim]]]:

@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.measures.evaluation import PER_INPUT
-from experiments.problems.methods import family
 from experiments.report import statistics
 from experiments.report.results import LEADING, Results
 from experiments.store.records import number
+from experiments.unjudged.methods import family
 from r2et_jax import metrics
 from r2et_jax.metrics.bootstrap import hierarchical_bootstrap
 from r2et_jax.metrics.statistics import CONFIDENCE
@@ -72,31 +72,31 @@ class Comparisons(NamedTuple):
 
     rows: list[Row]
     baselines: dict[tuple[str, float], str]
-    problems: list[tuple[str, str]]  # where, why
+    unjudged: list[tuple[str, str]]  # where, why
 
 
 def compare_all(results: Results, tolerances: Sequence[float]) -> Comparisons:
     """Compare every method but logistic regression, under each leading attack."""
     options = results.options
-    rows, baselines, problems = [], {}, []
+    rows, baselines, unjudged = [], {}, []
     tested = [attack for attack in LEADING if attack in options.attacks]
     if not tested:
         alone = f"methods are compared under {' and '.join(LEADING)} alone"
-        problems.append((", ".join(options.attacks), alone))
+        unjudged.append((", ".join(options.attacks), alone))
     for dataset in options.datasets:
         for tolerance in tolerances:
             baseline = results.best(dataset, "baseline", tolerance=tolerance)
             if baseline is None:
                 where = f"{dataset} at {tolerance}"
-                problems.append((where, "no baseline was measured"))
+                unjudged.append((where, "no baseline was measured"))
                 continue
             baselines[dataset, tolerance] = baseline
             for attack in tested:
                 cell = dataset, tolerance, attack
                 compared, failed = _compare_cell(results, cell, baseline)
                 rows += compared
-                problems += failed
-    return Comparisons(rows, baselines, problems)
+                unjudged += failed
+    return Comparisons(rows, baselines, unjudged)
 
 
 def marks(comparisons: Comparisons, tolerance: float, k: int) -> dict:
@@ -115,13 +115,13 @@ def marks(comparisons: Comparisons, tolerance: float, k: int) -> dict:
 def notes(comparisons: Comparisons, k: int) -> list[str]:
     """What the marks mean, and what could not be compared."""
     places: dict[str, list[str]] = {}
-    for where, why in comparisons.problems:
+    for where, why in comparisons.unjudged:
         places.setdefault(why, []).append(where)
-    problems = [
+    unjudged = [
         f"No marks: {why} ({'; '.join(where)})." for why, where in places.items()
     ]
     if not comparisons.rows:
-        return problems
+        return unjudged
     return [
         f"{BASELINE}: the best baseline of the data set, the one with the highest mean "
         f"P@{k} of validation inputs; candidates are all methods but logistic "
@@ -133,7 +133,7 @@ def notes(comparisons: Comparisons, k: int) -> list[str]:
         "tolerance under the same attack. comparisons.csv has every difference, and "
         f"beside it the interval of a bootstrap of {NUM_SAMPLES} samples over seeds "
         "and then their inputs, which is too narrow for few seeds.",
-        *problems,
+        *unjudged,
     ]
 
 

@@ -47,8 +47,8 @@ def write_figures(folder: Path, results: Results, suffix: str) -> list[Path]:
             save("epsilon", dataset, figure)
         for attack in options.attacks:
             if attack in (main, *LEADING):
-                kind = "budget" if attack == STRONGEST else f"iteration_{attack}"
-                save(kind, dataset, _progress(results, dataset, chosen, attack))
+                name = "budget" if attack == STRONGEST else f"iteration_{attack}"
+                save(name, dataset, _progress(results, dataset, chosen, attack))
     return written
 
 
@@ -60,8 +60,8 @@ def representatives(results: Results, dataset: str) -> dict[str, str]:
     labels = {}
     if "vanilla" in results.measured(dataset, _TOLERANCE):
         labels["vanilla"] = "vanilla"
-    for kind, title in _BEST.items():
-        best = results.best(dataset, kind, tolerance=_TOLERANCE)
+    for of_family, title in _BEST.items():
+        best = results.best(dataset, of_family, tolerance=_TOLERANCE)
         if best is not None:
             labels.setdefault(best, f"{best} ({title})")
     return labels or {m: m for m in results.measured(dataset, _TOLERANCE)}

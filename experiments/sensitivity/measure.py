@@ -27,7 +27,7 @@ _RANKED = frozenset({"gap", "exp_gap", *_ON_PAIRS})
 _K_PRIME_ALONE = frozenset({"r2et_anchored"})
 
 
-class Setting(NamedTuple):
+class Variation(NamedTuple):
     """One method at one level of one factor.
 
     Attributes:
@@ -61,7 +61,7 @@ def settings(
     k: int,
     preset: str,
     factors: Sequence[str] = FACTORS,
-) -> Iterator[Setting]:
+) -> Iterator[Variation]:
     """What is trained of a method, factor by factor; the default is part of each.
 
     Args:
@@ -76,18 +76,18 @@ def settings(
     short = short_grid(whole) if problem.view.tabular else whole
     n = problem.num_features
     if not terms:
-        yield Setting(method, BASELINE, "default", True, k, short)
+        yield Variation(method, BASELINE, "default", True, k, short)
     if "k" in factors and method not in _K_PRIME_ALONE:
         for level in sorted({k, *levels["k"]}):
             if level < n:
-                yield Setting(method, "k", str(level), level == k, level, short)
+                yield Variation(method, "k", str(level), level == k, level, short)
     if "k_prime" in factors and _ON_PAIRS.intersection(terms):
         usual = protocols.default_k_prime(k, n)
         for level in sorted({usual, *levels["k_prime"]}):
             if level <= min(k, n - k):
                 changed = short._replace(k_prime=level)
                 default = level == usual
-                yield Setting(method, "k_prime", str(level), default, k, changed)
+                yield Variation(method, "k_prime", str(level), default, k, changed)
     if method in _K_PRIME_ALONE:
         return
     for place, term in enumerate(terms, 1):
@@ -102,17 +102,17 @@ def settings(
                 grid={**whole.grid, **fixed}, paired={**whole.paired, **fixed}
             )
             level, default = f"×{multiple:g}", multiple == 1
-            yield Setting(method, factor, level, default, k, changed, weight)
+            yield Variation(method, factor, level, default, k, changed, weight)
     if "schedule" in factors and terms:
         for level in levels["schedule"]:
             changed = short._replace(schedule=level)
             default = level == whole.schedule
-            yield Setting(method, "schedule", level, default, k, changed)
+            yield Variation(method, "schedule", level, default, k, changed)
     if "reference" in factors and _RANKED.intersection(terms):
         for level in levels["reference"]:
             changed = short._replace(reference=level)
             default = level == whole.reference
-            yield Setting(method, "reference", level, default, k, changed)
+            yield Variation(method, "reference", level, default, k, changed)
 
 
 def short_grid(whole: protocols.Protocol) -> protocols.Protocol:

@@ -107,8 +107,8 @@ def read_config(file: Path) -> dict[str, Any]:
     """A configuration of the right shape; ValueError with its path otherwise."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        for name, kind in _SHAPE.items():
-            if name in content and not isinstance(content[name], kind):
+        for name, expected in _SHAPE.items():
+            if name in content and not isinstance(content[name], expected):
                 raise ValueError(f"{name} is {content[name]!r}")
         content["experiment"], content["flags"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -20,7 +20,7 @@ def measure(
     k: int,
     attack: str,
     epsilon: float | None,
-    effort: thickness.Effort,
+    sampling: thickness.Sampling,
     largest: bool = True,
 ) -> list[dict[str, Any]]:
     """The records of one model at one budget, or under Gaussian noise.
@@ -31,17 +31,17 @@ def measure(
       k: size of the top set.
       attack: which judges robustness; of no account without a budget.
       epsilon: the budget, None for Gaussian noise.
-      effort: inputs, and how finely thickness is estimated.
+      sampling: inputs, and how finely thickness is estimated.
       largest: whether that is the largest budget; at others of the model itself only
         the attack is measured, beside the bounds.
     """
     model, params = chosen.model, chosen.params
-    sample = thickness.first_inputs(problem, model, params, effort.num_inputs)
-    estimate = _estimator(problem, model, params, sample, k, epsilon, effort)
+    sample = thickness.first_inputs(problem, model, params, sampling.num_inputs)
+    estimate = _estimator(problem, model, params, sample, k, epsilon, sampling)
     if epsilon is None:
         return estimate("gaussian")
-    run = evaluation.compiled_attack(model, attack, k, problem.view, budget=0)
-    ball, key = problem.budget(epsilon), jax.random.key(0)
+    run = evaluation.compiled_attack(model, attack, k, problem.view, evaluations=0)
+    ball, key = problem.threat_model(epsilon), jax.random.key(0)
     result = run(params, sample.x, ball, key=key, context=sample.context)
     units = distinct_inputs(sample.x)
     cells = [summary("p@k", result.best.precision, units)]
@@ -57,14 +57,14 @@ def measure(
         result.details.last,
         k=k,
         epsilon=epsilon,
-        effort=effort,
+        sampling=sampling,
     )
     for name, values in bounds._asdict().items():
         cells.append(summary(thickness.BOUND + name, values, units))
     return cells
 
 
-def _estimator(problem, model, params, sample, k, epsilon, effort):
+def _estimator(problem, model, params, sample, k, epsilon, sampling):
     """`estimate(distribution) -> records`."""
     units = distinct_inputs(sample.x)
 
@@ -77,7 +77,7 @@ def _estimator(problem, model, params, sample, k, epsilon, effort):
             distribution,
             k=k,
             epsilon=epsilon,
-            effort=effort,
+            sampling=sampling,
         )
         cells = (
             summary("thickness", thick.mean, units),
@@ -95,7 +95,7 @@ def measure_dataset(problem, k, options, store):
 
 
 def _measure_models(problem, k, options, store):
-    effort = thickness.effort(problem, options.preset)
+    sampling = thickness.sampling(problem, options.preset)
     (attack,) = options.attacks
     cells = [("none", None), *((attack, epsilon) for epsilon in options.epsilon)]
     for chosen in parts.models(problem, k, options, description="thickness"):
@@ -108,7 +108,7 @@ def _measure_models(problem, k, options, store):
                     k=k,
                     attack=name,
                     epsilon=epsilon,
-                    effort=effort,
+                    sampling=sampling,
                     largest=epsilon == max(options.epsilon),
                 )
                 store.append([{**cell, **record} for record in measurements])

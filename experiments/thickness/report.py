@@ -56,7 +56,7 @@ def write_report(
 
     def save(name, table, notes):
         tables.write_table(folder, table, notes=notes, name=name + end)
-        written.extend(folder / f"{name}{end}.{kind}" for kind in ("md", "csv"))
+        written.extend(folder / f"{name}{end}.{ending}" for ending in ("md", "csv"))
 
     table = tables.pivot(recorded, columns=_columns(options, k, attack))
     save("table", table, _notes(options, attack))

@@ -13,7 +13,7 @@ from experiments.console.progress import track
 from experiments.loop import setup
 from experiments.measures import thickness
 from experiments.measures.numbers import measured
-from experiments.measures.thickness import Effort
+from experiments.measures.thickness import Sampling
 from experiments.problems import presets
 from experiments.problems.registry import Problem, View
 from r2et_jax import score, training
@@ -23,7 +23,7 @@ from r2et_jax.ranking.topk import border
 from r2et_jax.training.weights import TABULAR_FEATURES
 
 
-class Plan(NamedTuple):
+class Learning(NamedTuple):
     """How training samples of several sizes are drawn and learnt.
 
     Attributes:
@@ -31,7 +31,7 @@ class Plan(NamedTuple):
       num_steps: of training, the same for all sizes.
       batch_size, learning_rate: of Adam.
       num_unseen: inputs outside of the sample, at most.
-      effort: for thickness; its inputs are of no account.
+      sampling: for thickness; its inputs are of no account.
     """
 
     sizes: tuple[int, ...]
@@ -39,12 +39,12 @@ class Plan(NamedTuple):
     batch_size: int
     learning_rate: float
     num_unseen: int
-    effort: Effort
+    sampling: Sampling
 
 
 # By preset, of tables and of all other data.
-PLANS = {
-    at: Plan(*learnt, Effort(0, num_draws, num_points))
+LEARNINGS = {
+    at: Learning(*learnt, Sampling(0, num_draws, num_points))
     for at, (*learnt, num_draws, num_points) in presets.STABILITY.items()
 }
 THICKNESS, MARGINS = "thickness_difference", "margin_distance"
@@ -52,10 +52,10 @@ THICKNESS, MARGINS = "thickness_difference", "margin_distance"
 METHODS = {"vanilla": (), "r2et_nh": (3.0,)}
 
 
-def sample_sizes(problem: Problem, plan: Plan) -> tuple[int, ...]:
+def sample_sizes(problem: Problem, learning: Learning) -> tuple[int, ...]:
     """The sizes that are there; of tables they leave three quarters unseen."""
     least = 4 if problem.view.tabular else 1
-    return tuple(m for m in plan.sizes if least * m <= len(problem.dataset.train.y))
+    return tuple(m for m in learning.sizes if least * m <= len(problem.dataset.train.y))
 
 
 class Difference(NamedTuple):
@@ -83,7 +83,7 @@ def differences(
     seed: int,
     k: int,
     epsilon: float,
-    plan: Plan,
+    learning: Learning,
 ) -> Difference:
     """Train a method on a random sample, and compare it with unseen inputs.
 
@@ -97,29 +97,29 @@ def differences(
       seed: of the sample, the initialisation and the shuffling.
       k: size of the top set.
       epsilon: radius of the ball of thickness.
-      plan: how much is trained and measured.
+      learning: how much is trained and measured.
     """
     whole = problem.inputs("train")
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(whole.y))
     inside = order[:size]
     # Copies up to the largest size: one compiled program for all sizes.
-    rows = np.resize(inside, max(sample_sizes(problem, plan)))
-    model, params = _learn(problem, method, rows, seed=seed, k=k, plan=plan)
+    rows = np.resize(inside, max(sample_sizes(problem, learning)))
+    model, params = _learn(problem, method, rows, seed=seed, k=k, learning=learning)
     # The sample once more in copies: each has draws of its own.
     seen = _take((whole.x, whole.partner), rows)
     if problem.view.tabular:
-        rest = order[size : size + plan.num_unseen]
+        rest = order[size : size + learning.num_unseen]
         unseen = _take((whole.x, whole.partner), rest)
     else:
         test = problem.inputs("test")
-        rest = rng.permutation(len(test.y))[: plan.num_unseen]
+        rest = rng.permutation(len(test.y))[: learning.num_unseen]
         unseen = _take((test.x, test.partner), rest)
     x, partner = jax.tree.map(lambda *both: np.concatenate(both), seen, unseen)
     sample = thickness.Sample(x, problem.view.context(model, params, partner))
     thick = thickness.estimate(
         problem, model, params, sample, "uniform",
-        k=k, epsilon=epsilon, effort=plan.effort,
+        k=k, epsilon=epsilon, sampling=learning.sampling,
     ).mean  # fmt: skip
     margins = np.asarray(border_gaps(model, k, problem.view)(params, sample))
     count = len(rows)
@@ -139,11 +139,11 @@ def _take(tree, rows):
     return jax.tree.map(lambda leaf: np.asarray(leaf)[rows], tree)
 
 
-def _learn(problem, method, rows, *, seed, k, plan):
+def _learn(problem, method, rows, *, seed, k, learning):
     """The model of a method and its parameters after training on some inputs."""
     model = problem.model(method)
     x, y = _take(problem.training(), rows)
-    epochs = plan.num_steps // (len(rows) // min(plan.batch_size, len(rows)))
+    epochs = learning.num_steps // (len(rows) // min(learning.batch_size, len(rows)))
     epochs = max(1, epochs)
     # What follows an epoch, as in all training, follows each one where there is any.
     rounds = 1 if problem.view.tabular else epochs
@@ -151,7 +151,7 @@ def _learn(problem, method, rows, *, seed, k, plan):
     params = model.init(init, problem.sample)
     start = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
     objective = _objective(problem, method, model, k)
-    run, optimizer = _trainer(objective, epochs // rounds, epochs, plan)
+    run, optimizer = _trainer(objective, epochs // rounds, epochs, learning)
     # The sample alone: embeddings of graphs are centred by those that were learnt.
     inputs = problem.train_inputs(np.unique(rows))
     states = training.grid_states(
@@ -177,13 +177,13 @@ def _objective(problem, method, model, k):
 
 # By the objective, which folds share.
 @functools.partial(kept, most=4)
-def _trainer(objective, num_epochs, total_epochs, plan):
-    optimizer = training.adam(plan.learning_rate)
+def _trainer(objective, num_epochs, total_epochs, learning):
+    optimizer = training.adam(learning.learning_rate)
     run = training.compile_grid(
         objective,
         optimizer,
         num_epochs=num_epochs,
-        batch_size=plan.batch_size,
+        batch_size=learning.batch_size,
         total_epochs=total_epochs,
     )
     return run, optimizer
@@ -209,11 +209,14 @@ def border_gaps(model: Any, k: int, view: View):
 
 def measure(problem: Problem, k: int, options, store) -> None:
     """Append the records of all samples of a data set that are not there yet."""
-    plan, epsilon = PLANS[options.preset, problem.view.tabular], max(options.epsilon)
+    learning, epsilon = (
+        LEARNINGS[options.preset, problem.view.tabular],
+        max(options.epsilon),
+    )
     cells = [
         (method, size, seed)
         for method in METHODS
-        for size in sample_sizes(problem, plan)
+        for size in sample_sizes(problem, learning)
         for seed in options.seeds
     ]
     shown = track(cells, description=f"{problem.name} samples", show=options.progress)
@@ -232,7 +235,7 @@ def measure(problem: Problem, k: int, options, store) -> None:
         if store.has(**cell):
             continue
         difference = differences(
-            problem, method, size, seed=seed, k=k, epsilon=epsilon, plan=plan
+            problem, method, size, seed=seed, k=k, epsilon=epsilon, learning=learning
         )
         values = {
             THICKNESS: abs(difference.thickness),

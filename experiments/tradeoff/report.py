@@ -34,7 +34,7 @@ NETWORKS = (*PUBLISHED, "direct forms, sums", "ours")
 _DOTTED = {"color": "#888888", "linestyle": ":", "linewidth": 1.5}
 
 
-def kind(method: str) -> str:
+def group_of(method: str) -> str:
     """One of `NETWORKS`, or "linear", whose ranking no attack changes."""
     of_family = family(method)
     if of_family == "R2ET" and ("+" in method or not method.startswith("r2et")):
@@ -60,9 +60,11 @@ class Points(NamedTuple):
         """[m, 2] over runs."""
         return self.values.mean(axis=2)
 
-    def of(self, *kinds: str) -> Points:
+    def of(self, *groups: str) -> Points:
         """Those of some kinds of methods."""
-        kept = [i for i, method in enumerate(self.methods) if kind(method) in kinds]
+        kept = [
+            i for i, method in enumerate(self.methods) if group_of(method) in groups
+        ]
         methods, labels = ([names[i] for i in kept] for names in self[:2])
         return Points(methods, labels, self.values[kept])
 
@@ -137,7 +139,7 @@ def front(measured: Points) -> Front:
     here = np.flatnonzero(on_front(means))
     here = here[np.argsort(means[here, 0])]
     members = resampled_fronts(measured.values, num_resamples=NUM_RESAMPLES)
-    r2et = [kind(method) == "R2ET" for method in measured.methods]
+    r2et = [group_of(method) == "R2ET" for method in measured.methods]
     return Front(
         [measured.labels[i] for i in here],
         [float(members[:, i].mean()) for i in here],
@@ -182,7 +184,7 @@ def write_report(
             written.append(path)
     name = f"table_{part}" if part else "table"
     tables.write_table(folder, table, notes=notes, name=name)
-    return [*(folder / f"{name}.{kind}" for kind in ("md", "csv")), *written]
+    return [*(folder / f"{name}.{ending}" for ending in ("md", "csv")), *written]
 
 
 def figure_name(dataset: str, metric: str) -> str:
@@ -251,10 +253,10 @@ def write_exhibit(folder, store, groups, written):
                     front(measured.of(*of)) for of in (NETWORKS, PUBLISHED)
                 )
                 share = "–" if alone.r2et is None else f"{alone.r2et:.0%}"
-                kinds = dict(
-                    zip(measured.labels, map(kind, measured.methods), strict=True)
+                group_by = dict(
+                    zip(measured.labels, map(group_of, measured.methods), strict=True)
                 )
-                r2et = [label for label in alone.labels if kinds[label] == "R2ET"]
+                r2et = [label for label in alone.labels if group_by[label] == "R2ET"]
                 fronts = [", ".join(front_of.labels) for front_of in (alone, networks)]
                 text = (
                     f"in {share} under {options.attacks[0]}; {len(r2et)} of "

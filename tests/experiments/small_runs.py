@@ -56,11 +56,11 @@ TINY = protocols.PRESETS["smoke"]._replace(
     num_test=12,
     strongest_budget=1300,
 )
-THICKNESS = thickness.Effort(6, 4, 3)
-PLAN = stability.Plan((8, 32), 16, 8, 1e-2, 40, thickness.Effort(0, 2, 2))
+THICKNESS = thickness.Sampling(6, 4, 3)
+PLAN = stability.Learning((8, 32), 16, 8, 1e-2, 40, thickness.Sampling(0, 2, 2))
 LEARNT = {"vanilla": ()}
-CORRELATION = thickness.Effort(9, 3, 3)
-CONVERGENCE = convergence_measures.Effort(5, 12, 12)
+CORRELATION = thickness.Sampling(9, 3, 3)
+CONVERGENCE = convergence_measures.Lengths(5, 12, 12)
 VANILLA = ("--methods=vanilla",)
 CALLS = "calls.json"
 
@@ -135,13 +135,13 @@ RUNS = {
         convergence,
         VANILLA,
         ((convergence_measure, "measure"), (convergence_measure, "mean_thickness")),
-        ((convergence_measures.EFFORTS, "smoke", CONVERGENCE),),
+        ((convergence_measures.LENGTHS, "smoke", CONVERGENCE),),
     ),
     "correlation": SmallRun(
         correlation,
         VANILLA,
         ((correlation_measure, "measure"),),
-        ((thickness.EFFORTS, ("smoke", True), CORRELATION),),
+        ((thickness.SAMPLINGS, ("smoke", True), CORRELATION),),
     ),
     "explainers": SmallRun(
         explainers,
@@ -149,9 +149,9 @@ RUNS = {
         ((evaluation, "compiled_attack"), (explainers_measure, "measure")),
         (
             (
-                explainers_measure.EFFORTS,
+                explainers_measure.DRAWS,
                 ("smoke", True),
-                explainers_measure.Effort(8, 3, 3),
+                explainers_measure.Draws(8, 3, 3),
             ),
         ),
         ((parts, "models", untrained),),
@@ -184,8 +184,8 @@ RUNS = {
         VANILLA,
         ((thickness_measure, "measure"), (stability, "differences")),
         (
-            (thickness.EFFORTS, ("smoke", True), THICKNESS),
-            (stability.PLANS, ("smoke", True), PLAN),
+            (thickness.SAMPLINGS, ("smoke", True), THICKNESS),
+            (stability.LEARNINGS, ("smoke", True), PLAN),
         ),
         tuple((room, "METHODS", LEARNT) for room in (stability, stability_report)),
     ),

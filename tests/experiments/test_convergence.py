@@ -88,7 +88,7 @@ def test_dependence_keeps_censored_inputs_apart():
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setitem(protocols.PRESETS, "smoke", small_runs.TINY)
-    monkeypatch.setitem(convergence.EFFORTS, "smoke", small_runs.CONVERGENCE)
+    monkeypatch.setitem(convergence.LENGTHS, "smoke", small_runs.CONVERGENCE)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 

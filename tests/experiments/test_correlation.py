@@ -23,7 +23,7 @@ K = 8
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setitem(protocols.PRESETS, "smoke", small_runs.TINY)
-    monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), small_runs.CORRELATION)
+    monkeypatch.setitem(thickness.SAMPLINGS, ("smoke", True), small_runs.CORRELATION)
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 

@@ -14,7 +14,7 @@ from experiments.cost import experiment, measure, report
 from experiments.cost import floors as cost_floors
 from experiments.cost import image_parts as cost_image_parts
 from experiments.cost.parts import training_floor, training_flops
-from experiments.cost.setting import SIZES, Setting
+from experiments.cost.workload import SIZES, Workload
 from experiments.measures import costs
 from experiments.measures import image_costs as cost_images
 from experiments.report import exhibit
@@ -257,17 +257,17 @@ def test_interleaved_times_each_function_in_every_round():
 
 
 def _fake_records():
-    setting = Setting("adult", ".", ("r2et",), ("er",), 8, 1.0, 0, SIZES["smoke"])
+    workload = Workload("adult", ".", ("r2et",), ("er",), 8, 1.0, 0, SIZES["smoke"])
     fields = {"attack": "er", "epsilon": 1.0}
     return [
-        setting.record("flops_ratio", 1.0, 1, method="vanilla"),
-        setting.record("flops_ratio", 8.5, 1, method="r2et", note="has a loop"),
-        setting.record("flops_floor", 5.0, 1, method="r2et", note="vanilla 2; g 1"),
-        setting.record("floor_passes", 10.1, 1, method="r2et"),
-        setting.record("flops_over_floor", 1.7, 1, method="r2et"),
-        *setting.spread("time_ratio", np.array([1.0, 3.0, 2.0]), method="r2et"),
-        setting.record("flop_units", 4.25, 1, **fields),
-        *setting.spread("throughput", np.array([2e6, 5e6, 3e6]), **fields),
+        workload.record("flops_ratio", 1.0, 1, method="vanilla"),
+        workload.record("flops_ratio", 8.5, 1, method="r2et", note="has a loop"),
+        workload.record("flops_floor", 5.0, 1, method="r2et", note="vanilla 2; g 1"),
+        workload.record("floor_passes", 10.1, 1, method="r2et"),
+        workload.record("flops_over_floor", 1.7, 1, method="r2et"),
+        *workload.spread("time_ratio", np.array([1.0, 3.0, 2.0]), method="r2et"),
+        workload.record("flop_units", 4.25, 1, **fields),
+        *workload.spread("throughput", np.array([2e6, 5e6, 3e6]), **fields),
     ]
 
 
@@ -288,22 +288,22 @@ def test_the_results_show_medians_ranges_and_targets(tmp_path, drawn):
 
 
 def test_the_results_say_what_was_measured_on_images(tmp_path):
-    setting = Setting(
+    workload = Workload(
         "cifar10", ".", ("r2et",), ("er",), 8, 1.0, 0, SIZES["smoke"], "smoke",
         "resnet9",
     )  # fmt: skip
     fields = {"attack": "er", "epsilon": 1.0}
     note = {"note": cost_images.RANDOM_NOTE}
     recorded = [
-        setting.record("flop_units", 3.5, 1, **fields, **note),
-        setting.record("grouped_convolutions", 0, 1, **fields),
-        *setting.spread("host_driven_ratio", np.array([3.0, 2.0, 4.0]), **fields),
-        *setting.spread(
+        workload.record("flop_units", 3.5, 1, **fields, **note),
+        workload.record("grouped_convolutions", 0, 1, **fields),
+        *workload.spread("host_driven_ratio", np.array([3.0, 2.0, 4.0]), **fields),
+        *workload.spread(
             "throughput_ratio", np.array([1.2]), against="torch_batched", **fields
         ),
-        setting.record("resident_growth_bytes", 2**20, 512, **fields),
-        setting.record("resident_growth_bytes_few", 2**21, 64, **fields),
-        setting.record("result_bytes", 2**22, 512, **fields),
+        workload.record("resident_growth_bytes", 2**20, 512, **fields),
+        workload.record("resident_growth_bytes_few", 2**21, 64, **fields),
+        workload.record("result_bytes", 2**22, 512, **fields),
     ]
     report.write_results(tmp_path, recorded, "", ())
     table = (tmp_path / "table.md").read_text()
@@ -315,8 +315,8 @@ def test_the_results_say_what_was_measured_on_images(tmp_path):
     assert "grouped_convolutions of cifar10 er ≤ 0, measured 0: met." in table
     assert "a process that has compiled it" in table
     assert not (tmp_path / "cost.png").exists()
-    assert list(measure.parts_of(setting)) == list(cost_image_parts.PARTS)
-    assert "flops_ratio" in measure.parts_of(setting._replace(dataset="mnist"))
+    assert list(measure.parts_of(workload)) == list(cost_image_parts.PARTS)
+    assert "flops_ratio" in measure.parts_of(workload._replace(dataset="mnist"))
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_a_wrong_flag_gives_one_line(flag, message, tmp_path, capsys):
 def test_a_run_writes_its_table_and_the_flags_that_were_typed(tmp_path, monkeypatch):
     """What is measured is made up: the way from flags to files is walked whole."""
     recorded = [record | {"dataset": "breast_cancer"} for record in _fake_records()]
-    monkeypatch.setattr(measure, "PARTS", {"flops_ratio": lambda setting: recorded})
+    monkeypatch.setattr(measure, "PARTS", {"flops_ratio": lambda workload: recorded})
     given = "--preset=smoke", "--noprogress", f"--output_dir={tmp_path / 'out'}"
     cli.call(experiment, *given, "--datasets=breast_cancer")
     told = json.loads((tmp_path / "out" / "exhibit.json").read_text())

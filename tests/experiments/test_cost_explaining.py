@@ -6,27 +6,27 @@ import numpy as np
 import pytest
 
 from experiments.cost import explaining, measure, report
-from experiments.cost.setting import SIZES, Setting
+from experiments.cost.workload import SIZES, Workload
 from experiments.measures import costs
 from r2et_jax import models
 from r2et_jax.subject import explain
 
 
-def setting(dataset, folder="."):
-    return Setting(
+def workload(dataset, folder="."):
+    return Workload(
         dataset, folder, ("r2et",), ("er",), 8, 1.0, 0, SIZES["smoke"], "smoke"
     )
 
 
 def made(dataset, folder, count, monkeypatch):
     if dataset == "mnist":
-        return explaining.network(setting(dataset, folder), count)
+        return explaining.network(workload(dataset, folder), count)
     x = np.random.default_rng(0).normal(size=(count, 9)).astype(np.float32)
     model = models.MLP(hidden=(7, 5))
     params = model.init(jax.random.key(0), x[0])
     subject = costs.Subject(model, params, jnp.asarray(x))
     monkeypatch.setattr(costs, "subject", lambda *_, **__: subject)
-    return explaining.network(setting("adult"), count)
+    return explaining.network(workload("adult"), count)
 
 
 @pytest.mark.parametrize("dataset", ["table", "mnist"])
@@ -65,7 +65,7 @@ def test_a_comparison_is_recorded_and_shown(part, tmp_path, monkeypatch):
     for name in ("torch", "captum", library):
         pytest.importorskip(name, reason=f"{name} is not installed")
     made("table", tmp_path, 32, monkeypatch)
-    records = getattr(explaining, part)(setting("adult"))
+    records = getattr(explaining, part)(workload("adult"))
     assert all(r["value"] > 0 for r in records)
     rows = {r["against"] for r in records}
     assert all(library in row for row in rows)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from experiments.cost import curvature, graphs, parts, report
-from experiments.cost.setting import SIZES, Setting
+from experiments.cost.workload import SIZES, Workload
 
-SETTING = Setting(
+WORKLOAD = Workload(
     "breast_cancer", ".", (), (), 8, 1.0, 0, SIZES["smoke"], "smoke"
 )  # fmt: skip
 
@@ -34,7 +34,7 @@ def test_the_expected_form_must_win_every_round(
     numbers = {"ratios": np.array([low, high, (low + high) / 2]), "error": error}
     monkeypatch.setattr(graphs, "SHAPES", {form: (7, 5)})
     monkeypatch.setattr(graphs, "compare", lambda *_: dict(numbers))
-    numbers_of = graphs.measure_graphs(SETTING)
+    numbers_of = graphs.measure_graphs(WORKLOAD)
     lines = report.target_lines(numbers_of)
     assert len(lines) == 2
     assert sum(line.endswith("MISSED.") for line in lines) == missed
@@ -61,7 +61,7 @@ def test_memory_of_penalties_is_told_with_its_target(monkeypatch, peak, verdict)
         return {"peak_bytes": peak, "dense_bytes": 7.0, "value": 0.1, "slope": 0.2}
 
     monkeypatch.setattr(curvature, "memory", memory)
-    numbers_of = curvature.measure_penalty_memory(SETTING._replace(preset="paper"))
+    numbers_of = curvature.measure_penalty_memory(WORKLOAD._replace(preset="paper"))
     assert asked == [("exact_h", 3072), ("ssr", 3072)]
     lines = report.target_lines(numbers_of)
     assert len(lines) == 2 and all(line.endswith(verdict) for line in lines)
@@ -78,7 +78,7 @@ def test_the_strongest_attack_is_timed_twice(monkeypatch):
         return run
 
     monkeypatch.setattr(parts, "strongest", strongest)
-    numbers_of = parts.measure_strongest(SETTING)
+    numbers_of = parts.measure_strongest(WORKLOAD)
     assert calls == [(8, parts.DEFAULT_BUDGET, (64, 30))] * 2
     first, again = (record["value"] for record in numbers_of)
     assert (

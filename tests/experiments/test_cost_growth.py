@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from experiments.cost import growth, report
-from experiments.cost.setting import SIZES, Setting
+from experiments.cost.workload import SIZES, Workload
 from experiments.problems import presets
 from experiments.store import records
 
-SETTING = Setting(
+WORKLOAD = Workload(
     "breast_cancer", ".", (), (), 8, 1.0, 0, SIZES["smoke"], "tiny"
 )  # fmt: skip
 
@@ -40,7 +40,7 @@ def test_a_step_of_the_attack_grows_as_its_network(monkeypatch):
     # The features from which on a step sorts no more by pairs.
     sizes = {"n": (128, 512), "inputs": (16, 64), "devices": (1, 2)}
     monkeypatch.setitem(presets.GROWTH, "tiny", sizes)
-    recorded = growth.measure_growth_by_size(SETTING)
+    recorded = growth.measure_growth_by_size(WORKLOAD)
     for axis in sizes:
         here = records.select(recorded, method=f"attack step, {axis}")
         value = {r["metric"]: r["value"] for r in here}
@@ -57,9 +57,9 @@ def test_a_million_inputs_are_told_with_their_targets(monkeypatch, longest, verd
     monkeypatch.setattr(
         growth.processes, "alone", lambda *_: ([1.0, longest], 2.0 * 2**30)
     )
-    lines = report.target_lines(growth.measure_many(SETTING))
+    lines = report.target_lines(growth.measure_many(WORKLOAD))
     assert len(lines) == 2 and lines[0].endswith("met.")
     assert lines[1].endswith(f"{verdicts}.")
     # Of few inputs times say nothing of a line.
     monkeypatch.setitem(presets.MANY_INPUTS, "tiny", (1000, 2000))
-    assert len(report.target_lines(growth.measure_many(SETTING))) == 1
+    assert len(report.target_lines(growth.measure_many(WORKLOAD))) == 1

@@ -38,11 +38,11 @@ def test_a_run_records_each_explainer(again):
 
 def test_explainers_are_those_of_the_library():
     problem = registry.problem(datasets.load("breast_cancer"))
-    effort = measure.Effort(5, 4, 6)
-    views = measure.views(problem.view, effort)
-    assert views == measure.views(problem.view, effort)  # programs are kept by them
+    draws = measure.Draws(5, 4, 6)
+    views = measure.views(problem.view, draws)
+    assert views == measure.views(problem.view, draws)  # programs are kept by them
     assert hash(views["smooth_grad"]) == hash(
-        measure.views(problem.view, effort)["smooth_grad"]
+        measure.views(problem.view, draws)["smooth_grad"]
     )
     model = models.MLP(hidden=(4,), activation="softplus")
     x = np.asarray(problem.sample)
@@ -81,7 +81,7 @@ def test_the_channels_of_a_pixel_are_summed():
     def linear(weights, x, target, /):
         return weights @ x
 
-    views = measure.views(view, measure.Effort(1, 2, 2), channels=3)
+    views = measure.views(view, measure.Draws(1, 2, 2), channels=3)
     assert views["gradient"].explainer is of_pixels
     wanted = {name: np.abs(weights) for name in ("gradient", "smooth_grad")}
     wanted["integrated_gradients"] = np.abs(weights * x)
@@ -92,7 +92,7 @@ def test_the_channels_of_a_pixel_are_summed():
 
 
 def test_graphs_average_gradient_times_input():
-    views = measure.views(views_of.GRAPH, measure.EFFORTS["standard", False])
+    views = measure.views(views_of.GRAPH, measure.DRAWS["standard", False])
     assert views["gradient"].explainer is saliency.gradient_times_input
     smooth = views["smooth_grad"].explainer
     assert (smooth.base, smooth.sigma) == (saliency.gradient_times_input, 0.1)

@@ -140,7 +140,9 @@ def test_the_same_models_stand_under_another_norm(finished, data_dir):
 
 def test_the_norm_is_of_the_attacks_and_not_of_the_selection(pictures):
     other = problem(pictures.dataset, norm="linf")
-    assert other.budget(0.02).norm == "linf" and other.epsilon["paper"][-1] == 0.02
+    assert (
+        other.threat_model(0.02).norm == "linf" and other.epsilon["paper"][-1] == 0.02
+    )
     assert other.view.norm == "linf"
     assert other.view.num_steps == 100
     assert other.selection_view == pictures.view == pictures.selection_view

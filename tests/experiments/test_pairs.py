@@ -214,11 +214,11 @@ def test_graphs_settle_at_the_mean_embedding_of_their_training_graphs(planted):
 
 
 def test_attacks_stay_among_legal_inputs_and_absent_edges_stay_absent(planted, digits):
-    budget = digits.budget(0.1)
+    budget = digits.threat_model(0.1)
     assert budget.norm == "l2" and float(budget.upper[0]) == 1
-    assert planted.budget(0.02).absent == "free"
+    assert planted.threat_model(0.02).absent == "free"
     dataset = planted.dataset._replace(meta={**planted.dataset.meta, "sparse": True})
-    budget = registry.problem(dataset).budget(0.02)
+    budget = registry.problem(dataset).threat_model(0.02)
     assert (budget.norm, budget.absent) == ("linf", "frozen")
 
 
@@ -235,10 +235,10 @@ def test_whether_absent_edges_may_appear_is_a_choice(planted, digits, robustness
     assert free.model("vanilla").encoder.max_connected is None
     # A model that was trained to leave nodes out, where new edges may join them.
     assert views.anywhere(kept.model("vanilla")) == free.model("vanilla")
-    assert free.budget(0.02).absent == "free"
+    assert free.threat_model(0.02).absent == "free"
     x = jnp.asarray(few[0])
     for result, moved in ((kept, few[0] != 0), (free, few[0] == few[0])):
-        drawn = threat.sample(result.budget(0.02), x, key=jax.random.key(0))
+        drawn = threat.sample(result.threat_model(0.02), x, key=jax.random.key(0))
         assert np.array_equal(np.asarray(drawn) != few[0], moved)
     # Models of another rule are chosen under another attack: they stand apart.
     assert "absent" not in kept.config("wd")
@@ -246,9 +246,9 @@ def test_whether_absent_edges_may_appear_is_a_choice(planted, digits, robustness
     assert registry.problem(planted.dataset, absent="free").config("wd") == (
         planted.config("wd")
     )
-    assert registry.problem(digits.dataset, absent="frozen").budget(0.1).absent == (
-        "free"
-    )
+    assert registry.problem(digits.dataset, absent="frozen").threat_model(
+        0.1
+    ).absent == ("free")
     for given, expected in (([], {}), (["--absent_edges=free"], {"absent": "free"})):
         values = robustness.FLAGS.define()
         values(["robustness", *given])

@@ -17,7 +17,7 @@ from r2et_jax.models import MLP
 
 # A logit of few terms: what is compiled for it is small.
 MODEL = MLP(hidden=(6,), activation="softplus")
-SETTING = measure.Setting(
+REQUEST = measure.Request(
     methods=("logit_h",), k=1, num_test=16, budget=1000, tolerance=0.2,
     search=(("num_epochs", 24), ("eval_every", 12), ("learning_rate", 0.1),
             ("batch_size", 16),
@@ -37,7 +37,7 @@ def outcome(data, tmp_path_factory):
     params = measure.train(MODEL, data, num_epochs=4000)
     folder = tmp_path_factory.mktemp("search")
     return measure.measure(
-        MODEL, params, data, SETTING, folder=folder, progress=lambda what: None
+        MODEL, params, data, REQUEST, folder=folder, progress=lambda what: None
     )
 
 

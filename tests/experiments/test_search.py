@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.models import kept, search
+from experiments.models import kept
 from r2et_jax import training
 from r2et_jax.training.checkpoint import save_model
 from r2et_jax.training.epochs import TrainState
 from r2et_jax.training.packing import params_sha256
+from r2et_jax.training.search import Plan, search
 
 BLOCK_EPOCHS = 4
 TOLERANCES = (0.05, 0.02)
@@ -79,7 +80,7 @@ class Grid:
         self.num_seeds, blocks, self.num_settings = tables.auc.shape
         self.num_blocks = blocks - 1
         weights = [(float(w), 10.0 * w) for w in range(self.num_settings)]
-        self.plan = search.Plan(
+        self.plan = Plan(
             self.run, weights, ("first", "second"), self.num_blocks, BLOCK_EPOCHS,
             pruning, TOLERANCES, with_start,
         )  # fmt: skip
@@ -114,7 +115,7 @@ class Grid:
         )
 
     def search(self, checkpoints=None, track=lambda blocks: blocks):
-        searched = search.search(
+        searched = search(
             self.plan,
             self.states(),
             None,

@@ -45,7 +45,7 @@ def test_thickness_of_a_sample_is_that_of_its_segments(trained):
     run = {"k": K, "epsilon": 1.0, "effort": EFFORT}
     thick = thickness.estimate(data, model, params, sample, "adversarial", **run)
     attack = thickness.evaluation.compiled_attack(
-        model, thickness.ADVERSARY, K, data.view, budget=0
+        model, thickness.ADVERSARY, K, data.view, evaluations=0
     )
     ball, key = threat.threat_model("l2", 1.0), jax.random.key(0)
     ends = attack(params, sample.x, ball, key=key, context=None).details.last
@@ -100,8 +100,8 @@ def test_bounds_enclose_what_is_measured(trained):
 )
 def test_pairs_that_were_learnt_are_compared_with_those_of_the_test_part(name):
     data = problem(datasets.load(name))
-    plan = PLAN._replace(num_steps=8, num_unseen=6)
-    asked = {"seed": 3, "k": 5, "plan": plan}
+    learning = PLAN._replace(num_steps=8, num_unseen=6)
+    asked = {"seed": 3, "k": 5, "plan": learning}
     difference = stability.differences(data, "vanilla", 8, epsilon=0.1, **asked)
     assert difference.thickness_unseen > 0.5 and difference.num_unseen == 6
     # By hand: the gap at the border of each pair's map, of unit sum.
@@ -209,8 +209,8 @@ def test_correlation_over_models_and_run_by_run():
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setitem(protocols.PRESETS, "smoke", small_runs.TINY)
-    monkeypatch.setitem(thickness.EFFORTS, ("smoke", True), EFFORT)
-    monkeypatch.setitem(stability.PLANS, ("smoke", True), PLAN)
+    monkeypatch.setitem(thickness.SAMPLINGS, ("smoke", True), EFFORT)
+    monkeypatch.setitem(stability.LEARNINGS, ("smoke", True), PLAN)
     for room in (stability, stability_report):
         monkeypatch.setattr(room, "METHODS", {"vanilla": ()})
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
@@ -282,9 +282,9 @@ def test_pairs_have_a_thickness(name):
     model = data.model("vanilla")
     params = model.init(jax.random.key(0), data.sample)
     chosen = SimpleNamespace(model=model, params=params)
-    effort = thickness.Effort(3, 2, 2)
+    sampling = thickness.Sampling(3, 2, 2)
     epsilon = max(data.epsilon["smoke"])
-    ask = {"k": data.k, "attack": "er_surrogate", "effort": effort}
+    ask = {"k": data.k, "attack": "er_surrogate", "effort": sampling}
     cells = measure.measure(data, chosen, epsilon=epsilon, **ask)
     cells += measure.measure(data, chosen, epsilon=None, **ask)
     thick = [cell for cell in cells if cell["metric"] == "thickness"]

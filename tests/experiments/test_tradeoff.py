@@ -54,7 +54,7 @@ def test_points_are_told_by_tolerance_and_only_r2et_counts_as_r2et():
         "r2et_nh+logit_h": "ours",
         "logistic": "linear",
     }
-    assert {name: report.kind(name) for name in kinds} == kinds
+    assert {name: report.group_of(name) for name in kinds} == kinds
 
 
 class Flags:

@@ -28,7 +28,7 @@ class Sizes(NamedTuple):
 SIZES = {preset: Sizes(*values) for preset, values in presets.SIZES.items()}
 
 
-class Setting(NamedTuple):
+class Workload(NamedTuple):
     """One data set with everything that its measurements share."""
 
     dataset: str
