@@ -3,7 +3,10 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 
+# What a run lets go of when it ends, however it ends.
+RELEASES: list[Callable[[], None]] = []
 INTERRUPTED = "interrupted; the same command resumes where it stopped"
 
 

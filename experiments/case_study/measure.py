@@ -12,10 +12,10 @@ import numpy as np
 
 from experiments.console.progress import track
 from experiments.loop import setup
-from experiments.measures import numbers
 from experiments.measures.evaluation import PER_INPUT, compiled_attack
 from experiments.models import trained
 from experiments.problems import presets
+from experiments.store import numbers
 from experiments.store.output import write_atomic
 from experiments.store.records import MEASURED
 from r2et_jax import score

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments.case_study.measure import ALL, load_arrays
 from experiments.loop import runs
-from experiments.models.fitting import LOGISTIC
+from experiments.problems.registry import LOGISTIC
 from experiments.report import exhibit, tables
 from experiments.store import output, records
 from r2et_jax import metrics, objectives, plots

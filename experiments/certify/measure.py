@@ -13,11 +13,11 @@ from experiments.certify import variants
 from experiments.loop import parts
 from experiments.measures.evaluation import PER_INPUT, compiled_attack
 from experiments.measures.evaluation import STRONGEST as STRONGEST
-from experiments.measures.numbers import each, measured, summary
 from experiments.models import trained
 from experiments.problems import presets
 from experiments.problems.registry import Problem
 from experiments.problems.sizes import by_size
+from experiments.store.numbers import each, measured, summary
 from r2et_jax import certificates
 from r2et_jax.certificates.exact import is_piecewise_linear
 from r2et_jax.execution import balanced_size

@@ -8,7 +8,7 @@ from typing import Any
 from experiments.certify import variants
 from experiments.loop import runs
 from experiments.measures.evaluation import STRONGEST
-from experiments.models.fitting import LOGISTIC
+from experiments.problems.registry import LOGISTIC
 from experiments.report import tables
 from experiments.store import output, records
 from r2et_jax.plots._paired import paired_curves

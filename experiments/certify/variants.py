@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.measures.numbers import measured, summary
 from experiments.problems.registry import Problem
 from experiments.report import tables
 from experiments.store import output, records
+from experiments.store.numbers import measured, summary
 from r2et_jax import certificates, plots
 from r2et_jax.bounds import Policy
 from r2et_jax.certificates.exact import is_piecewise_linear

@@ -13,7 +13,6 @@ from absl import logging as absl_logging
 import experiments
 from experiments.console.failing import debugging, guarded
 from experiments.console.flags import resolve_files
-from experiments.store import locks
 from r2et_jax import execution
 
 _HELP = frozenset({"--help", "-help", "-h", "--helpshort", "--helpfull"})
@@ -61,7 +60,8 @@ def _guarded(experiment, values, argv):
     try:
         guarded(_main, interrupted=experiments.INTERRUPTED)(experiment, values, argv)
     finally:
-        locks.release()
+        for release in experiments.RELEASES:
+            release()
 
 
 def _main(experiment, values, argv):

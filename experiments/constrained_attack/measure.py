@@ -18,9 +18,9 @@ import numpy as np
 import optax
 
 from experiments.loop import parts
-from experiments.measures.numbers import measured, summary
 from experiments.models import trained
 from experiments.problems.registry import TABULAR, Problem, View
+from experiments.store.numbers import measured, summary
 from r2et_jax import attacks, ranking, score, threat
 from r2et_jax.attacks.constrained import constrained_attack
 from r2et_jax.attacks.descent import prediction_divergence
@@ -395,8 +395,5 @@ def measure_dataset(variants, problem, k, options, store):
         for epsilon in options.epsilon:
             cell = {**chosen.fields, "attack": ATTACK, "epsilon": epsilon}
             if not store.has(**cell):
-                store.append(
-                    measure(
-                        cell, problem, chosen.model, chosen.params, num_test, variants
-                    )
-                )
+                model = chosen.model, chosen.params
+                store.append(measure(cell, problem, *model, num_test, variants))

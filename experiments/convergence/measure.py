@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.loop import parts
 from experiments.measures import convergence, thickness
-from experiments.measures.numbers import measured, summary
+from experiments.store.numbers import measured, summary
 
 _TRACE_POINTS = 25
 RADIUS = 1.0  # of the ball in which thickness is measured

@@ -11,8 +11,8 @@ import numpy as np
 from experiments.loop import parts
 from experiments.measures import thickness
 from experiments.measures.convergence import dependence
-from experiments.measures.numbers import measured, summary
 from experiments.problems.registry import View
+from experiments.store.numbers import measured, summary
 from r2et_jax import attacks, curvature, ranking, score
 from r2et_jax.context import in_context
 from r2et_jax.curvature.norms import safe_sqrt

@@ -12,9 +12,9 @@ import jax
 
 from experiments.loop import parts
 from experiments.measures import evaluation
-from experiments.measures.numbers import summarised, summary
 from experiments.problems import presets
 from experiments.problems.registry import View
+from experiments.store.numbers import summarised, summary
 from r2et_jax import attacks, metrics, saliency
 from r2et_jax.types import SaliencyFn, ScoreFn
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.loop import parts
-from experiments.measures.numbers import summary
 from experiments.problems import presets
 from experiments.problems.registry import Problem
+from experiments.store.numbers import summary
 from r2et_jax import metrics, score
 from r2et_jax.context import in_context
 from r2et_jax.execution import example_keys, map_batched

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from experiments.loop import parts, runs
-from experiments.measures.numbers import summary
 from experiments.problems.registry import View
+from experiments.store.numbers import summary
 from r2et_jax import score
 from r2et_jax.context import in_context
 from r2et_jax.execution import kept, map_batched

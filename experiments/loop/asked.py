@@ -9,9 +9,8 @@ from absl import flags as absl_flags
 
 from experiments.console import flags
 from experiments.console.flags import ExperimentFlags, Options
-from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
-from experiments.problems.registry import POOLINGS
+from experiments.problems.registry import LOGISTIC, POOLINGS
 from r2et_jax import datasets, objectives
 from r2et_jax.datasets import registry
 from r2et_jax.datasets.registry import prepared

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from experiments.console.flags import Options
 from experiments.loop import parts
-from experiments.measures.numbers import measured
 from experiments.problems import presets
 from experiments.report import exhibit
 from experiments.report.exhibit import UNCLEAR as UNCLEAR
@@ -22,6 +21,7 @@ from experiments.report.statistics import cells as cells
 from experiments.report.statistics import difference as difference
 from experiments.report.statistics import of_records as of_records
 from experiments.report.statistics import shown as shown
+from experiments.store.numbers import measured
 from experiments.store.records import RecordStore
 from r2et_jax.metrics import verdicts as verdicts
 from r2et_jax.metrics.statistics import CONFIDENCE as CONFIDENCE

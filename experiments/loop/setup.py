@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.console.flags import Options
-from experiments.models.fitting import LOGISTIC, Fitter
-from experiments.problems.registry import Problem, problem
+from experiments.models.fitting import Fitter
+from experiments.problems.registry import LOGISTIC, Problem, problem
 from experiments.store import output
 from experiments.store.records import RecordStore
 from r2et_jax import datasets, objectives

@@ -9,8 +9,8 @@ from absl import flags as absl_flags
 
 from experiments.console import flags
 from experiments.console.flags import Options
-from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
+from experiments.problems.registry import LOGISTIC
 from r2et_jax import objectives
 from r2et_jax.checks import check_positive
 from r2et_jax.training.optimizers import SCHEDULES

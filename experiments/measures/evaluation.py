@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.measures.linear_graphs import linear_graph_auc
-from experiments.measures.numbers import each, measured, summarised, summary
 from experiments.models.trained import class_accuracy, class_logits, with_classifier
 from experiments.problems.registry import TABULAR, Problem, View, problem
 from experiments.problems.sizes import by_size, top_sets
+from experiments.store.numbers import each, measured, summarised, summary
 from r2et_jax import (
     attacks,
     checks,

@@ -11,8 +11,8 @@ import numpy as np
 
 from experiments.loop import parts, runs
 from experiments.measures import evaluation
-from experiments.measures.numbers import summary
 from experiments.problems.registry import Problem, View
+from experiments.store.numbers import summary
 from r2et_jax import metrics, ranking, score
 from r2et_jax.context import in_context
 from r2et_jax.execution import example_keys, kept, map_batched

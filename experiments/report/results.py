@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from experiments.measures.evaluation import STRONGEST
 from experiments.problems.methods import family
 from experiments.report import statistics
 from experiments.report.corrected import corrected
 from experiments.store.records import Record, RecordStore
+from r2et_jax.attacks.registry import STRONGEST
 from r2et_jax.datasets.registry import REFERENCE_SUFFIX
 from r2et_jax.metrics.statistics import Estimate
 

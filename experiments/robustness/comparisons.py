@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.measures.evaluation import PER_INPUT
+from experiments.problems.methods import family
 from experiments.report import statistics
 from experiments.report.results import LEADING, Results
 from experiments.store.records import number
-from experiments.unjudged.methods import family
 from r2et_jax import metrics
 from r2et_jax.metrics.bootstrap import hierarchical_bootstrap
 from r2et_jax.metrics.statistics import CONFIDENCE

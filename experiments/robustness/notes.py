@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from experiments.models.fitting import LOGISTIC
 from experiments.problems import presets
 from experiments.problems.methods import family
+from experiments.problems.registry import LOGISTIC
 from experiments.report import statistics
 from experiments.report.results import (
     LEADING,

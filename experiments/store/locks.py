@@ -6,6 +6,7 @@ import atexit
 from pathlib import Path
 from typing import IO
 
+import experiments
 from r2et_jax.files import is_at
 
 try:
@@ -52,4 +53,5 @@ def release() -> None:
         file.close()
 
 
+experiments.RELEASES.append(release)
 atexit.register(release)

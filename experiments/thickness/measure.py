@@ -8,7 +8,7 @@ import jax
 
 from experiments.loop import parts
 from experiments.measures import evaluation, thickness
-from experiments.measures.numbers import summary
+from experiments.store.numbers import summary
 from experiments.thickness import stability
 from r2et_jax.metrics.summary import distinct_inputs
 

@@ -12,10 +12,10 @@ from scipy import stats
 from experiments.console.progress import track
 from experiments.loop import setup
 from experiments.measures import thickness
-from experiments.measures.numbers import measured
 from experiments.measures.thickness import Sampling
 from experiments.problems import presets
 from experiments.problems.registry import Problem, View
+from experiments.store.numbers import measured
 from r2et_jax import score, training
 from r2et_jax.context import in_context
 from r2et_jax.execution import kept, map_batched

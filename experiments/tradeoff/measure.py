@@ -9,8 +9,8 @@ import jax
 
 from experiments.loop import parts
 from experiments.measures.evaluation import Evaluator
-from experiments.measures.numbers import measured
 from experiments.problems import presets
+from experiments.store.numbers import measured
 from r2et_jax import metrics
 
 _KEPT = ("p@k", "aauc", "sensitivity")
