@@ -26,7 +26,7 @@ def quick(monkeypatch):
 def test_the_best_baseline_is_chosen_on_validation_inputs():
     compared = compare(made_records())
     assert compared.baselines == {("adult", 0.01): "wd", ("adult_ref", 0.01): "wd"}
-    assert {r.baseline for r in compared.rows} == {"wd"} and not compared.problems
+    assert {r.baseline for r in compared.rows} == {"wd"} and not compared.unjudged
     results = Results(made_records(), settings(), k=8)
     assert results.best("adult", "R2ET", tolerance=0.01) == "r2et"
     assert results.best("adult", "linear", tolerance=0.01) == "logistic"
@@ -154,5 +154,5 @@ def test_seeds_are_paired_and_what_cannot_be_paired_is_told():
     )
     assert not compared.rows
     assert ("adult at 0.01 under strongest", "the best baseline was not attacked") in (
-        compared.problems
+        compared.unjudged
     )

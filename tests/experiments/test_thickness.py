@@ -25,7 +25,7 @@ from experiments.thickness import (
 from r2et_jax import datasets, models, saliency, score, threat
 from tests.experiments import small_runs
 
-EFFORT, PLAN = small_runs.THICKNESS, small_runs.PLAN
+SAMPLING, PLAN = small_runs.THICKNESS, small_runs.PLAN
 K = 8
 
 
@@ -42,7 +42,7 @@ def trained():
 def test_thickness_of_a_sample_is_that_of_its_segments(trained):
     """Toward the adversarial sample, by hand from the maps along the way."""
     data, model, params, sample = trained
-    run = {"k": K, "epsilon": 1.0, "effort": EFFORT}
+    run = {"k": K, "epsilon": 1.0, "sampling": SAMPLING}
     thick = thickness.estimate(data, model, params, sample, "adversarial", **run)
     attack = thickness.evaluation.compiled_attack(
         model, thickness.ADVERSARY, K, data.view, evaluations=0
@@ -73,7 +73,7 @@ def test_thickness_of_a_sample_is_that_of_its_segments(trained):
 def test_bounds_enclose_what_is_measured(trained):
     data, model, params, sample = trained
     ends = sample.x + 0.3 / np.sqrt(sample.x.shape[1])
-    ask = {"k": K, "epsilon": 0.3, "effort": EFFORT}
+    ask = {"k": K, "epsilon": 0.3, "sampling": SAMPLING}
     bounds = thickness.bounds(data, model, params, sample.x, ends, **ask)
     for gaps in (bounds.uniform, bounds.adversarial):
         assert np.all(bounds.lower < gaps) and np.all(gaps < bounds.upper)
@@ -101,7 +101,7 @@ def test_bounds_enclose_what_is_measured(trained):
 def test_pairs_that_were_learnt_are_compared_with_those_of_the_test_part(name):
     data = problem(datasets.load(name))
     learning = PLAN._replace(num_steps=8, num_unseen=6)
-    asked = {"seed": 3, "k": 5, "plan": learning}
+    asked = {"seed": 3, "k": 5, "learning": learning}
     difference = stability.differences(data, "vanilla", 8, epsilon=0.1, **asked)
     assert difference.thickness_unseen > 0.5 and difference.num_unseen == 6
     # By hand: the gap at the border of each pair's map, of unit sum.
@@ -209,7 +209,7 @@ def test_correlation_over_models_and_run_by_run():
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setitem(protocols.PRESETS, "smoke", small_runs.TINY)
-    monkeypatch.setitem(thickness.SAMPLINGS, ("smoke", True), EFFORT)
+    monkeypatch.setitem(thickness.SAMPLINGS, ("smoke", True), SAMPLING)
     monkeypatch.setitem(stability.LEARNINGS, ("smoke", True), PLAN)
     for room in (stability, stability_report):
         monkeypatch.setattr(room, "METHODS", {"vanilla": ()})
@@ -284,7 +284,7 @@ def test_pairs_have_a_thickness(name):
     chosen = SimpleNamespace(model=model, params=params)
     sampling = thickness.Sampling(3, 2, 2)
     epsilon = max(data.epsilon["smoke"])
-    ask = {"k": data.k, "attack": "er_surrogate", "effort": sampling}
+    ask = {"k": data.k, "attack": "er_surrogate", "sampling": sampling}
     cells = measure.measure(data, chosen, epsilon=epsilon, **ask)
     cells += measure.measure(data, chosen, epsilon=None, **ask)
     thick = [cell for cell in cells if cell["metric"] == "thickness"]
