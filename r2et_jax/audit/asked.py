@@ -95,7 +95,7 @@ def subject_of_parts(
 ) -> Subject:
     """The subject of what was given in parts, each part checked against an input."""
     apply = model.apply if is_linen(model) else model
-    one = layout.one(x[0])
+    first = layout.input_of(x[0])
     examined = subject_lib.subject(
         model,
         params,
@@ -108,15 +108,15 @@ def subject_of_parts(
         target=target,
         batched=batched,
     )
-    _check_shaped(examined.apply, params, layout, one, x[0])
+    _check_shaped(examined.apply, params, layout, first, x[0])
     if smoothed is not None:
         single = score.of_batches if batched else lambda apply: apply
-        check_smoothed(lambda rho: single(smoothed(rho)), single(apply), params, one)
+        check_smoothed(lambda rho: single(smoothed(rho)), single(apply), params, first)
     if output == "probabilities":
         single = subject_lib.subject(apply, params, batched=batched).apply
 
         def of_row(params, row, /):
-            return single(params, layout.one(row))
+            return single(params, layout.input_of(row))
 
         check_output(output, of_row, params, x, None)
     if len(examined.groups) and explainer not in (None, saliency.gradient):
@@ -129,22 +129,22 @@ def subject_of_parts(
     return examined
 
 
-def adapted(model: Any, x: Any, **own: Any) -> Subject:
+def adapted(model: Any, x: Any, **given: Any) -> Subject:
     """The subject of a model of another library; what is not given is the adapter's."""
     nothing = {"groups": (), "batched": False, "output": "auto"}
     options = {
         name: value
-        for name, value in own.items()
+        for name, value in given.items()
         if value is not None and not (name in nothing and value == nothing[name])
     }
     return adapters.subject(model, x, **options)
 
 
-def _check_shaped(apply, params, layout, one, row) -> None:
+def _check_shaped(apply, params, layout, first, row) -> None:
     if len(layout.shapes) == 1 and layout.treedef == jax.tree.structure(0):
-        check_model(apply, params, one)
+        check_model(apply, params, first)
         return
-    check_model(lambda params, row: apply(params, layout.one(row)), params, row)
+    check_model(lambda params, row: apply(params, layout.input_of(row)), params, row)
 
 
 def budgets(threat: ThreatModel, epsilons: Any) -> list[float]:
@@ -161,15 +161,15 @@ def budgets(threat: ThreatModel, epsilons: Any) -> list[float]:
             f"{epsilons!r}"
         )
     dtype = threat.epsilon.dtype
-    found = {float(threat.epsilon)}
+    distinct = {float(threat.epsilon)}
     for epsilon in epsilons:
         check_nonnegative("each of epsilons", epsilon)
         with np.errstate(over="ignore"):
             held = float(np.asarray(epsilon, dtype))
         if not np.isfinite(held):
             raise ValueError(f"each of epsilons must be finite in {dtype}, got {held}")
-        found.add(held)
-    return sorted(found)
+        distinct.add(held)
+    return sorted(distinct)
 
 
 def explained(examined: Subject, layout: Layout) -> Subject:

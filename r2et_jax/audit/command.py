@@ -216,27 +216,28 @@ def _model(text: str) -> Any:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found = importlib.import_module(path)
+        named = importlib.import_module(path)
     except Exception as error:
         why = error if isinstance(error, ImportError) else _named(error)
         raise ValueError(f"--model={text}: cannot import {path!r} ({why})") from error
     for part in name.split("."):
-        if not hasattr(found, part):
+        if not hasattr(named, part):
             raise ValueError(f"--model={text}: {path!r} has no {name!r}")
-        found = getattr(found, part)
-    if inspect.isfunction(found):
+        named = getattr(named, part)
+    if inspect.isfunction(named):
         needed = [
-            one
-            for one in inspect.signature(found).parameters.values()
-            if one.default is one.empty
-            and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+            parameter
+            for parameter in inspect.signature(named).parameters.values()
+            if parameter.default is parameter.empty
+            and parameter.kind
+            in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         ]
         if not needed:
             try:
-                return found()
+                return named()
             except Exception as error:
                 raise ValueError(f"--model={text}() raised {_named(error)}") from error
-    return found
+    return named
 
 
 def _named(error: Exception) -> str:

@@ -55,16 +55,16 @@ class Compared:
 
         P@k⁺ is that at the threat model's own budget.
         """
-        found = []
+        lines = []
         for name, audit in self.audits.items():
             mean = mean_and_stderr(audit.curve[audit.at(self.epsilon)])
             plus = float(audit.corrected.mean) if audit.counted.any() else np.nan
-            found.append((name, float(mean.mean), float(mean.stderr), audit.same, plus))
-        return found
+            lines.append((name, float(mean.mean), float(mean.stderr), audit.same, plus))
+        return lines
 
     def sentences(self) -> list[str]:
         """What each pair says."""
-        return [_sentence(one, self.epsilon) for one in self.differences]
+        return [_sentence(difference, self.epsilon) for difference in self.differences]
 
     def __str__(self) -> str:
         k = next(iter(self.audits.values())).asked.k
@@ -145,13 +145,15 @@ def compare(audits: Mapping[str, Audit], *, at: float | None = None) -> Compared
     values = {name: audit.curve[audit.at(epsilon)] for name, audit in audits.items()}
     pairs = list(itertools.combinations(values, 2))
     estimates = [_paired(values[a] - values[b]) for a, b in pairs]
-    corrected = statistics.holm([one.p_value() for one in estimates])
+    corrected = statistics.holm([paired.p_value() for paired in estimates])
     clear = statistics.verdicts(estimates)
-    found = tuple(
-        Difference(a, b, one, p, "" if lead is None else (a if lead else b))
-        for (a, b), one, p, lead in zip(pairs, estimates, corrected, clear, strict=True)
+    differences = tuple(
+        Difference(a, b, paired, p, "" if lead is None else (a if lead else b))
+        for (a, b), paired, p, lead in zip(
+            pairs, estimates, corrected, clear, strict=True
+        )
     )
-    return Compared(audits, float(epsilon), found)
+    return Compared(audits, float(epsilon), differences)
 
 
 def _of(audits: Any) -> str:
@@ -170,7 +172,7 @@ def _check_same(first: str, base: Audit, name: str, audit: Audit) -> None:
             f"{first!r}"
         )
     for field in ("k", "norm", "budget", "rules", "constraints"):
-        mine, other = (getattr(one.asked, field) for one in (base, audit))
+        mine, other = (getattr(audited.asked, field) for audited in (base, audit))
         if mine != other:
             raise ValueError(
                 f"audits must have the same {field}, got {mine!r} in {first!r} and "
@@ -178,20 +180,15 @@ def _check_same(first: str, base: Audit, name: str, audit: Audit) -> None:
             )
 
 
-def _sentence(one: Difference, epsilon: float) -> str:
-    found: Any = one.estimate
-    if not found.runs:
-        return f"{one.first} and {one.second} rank no input in common."
-    numbers = f"{found.mean:+.3f}"
-    if np.isfinite(found.low):
-        numbers += f" (95 % interval {found.low:+.3f} … {found.high:+.3f}"
-        numbers += f", corrected p = {one.p_value:.2g}; {found.n} inputs)"
-    if not one.more_stable:
-        return (
-            f"{one.first} less {one.second}: {numbers}; chance may explain it at "
-            f"ε = {epsilon:g}."
-        )
-    return (
-        f"{one.first} less {one.second}: {numbers}; {one.more_stable} is the more "
-        "stable one."
-    )
+def _sentence(difference: Difference, epsilon: float) -> str:
+    estimate: Any = difference.estimate
+    if not estimate.runs:
+        return f"{difference.first} and {difference.second} rank no input in common."
+    numbers = f"{estimate.mean:+.3f}"
+    if np.isfinite(estimate.low):
+        numbers += f" (95 % interval {estimate.low:+.3f} … {estimate.high:+.3f}"
+        numbers += f", corrected p = {difference.p_value:.2g}; {estimate.n} inputs)"
+    less = f"{difference.first} less {difference.second}: {numbers}"
+    if not difference.more_stable:
+        return f"{less}; chance may explain it at ε = {epsilon:g}."
+    return f"{less}; {difference.more_stable} is the more stable one."

@@ -20,7 +20,7 @@ _LEAST = 192
 
 def curve(
     epsilons: Sequence[float],
-    found: Sequence[float],
+    attacked: Sequence[float],
     stderr: Sequence[float],
     proved: Sequence[float],
     *,
@@ -58,14 +58,14 @@ def curve(
             f'y="{y(share) + 4:.1f}" text-anchor="end">{share:.1f}</text>'
         )
     # At ε = 0 nothing has changed.
-    xs, ys = [0.0, *map(float, epsilons)], [1.0, *map(float, found)]
+    xs, ys = [0.0, *map(float, epsilons)], [1.0, *map(float, attacked)]
     for place in xs:
         parts.append(
             f'<text x="{x(place):.1f}" y="{_HEIGHT - _BOTTOM + 18}" '
             f'text-anchor="middle">{place:g}</text>'
         )
     known = np.isfinite(proved)
-    if known.all() and np.isfinite(found).all():
+    if known.all() and np.isfinite(attacked).all():
         below = [1.0, *map(float, proved)]
         outline = path([*xs, *xs[::-1]], [*ys, *below[::-1]])
         parts.append(f'<polygon points="{outline}" fill="#e8e8e8"/>')
@@ -73,7 +73,7 @@ def curve(
             f'<polyline points="{path(xs, below)}" fill="none" stroke="{GREEN}" '
             'stroke-width="2" stroke-dasharray="6 4"/>'
         )
-    if np.isfinite(found).all():
+    if np.isfinite(attacked).all():
         # Between 0 and the only budget nothing was measured: no line.
         if len(xs) > 2:
             parts.append(

@@ -160,10 +160,10 @@ def _curve(place: np.ndarray, a: int, b: int) -> str:
     if a == b:
         out = start + 0.18 * (start - _MIDDLE)
         side = 0.12 * np.array([_MIDDLE - start[1], start[0] - _MIDDLE])
-        one, other = out + side, out - side
+        left, right = out + side, out - side
         return (
-            f"M{start[0]:.0f} {start[1]:.0f}C{one[0]:.0f} {one[1]:.0f} "
-            f"{other[0]:.0f} {other[1]:.0f} {start[0]:.0f} {start[1]:.0f}"
+            f"M{start[0]:.0f} {start[1]:.0f}C{left[0]:.0f} {left[1]:.0f} "
+            f"{right[0]:.0f} {right[1]:.0f} {start[0]:.0f} {start[1]:.0f}"
         )
     middle = (start + end) / 2
     bend = _MIDDLE + (_NEAR if a < b else _FAR) * (middle - _MIDDLE)

@@ -29,7 +29,8 @@ def prediction_change(audit: Audit) -> np.ndarray:
     absolute change of the value.
     """
     clean, after = (
-        np.asarray(one, np.float64) for one in (audit.outputs, audit.perturbed_outputs)
+        np.asarray(values, np.float64)
+        for values in (audit.outputs, audit.perturbed_outputs)
     )
     if audit.asked.output == "regression":
         return np.abs(after - clean).sum(axis=1)

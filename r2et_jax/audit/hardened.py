@@ -89,7 +89,7 @@ class Hardened:
     @property
     def chosen(self) -> Checkpoint:
         """The candidate that was chosen."""
-        return next(one for one in self.history if one.chosen)
+        return next(trial for trial in self.history if trial.chosen)
 
     @property
     def difference(self) -> Difference | None:
@@ -145,7 +145,7 @@ class Hardened:
             f"may be given up), P@{self.k} {words.number(start.precision)} → "
             f"{words.number(chosen.precision)}"
         )
-        admissible = sum(one.admissible for one in self.history[1:])
+        admissible = sum(trial.admissible for trial in self.history[1:])
         if chosen.epoch == 0:
             lines.append(
                 f"no checkpoint of {self.method} was better ({tried} tried, "
@@ -162,11 +162,14 @@ class Hardened:
         return "\n".join(lines)
 
     def _audited(self) -> list[str]:
-        before, after, found = self.before, self.after, self.difference
-        k, plus = before.asked.k, [one.corrected.mean for one in (before, after)]
-        estimate: Any = found.estimate
-        beyond = "more stable" if found.more_stable == "after" else "less stable"
-        beyond = beyond if found.more_stable else "chance may explain it"
+        before, after, difference = self.before, self.after, self.difference
+        k, plus = (
+            before.asked.k,
+            [audited.corrected.mean for audited in (before, after)],
+        )
+        estimate: Any = difference.estimate
+        beyond = "more stable" if difference.more_stable == "after" else "less stable"
+        beyond = beyond if difference.more_stable else "chance may explain it"
         lines = [
             f"{self.method}: P@{k} under attack {_mean(before)} → {_mean(after)} at "
             f"ε = {before.asked.epsilon:g} ({estimate.mean:+.3f}, 95 % interval "

@@ -256,7 +256,7 @@ def harden(
         track=track,
     )
     history = history_of(searched, plan, float(reference[0]))
-    chosen = next(one for one in history if one.chosen)
+    chosen = next(trial for trial in history if trial.chosen)
     params = examined.params
     if chosen.epoch:
         # Back in what holds them: a search keeps NumPy arrays.

@@ -113,7 +113,7 @@ def outputs_of(subject: Subject, x: np.ndarray) -> np.ndarray:
 @kept
 def _outputs(apply):
     def run(params, x, context):
-        each = jax.vmap(lambda x, own: apply(in_context(params, own), x))
+        each = jax.vmap(lambda x, with_it: apply(in_context(params, with_it), x))
         return each(x, context)
 
     return jit(run, work="little")

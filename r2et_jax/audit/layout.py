@@ -49,7 +49,7 @@ class Layout(NamedTuple):
         leaf = jax.tree.structure(0)
         return self.treedef == leaf and len(self.shapes[0]) == 1
 
-    def one(self, row: Any) -> Any:
+    def input_of(self, row: Any) -> Any:
         """The input [...] of a row [n]."""
         ends = np.cumsum([math.prod(shape) for shape in self.shapes])[:-1]
         parts = jnp.split(row, ends) if len(ends) else [row]
@@ -167,7 +167,7 @@ def of_rows(form: Form, layout: Layout) -> Form:
 @functools.lru_cache(maxsize=256)
 def _apply_of_rows(apply: ApplyFn, layout: Layout) -> ApplyFn:
     def model(params, row, /):
-        return apply(params, layout.one(row))
+        return apply(params, layout.input_of(row))
 
     return model
 

@@ -68,15 +68,15 @@ def curve(
     points: list[Point] = []
     for epsilon in budgets:
         tell(f"the attack at ε = {epsilon:g}")
-        found = attack(subject, x, with_epsilon(threat, epsilon), key=key)
+        attacked = attack(subject, x, with_epsilon(threat, epsilon), key=key)
         now = Point(
-            found.precision,
-            found.best_same_class.precision,
-            found.perturbed,
-            found.best_same_class.perturbed,
-            found.best_map,
-            found.best_logits,
-            found.clean_logits,
+            attacked.precision,
+            attacked.best_same_class.precision,
+            attacked.perturbed,
+            attacked.best_same_class.perturbed,
+            attacked.best_map,
+            attacked.best_logits,
+            attacked.clean_logits,
         )
         points.append(_lower(now, points[-1]) if points else now)
     return Point(*(np.stack(parts) for parts in zip(*points, strict=True)))
@@ -189,10 +189,10 @@ def _reached(budgets: Sequence[float], kept: np.ndarray) -> np.ndarray:
     return np.where(kept, np.asarray(budgets)[:, None, None], 0.0)
 
 
-def _of_features(found: CertifiedRadii, top_k: np.ndarray) -> np.ndarray:
+def _of_features(certified: CertifiedRadii, top_k: np.ndarray) -> np.ndarray:
     """Radii [m, k] in the order of `top_k`; 0 of a feature that is not among them."""
-    same = found.features[:, None, :] == top_k[:, :, None]
-    return np.max(np.where(same, found.feature_radii[:, None, :], 0.0), axis=2)
+    same = certified.features[:, None, :] == top_k[:, :, None]
+    return np.max(np.where(same, certified.feature_radii[:, None, :], 0.0), axis=2)
 
 
 def _searched(subject, x, threat, budgets, k) -> np.ndarray:
@@ -214,9 +214,9 @@ def _searched(subject, x, threat, budgets, k) -> np.ndarray:
     )
 
 
-def _in_order(found: certificates.Certificate, top_k: np.ndarray) -> np.ndarray:
-    same = found.features[:, None, :] == top_k[:, :, None]
-    return np.any(same & found.kept[:, None, :], axis=2)
+def _in_order(certificate: certificates.Certificate, top_k: np.ndarray) -> np.ndarray:
+    same = certificate.features[:, None, :] == top_k[:, :, None]
+    return np.any(same & certificate.kept[:, None, :], axis=2)
 
 
 def nearest(x: np.ndarray, norm: str) -> float:
@@ -227,7 +227,9 @@ def nearest(x: np.ndarray, norm: str) -> float:
     order = 2 if norm == "l2" else np.inf
     if len(rows) <= _FEW_ROWS:
         # Of few rows all pairs, which is done before the tree's module is imported.
-        found = [np.linalg.norm(rows - row, ord=order, axis=1) for row in rows]
-        return float(np.median([np.partition(one, 1)[1] for one in found]))
-    found, _ = scipy.spatial.cKDTree(rows).query(rows, k=2, p=order)
-    return float(np.median(found[:, 1]))
+        to_others = [np.linalg.norm(rows - row, ord=order, axis=1) for row in rows]
+        return float(
+            np.median([np.partition(distances, 1)[1] for distances in to_others])
+        )
+    nearest_two, _ = scipy.spatial.cKDTree(rows).query(rows, k=2, p=order)
+    return float(np.median(nearest_two[:, 1]))

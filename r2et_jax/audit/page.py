@@ -226,23 +226,23 @@ def _features(audit: Audit, told: dict[str, Any]) -> str:
     k = audit.asked.k
     pixels = graphs.graph_of(audit) is None and _image_shape(audit) is not None
     most = _PIXELS if pixels else _FEATURES
-    shown = [one for one in told["features"] if one["in_top"]][:most]
+    shown = [feature for feature in told["features"] if feature["in_top"]][:most]
     if not shown:
         return _paragraph("No feature is in a top set.")
     lines = [
         (
             "",
             [
-                _text(one["name"]),
-                _text(_percent(one["in_top"])),
-                _text(_percent(one["leaves"])),
-                _short(one["distance"], "not found"),
-                _text(_percent(one["saliency"])),
+                _text(feature["name"]),
+                _text(_percent(feature["in_top"])),
+                _text(_percent(feature["leaves"])),
+                _short(feature["distance"], "not found"),
+                _text(_percent(feature["saliency"])),
             ],
         )
-        for one in shown
+        for feature in shown
     ]
-    more = sum(bool(one["in_top"]) for one in told["features"]) - len(shown)
+    more = sum(bool(feature["in_top"]) for feature in told["features"]) - len(shown)
     note = (
         f"Of the inputs in which a feature is among the top {k}: in how many the "
         f"attack took it out at ε = {audit.asked.epsilon:g}, and the change that was "
@@ -291,19 +291,19 @@ def _inputs(audit: Audit, told: dict[str, Any]) -> str:
 
 
 def _card(
-    audit: Audit, one: dict[str, Any], as_images: bool, graph: graphs.Graph | None
+    audit: Audit, shown: dict[str, Any], as_images: bool, graph: graphs.Graph | None
 ) -> str:
-    k, i = audit.asked.k, one["input"]
-    first = _short(one["radius"], "none found")
-    proved, stays = one["certified"], one["certified_radius"]
-    head = f"Input {i}, {one['predicted']}: P@{k} = {_number(one['precision'])}"
+    k, i = audit.asked.k, shown["input"]
+    first = _short(shown["radius"], "none found")
+    proved, stays = shown["certified"], shown["certified_radius"]
+    head = f"Input {i}, {shown['predicted']}: P@{k} = {_number(shown['precision'])}"
     note = f"first change of the top {k} at a distance of {first}"
     if stays is not None:
         note += f", provably none up to {words.floored(stays)}"
     if proved is not None:
         note += f"; {_percent(proved)} of it provably stays at "
         note += f"ε = {audit.asked.epsilon:g}"
-    drawn = _images(audit, i) if as_images else _bars(one)
+    drawn = _images(audit, i) if as_images else _bars(shown)
     if graph is not None:
         drawn = graphs.pair(audit, graph, i) + drawn
     return (
@@ -312,13 +312,13 @@ def _card(
     )
 
 
-def _bars(one: dict[str, Any]) -> str:
+def _bars(shown: dict[str, Any]) -> str:
     lines = [
         ("stays" if top["stays"] else "leaves", top)
-        for top in one["top"]
+        for top in shown["top"]
         if top["before"]
     ]
-    lines += [("enters", entered) for entered in one["entered"]]
+    lines += [("enters", entered) for entered in shown["entered"]]
     # What moves is shown first where there is no room for all.
     if len(lines) > _BARS:
         order = sorted(range(len(lines)), key=lambda i: (lines[i][0] == "stays", i))
@@ -363,7 +363,7 @@ def _name(name: str) -> str:
 def _image_shape(audit: Audit) -> tuple[int, ...] | None:
     """The shape of the inputs as images, or None where they are none."""
     shape, explained = audit.asked.shape, audit.asked.explained_shape
-    flat = isinstance(shape, tuple) and all(isinstance(one, int) for one in shape)
+    flat = isinstance(shape, tuple) and all(isinstance(length, int) for length in shape)
     if not flat or len(explained) != 2 or min(explained) < _LEAST_IMAGE:
         return None
     if shape == explained or (len(shape) == 3 and shape[:2] == explained):

@@ -131,8 +131,8 @@ def measured(
     run = _measuring(traced_once(form), k, count, features, numbers)
     shared = params, threat, key, np.asarray(_baseline(x))
     index = np.arange(len(x), dtype=np.uint32)
-    found = run(shared, (x, attacked, index, context))
-    return Quality(*found, *numbers, why_not)
+    parts = run(shared, (x, attacked, index, context))
+    return Quality(*parts, *numbers, why_not)
 
 
 def _baseline(x: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ def _measuring(
     sizes, flips = removal_sizes(count, every=count <= _FEW_FEATURES)
     nothing = Faithfulness(*[jnp.nan] * len(Faithfulness._fields))
 
-    def one(params, threat, key, baseline, x, attacked, index, context):
+    def of_input(params, threat, key, baseline, x, attacked, index, context):
         params = in_context(params, context)
         target = score.predicted_class(form.apply(params, x))
         key = jax.random.fold_in(key, index)
@@ -181,7 +181,9 @@ def _measuring(
         return *thickness, of_it, jax.tree.map(lambda v: jnp.mean(v[1:]), each)
 
     def chunk(shared, batched):
-        return jax.vmap(one, (None, None, None, None, 0, 0, 0, 0))(*shared, *batched)
+        return jax.vmap(of_input, (None, None, None, None, 0, 0, 0, 0))(
+            *shared, *batched
+        )
 
     rows = len({*sizes, *flips}) + len(sizes)
     in_cache = max(1, _HELD // (rows * (len(features) if features else count)))

@@ -136,7 +136,7 @@ class Audit:
         except (TypeError, ValueError):
             close = np.zeros(1, bool)
         if not close.any():
-            measured = ", ".join(f"{one:g}" for one in self.epsilons)
+            measured = ", ".join(f"{known:g}" for known in self.epsilons)
             raise ValueError(
                 f"P@k was measured at ε = {measured}, got {epsilon!r}: name it in "
                 "epsilons= of the audit"

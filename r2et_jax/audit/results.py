@@ -44,10 +44,10 @@ def features(audit: Audit) -> list[dict[str, Any]]:
     top[rows, audit.top_k] = member & counted[:, None]
     kept[rows, audit.top_k] = audit.kept
     distance[rows, audit.top_k] = audit.distances
-    found = []
+    lines = []
     for i, name in enumerate(audit.asked.names):
         here = top[:, i]
-        found.append(
+        lines.append(
             {
                 "name": name,
                 "in_top": float(np.mean(here[counted])) if counted.any() else np.nan,
@@ -60,8 +60,8 @@ def features(audit: Audit) -> list[dict[str, Any]]:
                 else np.nan,
             }
         )
-    order = sorted(range(len(found)), key=lambda i: _rank(found[i], i))
-    return [found[i] for i in order]
+    order = sorted(range(len(lines)), key=lambda i: _rank(lines[i], i))
+    return [lines[i] for i in order]
 
 
 def _rank(feature: dict[str, Any], i: int) -> tuple:

@@ -45,25 +45,25 @@ class Candidates:
         return getattr(quality_of(self.ranked, params, self.valid), self.quality)
 
     def _precision(self, params: Params) -> float:
-        found = self.attack(
+        precision = self.attack(
             self.ranked.at(params),
             self.under_attack.x,
             self.threat,
             key=jax.random.key(0),
         ).precision
         # An input without a ranking has none to lose, and is not to be won by.
-        return float(np.mean(np.where(np.isnan(found), 0, found)))
+        return float(np.mean(np.where(np.isnan(precision), 0, precision)))
 
     def _each(self, params, wanted, measure) -> np.ndarray:
-        own = jax.tree.leaves(self.ranked.params)[0]
+        leading = jax.tree.leaves(self.ranked.params)[0]
         leaf = jax.tree.leaves(params)[0]
-        shape = leaf.shape[: leaf.ndim - own.ndim]
-        found = np.full(shape, np.nan)
+        shape = leaf.shape[: leaf.ndim - leading.ndim]
+        precision = np.full(shape, np.nan)
         for at in np.ndindex(shape):
             if wanted is None or wanted[at]:
-                one = jax.tree.map(lambda leaf, at=at: jnp.asarray(leaf[at]), params)
-                found[at] = measure(one)
-        return found
+                member = jax.tree.map(lambda leaf, at=at: jnp.asarray(leaf[at]), params)
+                precision[at] = measure(member)
+        return precision
 
 
 @kept
@@ -110,7 +110,7 @@ def history_of(searched: Searched, plan: Plan, reference: float):
         auc, reference_auc=reference, tolerance=tolerance
     )
     rows = []
-    for i, (quality, found) in enumerate(zip(auc, precision, strict=True)):
+    for i, (quality, stays) in enumerate(zip(auc, precision, strict=True)):
         if np.isnan(quality) and i:
             continue  # pruned, stopped before, or diverged
         block, setting = divmod(i - 1, len(plan.weights))
@@ -120,7 +120,7 @@ def history_of(searched: Searched, plan: Plan, reference: float):
                 epoch=(block + 1) * plan.block_epochs if i else 0,
                 weights=weights if i else {},
                 quality=float(quality),
-                precision=float(found),
+                precision=float(stays),
                 admissible=bool(kept_quality[i]),
                 chosen=i == chosen,
             )

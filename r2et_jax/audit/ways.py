@@ -58,7 +58,7 @@ def first_leaving(
 def _leaving(form: Form, k: int):
     explain = form.saliency()
 
-    def one(params, threat, x, ends, context):
+    def of_input(params, threat, x, ends, context):
         params = in_context(params, context)
         clean_class = score.predicted_class(form.apply(params, x))
         values = explain(params, x, clean_class)
@@ -81,6 +81,6 @@ def _leaving(form: Form, k: int):
         return jnp.where(members[top], least, jnp.nan)
 
     def chunk(shared, batched):
-        return jax.vmap(one, (None, None, 0, 0, 0))(*shared, *batched)
+        return jax.vmap(of_input, (None, None, 0, 0, 0))(*shared, *batched)
 
     return compile_chunked(chunk, in_cache=_IN_CACHE, work="little")

@@ -144,7 +144,7 @@ def audit(
         )
     check_in("output", output, subject_lib.OUTPUTS)
     layout, x = as_rows(given[-1], channel_axis)
-    own = {
+    options = {
         "names": names,
         "groups": groups,
         "classes": classes,
@@ -155,11 +155,11 @@ def audit(
         "explainer": explainer,
     }
     if adapted:
-        examined = asked_lib.adapted(model, given[0], **own)
+        examined = asked_lib.adapted(model, given[0], **options)
     elif examined is None:
-        examined = asked_lib.subject_of_parts(model, given[0], layout, x, **own)
+        examined = asked_lib.subject_of_parts(model, given[0], layout, x, **options)
     else:
-        _refuse_twice(own)
+        _refuse_twice(options)
     threat = threat_model() if threat is None else threat
     check_threat(threat)
     check_inputs(threat, x)
@@ -204,15 +204,15 @@ def audit(
         )
     tell = _teller(progress, len(budgets))
     form = centred.form._replace(explainer=_passing_nan(centred.form.explainer))
-    attacked = Subject(params, form, context)
+    victim = Subject(params, form, context)
     attack = attacks.attack("strongest", k=k, budget=budget)
-    curve = measures.curve(attack, attacked, x, threat, budgets, key=key, tell=tell)
+    curve = measures.curve(attack, victim, x, threat, budgets, key=key, tell=tell)
     main = budgets.index(float(threat.epsilon))
-    found = curve.at(main)
+    attacked = curve.at(main)
     index = np.arange(len(x), dtype=np.uint32)
     tell("the guards")
     seen, kept, flat = _looking(traced_once(form), k)(
-        (params, threat, key), (x, found.map, index, context)
+        (params, threat, key), (x, attacked.map, index, context)
     )
     excluded = np.select(
         [
@@ -230,7 +230,7 @@ def audit(
     counted = excluded == ""
     tell("thickness and faithfulness")
     worth = quality.measured(
-        form, params, x, found.perturbed, threat, k=k, count=count, key=key,
+        form, params, x, attacked.perturbed, threat, k=k, count=count, key=key,
         features=quality.feature_of_columns(examined.groups, layout, count),
         output=examined.output, budget=budget, context=context,
     )  # fmt: skip
@@ -248,9 +248,9 @@ def audit(
         return np.where(known, values, np.nan)
 
     return Audit(
-        precision=of_counted(found.precision),
-        precision_same_class=of_counted(found.precision_same_class, of_class=True),
-        perturbed=found.perturbed,
+        precision=of_counted(attacked.precision),
+        precision_same_class=of_counted(attacked.precision_same_class, of_class=True),
+        perturbed=attacked.perturbed,
         maps=seen.map,
         top_k=seen.top_k,
         kept=kept & counted[:, None],
@@ -265,9 +265,9 @@ def audit(
         tied=counted & (seen.num_positive > k) & seen.tied,
         moved=~are_inside(threat, x).all(axis=1),
         x=x,
-        perturbed_maps=found.map,
-        outputs=regression.as_given(centred, found.clean_outputs),
-        perturbed_outputs=regression.as_given(centred, found.outputs),
+        perturbed_maps=attacked.map,
+        outputs=regression.as_given(centred, attacked.clean_outputs),
+        perturbed_outputs=regression.as_given(centred, attacked.outputs),
         epsilons=np.array(budgets),
         curve=of_counted(curve.precision),
         curve_same_class=of_counted(curve.precision_same_class, of_class=True),
@@ -279,10 +279,10 @@ def audit(
     )
 
 
-def _refuse_twice(own: dict[str, Any]) -> None:
+def _refuse_twice(options: dict[str, Any]) -> None:
     """Raise where a subject's own answers are given beside it."""
     defaults = {"groups": (), "output": "auto", "batched": False}
-    for name, value in own.items():
+    for name, value in options.items():
         default = defaults.get(name)
         if value is not default and not (name == "groups" and not len(value)):
             if value != default:
@@ -351,7 +351,7 @@ def _looking(form: Form, k: int):
     """The guards of a batch and what an attack kept of the top sets, compiled."""
     look, vanished = guards.look(form, k=k), guards.has_vanished(form, k=k)
 
-    def one(params, threat, key, x, attacked_map, index, context):
+    def of_input(params, threat, key, x, attacked_map, index, context):
         params = in_context(params, context)
         seen = look(params, x, key=jax.random.fold_in(key, index))
         before, after = (
@@ -360,7 +360,7 @@ def _looking(form: Form, k: int):
         return seen, (before & after)[seen.top_k], vanished(params, x, threat)
 
     def chunk(shared, batched):
-        return jax.vmap(one, (None, None, None, 0, 0, 0, 0))(*shared, *batched)
+        return jax.vmap(of_input, (None, None, None, 0, 0, 0, 0))(*shared, *batched)
 
     return compile_chunked(chunk, work="little")
 

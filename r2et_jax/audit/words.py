@@ -45,13 +45,13 @@ class Row(NamedTuple):
 def rows(audit: Audit) -> list[Row]:
     """The table of P@k against the budgets."""
     counted = audit.counted
-    found = []
+    table = []
     for i, epsilon in enumerate(audit.epsilons):
         mean = mean_and_stderr(audit.curve[i])
         proved = np.nan
         if audit.certified.precision is not None and counted.any():
             proved = float(np.mean(audit.certified.precision[i][counted]))
-        found.append(
+        table.append(
             Row(
                 epsilon=float(epsilon),
                 precision=float(mean.mean),
@@ -61,7 +61,7 @@ def rows(audit: Audit) -> list[Row]:
                 reordered=_share(audit.curve[i][counted] < 1),
             )
         )
-    return found
+    return table
 
 
 def number(value: float) -> str:

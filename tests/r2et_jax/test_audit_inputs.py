@@ -220,7 +220,7 @@ def test_other_float_types(kind):
 def test_an_input_of_two_axes_goes_back_to_its_shape():
     x = np.arange(24.0).reshape(2, 3, 4).astype(np.float32)
     layout, rows = as_rows(x, None)
-    np.testing.assert_array_equal(layout.one(rows[1]), x[1])
+    np.testing.assert_array_equal(layout.input_of(rows[1]), x[1])
     assert as_rows(x, -2)[0].explained == (4,)
 
 
