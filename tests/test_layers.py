@@ -59,12 +59,8 @@ LAZY = {
 ONLY_IN = {"matplotlib": {"plots"}, "absl": {"training", "audit"}}
 
 
-# Names that do not say what is held, and where some still stand: beginnings of paths.
+# Names that do not say what is held.
 EMPTY_NAMES = frozenset({"found", "common", "own", "one"})
-STILL_EMPTY = (
-    "tests/r2et_jax/test_audit",
-    "tests/r2et_jax/test_harden",
-)
 
 # Commands, which print and return an exit status.
 COMMANDS = frozenset({Path("audit/command.py")})
@@ -231,8 +227,7 @@ def test_names_say_what_is_held():
     violations = []
     for file in python_files():
         path = file.relative_to(CHECKOUT)
-        if not path.as_posix().startswith(STILL_EMPTY):
-            violations += name_violations(path, file.read_text("utf-8"))
+        violations += name_violations(path, file.read_text("utf-8"))
     assert not violations, report(violations)
 
 

@@ -117,7 +117,7 @@ def test_wrong_use_is_one_line_that_names_it(folder, capsys, changed, message):
     assert main(flags(**changed)) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    (line,) = [one for one in err.splitlines() if one.startswith("r2et-audit: ")]
+    (line,) = [line for line in err.splitlines() if line.startswith("r2et-audit: ")]
     assert re.search(message, line), line
     assert err.splitlines()[-1] == line
 
@@ -157,13 +157,13 @@ def test_a_bad_csv_is_named(folder, text, message):
 
 
 def test_arrays_bring_their_names(tmp_path):
-    found = datasets.breast_cancer()
+    prepared = datasets.breast_cancer()
     path = tmp_path / "mine.npz"
-    np.savez(path, x=found.test.x, names=np.array(found.columns))
+    np.savez(path, x=prepared.test.x, names=np.array(prepared.columns))
     table = read(path)
-    np.testing.assert_array_equal(table.x, found.test.x)
-    assert table.names == tuple(found.columns) and table.groups == ()
-    np.savez(path, y=found.test.x)
+    np.testing.assert_array_equal(table.x, prepared.test.x)
+    assert table.names == tuple(prepared.columns) and table.groups == ()
+    np.savez(path, y=prepared.test.x)
     with pytest.raises(ValueError, match="array 'x' is missing"):
         read(path)
 

@@ -37,26 +37,28 @@ def audits():
 
 
 def test_differences_are_paired_and_corrected(audits):
-    found = compare(audits)
-    pairs = [(one.first, one.second) for one in found.differences]
+    compared = compare(audits)
+    pairs = [
+        (difference.first, difference.second) for difference in compared.differences
+    ]
     assert pairs == [("curved", "linear"), ("curved", "again"), ("linear", "again")]
     expected = stats.ttest_rel(audits["curved"].precision, audits["linear"].precision)
-    first, same, _ = found.differences
+    first, same, _ = compared.differences
     assert first.estimate.mean == pytest.approx(audits["curved"].precision.mean() - 1)
     interval = expected.confidence_interval(0.95)
     assert (first.estimate.low, first.estimate.high) == pytest.approx(interval)
     plain = [expected.pvalue, 1.0, expected.pvalue]
-    assert [one.p_value for one in found.differences] == pytest.approx(
+    assert [difference.p_value for difference in compared.differences] == pytest.approx(
         metrics.holm(plain)
     )
     assert first.more_stable == "linear" and same.more_stable == ""
-    text = str(found)
+    text = str(compared)
     assert "linear is the more stable one" in text and "chance may explain" in text
 
 
 def test_the_table_holds_the_means(audits):
-    found = compare(audits)
-    name, mean, stderr, same, _ = found.rows()[0]
+    compared = compare(audits)
+    name, mean, stderr, same, _ = compared.rows()[0]
     values = audits["curved"].precision
     assert name == "curved" and mean == pytest.approx(values.mean())
     assert stderr == pytest.approx(values.std(ddof=1) / 4)
@@ -89,11 +91,11 @@ def test_other_constraints_are_another_threat_model(audits):
     )
     with pytest.raises(ValueError, match="same constraints, got 'a' in 'one'"):
         compare(dict(zip(("one", "two"), boxes, strict=True)))
-    one, two = (
+    first, second = (
         asked._constraints(threat.threat_model("l2", 1.0, lower=np.array(lower)))
         for lower in ([-1.0, -2.0], [-2.0, -1.0])
     )
-    assert one != two
+    assert first != second
     frozen = threat.threat_model("l2", 1.0, frozen=[1], num_features=3)
     assert asked._rules(frozen) == ("1 of 3 columns may not change: 1",)
 

@@ -43,9 +43,9 @@ def matrices(v=4, m=2):
 
 
 def test_rows_are_a_graph_by_the_names_of_their_edges():
-    found = graphs.graph_of(audited(np.ones((2, EDGES)), edge_names(NODES)))
-    assert found.nodes == NODES
-    np.testing.assert_array_equal(found.edges, edge_index(len(NODES)))
+    graph = graphs.graph_of(audited(np.ones((2, EDGES)), edge_names(NODES)))
+    assert graph.nodes == NODES
+    np.testing.assert_array_equal(graph.edges, edge_index(len(NODES)))
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_matrices_are_a_graph_where_all_are_symmetric():
     shape = x.shape[1:]
     names = [str(at) for at in np.ndindex(shape)]
     rows = x.reshape(2, -1)
-    found = graphs.graph_of(audited(rows, names, shape=shape))
-    assert found.nodes == ("0", "1", "2", "3")
-    np.testing.assert_array_equal(found.edges[6], [1, 2])
+    graph = graphs.graph_of(audited(rows, names, shape=shape))
+    assert graph.nodes == ("0", "1", "2", "3")
+    np.testing.assert_array_equal(graph.edges[6], [1, 2])
     image = rows.copy()
     image[1, 1] += 1
     assert graphs.graph_of(audited(image, names, shape=shape)) is None
@@ -80,8 +80,8 @@ def test_matrices_are_a_graph_where_all_are_symmetric():
 
 def colours(svg):
     """Colour -> number of edges that are drawn so."""
-    found = re.findall(r'stroke="(#\w+)" stroke-width', svg)
-    return {one: found.count(one) for one in set(found)}
+    colours = re.findall(r'stroke="(#\w+)" stroke-width', svg)
+    return {colour: colours.count(colour) for colour in set(colours)}
 
 
 def test_each_top_edge_is_drawn_as_it_went():

@@ -21,8 +21,8 @@ def linear(w, x, /):
 
 
 def looked(form, params, x, k):
-    one = guards.look(form, k=k)
-    each = jax.jit(jax.vmap(lambda key: one(params, x, key=key)))
+    look = guards.look(form, k=k)
+    each = jax.jit(jax.vmap(lambda key: look(params, x, key=key)))
     return each(KEYS)
 
 
@@ -37,16 +37,16 @@ def looked(form, params, x, k):
 )
 def test_of_a_linear_model_all_is_known(weights, tied, positive):
     weights, x = np.float32(weights), np.float32([0.5, -1.0, 2.0, 1.0])
-    found = jax.tree.map(lambda leaf: leaf[0], looked(Form(linear), weights, x, k=2))
+    seen = jax.tree.map(lambda leaf: leaf[0], looked(Form(linear), weights, x, k=2))
     logit = float(weights @ x)
-    assert found.predicted == (logit > 0)
-    np.testing.assert_allclose(found.score, abs(logit), rtol=1e-6)
-    np.testing.assert_allclose(found.map, abs(weights) / abs(weights).sum())
-    np.testing.assert_allclose(found.gradient, np.sign(logit) * weights)
+    assert seen.predicted == (logit > 0)
+    np.testing.assert_allclose(seen.score, abs(logit), rtol=1e-6)
+    np.testing.assert_allclose(seen.map, abs(weights) / abs(weights).sum())
+    np.testing.assert_allclose(seen.gradient, np.sign(logit) * weights)
     order = np.argsort(-abs(weights), kind="stable")[:2]
-    np.testing.assert_array_equal(found.top_k, order)
-    assert bool(found.tied) is tied and int(found.num_positive) == positive
-    assert found.noise_precision == 1  # a linear model has one ranking
+    np.testing.assert_array_equal(seen.top_k, order)
+    assert bool(seen.tied) is tied and int(seen.num_positive) == positive
+    assert seen.noise_precision == 1  # a linear model has one ranking
 
 
 def test_noise_of_the_guard_crosses_a_kink_and_nothing_else():

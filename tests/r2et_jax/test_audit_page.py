@@ -142,7 +142,9 @@ def test_what_the_user_names_is_text_and_nothing_is_fetched(report):
 def test_a_folder_holds_the_same_bytes_twice(report, examined, tmp_path):
     again = ask(examined, classes=("<b>no</b>", "yes"))
     folders = [tmp_path / "a", tmp_path / "b"]
-    files = [one.save(at) for one, at in zip((report, again), folders, strict=True)]
+    files = [
+        audited.save(at) for audited, at in zip((report, again), folders, strict=True)
+    ]
     names = [[path.name for path in written] for written in files]
     assert names[0] == names[1] and len(names[0]) == 5
     for first, second in zip(*files, strict=True):
@@ -194,7 +196,9 @@ def test_an_image_is_overlaid():
     report = audit(apply, weights, x, k=5, budget=1000)
     parsed = _Page(page(report))
     assert len(parsed.addresses) == 4 * 3
-    assert all(one.startswith("data:image/png;base64,") for one in parsed.addresses)
+    assert all(
+        address.startswith("data:image/png;base64,") for address in parsed.addresses
+    )
 
 
 def test_marked_pixels_have_their_colour():

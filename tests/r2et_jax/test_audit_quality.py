@@ -96,8 +96,8 @@ def test_faithfulness_removes_all_numbers_of_a_feature(name):
     for i in range(5):
         order = np.argsort(-report.maps[i], kind="stable")
         expected = removed(w, rows[i], order, features, rows.mean(axis=0))
-        one = got.comprehensiveness[i], got.sufficiency[i], got.dffot[i]
-        np.testing.assert_allclose(one, expected, atol=2e-5)
+        measured = got.comprehensiveness[i], got.sufficiency[i], got.dffot[i]
+        np.testing.assert_allclose(measured, expected, atol=2e-5)
     # Of random rankings it is that of the mean over all orders.
     rng = np.random.default_rng(0)
     count, many = features.max() + 1, []
@@ -132,9 +132,9 @@ def test_what_has_no_faithfulness_says_why():
         explain = saliency.gradient(score, **options)
         return lambda *args: jnp.tile(explain(*args), 2)
 
-    own = audit(curved, w, x, k=1, budget=BUDGET, explainer=doubled)
-    assert "explainer of its own features" in own.quality.not_faithful
-    assert "not measured: an explainer" in own._repr_html_()
+    unknown = audit(curved, w, x, k=1, budget=BUDGET, explainer=doubled)
+    assert "explainer of its own features" in unknown.quality.not_faithful
+    assert "not measured: an explainer" in unknown._repr_html_()
 
 
 def test_features_of_columns():

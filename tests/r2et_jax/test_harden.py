@@ -64,8 +64,8 @@ def hardened():
     return ask(tolerance=0.05)
 
 
-def same_trees(one, other):
-    jax.tree.map(np.testing.assert_array_equal, one, other)
+def same_trees(tree, other):
+    jax.tree.map(np.testing.assert_array_equal, tree, other)
 
 
 def by_hand(params):
@@ -80,19 +80,19 @@ def by_hand(params):
 
 def test_the_chosen_checkpoint_is_the_best_one_that_keeps_the_accuracy(hardened):
     history, chosen = hardened.history, hardened.chosen
-    assert [one.epoch for one in history] == [0, 1, 1, 2, 3]  # half, then a quarter
+    assert [trial.epoch for trial in history] == [0, 1, 1, 2, 3]  # half, then a quarter
     assert history[0].weights == {} and history[0].admissible
     floor = history[0].quality - 0.05
-    assert [one.admissible for one in history] == [
-        one.quality >= floor for one in history
+    assert [trial.admissible for trial in history] == [
+        trial.quality >= floor for trial in history
     ]
-    kept = [one for one in history if one.admissible]
-    assert chosen.precision == max(one.precision for one in kept)
+    kept = [trial for trial in history if trial.admissible]
+    assert chosen.precision == max(trial.precision for trial in kept)
     assert chosen.precision > history[0].precision  # there is something to win
-    assert all(np.isnan(one.precision) for one in history if not one.admissible)
+    assert all(np.isnan(trial.precision) for trial in history if not trial.admissible)
     # What is said of it is so of the parameters that are handed over.
-    found = by_hand(hardened.params)
-    assert found == pytest.approx((chosen.quality, chosen.precision), abs=1e-6)
+    measured = by_hand(hardened.params)
+    assert measured == pytest.approx((chosen.quality, chosen.precision), abs=1e-6)
 
 
 def test_the_audits_are_of_the_test_part_before_and_after(hardened):
@@ -130,7 +130,9 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(hardened, tmp_path):
     seen.clear()
     again = ask(num_test=0, folder=tmp_path, progress=lambda *told: seen.append(told))
     assert [done for done, *_ in seen] == [2, 3]  # what was done is not done again
-    assert [str(one) for one in again.history] == [str(one) for one in whole.history]
+    assert [str(trial) for trial in again.history] == [
+        str(trial) for trial in whole.history
+    ]
     same_trees(again.params, whole.params)
     # Once more: nothing is left to do, and the result is the same.
     last = ask(num_test=0, folder=tmp_path)
@@ -157,14 +159,16 @@ def test_the_test_part_has_no_say(hardened):
     x, y = DATA["test"]
     poisoned = {**DATA, "test": (x[::-1] * 3 + 1, 1 - y)}
     other = ask(poisoned, tolerance=0.05)
-    assert [str(one) for one in other.history] == [str(one) for one in hardened.history]
+    assert [str(trial) for trial in other.history] == [
+        str(trial) for trial in hardened.history
+    ]
     same_trees(other.params, hardened.params)
     assert other.test_after != hardened.test_after
     assert not np.array_equal(other.after.precision, hardened.after.precision)
 
 
 def test_nothing_better_leaves_the_model_as_it_is(hardened):
-    found = ask(
+    kept_model = ask(
         num_test=0,
         tolerance=0,
         quality="auc",
@@ -172,12 +176,15 @@ def test_nothing_better_leaves_the_model_as_it_is(hardened):
         learning_rate=1.0,
         patience=1,
     )
-    assert [one.epoch for one in found.history] == [0, 1]  # and no more is tried
-    assert found.chosen is found.history[0]
-    same_trees(found.params, START)
-    assert "the model is the one that was given" in str(found)
+    assert [trial.epoch for trial in kept_model.history] == [
+        0,
+        1,
+    ]  # and no more is tried
+    assert kept_model.chosen is kept_model.history[0]
+    same_trees(kept_model.params, START)
+    assert "the model is the one that was given" in str(kept_model)
     with pytest.raises(ValueError, match="no audits to save"):
-        found.save("nowhere")
+        kept_model.save("nowhere")
 
 
 def test_it_says_when_one_ranking_serves_all_inputs(hardened):
@@ -213,17 +220,17 @@ def test_images_and_arrays_that_are_split_here():
     options = {"weights": {"gap": (1.0,)}, "num_epochs": 1, "eval_every": 1}
     with pytest.raises(ValueError, match="k must lie in 1…n−1 = 1…3"):
         r2.harden(apply, params, (x, y), k=4, method="r2et_nh", **options)
-    found = r2.harden(
+    hardened_images = r2.harden(
         apply, params, (x, y), k=1, method="r2et_nh", num_test=0, **options
     )  # fmt: skip
-    assert found.params["first"].shape == (2, 2, 2, 3)
-    assert [one.epoch for one in found.history] == [0, 1]
+    assert hardened_images.params["first"].shape == (2, 2, 2, 3)
+    assert [trial.epoch for trial in hardened_images.history] == [0, 1]
 
 
 def test_weights_of_gaps_grow_with_the_features_of_images():
     grid = {"gap": (1.0, 3.0), "curvature": (0.1,)}
-    found = weights.scaled(grid, 8 * weights.TABULAR_FEATURES)
-    assert found == {"gap": (8.0, 24.0), "curvature": (0.1,)}
+    factors = weights.scaled(grid, 8 * weights.TABULAR_FEATURES)
+    assert factors == {"gap": (8.0, 24.0), "curvature": (0.1,)}
     for terms in (("gap",), ("gap", "curvature")):  # the same effort for all
         assert len(weights.settings(terms)) == 12
 
