@@ -122,7 +122,7 @@ def overlap_covariance(
     Example:
       >>> maps = jnp.array([[3.0, 2.0, 1.0], [3.0, 1.0, 2.0], [3.0, 2.0, 1.0]])
       >>> print(round(float(overlap_covariance([0.5, 1.0, 0.5], maps, k=2)), 4))
-      -0.0278
+      -0.0556
     """
     parts = _left_out(precision, maps, k, units)
     u = len(parts.overlaps)
