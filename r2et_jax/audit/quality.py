@@ -162,9 +162,9 @@ def _measuring(
         draws = jax.vmap(lambda key: sample(threat, x, key=key))(
             jax.random.split(key, num_draws)
         )
-        thickness = [
-            thick(params, x, target, ends).mean for ends in (draws, attacked[None])
-        ]
+        ends = jnp.concatenate([draws, attacked[None]])[:, None]
+        shares = jax.lax.map(lambda end: thick(params, x, target, end).mean, ends)
+        thickness = jnp.mean(shares[:-1]), shares[-1]
         if features is None:
             return *thickness, nothing, nothing
         measure = metrics.faithfulness(

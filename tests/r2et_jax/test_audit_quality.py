@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from r2et_jax import certificates, models, saliency, threat
-from r2et_jax.audit import audit, layout, quality
-from r2et_jax.subject import subject
+from r2et_jax.audit import asked, audit, layout, measures, quality
+from r2et_jax.score import predicted_class
+from r2et_jax.subject import explain, subject
 
 pytestmark = pytest.mark.standard_promotion
 
-BUDGET = 1000
+BUDGET, BALL = 1000, threat.threat_model("l2", 0.4)
 
 
 def switching(w, x):
@@ -28,22 +29,46 @@ def inputs(*shape):
     return np.asarray(jax.random.normal(jax.random.key(0), shape))
 
 
+def measured(apply, w, x, k=2, groups=(), channel_axis="auto", **options):
+    """The quality of explanations, and the maps that it is of."""
+    where, rows = layout.as_rows(x, channel_axis)
+    examined = asked.explained(subject(apply, w, groups=groups), where)
+    form = layout.of_rows(examined.form, where)
+    saliency_of = form.saliency()
+
+    def of_row(row):
+        return saliency_of(w, row, predicted_class(form.apply(w, row)))
+
+    maps = np.asarray(jax.jit(jax.vmap(of_row))(rows))
+    count = maps.shape[1]
+    features = quality.feature_of_columns(examined.groups, where, count)
+    options = {"attacked": rows, "threat": BALL, "budget": BUDGET, **options}
+    worth = quality.measured(
+        form, w, rows, k=k, features=features, count=count, output="logits",
+        key=jax.random.key(0), **options,
+    )  # fmt: skip
+    return worth, maps
+
+
 def test_thickness_is_the_share_of_the_way_on_which_the_order_holds():
     x = np.array([[1.1, 0.0], [1.9, 0.0], [-1.2, 3.0]], np.float32)
-    budget = threat.threat_model("l2", 0.3)
-    report = audit(switching, jnp.ones(2), x, k=1, threat=budget)
+    moved = np.array([0.3, 0.2, 0.25], np.float32)
+    ends = x - np.sign(x[:, :1]) * np.eye(2, dtype=np.float32)[0] * moved[:, None]
+    ball = threat.threat_model("l2", 0.3)
+    thick, _ = measured(
+        switching, jnp.ones(2), x, k=1, attacked=ends, threat=ball, budget=16_000
+    )
+    assert (thick.num_draws, thick.num_points) == (64, 20)
     # |x₀| > 1 up to the share (|x₀| − 1)/d of the way by −d of the first coordinate.
     rng = np.random.default_rng(0)
     angle = rng.uniform(0, 2 * np.pi, 200_000)
     down = 0.3 * np.sqrt(rng.uniform(size=200_000)) * -np.cos(angle)
-    for i, gap in enumerate((0.1, 0.9, 0.2)):
+    gaps = np.array([0.1, 0.9, 0.2])
+    for share, gap in zip(thick.thickness, gaps, strict=True):
         expected = np.mean(np.minimum(1, gap / np.maximum(down, 1e-9)))
-        assert report.quality.thickness[i] == pytest.approx(expected, abs=0.03)
-    moved = np.abs(report.perturbed - x)[:, 0]
-    along = np.minimum(1, np.array([0.1, 0.9, 0.2]) / np.maximum(moved, 1e-9))
-    np.testing.assert_allclose(report.quality.thickness_attacked, along, atol=0.03)
-    assert report.quality.thickness_attacked[1] == 1
-    assert "thickness 0.9" in str(report)
+        assert share == pytest.approx(expected, abs=0.03)
+    along = np.minimum(1, gaps / moved)
+    np.testing.assert_allclose(thick.thickness_attacked, along, atol=0.026)
 
 
 def removed(w, x, order, features, baseline):
@@ -89,15 +114,14 @@ def test_faithfulness_removes_all_numbers_of_a_feature(name):
     def apply(w, x):
         return curved(w, x.ravel())
 
-    report = audit(apply, w, x, k=2, budget=BUDGET, **options)
-    assert not report.quality.not_faithful
-    assert report.maps.shape[1] == features.max() + 1
-    got = report.quality.faithfulness
+    worth, maps = measured(apply, w, x, **options)
+    assert not worth.not_faithful and maps.shape[1] == features.max() + 1
+    got = worth.faithfulness
     for i in range(5):
-        order = np.argsort(-report.maps[i], kind="stable")
+        order = np.argsort(-maps[i], kind="stable")
         expected = removed(w, rows[i], order, features, rows.mean(axis=0))
-        measured = got.comprehensiveness[i], got.sufficiency[i], got.dffot[i]
-        np.testing.assert_allclose(measured, expected, atol=2e-5)
+        values = got.comprehensiveness[i], got.sufficiency[i], got.dffot[i]
+        np.testing.assert_allclose(values, expected, atol=2e-5)
     # Of random rankings it is that of the mean over all orders.
     rng = np.random.default_rng(0)
     count, many = features.max() + 1, []
@@ -111,7 +135,7 @@ def test_faithfulness_removes_all_numbers_of_a_feature(name):
                 axis=0,
             )
         )
-    random = report.quality.random
+    random = worth.random
     for field, expected in zip(
         ("comprehensiveness", "sufficiency", "dffot"),
         np.mean(many, axis=0),
@@ -120,19 +144,37 @@ def test_faithfulness_removes_all_numbers_of_a_feature(name):
         assert getattr(random, field).mean() == pytest.approx(expected, abs=0.07)
 
 
-def test_what_has_no_faithfulness_says_why():
-    x, w = inputs(4, 3), jnp.array([3.0, 2.0, 1.0])
-    value = audit(curved, w, x, k=1, budget=BUDGET, output="regression")
-    assert "no probability" in value.quality.not_faithful
-    assert np.isnan(value.quality.faithfulness.dffot).all()
-    assert np.isfinite(value.quality.thickness).all()
-    assert "faithfulness not measured: a regression" in str(value)
+X = np.array([[1.1, 0.0], [1.9, 0.0], [-1.2, 3.0], [1.01, 0.0]], np.float32)
+OPTIONS = {"k": 1, "threat": BALL, "epsilons": (0.25,), "budget": BUDGET}
+
+
+@pytest.fixture(scope="module")
+def report():
+    return audit(switching, jnp.ones(2), X, certify=True, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def of_values():
+    return audit(switching, jnp.ones(2), X, output="regression", **OPTIONS)
+
+
+def test_an_audit_tells_both(report):
+    thick, faithful = report.quality.thickness, report.quality.faithfulness
+    assert f"thickness {thick.mean():.3f}; COMP" in str(report)
+    assert f"DFFOT {faithful.dffot.mean():.3f} (random" in str(report)
+
+
+def test_what_has_no_faithfulness_says_why(of_values):
+    assert "no probability" in of_values.quality.not_faithful
+    assert np.isnan(of_values.quality.faithfulness.dffot).all()
+    assert np.isfinite(of_values.quality.thickness).all()
+    assert "faithfulness not measured: a regression" in str(of_values)
 
     def doubled(score, **options):
         explain = saliency.gradient(score, **options)
         return lambda *args: jnp.tile(explain(*args), 2)
 
-    unknown = audit(curved, w, x, k=1, budget=BUDGET, explainer=doubled)
+    unknown = audit(switching, jnp.ones(2), X, k=1, budget=BUDGET, explainer=doubled)
     assert "explainer of its own features" in unknown.quality.not_faithful
     assert "not measured: an explainer" in unknown._repr_html_()
 
@@ -147,24 +189,25 @@ def test_features_of_columns():
     assert of((), pair, 5) == tuple(range(5))
 
 
-def test_radii_by_layers_hold_and_are_no_further_than_what_was_found():
+def test_radii_by_layers_hold_and_are_the_last_step_that_does():
     model = models.MLP(hidden=(6,), activation="softplus")
     x = inputs(6, 5)
     params = model.init(jax.random.key(1), x[0])
-    report = audit(
-        model, params, x, k=2, threat=threat.threat_model("l2", 0.5), budget=3300
-    )
-    radii = report.certified.radii
-    assert (radii <= report.distances).all() and (radii > 0).mean() > 0.8
-    np.testing.assert_array_equal(report.certified_radius, radii.min(axis=1))
     examined = subject(model, params)
+    where, _ = layout.as_rows(x)
+    top_k = np.argsort(-explain(examined, x), axis=1)[:, :2]
+    ball = threat.threat_model("l2", 0.5)
+    proved = measures.certified(examined, where, x, ball, [0.5], top_k)
+    assert not proved.why_not
+    radii = proved.radii
+    assert (radii > 0).mean() > 0.8 and (radii < 0.5).any()
     for i in range(len(x)):
         for rank in range(2):
             budget = threat.threat_model("l2", float(radii[i, rank]))
             proof = certificates.certify(
                 examined, x[i : i + 1], budget, k=2, num_slabs=1
             )
-            assert report.top_k[i, rank] in proof.features[0][proof.kept[0]]
+            assert top_k[i, rank] in proof.features[0][proof.kept[0]]
     # A halving below what this certificate proves, at most.
     further = np.minimum(radii + 0.5 * 2.0**-7, 0.5)
     for i in range(len(x)):
@@ -173,28 +216,23 @@ def test_radii_by_layers_hold_and_are_no_further_than_what_was_found():
         assert further[i].min() == 0.5 or not proof.kept.all()
 
 
-def test_radii_by_a_program_are_shares_of_the_budget():
-    x = np.array([[1.1, 0.0], [1.9, 0.0], [-1.2, 3.0], [1.01, 0.0]], np.float32)
-    budget = threat.threat_model("l2", 0.4)
-    options = {"k": 1, "threat": budget, "epsilons": (0.25,), "budget": BUDGET}
-    report = audit(switching, jnp.ones(2), x, certify=True, **options)
+def test_radii_by_a_program_are_shares_of_the_budget(report):
     # The order holds up to .1, .9, .2 and .01; the next step down is proved.
     np.testing.assert_allclose(
         report.certified.radii[:, 0], [0.0625, 0.4, 0.125, 0], atol=1e-7
     )
+    np.testing.assert_array_equal(report.certified_radius, report.certified.radii[:, 0])
     assert "stays up to 0.062" in report._repr_html_().replace("\xa0", " ")
-    nothing = audit(switching, jnp.ones(2), x, certify=False, **options)
-    assert np.isnan(nothing.certified_radius).all()
 
 
-def test_a_gate_says_what_it_rests_on():
-    x = np.array([[1.1, 0.0], [1.9, 0.0]], np.float32)
-    budget = threat.threat_model("l2", 0.3)
-    report = audit(switching, jnp.ones(2), x, k=1, threat=budget, budget=BUDGET)
-    passed, failed = report.check(0.5), report.check(0.6)
+def test_without_proofs_there_are_no_radii(of_values):
+    assert np.isnan(of_values.certified_radius).all()
+
+
+def test_a_gate_says_what_it_rests_on(report, of_values):
+    passed, failed = report.check(0.25), report.check(0.6)
     assert passed and not failed
     assert (passed.exit_status, failed.exit_status) == (0, 1)
-    assert str(failed) == ("FAILED: mean P@1 of at least 0.6 at ε = 0.3, got 0.500")
-    value = audit(switching, jnp.ones(2), x, k=1, budget=BUDGET, output="regression")
+    assert str(failed) == "FAILED: mean P@1 of at least 0.6 at ε = 0.4, got 0.250"
     with pytest.raises(ValueError, match="regression has no class that stays"):
-        value.check(0.5, prediction="same_class")
+        of_values.check(0.5, prediction="same_class")
