@@ -236,3 +236,10 @@ def test_a_gate_says_what_it_rests_on(report, of_values):
     assert str(failed) == "FAILED: mean P@1 of at least 0.6 at ε = 0.4, got 0.250"
     with pytest.raises(ValueError, match="regression has no class that stays"):
         of_values.check(0.5, prediction="same_class")
+
+
+def test_random_rankings_are_random_ones_alone():
+    """Equal weights are all tied; numbers drawn at random are not."""
+    worth, _ = measured(lambda w, x: (w @ x)[None], jnp.ones(4), inputs(3, 4))
+    np.testing.assert_array_equal(worth.faithfulness.tied, 1)
+    np.testing.assert_array_equal(worth.random.tied, 0)
