@@ -233,7 +233,7 @@ def _features(audit: Audit, told: dict[str, Any]) -> str:
         (
             "",
             [
-                _text(feature["name"]),
+                _name(feature["name"]),
                 _text(_percent(feature["in_top"])),
                 _text(_percent(feature["leaves"])),
                 _short(feature["distance"], "not found"),
