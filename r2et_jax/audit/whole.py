@@ -105,10 +105,12 @@ def audit(
       budget: gradient evaluations for each input and each of the budgets ε; by default
         as `attacks.ensemble.default_budget` says for an input's size, 16,000 for a
         table.
-      certify: whether lower bounds of P@k are computed: True, for every model whose
-        program has bounds, see `certificates.certify`, and by branch and bound within
-        a second an input and budget where `exact_certificate` serves; False; or "auto",
-        where that is quick: networks with one hidden layer, explained by the gradient.
+      certify: whether lower bounds of P@k are computed, and up to which distance each
+        top feature provably stays: True, for every model whose program has bounds, see
+        `certificates.certify`, at each budget and at four smaller ones, and by branch
+        and bound within a second an input and budget where `exact_certificate` serves;
+        False; or "auto", where that is quick: networks with one hidden layer,
+        explained by the gradient.
       key: of the random starts; `jax.random.key(0)` by default.
       progress: called as `progress(done, total, what)` before each of the stages.
 
