@@ -42,7 +42,7 @@ def measure(subject, k, evaluators, options, store):
             model,
             k=k,
             num_test=settings.num_test,
-            strongest_budget=settings.strongest_budget,
+            strongest_evaluations=settings.strongest_evaluations,
         )
     evaluator = evaluators[cell]
     fields = fields_of(subject, k, options.experiment)

@@ -93,7 +93,7 @@ def attack_inputs(problem, model, params, cell, settings) -> Attacked:
         cell["attack"],
         cell["k"],
         problem.view,
-        evaluations=settings.strongest_budget,
+        evaluations=settings.strongest_evaluations,
     )
     result = run(
         params,

@@ -40,7 +40,7 @@ class Certifier:
       model: the Flax module.
       k: size of the top set, the largest one where inputs have their own.
       num_test: test inputs, at most.
-      strongest_budget: gradient evaluations of `strongest` for each input.
+      strongest_evaluations: gradient evaluations of `strongest` for each input.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Certifier:
         *,
         k: int,
         num_test: int,
-        strongest_budget: int,
+        strongest_evaluations: int,
     ):
         self.problem, self.model, self.k = problem, model, k
         self.view = problem.view
@@ -58,7 +58,7 @@ class Certifier:
         self.x, self.partner, _ = inputs
         self.units = inputs.units
         self.sizes = problem.top_sizes(self.x, k)
-        self.strongest_budget = strongest_budget
+        self.strongest_evaluations = strongest_evaluations
 
     def clean(self, params: Any) -> list[dict[str, Any]]:
         """AUC on all test inputs."""
@@ -136,7 +136,11 @@ class Certifier:
 
         def run(k, rows):
             attack = compiled_attack(
-                self.model, STRONGEST, k, self.view, evaluations=self.strongest_budget
+                self.model,
+                STRONGEST,
+                k,
+                self.view,
+                evaluations=self.strongest_evaluations,
             )
             context_of = jax.tree.map(lambda leaf: leaf[rows], context)
             key = jax.random.key(0)
@@ -191,7 +195,7 @@ def measure_dataset(problem, k, options, store, exact):
                 chosen.model,
                 k=k,
                 num_test=limit,
-                strongest_budget=settings.strongest_budget,
+                strongest_evaluations=settings.strongest_evaluations,
             )
         certifier = certifiers[chosen.model]
         clean = {**chosen.fields, "attack": "none", "epsilon": None}

@@ -22,7 +22,7 @@ from experiments.measures import costs
 from experiments.measures.evaluation import STRONGEST, strongest
 from experiments.problems import presets, protocols
 from r2et_jax import attacks, datasets, models, objectives, training
-from r2et_jax.attacks.ensemble import DEFAULT_BUDGET
+from r2et_jax.attacks.ensemble import DEFAULT_EVALUATIONS
 from r2et_jax.attacks.runner import attack_batch
 from r2et_jax.threat import threat_model
 from r2et_jax.training.epochs import TrainState, train_step
@@ -264,7 +264,7 @@ def measure_strongest(workload: Workload) -> list[dict]:
     """Seconds of `strongest` at its default budget, the first call and another one."""
     count = presets.STRONGEST_INPUTS[workload.preset]
     subject = workload.subject(count)
-    run = strongest(subject.model, workload.k, DEFAULT_BUDGET)
+    run = strongest(subject.model, workload.k, DEFAULT_EVALUATIONS)
     threat, key = threat_model("l2", workload.epsilon), jax.random.key(workload.seed)
     seconds = []
     for _ in range(2):
@@ -272,7 +272,7 @@ def measure_strongest(workload: Workload) -> list[dict]:
         jax.block_until_ready(run(subject.params, subject.x, threat, key=key))
         seconds.append(time.perf_counter() - start)
     fields = {"attack": STRONGEST, "epsilon": workload.epsilon}
-    fields["note"] = f"{count} inputs, {DEFAULT_BUDGET} evaluations of each"
+    fields["note"] = f"{count} inputs, {DEFAULT_EVALUATIONS} evaluations of each"
     return [
         workload.record("strongest_seconds", seconds[0], count, **fields),
         workload.record("strongest_seconds_compiled", seconds[1], count, **fields),

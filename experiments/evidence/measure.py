@@ -33,7 +33,7 @@ def saturation(options: Options) -> Iterator[Finding]:
         problem = registry.problem(datasets.load(name, data_dir=options.data_dir))
         k = problem.k or options.k[0]
         fitter = setup.fitter(problem, k, options)
-        usual = fitter.protocol.strongest_budget
+        usual = fitter.protocol.strongest_evaluations
         x, partner, _ = problem.inputs("test", _INPUTS)
         # The largest budget of the data, at which the tables of robustness are read.
         budgets = (

@@ -22,7 +22,7 @@ from r2et_jax import (
     metrics,
 )
 from r2et_jax.attacks import registry
-from r2et_jax.attacks.ensemble import DEFAULT_BUDGET
+from r2et_jax.attacks.ensemble import DEFAULT_EVALUATIONS
 from r2et_jax.audit import guards
 from r2et_jax.context import in_context
 from r2et_jax.execution import kept, map_batched
@@ -49,7 +49,7 @@ class Evaluator:
       model: the Flax module.
       k: size of the top set, the largest one where inputs have their own.
       num_test: test inputs under attack, at most.
-      strongest_budget: gradient evaluations of `strongest` for each input.
+      strongest_evaluations: gradient evaluations of `strongest` for each input.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Evaluator:
         *,
         k: int,
         num_test: int,
-        strongest_budget: int = DEFAULT_BUDGET,
+        strongest_evaluations: int = DEFAULT_EVALUATIONS,
     ):
         self.problem = problem(dataset)
         self.view = self.problem.view
@@ -70,7 +70,7 @@ class Evaluator:
         # Errors are over different inputs, which pairs may share.
         self.units = inputs.units
         self.sizes = self.problem.top_sizes(self.x, k)
-        self.strongest_budget = strongest_budget
+        self.strongest_evaluations = strongest_evaluations
         self._measured: dict[Any, list[dict[str, Any]]] = {}
         self._single: tuple[str, Any] | None = None
 
@@ -147,7 +147,11 @@ class Evaluator:
 
             def attack(k, rows):
                 run = compiled_attack(
-                    self.model, name, k, self.view, evaluations=self.strongest_budget
+                    self.model,
+                    name,
+                    k,
+                    self.view,
+                    evaluations=self.strongest_evaluations,
                 )
                 some = self._at(rows, context)
                 return run(params, self.x[rows], ball, key=key, context=some)
@@ -191,7 +195,9 @@ class Evaluator:
         records = [record for record in records if record is not None]
         curve = [
             {**self._mean("p@k_curve", values), "evaluations": int(spent)}
-            for spent, values in zip(rounds.curve_budget, rounds.curve, strict=True)
+            for spent, values in zip(
+                rounds.curve_evaluations, rounds.curve, strict=True
+            )
         ]
         return [*records, *curve]
 
@@ -352,7 +358,7 @@ def compiled_attack(
     Returns:
       `run(params, x, threat, *, key, context=None)`.
     """
-    limit = {"budget": evaluations} if name == STRONGEST else {}
+    limit = {"evaluations": evaluations} if name == STRONGEST else {}
     attack = attacks.attack(name, k=k, **limit, **view.attack_options, **view.batching)
 
     def run(params, x, threat, /, *, key, context=None):

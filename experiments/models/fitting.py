@@ -34,7 +34,7 @@ _NOT_TRAINING = (
     "paired",
     "k_prime",
     "num_test",
-    "strongest_budget",
+    "strongest_evaluations",
     "everywhere",
 )
 _PRETRAINED = "pretrained_"

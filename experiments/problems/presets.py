@@ -149,16 +149,16 @@ PROTOCOLS = {
         "learning_rate": 1e-2, "num_valid": 50, "num_test": 50,
         "grid": {name: weights[5:6] for name, weights in GRID.items()},
         "paired": {name: weights[1:2] for name, weights in PAIRED.items()},
-        "strongest_budget": 4200, "everywhere": ("er_surrogate",),
+        "strongest_evaluations": 4200, "everywhere": ("er_surrogate",),
     },
     "standard": _TABLES | {
         "pretrain_epochs": 40, "epochs": 40, "eval_every": 4, "num_test": 500,
-        "strongest_budget": 12_000, "everywhere": ("er_surrogate",),
+        "strongest_evaluations": 12_000, "everywhere": ("er_surrogate",),
         "pruning": HALVING,
     },
     "paper": _TABLES | {
         "pretrain_epochs": 300, "epochs": 300, "eval_every": 20, "num_test": 1000,
-        "strongest_budget": 16_000, "everywhere": None,
+        "strongest_evaluations": 16_000, "everywhere": None,
     },
 }  # fmt: skip
 
@@ -187,12 +187,12 @@ IMAGE_WEIGHTS = {
 CHANGES = {
     ("smoke", "image"): {
         "pretrain_epochs": 10, "epochs": 10, "eval_every": 5, "learning_rate": 3e-3,
-        "num_valid": 40, "num_test": 40, "strongest_budget": 1800,
+        "num_valid": 40, "num_test": 40, "strongest_evaluations": 1800,
     },
     ("standard", "image"): {
         "pretrain_epochs": 20, "epochs": 8, "eval_every": 4, "batch_size": 64,
         "num_train": 4000, "num_valid": 100, "num_test": 100,
-        "strongest_budget": 3500,
+        "strongest_evaluations": 3500,
     },
     ("paper", "image"): {
         "pretrain_epochs": 100, "epochs": 100, "eval_every": 10, "batch_size": 64,
@@ -202,12 +202,12 @@ CHANGES = {
     ("smoke", "single"): {
         "pretrain_epochs": 2, "epochs": 2, "eval_every": 1, "batch_size": 32,
         "learning_rate": 1e-3, "num_train": 256, "num_valid": 8, "num_test": 8,
-        "strongest_budget": 1100, "max_models": 2,
+        "strongest_evaluations": 1100, "max_models": 2,
     },
     ("standard", "single"): {
         "pretrain_epochs": 20, "epochs": 8, "eval_every": 4, "batch_size": 128,
         "num_train": 10_000, "num_valid": 100, "num_test": 100,
-        "strongest_budget": 3500, "max_models": 2,
+        "strongest_evaluations": 3500, "max_models": 2,
     },
     ("paper", "single"): {
         "pretrain_epochs": 100, "epochs": 100, "eval_every": 10, "batch_size": 128,
@@ -217,12 +217,12 @@ CHANGES = {
     # one seed go to all cores.
     ("smoke", "graph"): {
         "pretrain_epochs": 6, "epochs": 4, "eval_every": 2, "learning_rate": 5e-3,
-        "num_valid": 16, "num_test": 16, "strongest_budget": 1800, "max_models": 1,
+        "num_valid": 16, "num_test": 16, "strongest_evaluations": 1800, "max_models": 1,
     },
     ("standard", "graph"): {
         "pretrain_epochs": 20, "epochs": 10, "eval_every": 2, "batch_size": 64,
         "learning_rate": 3e-3, "num_valid": 48, "num_test": 48,
-        "strongest_budget": 3500, "max_models": 1,
+        "strongest_evaluations": 3500, "max_models": 1,
     },
     ("paper", "graph"): {
         "pretrain_epochs": 10, "epochs": 10, "eval_every": 2, "batch_size": 32,

@@ -27,7 +27,7 @@ class Protocol(NamedTuple):
       paired: the same for methods with several, which try all combinations.
       num_valid: validation inputs under the selection attack, at most.
       num_test: test inputs under attack, at most.
-      strongest_budget: gradient evaluations of `strongest` for each input.
+      strongest_evaluations: gradient evaluations of `strongest` for each input.
       everywhere: attacks that run at every budget ε, the others at the largest alone;
         None for all.
       pruning: pairs (share of the epochs, share of a grid's settings that go on), the
@@ -54,7 +54,7 @@ class Protocol(NamedTuple):
     paired: Mapping[str, tuple[float, ...]]
     num_valid: int
     num_test: int
-    strongest_budget: int
+    strongest_evaluations: int
     everywhere: tuple[str, ...] | None
     pruning: tuple[tuple[float, float], ...] = ()
     schedule: str = "pretrain"

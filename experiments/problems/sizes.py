@@ -14,7 +14,7 @@ import numpy as np
 
 # Fields of attacks' results whose last axis is that of the inputs, and those without.
 _LAST = frozenset({"member_precision", "curve"})
-_SHARED = frozenset({"curve_budget", "left_out"})
+_SHARED = frozenset({"curve_evaluations", "left_out"})
 
 
 def by_size(sizes: np.ndarray, run: Callable[[int, Any], Any]) -> Any:

@@ -27,7 +27,7 @@ class Request(NamedTuple):
       k, epsilon: size of the top set, budget of the adversary (l2).
       tolerance: AUC on validation data that may be given up.
       num_test: test inputs that are audited.
-      budget: gradient evaluations of the audit for each input.
+      evaluations: of the gradient by the audit for each input.
       search: further arguments of `r2et_jax.harden`.
     """
 
@@ -36,7 +36,7 @@ class Request(NamedTuple):
     epsilon: float = 0.5
     tolerance: float = 0.01
     num_test: int = 40
-    budget: int = 4200
+    evaluations: int = 4200
     search: tuple[tuple[str, Any], ...] = (
         ("num_epochs", 20),
         ("eval_every", 10),
@@ -96,7 +96,7 @@ def measure(
             k=request.k,
             threat=threat,
             names=data.columns,
-            budget=request.budget,
+            evaluations=request.evaluations,
             progress=progress(f"audit {name}"),
         )
     hardened = {

@@ -28,7 +28,7 @@ def measure_dataset(problem, k, options, store):
                 chosen.model,
                 k=k,
                 num_test=settings.num_test,
-                strongest_budget=settings.strongest_budget,
+                strongest_evaluations=settings.strongest_evaluations,
             )
         evaluator = evaluators[chosen.model]
         _measure_model(chosen, evaluator, options, store, settings.everywhere)

@@ -171,7 +171,7 @@ def measure_dataset(factors, problem, k, options, store):
                     model,
                     k=setting.k,
                     num_test=setting.protocol.num_test,
-                    strongest_budget=setting.protocol.strongest_budget,
+                    strongest_evaluations=setting.protocol.strongest_evaluations,
                 )
             clean, attacked = measure(evaluators[at], params, options)
             calm = {**cell, "attack": "none", "epsilon": 0.0}

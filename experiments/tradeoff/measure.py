@@ -40,7 +40,7 @@ def measure_dataset(problem, k, options, store, known):
                 chosen.model,
                 k=k,
                 num_test=settings.num_test,
-                strongest_budget=settings.strongest_budget,
+                strongest_evaluations=settings.strongest_evaluations,
             )
             logits = jax.jit(functools.partial(problem.view.logits, chosen.model))
             programs[chosen.model] = evaluator, logits

@@ -29,8 +29,8 @@ def black_box(
 
     It is explained by occlusion, and attacked by random draws and by evolution, which
     see its outputs alone: gradients might find more. Each explanation takes n + 1
-    predictions, and an attack as many for each evaluation of its budget: begin with a
-    small one. A process calls it by several threads at a time.
+    predictions, and an attack as many for each of its evaluations: begin with few. A
+    process calls it by several threads at a time.
 
     Args:
       predict: `predict(x [m, ...]) -> [m, C] or [m]` of NumPy arrays, row by row and

@@ -63,18 +63,18 @@ _SHARP_STEPS, _SHARP_DECAY = 60, 0.8
 _SMOOTH_SHARE = 2
 # Evaluations of one restart of all members, the random draws' included.
 _RESTART_COST = (len(_RUNS) + 1) * _STEPS + len(STARTS) * _GENERATIONS * _POPULATION
-# Steps of the published attacks on images, and where the budget is too small for more.
+# Steps of the published attacks on images, and where evaluations are too few for more.
 _FEW_STEPS = 100
 # Evaluations for each input; the curve of P@k against them is flat by then on the
 # tabular networks (python -m experiments.evidence --claim=saturation).
-DEFAULT_BUDGET = 16_000
+DEFAULT_EVALUATIONS = 16_000
 # With which every member runs once, if only just.
 _LEAST = 2 * _FEW_STEPS + _RESTART_COST
 # Numbers in an input -> evaluations: an evaluation takes longer the larger the input.
-_BUDGETS = ((256, DEFAULT_BUDGET), (16_384, 3500))
+_EVALUATIONS = ((256, DEFAULT_EVALUATIONS), (16_384, 3500))
 
 
-def default_budget(n: int) -> int:
+def default_evaluations(n: int) -> int:
     """Evaluations for each input of n numbers that an attack takes by default.
 
     Of tables as many as it takes until more lower P@k hardly any further; of images and
@@ -91,11 +91,11 @@ def default_budget(n: int) -> int:
       ValueError: for n < 1.
 
     Example:
-      >>> default_budget(30), default_budget(28 * 28), default_budget(224 * 224 * 3)
-      (16000, 3500, 1040)
+      >>> [default_evaluations(n) for n in (30, 28 * 28, 224 * 224 * 3)]
+      [16000, 3500, 1040]
     """
     check_count("n", n)
-    return next((budget for largest, budget in _BUDGETS if n <= largest), _LEAST)
+    return next((most for largest, most in _EVALUATIONS if n <= largest), _LEAST)
 
 
 class Member(NamedTuple):
@@ -146,7 +146,7 @@ def default_ensemble(
     k: int,
     num_steps: int | None = None,
     rho: float = SURROGATE_RHO,
-    budget: int = DEFAULT_BUDGET,
+    evaluations: int = DEFAULT_EVALUATIONS,
 ) -> tuple[Member, ...]:
     """Published attacks, short runs from random starts, elite runs, and an evolution.
 
@@ -166,20 +166,20 @@ def default_ensemble(
       subject: the model; its parameters have no part in it.
       k: size of the top set.
       num_steps: of the published attacks, as in `protocol`; by default 100, as on
-        images, where with these alone the budget lets every member run once.
+        images, where the evaluations let every member run once with these alone.
       rho: sharpness of the stand-in in `er_surrogate`.
-      budget: evaluations for each input that are planned for. Members draw ten random
-        starts in a round, or as many as let every member run once within the budget;
-        the evolution and the random draws are in proportion.
+      evaluations: for each input, that are planned for. Members draw ten random starts
+        in a round, or as many as let every member run once within them; the evolution
+        and the random draws are in proportion.
 
     Returns:
       Members, those that draw nothing first; of a black box random draws and evolution
       alone.
 
     Raises:
-      ValueError: for a budget below 1, or k out of range (when traced).
+      ValueError: for evaluations below 1, or k out of range (when traced).
     """
-    check_count("budget", budget)
+    check_count("evaluations", evaluations)
     form = subject.form if isinstance(subject, Subject) else subject
     apply, judged = form.apply, form.saliency()
 
@@ -189,7 +189,7 @@ def default_ensemble(
         )
 
     if not form.differentiable:
-        return _by_evaluations(evolve, apply, judged, k, budget)
+        return _by_evaluations(evolve, apply, judged, k, evaluations)
     decay = optax.cosine_decay_schedule(1.0, _STEPS)
 
     def drawn(rho, temperature, precision, gap, target, share, step_size):
@@ -212,10 +212,13 @@ def default_ensemble(
         )
 
     members = _published(form, k, num_steps, rho)
-    if num_steps is None and _LEAST <= budget < round_cost(members) + _RESTART_COST:
+    if (
+        num_steps is None
+        and _LEAST <= evaluations < round_cost(members) + _RESTART_COST
+    ):
         members = _published(form, k, _FEW_STEPS, rho)
     fixed = round_cost(members)
-    restarts = min(max((budget - fixed) // _RESTART_COST, 1), _RESTARTS)
+    restarts = min(max((evaluations - fixed) // _RESTART_COST, 1), _RESTARTS)
     fewer = max(restarts // _SMOOTH_SHARE, 1)
     members += [
         Member(
@@ -308,10 +311,12 @@ def _evolutions(evolve, restarts: int) -> list[Member]:
     ]
 
 
-def _by_evaluations(evolve, apply, judged, k: int, budget: int) -> tuple[Member, ...]:
+def _by_evaluations(
+    evolve, apply, judged, k: int, evaluations: int
+) -> tuple[Member, ...]:
     """The members that take no gradients, of which every round draws afresh."""
     cost = _STEPS + len(STARTS) * _GENERATIONS * _POPULATION
-    restarts = min(max(budget // cost, 1), _RESTARTS)
+    restarts = min(max(evaluations // cost, 1), _RESTARTS)
     draw = functools.partial(random_search, apply, judged, k=k)
     random = Member("random", draw, (), _STEPS * restarts, 1, 1, False)
     return (random, *_evolutions(evolve, restarts))

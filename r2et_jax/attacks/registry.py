@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from r2et_jax.attacks.ensemble import DEFAULT_BUDGET, default_ensemble
+from r2et_jax.attacks.ensemble import DEFAULT_EVALUATIONS, default_ensemble
 from r2et_jax.attacks.protocols import SINGLE, SURROGATE_RHO, protocol
 from r2et_jax.attacks.results import AttackResult
 from r2et_jax.attacks.runner import compile_attack
@@ -41,7 +41,7 @@ def attack(
     num_steps: int | None = None,
     track_every: int | None = None,
     rho: float = SURROGATE_RHO,
-    budget: int = DEFAULT_BUDGET,
+    evaluations: int = DEFAULT_EVALUATIONS,
     batch_size: int | None = None,
     host_driven: bool | None = None,
 ) -> Callable[..., AttackResult]:
@@ -60,7 +60,7 @@ def attack(
       track_every: every so many steps of an attack of one run the input is judged by
         the model; by default as published.
       rho: sharpness ρ of the smooth stand-in in `er_surrogate`.
-      budget: gradient evaluations of `strongest` for each input, at most.
+      evaluations: of the gradient by `strongest` for each input, at most.
       batch_size: inputs that are attacked at a time on each device, at most; bounds
         the memory.
       host_driven: as in `compile_attack`.
@@ -89,9 +89,11 @@ def attack(
     """
     check_in("attack", name, NAMES)
     check_count("k", k)
-    check_count("budget", budget)
+    check_count("evaluations", evaluations)
     check_positive("rho", rho)
-    settings = (name, k, num_steps, track_every, rho, budget, batch_size, host_driven)
+    settings = (
+        name, k, num_steps, track_every, rho, evaluations, batch_size, host_driven,
+    )  # fmt: skip
     if name != STRONGEST and num_steps is not None:
         check_count("num_steps", num_steps)
 
@@ -128,16 +130,17 @@ def attack(
 
 @kept
 def _compiled(
-    form: Form, name, k, num_steps, track_every, rho, budget, batch_size, host_driven
-):
+    form: Form, name, k, num_steps, track_every, rho, evaluations, batch_size,
+    host_driven,
+):  # fmt: skip
     """The compiled attack, kept for the process."""
     form = traced_once(form)
     options = {"batch_size": batch_size, "host_driven": host_driven}
     if name == STRONGEST:
         members = default_ensemble(
-            form, k=k, num_steps=num_steps, rho=rho, budget=budget
+            form, k=k, num_steps=num_steps, rho=rho, evaluations=evaluations
         )
-        return compile_strongest(members, budget=budget, **options)
+        return compile_strongest(members, evaluations=evaluations, **options)
     named = protocol(name, form, k=k, num_steps=num_steps, rho=rho)
     return compile_attack(
         named.attack,

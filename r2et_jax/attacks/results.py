@@ -59,8 +59,8 @@ class Rounds(NamedTuple):
       winner: the member that first reached the best value [m], an index, −1 if none
         lowered it.
       evaluations: evaluations spent on each input [m], see `Member.cost`.
-      left_out: names of the members that the budget left no room for.
-      curve_budget: evaluations per input after each stage [c].
+      left_out: names of the members that did not fit into the evaluations.
+      curve_evaluations: those spent on an input after each stage [c].
       curve: P@k of every input after each stage [c, m].
     """
 
@@ -68,7 +68,7 @@ class Rounds(NamedTuple):
     winner: np.ndarray
     evaluations: np.ndarray
     left_out: tuple[str, ...]
-    curve_budget: np.ndarray
+    curve_evaluations: np.ndarray
     curve: np.ndarray
 
 

@@ -2,7 +2,7 @@
 
 A single attack overstates robustness: its gradient vanishes on piecewise-linear
 networks, or it sits in a local optimum. `strongest` runs members of different goals
-and surrogates from many random starts within one budget of evaluations, and keeps for
+and surrogates from many random starts within a number of evaluations, and keeps for
 every input the lowest P@k that any of them reached.
 """
 
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from r2et_jax.attacks.descent import Attack
-from r2et_jax.attacks.ensemble import DEFAULT_BUDGET, STARTS, SUITED, Member
+from r2et_jax.attacks.ensemble import DEFAULT_EVALUATIONS, STARTS, SUITED, Member
 from r2et_jax.attacks.results import AttackResult, Best, Rounds
 from r2et_jax.attacks.runner import phases
 from r2et_jax.attacks.stepwise import (
@@ -51,7 +51,7 @@ _BRIEF = 250
 def compile_strongest(
     members: Sequence[Member],
     *,
-    budget: int = DEFAULT_BUDGET,
+    evaluations: int = DEFAULT_EVALUATIONS,
     batch_size: int | None = None,
     host_driven: bool | None = None,
 ) -> Callable[..., AttackResult]:
@@ -65,7 +65,7 @@ def compile_strongest(
 
     Args:
       members: the ensemble, not empty, with distinct names.
-      budget: evaluations for each input, at most; a member that does not fit any more
+      evaluations: for each input, at most; a member that does not fit any more
         is left out, and the result names those that never ran. `round_cost` is what
         all of them take once.
       batch_size: inputs that are attacked at a time on each device, at most; by default
@@ -77,10 +77,10 @@ def compile_strongest(
       host; the context, a pytree of arrays [m, ...], is that of `attack_batch`.
 
     Raises:
-      ValueError: for repeated names, a batch_size below 1, or a budget that no member
-        fits.
+      ValueError: for repeated names, a batch_size below 1, or evaluations too few for
+        any member.
     """
-    check_count("budget", budget)
+    check_count("evaluations", evaluations)
     names = [member.name for member in members]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"members must have distinct names, got {names}")
@@ -109,10 +109,10 @@ def compile_strongest(
             )
     compiled = [families[shape] for shape in shapes]
     cheapest = min(member.cost for member in members)
-    if budget < cheapest:
+    if evaluations < cheapest:
         raise ValueError(
-            f"budget must allow at least one member, of {cheapest} evaluations, got "
-            f"{budget}"
+            f"evaluations must allow at least one member, of {cheapest}, got "
+            f"{evaluations}"
         )
 
     def run(
@@ -132,9 +132,9 @@ def compile_strongest(
         same = Best(x.copy(), clean.copy(), np.zeros(m, np.int32))
         member_precision = np.ones((len(members), m), clean.dtype)
         winner = np.full(m, -1)
-        evaluations = np.zeros(m, np.int64)
+        each_spent = np.zeros(m, np.int64)
         num_steps, num_vanished = np.zeros(m, np.int64), np.zeros(m)
-        curve_budget, curve = [0], [clean.copy()]
+        curve_evaluations, curve = [0], [clean.copy()]
         suited, sharper = _suited(members, params, x, context), None
         never = dict.fromkeys(itertools.compress(names, suited))
         spent, stage = 0, 0
@@ -143,7 +143,7 @@ def compile_strongest(
             for i, member in enumerate(members):
                 if not suited[i] or (member.once and stage):
                     continue
-                if spent + member.cost > budget:
+                if spent + member.cost > evaluations:
                     continue
                 ran = True
                 never.pop(member.name, None)
@@ -173,8 +173,8 @@ def compile_strongest(
                     )
                     num_vanished[active] += vanished
                     num_steps[active] += member.num_steps * member.restarts
-                evaluations[active] += member.cost
-                curve_budget.append(spent)
+                each_spent[active] += member.cost
+                curve_evaluations.append(spent)
                 curve.append(best.precision.copy())
             stage += 1
             if not ran or not np.any(same.precision > 0):
@@ -194,14 +194,14 @@ def compile_strongest(
             * np.abs(after.probabilities - before.probabilities).sum(axis=-1),
             vanished=(num_vanished / np.maximum(num_steps, 1)).astype(curve.dtype),
             manipulated_at=np.where(
-                left.any(axis=0), np.array(curve_budget)[left.argmax(axis=0)], 0
+                left.any(axis=0), np.array(curve_evaluations)[left.argmax(axis=0)], 0
             ),
             details=Rounds(
                 member_precision=member_precision,
                 winner=winner,
-                evaluations=evaluations,
+                evaluations=each_spent,
                 left_out=tuple(never) if np.any(same.precision > 0) else (),
-                curve_budget=np.array(curve_budget),
+                curve_evaluations=np.array(curve_evaluations),
                 curve=curve,
             ),
         )

@@ -46,7 +46,7 @@ class Asked(NamedTuple):
       rules: what else it says, in words.
       constraints: digest of the box, the columns that may move and the groups, which
         the rules say in short.
-      budget: gradient evaluations for each input and budget.
+      evaluations: of the gradient for each input and budget.
       channel_axis: as given, or what "auto" took.
       certify: as given.
       key: numbers of the random key.
@@ -68,7 +68,7 @@ class Asked(NamedTuple):
     epsilon: float
     rules: tuple[str, ...]
     constraints: str
-    budget: int
+    evaluations: int
     channel_axis: int | None
     certify: bool | str
     key: tuple[int, ...]
@@ -245,7 +245,7 @@ def asked(
     *,
     k: int,
     names: tuple[str, ...],
-    budget: int,
+    evaluations: int,
     certify: bool | str,
     key: Array,
 ) -> Asked:
@@ -266,7 +266,7 @@ def asked(
         epsilon=float(threat.epsilon),
         rules=_rules(threat),
         constraints=_constraints(threat),
-        budget=int(budget),
+        evaluations=int(evaluations),
         channel_axis=layout.channel_axis,
         certify=certify,
         key=tuple(int(word) for word in np.asarray(raw).ravel()),

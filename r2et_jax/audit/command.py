@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--explainer", choices=_EXPLAINERS, default="gradient")
     add("--certify", choices=("auto", "yes", "no"), default="auto", help="prove what "
         "stays: auto, where that is quick; yes, by bounds of any program")  # fmt: skip
-    add("--budget", type=int, help="evaluations an input; by default 16,000, and less "
-        "where one has more than 256 numbers")  # fmt: skip
+    add("--evaluations", "--budget", type=int, help="of an input by the attack; by "
+        "default 16,000, and less where one has more than 256 numbers")  # fmt: skip
     add("--seed", type=int, default=0)
     add("--min_precision", type=float, help="level of mean P@k, in [0, 1]")
     add("--at", type=float, help="budget at which it is asked; --epsilon by default")
@@ -138,7 +138,7 @@ def _run(asked: argparse.Namespace) -> int:
         threat=threat,
         certify={"auto": "auto", "yes": True, "no": False}[asked.certify],
         epsilons=epsilons,
-        budget=asked.budget,
+        evaluations=asked.evaluations,
         key=jax.random.key(asked.seed),
         progress=_progress(),
     )

@@ -125,7 +125,7 @@ def compare(audits: Mapping[str, Audit], *, at: float | None = None) -> Compared
     Example:
       >>> from r2et_jax.audit import audit
       >>> x = np.array([[1.0, 2.0, 0.5], [0.5, -1.0, 2.0]], np.float32)
-      >>> linear = audit(lambda w, x: (w @ x)[None], x[0], x, k=1, budget=1000)
+      >>> linear = audit(lambda w, x: (w @ x)[None], x[0], x, k=1, evaluations=1000)
       >>> print(compare({"a": linear, "b": linear}).differences[0].estimate.mean)
       0.0
     """
@@ -171,7 +171,7 @@ def _check_same(first: str, base: Audit, name: str, audit: Audit) -> None:
             f"audits must be of the same inputs, got others in {name!r} than in "
             f"{first!r}"
         )
-    for field in ("k", "norm", "budget", "rules", "constraints"):
+    for field in ("k", "norm", "evaluations", "rules", "constraints"):
         mine, other = (getattr(audited.asked, field) for audited in (base, audit))
         if mine != other:
             raise ValueError(

@@ -66,7 +66,7 @@ def harden(
     num_valid: int | None = 500,
     num_test: int | None = 200,
     epsilons: Sequence[float] | None = None,
-    budget: int | None = None,
+    evaluations: int | None = None,
     channel_axis: int | str | None = "auto",
     folder: str | os.PathLike[str] | None = None,
     key: Array | None = None,
@@ -110,7 +110,7 @@ def harden(
       num_valid: validation inputs under attack, the first ones, or None for all.
       num_test: test inputs that are audited, the first ones, None for all; 0 for no
         audits.
-      epsilons, budget: as in `audit`.
+      epsilons, evaluations: as in `audit`.
       channel_axis: as in `audit`; the last axis where penalties are to rank pixels.
       folder: where the search is kept, so that after a kill the same call goes on, and
         ends with the same result; a call with other arguments refuses it.
@@ -148,7 +148,7 @@ def harden(
         batch_size=batch_size,
         patience=patience,
         num_valid=num_valid,
-        budget=budget,
+        evaluations=evaluations,
     )
     if num_test is not None:
         check_count("num_test", num_test, minimum=0)
@@ -279,7 +279,7 @@ def harden(
                 k=k,
                 threat=threat,
                 epsilons=epsilons,
-                budget=budget,
+                evaluations=evaluations,
                 channel_axis=channel_axis,
                 key=key,
                 progress=report,
@@ -304,7 +304,7 @@ def harden(
 
 def _check_numbers(**counts: int | None) -> None:
     for name, value in counts.items():
-        if value is not None or name not in ("patience", "num_valid", "budget"):
+        if value is not None or name not in ("patience", "num_valid", "evaluations"):
             check_count(name, value)
 
 

@@ -425,7 +425,7 @@ def _repeat(audit: Audit) -> str:
             f"threat = r2.threat_model({asked.norm!r}, {asked.epsilon!r}){rules}",
             "report = r2.audit(",
             f"    subject, x, k={asked.k}, threat=threat, epsilons=({epsilons},),",
-            f"    budget={asked.budget}, key={_key(asked.key)},{more}",
+            f"    evaluations={asked.evaluations}, key={_key(asked.key)},{more}",
             ")",
             'report.save("audit")',
         ]

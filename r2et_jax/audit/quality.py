@@ -95,7 +95,7 @@ def measured(
     features: tuple[int, ...] | None,
     count: int,
     output: str,
-    budget: int,
+    evaluations: int,
     key: Array,
     context: Any = None,
 ) -> Quality:
@@ -111,15 +111,15 @@ def measured(
       features: see `feature_of_columns`.
       count: features of an explanation, f.
       output: kind of output; a regression has no probability to compare.
-      budget: evaluations of the attack, of which thickness takes a small share.
+      evaluations: of the attack, of which thickness takes a small share.
       key: of the draws; those of an input depend on its index alone.
       context: of the inputs, leaves [m, ...], or None.
 
     Returns:
       `Quality`, NumPy arrays.
     """
-    num_points = min(_MOST_POINTS, max(8, math.isqrt(int(_SHARE * budget))))
-    num_draws = min(_MOST_DRAWS, max(4, int(_SHARE * budget) // num_points))
+    num_points = min(_MOST_POINTS, max(8, math.isqrt(int(_SHARE * evaluations))))
+    num_draws = min(_MOST_DRAWS, max(4, int(_SHARE * evaluations) // num_points))
     why_not = ""
     if output == "regression":
         why_not = "a regression has no probability that could fall"

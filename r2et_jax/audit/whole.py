@@ -14,7 +14,7 @@ import numpy as np
 from r2et_jax import attacks, metrics
 from r2et_jax import subject as subject_lib
 from r2et_jax._callable import make_callable
-from r2et_jax.attacks.ensemble import default_budget
+from r2et_jax.attacks.ensemble import default_evaluations
 from r2et_jax.audit import asked as asked_lib
 from r2et_jax.audit import guards, measures, quality, regression
 from r2et_jax.audit.inputs import check_explainer, check_output
@@ -55,7 +55,7 @@ def audit(
     channel_axis: int | str | None = "auto",
     smoothed: Callable[[float], ApplyFn] | None = None,
     explainer: Callable[..., SaliencyFn] | None = None,
-    budget: int | None = None,
+    evaluations: int | None = None,
     certify: bool | str = "auto",
     key: Array | None = None,
     progress: Callable[[int, int, str], None] | None = None,
@@ -81,7 +81,8 @@ def audit(
         takes as long as the first: 18 CPU seconds in place of 6 for 80 inputs of 30
         features and three budgets, all compiled. An input found under a smaller budget
         counts under a larger one; but for that P@k is, input by input, the one that
-        the attack and `experiments.robustness` give with this budget and key.
+        the attack and `experiments.robustness` give with as many evaluations and this
+        key.
       names: of the features, in order: of the n numbers of an input, or of what is
         explained (its pixels, tokens or variables).
       groups: one-hot groups of columns, each indices or a boolean mask [n], each of
@@ -102,8 +103,8 @@ def audit(
         model's own program, see `programs.smooth`.
       explainer: factory of the explanation; `saliency.gradient` by default. A subject
         says this, and what is above from `names` to `batched`, itself.
-      budget: gradient evaluations for each input and each of the budgets ε; by default
-        as `attacks.ensemble.default_budget` says for an input's size, 16,000 for a
+      evaluations: of the gradient for each input and each of the budgets ε; by default
+        as `attacks.ensemble.default_evaluations` says for an input's size, 16,000 for a
         table.
       certify: whether lower bounds of P@k are computed, and up to which distance each
         top feature provably stays: True, for every model whose program has bounds, see
@@ -129,7 +130,7 @@ def audit(
       >>> model = MLP(activation="softplus")
       >>> x = jax.random.normal(jax.random.key(0), (4, 6))
       >>> params = model.init(jax.random.key(1), x[0])
-      >>> report = audit(model, params, x, k=2, budget=4200)
+      >>> report = audit(model, params, x, k=2, evaluations=4200)
       >>> report.top_k.shape
       (4, 2)
     """
@@ -170,8 +171,10 @@ def audit(
             f"the threat model must let a column change, got all {layout.size} frozen"
         )
     budgets = asked_lib.budgets(threat, epsilons)
-    budget = default_budget(layout.size) if budget is None else budget
-    check_count("budget", budget)
+    evaluations = (
+        default_evaluations(layout.size) if evaluations is None else evaluations
+    )
+    check_count("evaluations", evaluations)
     if certify not in (True, False, "auto"):
         raise ValueError(f"certify must be True, False or 'auto', got {certify!r}")
     key = jax.random.key(0) if key is None else key
@@ -196,8 +199,8 @@ def audit(
     check_k(k, count)
     names = asked_lib.explained_names(examined, layout, given[-1], count)
     asked = asked_lib.asked(
-        shown, layout, threat, x, k=k, names=names, budget=budget, certify=certify,
-        key=key,
+        shown, layout, threat, x, k=k, names=names, evaluations=evaluations,
+        certify=certify, key=key,
     )  # fmt: skip
     if examined.output == "regression" and threat.prediction != "free":
         raise ValueError(
@@ -207,7 +210,7 @@ def audit(
     tell = _teller(progress, len(budgets))
     form = centred.form._replace(explainer=_passing_nan(centred.form.explainer))
     victim = Subject(params, form, context)
-    attack = attacks.attack("strongest", k=k, budget=budget)
+    attack = attacks.attack("strongest", k=k, evaluations=evaluations)
     curve = measures.curve(attack, victim, x, threat, budgets, key=key, tell=tell)
     main = budgets.index(float(threat.epsilon))
     attacked = curve.at(main)
@@ -234,7 +237,7 @@ def audit(
     worth = quality.measured(
         form, params, x, attacked.perturbed, threat, k=k, count=count, key=key,
         features=quality.feature_of_columns(examined.groups, layout, count),
-        output=examined.output, budget=budget, context=context,
+        output=examined.output, evaluations=evaluations, context=context,
     )  # fmt: skip
     tell("the distances")
     distances = measures.distances(form, params, x, curve, threat, k, context)

@@ -192,7 +192,7 @@ def limits(audit: Audit) -> list[str]:
     return [
         kinds[asked.output],
         "P@k under attack is an upper bound: the lowest that an ensemble of attacks "
-        f"found with {asked.budget:,} evaluations for each input and budget. A "
+        f"found with {asked.evaluations:,} evaluations for each input and budget. A "
         "stronger attack may find less.",
         "Certified P@k is a lower bound that no attack of this kind can go below."
         if not proved

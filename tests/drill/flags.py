@@ -239,8 +239,9 @@ _AUDIT = (
     ({"k": 0}, "0"), ({"k": 5}, "5"), ({"k": -1}, "-1"), ({"k": 2.5}, "2.5"),
     ({"k": float("nan")}, "nan"), ({"k": True}, "True"), ({"k": 10**20}, str(10**20)),
     ({"threat": 0.5}, "0.5"), ({"explainer": "gradient"}, "gradient"),
-    ({"smoothed": 3.0}, "3.0"), ({"output": "odds"}, "odds"), ({"budget": 0}, "0"),
-    ({"budget": -5}, "-5"), ({"budget": float("nan")}, "nan"), ({"key": 0}, "0"),
+    ({"smoothed": 3.0}, "3.0"), ({"output": "odds"}, "odds"), ({"evaluations": 0}, "0"),
+    ({"evaluations": -5}, "-5"), ({"evaluations": float("nan")}, "nan"),
+    ({"key": 0}, "0"),
     ({"params": None}, ("params", "apply", "model")), ({"apply": None}, "None"),
 )  # fmt: skip
 

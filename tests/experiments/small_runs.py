@@ -54,7 +54,7 @@ TINY = protocols.PRESETS["smoke"]._replace(
     eval_every=1,
     num_valid=10,
     num_test=12,
-    strongest_budget=1300,
+    strongest_evaluations=1300,
 )
 THICKNESS = thickness.Sampling(6, 4, 3)
 PLAN = stability.Learning((8, 32), 16, 8, 1e-2, 40, thickness.Sampling(0, 2, 2))

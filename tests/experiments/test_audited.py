@@ -7,19 +7,21 @@ import r2et_jax as r2
 from experiments.measures.evaluation import PER_INPUT, Evaluator
 from r2et_jax import datasets, models, saved
 
-K, BUDGET, COUNT = 8, 1000, 12
+K, EVALUATIONS, COUNT = 8, 1000, 12
 
 
 def test_the_audits_precision_is_that_of_the_records(tmp_path):
-    """The same budget and key, at both ε: equal at every input."""
+    """The same evaluations and key, at both ε: equal at every input."""
     data = datasets.breast_cancer()
     model = models.MLP(activation="leaky_relu")
     params = model.init(jax.random.key(3), data.train.x[0])
     saved.save(tmp_path / "model", model, params)
-    evaluator = Evaluator(data, model, k=K, num_test=COUNT, strongest_budget=BUDGET)
+    evaluator = Evaluator(
+        data, model, k=K, num_test=COUNT, strongest_evaluations=EVALUATIONS
+    )
     model, params, _ = saved.load(tmp_path / "model")
     report = r2.audit(model, params, data.test.x[:COUNT], k=K, epsilons=(0.5,),
-                      budget=BUDGET)  # fmt: skip
+                      evaluations=EVALUATIONS)  # fmt: skip
     lowest = np.ones(COUNT)
     for i, epsilon in enumerate(report.epsilons):
         records = evaluator.attacked(params, "strongest", float(epsilon))

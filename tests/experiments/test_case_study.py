@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 TINY = {
     "pretrain_epochs": 8, "epochs": 2, "eval_every": 1, "learning_rate": 5e-3,
-    "num_valid": 4, "num_test": 12, "strongest_budget": 1800,
+    "num_valid": 4, "num_test": 12, "strongest_evaluations": 1800,
 }  # fmt: skip
 METHODS = ("vanilla", "wd")
 DATASETS = ("digits", "planted", "breast_cancer")

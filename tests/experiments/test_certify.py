@@ -88,7 +88,7 @@ def test_a_run_records_and_draws(drawn, again):
     assert list(shown.figures) == ["certified_breast_cancer.png"]
 
 
-def certifier(model, x, k, budget=1300):
+def certifier(model, x, k, evaluations=1300):
     """Of a made-up table whose test inputs are these."""
     y = np.arange(len(x)) % 2
     split = Split(x, y)
@@ -103,7 +103,11 @@ def certifier(model, x, k, budget=1300):
         meta={},
     )
     return measure.Certifier(
-        registry.problem(data), model, k=k, num_test=len(x), strongest_budget=budget
+        registry.problem(data),
+        model,
+        k=k,
+        num_test=len(x),
+        strongest_evaluations=evaluations,
     )
 
 

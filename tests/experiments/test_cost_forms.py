@@ -70,16 +70,16 @@ def test_memory_of_penalties_is_told_with_its_target(monkeypatch, peak, verdict)
 def test_the_strongest_attack_is_timed_twice(monkeypatch):
     calls = []
 
-    def strongest(model, k, budget):
+    def strongest(model, k, evaluations):
         def run(params, x, threat, *, key):
-            calls.append((k, budget, x.shape))
+            calls.append((k, evaluations, x.shape))
             return x
 
         return run
 
     monkeypatch.setattr(parts, "strongest", strongest)
     numbers_of = parts.measure_strongest(WORKLOAD)
-    assert calls == [(8, parts.DEFAULT_BUDGET, (64, 30))] * 2
+    assert calls == [(8, parts.DEFAULT_EVALUATIONS, (64, 30))] * 2
     first, again = (record["value"] for record in numbers_of)
     assert (
         first > 0 and again > 0 and {r["attack"] for r in numbers_of} == {"strongest"}

@@ -26,7 +26,7 @@ SIDE, CLASSES, K = 8, 3, 8
 TINY = {
     "pretrain_epochs": 2, "epochs": 1, "eval_every": 1, "batch_size": 32,
     "learning_rate": 5e-3, "num_train": None, "num_valid": 4, "num_test": 6,
-    "strongest_budget": 900,
+    "strongest_evaluations": 900,
 }  # fmt: skip
 
 

@@ -18,12 +18,16 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("preset", protocols.PRESETS)
-def test_every_member_of_strongest_runs_once_within_the_budget(kind, preset):
+def test_every_member_of_strongest_runs_once_within_its_evaluations(kind, preset):
     view, protocol = KINDS[kind]
-    budget = protocol(preset).strongest_budget
+    evaluations = protocol(preset).strongest_evaluations
     members = default_ensemble(
-        Form(MLP().apply), k=8, num_steps=view.num_steps, rho=view.rho, budget=budget
+        Form(MLP().apply),
+        k=8,
+        num_steps=view.num_steps,
+        rho=view.rho,
+        evaluations=evaluations,
     )
-    assert round_cost(members) <= budget
+    assert round_cost(members) <= evaluations
     # Tables have room for all that a round may draw.
     assert kind != "tabular" or preset == "smoke" or members[2].restarts > 3

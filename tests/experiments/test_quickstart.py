@@ -18,7 +18,7 @@ from r2et_jax.models import MLP
 # A logit of few terms: what is compiled for it is small.
 MODEL = MLP(hidden=(6,), activation="softplus")
 REQUEST = measure.Request(
-    methods=("logit_h",), k=1, num_test=16, budget=1000, tolerance=0.2,
+    methods=("logit_h",), k=1, num_test=16, evaluations=1000, tolerance=0.2,
     search=(("num_epochs", 24), ("eval_every", 12), ("learning_rate", 0.1),
             ("batch_size", 16),
             ("weights", {"logit_curvature": (30.0,)})),

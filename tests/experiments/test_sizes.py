@@ -17,7 +17,7 @@ K = 5
 class Found(NamedTuple):
     inner: tuple
     member_precision: np.ndarray
-    curve_budget: np.ndarray
+    curve_evaluations: np.ndarray
     nothing: None
 
 
@@ -37,7 +37,7 @@ def test_what_is_found_comes_back_in_order():
     np.testing.assert_array_equal(gathered.inner[1][:, 1], np.arange(5) * of)
     expected = np.arange(5) * np.array([[1], [-1], [1]])
     np.testing.assert_array_equal(gathered.member_precision, expected)
-    np.testing.assert_array_equal(gathered.curve_budget, [7, 9])
+    np.testing.assert_array_equal(gathered.curve_evaluations, [7, 9])
     assert gathered.nothing is None
 
 

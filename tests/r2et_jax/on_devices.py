@@ -107,7 +107,7 @@ def strongest(size):
         for member in default_ensemble(Form(model.apply), k=K)
         if member.name in ("precision_rho10", "evolution_best", "random")
     ]
-    run = compile_strongest(members, budget=400, batch_size=size)
+    run = compile_strongest(members, evaluations=400, batch_size=size)
     budget = threat_model("l2", 0.5)
     return run(model.params, inputs(), budget, key=jax.random.key(1)), {}
 

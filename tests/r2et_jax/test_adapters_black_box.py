@@ -85,11 +85,11 @@ def test_occlusion_sets_each_feature_to_its_baseline(chunk_size):
 
 
 @pytest.mark.parametrize(
-    ("name", "budget"),
+    ("name", "evaluations"),
     [("random", 1), pytest.param("strongest", 600, marks=pytest.mark.slow)],
 )
-def test_attacks_are_those_on_the_same_function_in_jax(name, budget):
-    attack = r2.attack(name, k=K, budget=budget)
+def test_attacks_are_those_on_the_same_function_in_jax(name, evaluations):
+    attack = r2.attack(name, k=K, evaluations=evaluations)
     attacked, expected = (
         attack(subject, X, THREAT, key=jax.random.key(0))
         for subject in (box(), without_gradients())
@@ -104,7 +104,7 @@ def test_attacks_are_those_on_the_same_function_in_jax(name, budget):
             and attacked.details.evaluations.max() <= 600
         )
         starts = [f"evolution_{start}" for start in attacks.ensemble.STARTS]
-        members = default_ensemble(box(), k=K, budget=600)
+        members = default_ensemble(box(), k=K, evaluations=600)
         assert [member.name for member in members] == ["random", *starts]
 
 
@@ -126,8 +126,8 @@ def test_what_asks_for_gradients_is_told():
 
 
 def test_an_audit_says_that_it_searched_at_random():
-    report = r2.audit(box(), X, k=K, threat=THREAT, budget=600)
-    expected = r2.attack("strongest", k=K, budget=600)(
+    report = r2.audit(box(), X, k=K, threat=THREAT, evaluations=600)
+    expected = r2.attack("strongest", k=K, evaluations=600)(
         box(), X, THREAT, key=jax.random.key(0)
     )
     np.testing.assert_array_equal(report.precision, expected.precision)

@@ -214,7 +214,7 @@ def test_the_ensemble_keeps_every_input_with_its_partner():
     )
     x, partner = pairs(12)
     threat = threat_model("l2", 0.4)
-    ensemble = compile_strongest(members, budget=60, batch_size=5)
+    ensemble = compile_strongest(members, evaluations=60, batch_size=5)
     attacked = ensemble(parameters(), x, threat, key=jax.random.key(0), context=partner)
     # Some inputs have dropped out, so that later rounds saw others' rows.
     left = (attacked.details.curve > 0).sum(axis=1)

@@ -84,7 +84,7 @@ RANDOM = {"random", "strongest", "constrained", "evolution", "mse"}
 def compiled(name):
     built = ATTACKS[name]()
     if name == "strongest":
-        return compile_strongest(built, budget=80)
+        return compile_strongest(built, evaluations=80)
     attack, num_steps, track_every = built
     return attacks.compile_attack(attack, num_steps=num_steps, track_every=track_every)
 

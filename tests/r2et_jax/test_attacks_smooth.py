@@ -26,9 +26,9 @@ def net(params, x, /):
     return (jax.nn.softplus(RHO * (x @ weight + bias)) @ out / RHO)[None]
 
 
-def strongest(apply, params, x, k, budget):
-    members = default_ensemble(Form(apply), k=k, num_steps=30, budget=budget)
-    run = compile_strongest(members, budget=budget)
+def strongest(apply, params, x, k, evaluations):
+    members = default_ensemble(Form(apply), k=k, num_steps=30, evaluations=evaluations)
+    run = compile_strongest(members, evaluations=evaluations)
     threat = threat_model("l2", EPSILON)
     return members, run(params, x, threat, key=jax.random.key(0))
 

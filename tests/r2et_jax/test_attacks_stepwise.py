@@ -97,9 +97,11 @@ def test_the_ensemble_driven_from_the_host_finds_what_the_scan_finds():
         if member.name in ("precision_rho10", "precision_wide_rho10", "random")
     ]
     with jax.enable_x64(True):
-        compiled = functools.partial(compile_strongest, members, budget=50)
+        compiled = functools.partial(compile_strongest, members, evaluations=50)
         attacked = attacked_by_both(compiled, 0.6)
-    assert len(attacked.details.curve_budget) > len(members) + 1  # a second round too
+    assert (
+        len(attacked.details.curve_evaluations) > len(members) + 1
+    )  # a second round too
     assert 0 < attacked.best.precision.mean() < 1
 
 

@@ -10,10 +10,10 @@ import pytest
 from r2et_jax import attacks, saliency, score
 from r2et_jax.attacks import ensemble, goals, optimizers
 from r2et_jax.attacks.ensemble import (
-    DEFAULT_BUDGET,
+    DEFAULT_EVALUATIONS,
     Member,
-    default_budget,
     default_ensemble,
+    default_evaluations,
     round_cost,
 )
 from r2et_jax.attacks.strongest import compile_strongest
@@ -71,17 +71,21 @@ MEMBERS = (
 
 
 @functools.cache
-def compiled(names, budget, batch_size=512):
+def compiled(names, evaluations, batch_size=512):
     members = [member for member in MEMBERS if member.name in names]
-    return compile_strongest(members, budget=budget, batch_size=batch_size)
+    return compile_strongest(members, evaluations=evaluations, batch_size=batch_size)
 
 
 def run(
-    names=("wide", "narrow", "random"), budget=72, rule="free", epsilon=0.3, **keywords
+    names=("wide", "narrow", "random"),
+    evaluations=72,
+    rule="free",
+    epsilon=0.3,
+    **keywords,
 ):
     threat = threat_model("l2", epsilon, lower=-2.0, upper=2.0, prediction=rule)
     x = inputs().clip(-2, 2)
-    attacked = compiled(tuple(names), budget, **keywords)(
+    attacked = compiled(tuple(names), evaluations, **keywords)(
         parameters(), x, threat, key=jax.random.key(0)
     )
     return attacked, x, threat
@@ -124,10 +128,19 @@ def test_it_keeps_the_worst_of_its_members(rule):
     np.testing.assert_array_equal(lowered, attacked.best.precision < 1)
 
 
-def test_the_budget_is_kept_and_the_curve_never_rises():
+def test_the_evaluations_are_kept_and_the_curve_never_rises():
     attacked, _, _ = run()
     # 12 + 12 + 8, then 20 a round without the first member: 32, 52, 72.
-    assert attacked.details.curve_budget.tolist() == [0, 12, 24, 32, 44, 52, 64, 72]
+    assert attacked.details.curve_evaluations.tolist() == [
+        0,
+        12,
+        24,
+        32,
+        44,
+        52,
+        64,
+        72,
+    ]
     assert (np.diff(attacked.details.curve, axis=0) <= 0).all()
     assert (attacked.details.curve[0] == 1).all()
     np.testing.assert_array_equal(attacked.details.curve[-1], attacked.best.precision)
@@ -146,9 +159,9 @@ def test_neither_chunks_nor_a_second_run_change_the_result():
         )
 
 
-def test_a_small_budget_leaves_members_out():
-    attacked, _, _ = run(["narrow", "random"], budget=10)
-    assert attacked.details.curve_budget.tolist() == [0, 8]
+def test_few_evaluations_leave_members_out():
+    attacked, _, _ = run(["narrow", "random"], evaluations=10)
+    assert attacked.details.curve_evaluations.tolist() == [0, 8]
     assert (attacked.details.member_precision[0] == 1).all()
     assert (attacked.details.evaluations == 8).all() and (
         attacked.details.winner != 0
@@ -170,7 +183,7 @@ def test_the_class_kept_is_attacked_as_hard_without_the_rule():
     [
         ((), {}, "members must have distinct names"),
         ((MEMBERS[0], MEMBERS[0]), {}, "distinct names, got .'wide', 'wide'"),
-        (MEMBERS, {"budget": 0}, "budget must be an integer"),
+        (MEMBERS, {"evaluations": 0}, "evaluations must be an integer"),
         (MEMBERS, {"batch_size": 0}, "batch_size must be an integer"),
     ],
 )
@@ -180,18 +193,20 @@ def test_static_mistakes_are_named(members, keywords, message):
 
 
 @pytest.mark.parametrize("num_steps", [None, 100])
-def test_every_member_of_the_default_ensemble_fits_its_budget(num_steps):
-    """Also where the budget allows few restarts; less than that is said."""
+def test_every_member_of_the_default_ensemble_fits_its_evaluations(num_steps):
+    """Also where they allow few restarts; less than that is said."""
     fewest = 1040 if num_steps else 2040
-    for budget in (fewest, 4200, DEFAULT_BUDGET):
-        members = default_ensemble(Form(net), k=K, num_steps=num_steps, budget=budget)
+    for evaluations in (fewest, 4200, DEFAULT_EVALUATIONS):
+        members = default_ensemble(
+            Form(net), k=K, num_steps=num_steps, evaluations=evaluations
+        )
         assert len({member.name for member in members}) == len(members) >= 12
-        assert round_cost(members) <= budget
+        assert round_cost(members) <= evaluations
         starts = {member.start for member in members}
         assert starts == {"clean", "best", "same_class"}
     few, many = (
-        default_ensemble(Form(net), k=K, num_steps=num_steps, budget=budget)
-        for budget in (fewest - 1, DEFAULT_BUDGET)
+        default_ensemble(Form(net), k=K, num_steps=num_steps, evaluations=evaluations)
+        for evaluations in (fewest - 1, DEFAULT_EVALUATIONS)
     )
     # Published attacks of 1,200 steps give way to such of 200, if none are asked for.
     assert round_cost(few) == (1040 if num_steps else 1880)
@@ -202,19 +217,19 @@ def test_every_member_of_the_default_ensemble_fits_its_budget(num_steps):
 
 
 def test_larger_inputs_get_fewer_evaluations_and_every_member_still_runs():
-    budgets = [default_budget(n) for n in (1, 256, 257, 16_384, 16_385, 10**7)]
-    assert budgets == [16_000, 16_000, 3500, 3500, 1040, 1040]
-    for budget in budgets:
-        members = default_ensemble(Form(net), k=K, budget=budget)
-        assert round_cost(members) <= budget
+    each = [default_evaluations(n) for n in (1, 256, 257, 16_384, 16_385, 10**7)]
+    assert each == [16_000, 16_000, 3500, 3500, 1040, 1040]
+    for evaluations in each:
+        members = default_ensemble(Form(net), k=K, evaluations=evaluations)
+        assert round_cost(members) <= evaluations
     with pytest.raises(ValueError, match="n must be an integer of at least 1, got 0"):
-        default_budget(0)
+        default_evaluations(0)
 
 
 def test_members_that_never_ran_are_named():
-    attacked, _, _ = run(budget=31)
+    attacked, _, _ = run(evaluations=31)
     assert attacked.details.left_out == ("random",)
-    assert run(budget=32)[0].details.left_out == ()
+    assert run(evaluations=32)[0].details.left_out == ()
 
 
 @pytest.mark.standard_promotion
@@ -233,10 +248,10 @@ def test_the_units_of_hidden_layers_do_not_matter():
     second = rng.normal(size=(1, 12))
     members = [
         member
-        for member in default_ensemble(Form(kinked), k=K, budget=4200)
+        for member in default_ensemble(Form(kinked), k=K, evaluations=4200)
         if member.name in ("precision_rho10", "elite_rho20")
     ]
-    attack = compile_strongest(members, budget=500)
+    attack = compile_strongest(members, evaluations=500)
     x, threat = rng.normal(size=(30, N)), threat_model("l2", 0.5)
 
     def precision(unit):
@@ -255,7 +270,7 @@ def test_a_start_is_where_the_best_so_far_is():
     members = (*MEMBERS[:2], still)
     x = inputs().clip(-2, 2)
     threat = threat_model("l2", 0.3, lower=-2.0, upper=2.0)
-    attacked = compile_strongest(members, budget=25)(
+    attacked = compile_strongest(members, evaluations=25)(
         parameters(), x, threat, key=jax.random.key(0)
     )
     before = attacked.details.member_precision[:2].min(axis=0)
@@ -275,7 +290,7 @@ def test_every_member_compiles_once_however_few_inputs_are_left():
         return descend(temperature)
 
     member = ensemble.Member("counted", build, (0.3,), 20, 5, 2, False)
-    run = compile_strongest([member], budget=40 * 5, batch_size=3)
+    run = compile_strongest([member], evaluations=40 * 5, batch_size=3)
     x = inputs()
     traces.clear()  # the judge builds one too
     result = run(parameters(), x, threat_model("l2", 3.0), key=jax.random.key(0))
@@ -298,7 +313,7 @@ def test_members_that_differ_in_restarts_alone_share_a_program():
     args = parameters(), inputs(), threat_model("l2", 0.25)
 
     def attacked(*members):
-        run = compile_strongest(members, budget=sum(m.cost for m in members))
+        run = compile_strongest(members, evaluations=sum(m.cost for m in members))
         traced.clear()
         return run(*args, key=jax.random.key(3)), len(traced)
 

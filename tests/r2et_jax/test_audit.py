@@ -32,7 +32,7 @@ def inputs(m, n):
 
 
 def test_a_linear_model_cannot_be_attacked():
-    report = audit(linear, WEIGHTS, inputs(6, 4), k=2, budget=1000)
+    report = audit(linear, WEIGHTS, inputs(6, 4), k=2, evaluations=1000)
     np.testing.assert_array_equal(report.precision, 1)
     np.testing.assert_array_equal(report.top_k, np.tile([0, 1], (6, 1)))
     assert report.kept.all()
@@ -48,7 +48,9 @@ def test_the_distance_to_the_border_decides():
     expected = [0, 1, 1, 0]
     params = jnp.array([1.0, 1.0])
     budget = threat.threat_model("l2", 0.3)
-    report = audit(switching, params, x, k=1, threat=budget, budget=2000, certify=True)
+    report = audit(
+        switching, params, x, k=1, threat=budget, evaluations=2000, certify=True
+    )
     np.testing.assert_array_equal(report.precision, expected)
     # Its gradient is linear: bounds of its program leave no gap.
     np.testing.assert_array_equal(report.certified.precision[-1], expected)
@@ -69,7 +71,7 @@ def test_inputs_without_a_ranking_are_left_out_and_said():
     curved = [[2.0, 0, 0, 0], [0.4, 0, 0, 0]]
     x = np.array(curved + [[1, 1, 1, case] for case in (1, 2, 3, 4)], np.float32)
     budget = threat.threat_model("l2", 0.3, frozen=[3], num_features=4)
-    report = audit(apply, jnp.ones(()), x, k=2, threat=budget, budget=2000)
+    report = audit(apply, jnp.ones(()), x, k=2, threat=budget, evaluations=2000)
     # |x₀| falls below 1/4 in the second one alone; what gives NaN has no ranking.
     np.testing.assert_array_equal(report.precision, [1, 0.5, np.nan, np.nan, 1, 1])
     np.testing.assert_array_equal(report.num_positive, [3, 3, 0, 0, 1, 3])
@@ -91,7 +93,7 @@ def test_inputs_without_a_ranking_are_left_out_and_said():
 def test_a_gradient_on_what_may_not_move_has_vanished():
     params, x = jnp.array([1.0, 1.0]), np.float32([[1.4, 0.0], [0.7, 1.0]])
     budget = threat.threat_model("l2", 0.3, frozen=[0], num_features=2)
-    report = audit(switching, params, x, k=1, threat=budget, budget=1000)
+    report = audit(switching, params, x, k=1, threat=budget, evaluations=1000)
     assert report.vanished == 1
     np.testing.assert_array_equal(report.precision, 1)
 
@@ -113,7 +115,13 @@ def test_one_input_that_is_moved_into_the_box():
         audit(switching, params, x, k=1, threat=threat.threat_model("l2", 0.3, **box))
     budget = threat.threat_model("l2", 0.3, **box, clip=True)
     report = audit(
-        switching, params, x, k=1, threat=budget, budget=2000, key=jax.random.key(3)
+        switching,
+        params,
+        x,
+        k=1,
+        threat=budget,
+        evaluations=2000,
+        key=jax.random.key(3),
     )
     # |x₀| passes 1 within .3 of 1.2, but not of 1.4.
     np.testing.assert_array_equal(report.precision, [0])
@@ -130,7 +138,7 @@ def test_probabilities_are_converted():
     x = [[1.25, -0.75], [1.9, 0.0], [0.5, -2.0], [-1.2, 3.0], [0.5, -2.0]]
     x = np.array(x, np.float32)
     params = jnp.array([1.0, 1.0])
-    options = {"k": 1, "threat": threat.threat_model("l2", 0.3), "budget": 2000}
+    options = {"k": 1, "threat": threat.threat_model("l2", 0.3), "evaluations": 2000}
     report = audit(apply, params, x, output="probabilities", **options)
     np.testing.assert_array_equal(report.precision, [0, 1, 1, 0, 1])
     # |∂z/∂x| = (|x₀|, 1).
@@ -147,7 +155,7 @@ def test_a_subject_is_audited_as_the_model_in_parts_and_compiles_once(compilatio
     model = models.MLP(hidden=(6,))
     x = inputs(5, 4)
     params = model.init(jax.random.key(0), x[0])
-    options = {"k": 2, "threat": threat.threat_model("l2", 0.5), "budget": 3300}
+    options = {"k": 2, "threat": threat.threat_model("l2", 0.5), "evaluations": 3300}
     twice = jax.tree.map(lambda leaf: 2 * leaf, params)
     start = compilations()
     in_parts = audit(model.apply, params, x, **options)
@@ -178,7 +186,7 @@ def test_each_input_is_audited_in_its_context():
     flips = np.array([True, False, True, False])
     params, budget = jnp.array([1.0, 1.0]), threat.threat_model("l2", 0.3)
     examined = subject(switched, params, context=flips)
-    report = audit(examined, x, k=1, threat=budget, budget=2000)
+    report = audit(examined, x, k=1, threat=budget, evaluations=2000)
     np.testing.assert_array_equal(report.precision, [0, 1, 1, 0])
     # z of a flipped input is that of −x.
     np.testing.assert_array_equal(report.predicted, [1, 1, 1, 1])

@@ -45,7 +45,7 @@ BASE = {
     "data": "data.csv",
     "k": "1",
     "drop": "label",
-    "budget": "1000",
+    "evaluations": "1000",
     "epsilons": "",
 }
 
@@ -104,6 +104,7 @@ def test_a_saved_model_fails_and_its_data_are_an_npz(folder, capsys):
         ({"norm": "l1"}, "argument --norm: invalid choice: 'l1'"),
         ({"frozen": "z"}, "--frozen: there is no column 'z'; columns: a, b, c"),
         ({"rows": 0}, "--rows must be at least 1, got 0"),
+        ({"evaluations": None, "budget": 0}, "evaluations must be .* got 0"),
         ({"min_precision": 2}, r"--min_precision must lie in \[0, 1\], got 2"),
         ({"at": 0.5}, "--at belongs to --min_precision"),
         ({"target": 5}, "target must be a class index in 0…1, got 5"),

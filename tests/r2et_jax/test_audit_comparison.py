@@ -27,7 +27,7 @@ def linear(w, x):
 def ask(apply, x=X, k=2, **options):
     weights = jnp.array([1.0, 1.1, 0.9, 1.2])
     budget = threat.threat_model("l2", 0.3)
-    return audit(apply, weights, x, k=k, threat=budget, budget=1000, **options)
+    return audit(apply, weights, x, k=k, threat=budget, evaluations=1000, **options)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from r2et_jax.subject import subject
 pytestmark = pytest.mark.standard_promotion
 
 BUDGET = threat.threat_model("l2", 0.3)
-OPTIONS = {"k": 1, "threat": BUDGET, "budget": 1000}
+OPTIONS = {"k": 1, "threat": BUDGET, "evaluations": 1000}
 X = np.array([[1.1, 0.0], [1.9, 0.0], [0.5, 0.0], [-1.2, 3.0]], np.float32)
 PARAMS = jnp.array([1.0, 1.0])
 
@@ -169,7 +169,7 @@ def test_groups_are_explained_as_variables_by_their_names():
 
     x = np.array([[1, 0, 0.5, 0], [0, 1, -0.5, 1.0]], np.float32)
     names = ["colour=red", "colour=blue", "age", "hours"]
-    options = {"k": 1, "budget": 1000, "names": names}
+    options = {"k": 1, "evaluations": 1000, "names": names}
     assert audit(coded, PARAMS, x, **options).top_k[0, 0] == 0
     report = audit(coded, PARAMS, x, groups=[(0, 1)], **options)
     assert report.asked.names == ("colour", "age", "hours")
@@ -210,7 +210,7 @@ def test_other_float_types(kind):
         x = np.asarray(jnp.asarray(X, dtype))
         budget = threat.threat_model("l2", 0.3)
         report = audit(
-            switching, jnp.ones(2, dtype), x, k=1, threat=budget, budget=1000
+            switching, jnp.ones(2, dtype), x, k=1, threat=budget, evaluations=1000
         )
         held = "float64" if kind == "float64" else "float32"
         assert report.perturbed.dtype == held and report.asked.dtype == held
@@ -224,8 +224,10 @@ def test_an_input_of_two_axes_goes_back_to_its_shape():
     assert as_rows(x, -2)[0].explained == (4,)
 
 
-@pytest.mark.parametrize(("side", "budget"), [(16, 16_000), (17, 3500)])
-def test_how_hard_is_attacked_goes_by_the_size_of_an_input(side, budget, monkeypatch):
+@pytest.mark.parametrize(("side", "evaluations"), [(16, 16_000), (17, 3500)])
+def test_how_hard_is_attacked_goes_by_the_size_of_an_input(
+    side, evaluations, monkeypatch
+):
     """A photograph at a table's number of evaluations would take hours."""
     asked = {}
 
@@ -241,7 +243,7 @@ def test_how_hard_is_attacked_goes_by_the_size_of_an_input(side, budget, monkeyp
             np.ones((2, side, side)),
             k=1,
         )
-    assert asked["budget"] == budget
+    assert asked["evaluations"] == evaluations
 
 
 def test_progress_is_told():
@@ -257,7 +259,7 @@ def test_a_model_of_another_library_needs_no_params():
 
     y = np.array([0, 1, 0, 1])
     model = LogisticRegression().fit(X, y)
-    report = audit(model, X, k=1, budget=1000, names=["a", "b"])
+    report = audit(model, X, k=1, evaluations=1000, names=["a", "b"])
     weights = np.abs(model.coef_[0])
     np.testing.assert_allclose(report.maps, [weights / weights.sum()] * 4, rtol=1e-5)
     assert report.asked.names == ("a", "b") and report.asked.classes == ("0", "1")

@@ -32,7 +32,7 @@ def examined():
 def ask(examined, **options):
     budget = threat.threat_model("l2", 0.6)
     model, params, x = examined
-    options = {"k": 3, "threat": budget, "budget": 1000, "names": NAMES, **options}
+    options = {"k": 3, "threat": budget, "evaluations": 1000, "names": NAMES, **options}
     return audit(model, params, x, epsilons=EPSILONS, **options)
 
 
@@ -183,7 +183,7 @@ def test_200_inputs_of_30_features_are_less_than_a_megabyte():
 
     x = np.asarray(jax.random.normal(jax.random.key(0), (200, 30)))
     budget = threat.threat_model("l2", 0.3)
-    report = audit(apply, jnp.ones(30), x, k=8, threat=budget, budget=1000)
+    report = audit(apply, jnp.ones(30), x, k=8, threat=budget, evaluations=1000)
     assert len(page(report).encode("utf-8")) < 2**20
 
 
@@ -193,7 +193,7 @@ def test_an_image_is_overlaid():
 
     x = np.asarray(jax.random.normal(jax.random.key(0), (3, 8, 8, 3)))
     weights = jnp.linspace(0.5, 1.5, 192).reshape(8, 8, 3)
-    report = audit(apply, weights, x, k=5, budget=1000)
+    report = audit(apply, weights, x, k=5, evaluations=1000)
     parsed = _Page(page(report))
     assert len(parsed.addresses) == 4 * 3
     assert all(
@@ -223,7 +223,7 @@ def test_a_picture_is_a_png_of_its_pixels(tmp_path):
 
 def test_a_model_without_any_ranking_has_a_page(tmp_path):
     x = np.ones((2, 4), np.float32)
-    report = audit(lambda w, x: 0 * w[:1], jnp.ones(4), x, k=2, budget=1000)
+    report = audit(lambda w, x: 0 * w[:1], jnp.ones(4), x, k=2, evaluations=1000)
     report.save(tmp_path, figures=False)
     text = (tmp_path / "index.html").read_text("utf-8")
     assert "nothing can be said" in text and not report.check(0.0)

@@ -12,7 +12,7 @@ from r2et_jax.subject import explain, subject
 
 pytestmark = pytest.mark.standard_promotion
 
-BUDGET, BALL = 1000, threat.threat_model("l2", 0.4)
+EVALUATIONS, BALL = 1000, threat.threat_model("l2", 0.4)
 
 
 def switching(w, x):
@@ -42,7 +42,7 @@ def measured(apply, w, x, k=2, groups=(), channel_axis="auto", **options):
     maps = np.asarray(jax.jit(jax.vmap(of_row))(rows))
     count = maps.shape[1]
     features = quality.feature_of_columns(examined.groups, where, count)
-    options = {"attacked": rows, "threat": BALL, "budget": BUDGET, **options}
+    options = {"attacked": rows, "threat": BALL, "evaluations": EVALUATIONS, **options}
     worth = quality.measured(
         form, w, rows, k=k, features=features, count=count, output="logits",
         key=jax.random.key(0), **options,
@@ -56,7 +56,7 @@ def test_thickness_is_the_share_of_the_way_on_which_the_order_holds():
     ends = x - np.sign(x[:, :1]) * np.eye(2, dtype=np.float32)[0] * moved[:, None]
     ball = threat.threat_model("l2", 0.3)
     thick, _ = measured(
-        switching, jnp.ones(2), x, k=1, attacked=ends, threat=ball, budget=16_000
+        switching, jnp.ones(2), x, k=1, attacked=ends, threat=ball, evaluations=16_000
     )
     assert (thick.num_draws, thick.num_points) == (64, 20)
     # |x₀| > 1 up to the share (|x₀| − 1)/d of the way by −d of the first coordinate.
@@ -145,7 +145,7 @@ def test_faithfulness_removes_all_numbers_of_a_feature(name):
 
 
 X = np.array([[1.1, 0.0], [1.9, 0.0], [-1.2, 3.0], [1.01, 0.0]], np.float32)
-OPTIONS = {"k": 1, "threat": BALL, "epsilons": (0.25,), "budget": BUDGET}
+OPTIONS = {"k": 1, "threat": BALL, "epsilons": (0.25,), "evaluations": EVALUATIONS}
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,9 @@ def test_what_has_no_faithfulness_says_why(of_values):
         explain = saliency.gradient(score, **options)
         return lambda *args: jnp.tile(explain(*args), 2)
 
-    unknown = audit(switching, jnp.ones(2), X, k=1, budget=BUDGET, explainer=doubled)
+    unknown = audit(
+        switching, jnp.ones(2), X, k=1, evaluations=EVALUATIONS, explainer=doubled
+    )
     assert "explainer of its own features" in unknown.quality.not_faithful
     assert "not measured: an explainer" in unknown._repr_html_()
 

@@ -108,14 +108,14 @@ REFUSED = {
     "budgets": ({"epsilons": 0.5}, r"epsilons must be a sequence.*got 0.5"),
     "a budget": ({"epsilons": (0.5, -1)}, "each of epsilons must be nonnegative.*-1"),
     "progress": ({"progress": "bar"}, "progress must be a function.*got 'bar'"),
-    # k, key, budget
+    # k, key, evaluations
     "k of n": ({"k": 4}, "k must lie in 1…n−1 = 1…3"),
     "k half": ({"k": 2.5}, "k must be an integer, got 2.5"),
     "seed": ({"key": 0}, r"key must be one key, such as jax.random.key\(0\), got 0"),
     "keys": ({"key": jax.random.split(jax.random.key(0))}, "key must be one key"),
-    "budget": ({"budget": 20}, "budget must allow at least one member"),
+    "evaluations": ({"evaluations": 20}, "evaluations must allow at least one member"),
     "certify": ({"certify": "yes"}, "certify must be True, False or .auto., got .yes."),
-    "budget text": ({"budget": "all"}, "budget must be an integer"),
+    "evaluations text": ({"evaluations": "all"}, "evaluations must be an integer"),
     # the model
     "scalar": ({"apply": lambda w, x: jnp.dot(w, x)}, r"logits of shape \[C\]"),
     "classes": ({"apply": lambda w, x: x > 0}, "logits, which are floats, got .*bool"),
@@ -216,7 +216,7 @@ def test_what_is_taken_as_it_is_meant():
         k=2,
         explainer=explainer,
         output="logits",
-        budget=1000,
+        evaluations=1000,
         key=jax.random.PRNGKey(0),
     )
     np.testing.assert_array_equal(report.precision, 1)

@@ -28,7 +28,7 @@ def linear(w, x):
 
 
 def ask(apply=linear, params=WEIGHTS, x=X, k=2, **options):
-    return r2.audit(apply, params, x, k=k, budget=1000, **options)
+    return r2.audit(apply, params, x, k=k, evaluations=1000, **options)
 
 
 def harden(apply=linear, params=WEIGHTS, data=DATA, **options):
@@ -311,7 +311,7 @@ NARROW, KEY, BALL = X[:, :3], jax.random.key(0), threat.threat_model()
 DOORS = {
     "explain": lambda subject, x: r2.explain(subject, x),
     "attack": lambda subject, x: r2.attack("er", k=2)(subject, x, BALL, key=KEY),
-    "strongest": lambda subject, x: r2.attack("strongest", k=2, budget=1000)(
+    "strongest": lambda subject, x: r2.attack("strongest", k=2, evaluations=1000)(
         subject, x, BALL, key=KEY
     ),
     "certify": lambda subject, x: r2.certify(subject, x, BALL, k=2),

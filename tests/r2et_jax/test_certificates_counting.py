@@ -271,7 +271,7 @@ def test_no_attack_goes_below_the_certificate(name):
         for member in default_ensemble(form, k=K)
         if member.name in ("precision_rho10", "mean_gap_rho10", "random")
     ]
-    ensemble = compile_strongest(members, budget=900)
+    ensemble = compile_strongest(members, evaluations=900)
     named = attacks.protocol("er_surrogate", form, k=K)
     single = attacks.compile_attack(named.attack, num_steps=60, track_every=2)
     between, lowered = 0, 0

@@ -50,7 +50,7 @@ OPTIONS = {
     "num_epochs": 3,
     "eval_every": 1,
     "learning_rate": 0.1,
-    "budget": 1000,
+    "evaluations": 1000,
     "threat": r2.threat_model("l2", 0.5),
 }
 
