@@ -47,7 +47,7 @@ def write_figures(folder: Path, results: Results, suffix: str) -> list[Path]:
             save("epsilon", dataset, figure)
         for attack in options.attacks:
             if attack in (main, *LEADING):
-                name = "budget" if attack == STRONGEST else f"iteration_{attack}"
+                name = "evaluations" if attack == STRONGEST else f"iteration_{attack}"
                 save(name, dataset, _progress(results, dataset, chosen, attack))
     return written
 

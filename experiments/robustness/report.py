@@ -1,4 +1,4 @@
-"""Tables, comparisons, notes and figures of the robustness experiment from records."""
+"""Tables, comparisons and figures of the robustness experiment from records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from experiments.problems import presets
 from experiments.report import tables
 from experiments.report.results import Results
 from experiments.robustness import comparisons
-from experiments.robustness import notes as robustness_notes
 from experiments.robustness import tables as robustness_tables
 from experiments.robustness.figures import write_figures
 from experiments.store.output import write_text_atomic
@@ -38,7 +37,6 @@ def write_report(
             **_csv_tables(results, suffix),
             f"comparisons{suffix}.md": comparisons.to_markdown(compared, k),
             f"comparisons{suffix}.csv": comparisons.to_csv(compared),
-            f"notes{suffix}.md": robustness_notes.notes(results),
         }
         for name, text in texts.items():
             write_text_atomic(folder / name, text)

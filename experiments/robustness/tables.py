@@ -5,6 +5,7 @@ from __future__ import annotations
 from experiments.measures.evaluation import STRONGEST
 from experiments.problems import presets
 from experiments.problems.methods import family
+from experiments.problems.registry import LOGISTIC
 from experiments.report import statistics, tables
 from experiments.report.results import (
     LEADING,
@@ -14,7 +15,7 @@ from experiments.report.results import (
     split_references,
 )
 from experiments.robustness import comparisons
-from r2et_jax import attacks
+from r2et_jax import attacks, objectives
 
 READING = (
     "P@k: share of the clean top-k features that stay in the top k, the lowest value "
@@ -192,6 +193,8 @@ def markdown(results: Results, compared: comparisons.Comparisons) -> str:
     notes = [*comparisons.notes(compared, k), *_reading(options), *_copies(results)]
     parts.append(_bullets(notes))
     parts.append(cheats(results))
+    parts.append("## Methods\n")
+    parts.append(_bullets(f"`{name}`: {describe(name)}" for name in options.methods))
     parts.append("## Attacks\n")
     lines = [f"`{name}`: {_DESCRIPTIONS[name]}" for name in options.attacks]
     if options.num_steps:
@@ -201,6 +204,15 @@ def markdown(results: Results, compared: comparisons.Comparisons) -> str:
         )
     parts.append(_bullets(lines))
     return "\n".join(parts)
+
+
+def describe(method: str) -> str:
+    """What a method is, and whom it counts among; the parts of a sum joined."""
+    if method == LOGISTIC:
+        what = "logistic regression, whose ranking cannot change"
+    else:
+        what = objectives.method(method).description
+    return f"{what} ({family(method)})"
 
 
 def _copies(results: Results) -> list[str]:

@@ -84,7 +84,7 @@ def test_better_is_students_t_over_runs_corrected_by_holm():
 
 
 def test_one_seed_of_folds_has_one_error_everywhere(tmp_path):
-    """In tables, notes, figures, comparisons and claims alike."""
+    """In tables, figures, comparisons and claims alike."""
     values = {"vanilla": [0.2, 0.3, 0.25], "r2et": [0.7, 0.9, 0.6]}
     store = Store(
         {**r, "fold": r["seed"], "seed": 0} for r in made_records()
@@ -103,8 +103,6 @@ def test_one_seed_of_folds_has_one_error_everywhere(tmp_path):
     assert text == "+0.483 ± 0.073"
     assert f"{level:.3f}** ± {error:.3f}" in (tmp_path / "table.md").read_text("utf-8")
     assert text in (tmp_path / "comparisons.md").read_text("utf-8")
-    notes = (tmp_path / "notes.md").read_text("utf-8")
-    assert f"P@8 under strongest against vanilla: adult {text} (to 0.733)" in notes
     results = Results(store, options, k=8)
     (asked,) = (
         q for q in robustness_claims.questions(store, [options])

@@ -104,7 +104,6 @@ def test_a_run_leaves_records_tables_and_figures(finished):
         "table_tolerance_0.003.csv",
         "comparisons.csv",
         "comparisons.md",
-        "notes.md",
         "p_at_k_by_method_breast_cancer.png",
         "p_at_k_by_epsilon_breast_cancer.png",
         "p_at_k_by_iteration_er_surrogate_breast_cancer.png",

@@ -1,14 +1,14 @@
-"""Tables, comparisons, notes and figures from hand-made records with known answers."""
+"""Tables, comparisons and figures from hand-made records with known answers."""
 
 import csv
 import io
+import re
 
 import pytest
 
 from experiments.report.results import Results
 from experiments.robustness import comparisons
 from experiments.robustness import figures as robustness_figures
-from experiments.robustness import notes as robustness_notes
 from experiments.robustness.report import summary, write_report
 from experiments.robustness.tables import cheats, markdown
 from tests.experiments.made_robustness import (
@@ -136,62 +136,18 @@ def test_ways_to_cheat_are_read_from_the_numbers():
     assert "| method |" not in alone and "R² lin" in alone
 
 
-def test_notes_tell_differences_from_vanilla(report):
-    text = (report[0] / "notes.md").read_text("utf-8")
-    notes = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
-    assert tuple(notes) == METHODS
-    r2et = notes["r2et"]
-    assert "AUC against vanilla: adult -0.100 ± 0.000 (to 0.816); clearly lower" in r2et
+def test_every_method_and_attack_of_the_run_is_described(report):
+    text = (report[0] / "table.md").read_text("utf-8")
+    methods, attacks = text.split("\n## Methods\n")[1].split("\n## Attacks\n")
+    told = re.findall(r"^- `(.+?)`: (.+) \((.+?)\)$", methods, re.MULTILINE)
+    assert tuple(name for name, _, _ in told) == METHODS
     assert (
-        "P@8 under strongest against vanilla: adult +0.500 ± 0.000 (to 0.750)" in r2et
-    )
-    assert "P@8 under er_surrogate against vanilla: adult +0.500" in r2et
-    assert "P@8⁺ under strongest: adult 0.250 ± 0.000." in r2et
-    assert "Same: adult 0.953 ± 0.000. Null: adult 0.344 ± 0.000." in r2et
-    assert "adult_ref 0" not in text and "Time" not in text
-    assert "\n```\npython -m experiments.robustness --datasets=adult " in r2et
-    assert "no clear difference" in notes["sp"].splitlines()[3]  # its AUC is vanilla's
-    assert "against vanilla" not in notes["vanilla"]
-    assert "AUC: adult 0.916 ± 0.009." in notes["vanilla"]
-
-
-@pytest.mark.parametrize(
-    ("measured", "expected"),
-    [
-        ({("r2et", "train_seconds"): 0.5}, "Training, each epoch of one model: adult "
-         "500 ms."),
-        ({("r2et", "train_seconds"): 0.004, ("r2et", "settings_tried"): 12},
-         "Training, each epoch of one model, 12 settings side by side: adult 4 ms."),
-        ({("r2et", "settings_tried"): 12}, ""),
-    ],
-)  # fmt: skip
-def test_notes_tell_the_cost_as_far_as_it_was_measured(measured, expected):
-    store = made_records()
-    (first,) = store.select(
-        dataset="adult", method="r2et", seed=0, metric="auc", tolerance=0.01
-    )
-    for (method, metric), value in measured.items():
-        store.append({**first, "method": method, "metric": metric, "value": value})
-    text = robustness_notes.notes(Results(store, settings(), k=8))
-    assert expected in text.split("## r2et\n")[1].split("```")[0]
-    assert text.count("Training,") == bool(expected)
-
-
-def test_the_command_repeats_the_flags_of_the_run():
-    config = {"schedule": "scratch", "clip_norm": None, "prune": True, "workers": 2}
-    store = Store(
-        r for r in made_records() if (r["dataset"], r["method"]) != ("adult_ref", "sp")
-    )
-    results = Results(store, settings(config=config, datasets=DATASETS), k=8)
-    assert robustness_notes.command(results, "r2et") == (
-        "python -m experiments.robustness --datasets=adult --methods=vanilla,r2et "
-        "--reference_methods=vanilla,r2et --attacks=er_surrogate,strongest --k=8 "
-        "--epsilon=0.5,1 --seeds=0,1,2 --preset=smoke --schedule=scratch --prune=True "
-        "--output_dir=results/robustness_r2et"
-    )
-    assert "--reference_methods= " in robustness_notes.command(results, "sp")
-    lone = Results(store, settings(datasets=("adult_ref",)), k=8)
-    assert "--datasets=adult_ref " in robustness_notes.command(lone, "wd")
+        "logistic",
+        "logistic regression, whose ranking cannot change",
+        "linear",
+    ) in (told)
+    names = re.findall(r"^- `(.+?)`: ", attacks, re.MULTILINE)
+    assert names == ["er_surrogate", "strongest"]
 
 
 def test_what_was_not_measured_on_a_data_set_leaves_no_trace():
@@ -225,10 +181,10 @@ def test_the_files_of_a_report(report):
     assert names == {path.name for path in folder.iterdir()}  # nothing temporary left
     assert names == {
         "table.md", "table.csv", "table_tolerance_0.003.csv", "comparisons.md",
-        "comparisons.csv", "notes.md",
+        "comparisons.csv",
         *(
             f"p_at_k_by_{kind}_{dataset}.png"
-            for kind in ("method", "epsilon", "budget", "iteration_er_surrogate")
+            for kind in ("method", "epsilon", "evaluations", "iteration_er_surrogate")
             for dataset in DATASETS
         ),
     }  # fmt: skip
@@ -263,7 +219,7 @@ def test_several_k_have_files_of_their_own(tmp_path):
         tmp_path, k=(8, 4), datasets=("adult",), methods=("vanilla", "wd")
     )
     names = {path.name for path in write_report(tmp_path, store, options)}
-    assert {"table_k8.md", "table_k4.md", "notes_k4.md", "comparisons_k8.csv"} <= names
+    assert {"table_k8.md", "table_k4.md", "comparisons_k8.csv"} <= names
     assert "▼" in (tmp_path / "table_k8.md").read_text("utf-8")
     assert "▼" in (tmp_path / "table_k4.md").read_text("utf-8")
 

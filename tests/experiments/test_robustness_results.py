@@ -5,7 +5,7 @@ import math
 import pytest
 
 from experiments.problems.methods import FAMILIES, ROWS, family
-from experiments.robustness import notes as robustness_notes
+from experiments.robustness import tables
 from r2et_jax import metrics, objectives
 
 
@@ -29,5 +29,5 @@ def test_holm_by_hand():
 
 def test_a_sum_is_described_by_its_parts():
     names = objectives.DESCRIPTIONS
-    expected = f"{names['wd']}; plus {names['r2et_nh']}"
-    assert robustness_notes.describe("wd+r2et_nh") == expected
+    expected = f"{names['wd']}; plus {names['r2et_nh']} (R2ET)"
+    assert tables.describe("wd+r2et_nh") == expected
