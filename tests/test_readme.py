@@ -10,6 +10,8 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.console import cli
+
 README = Path(__file__).resolve().parents[1] / "README.md"
 # Whatever README's table has named since the first release.
 EXPERIMENTS = (
@@ -18,6 +20,26 @@ EXPERIMENTS = (
     "gradient_profile", "motivation", "reproduce", "robustness", "sensitivity",
     "thickness", "tradeoff", "train",
 )  # fmt: skip
+# Commands on experiments that README has named since, by itself or in its text.
+COMMANDS = (
+    "attack --model=results/train/models/adult-r2et-seed0-tolerance0.01",
+    "case_study --datasets=mnist,planted",
+    "certify --datasets=adult",
+    "constrained_attack --datasets=adult,bank",
+    "convergence --datasets=adult,bank,compas",
+    "cost --datasets=adult",
+    "evidence --list",
+    "evidence --claim=saturation",
+    "evidence --claim=curvature_estimators --datasets=mnist",
+    "evidence --claim=curvature_estimators --datasets=hiv,planted,adhd",
+    "reproduce --datasets=adult,bank,compas",
+    "reproduce --preset=smoke",
+    "robustness --datasets=adult,bank,compas",
+    "robustness --datasets=cifar10",
+    "robustness --datasets=hiv,planted --methods=vanilla,r2et_nh,r2et,hutchinson_h,ssr",
+    "robustness --datasets=mnist,planted,hiv,adhd",
+    "train --datasets=adult --methods=r2et --seeds=0",
+)
 
 
 @pytest.mark.standard_promotion
@@ -69,6 +91,23 @@ def test_every_experiment_answers_to_its_old_name(name, monkeypatch, capsys):
     values = flags.define()
     assert values([name, "--preset=smoke"]) == [name]
     assert flags.experiment == name and values["preset"].value == "smoke"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_old_command_takes_its_flags_or_says_where_it_went(command, capsys):
+    name, *arguments = command.split()
+    experiment = importlib.import_module(f"experiments.{name}.experiment")
+    values = experiment.FLAGS.define()
+    assert values([name, *arguments]) == [name]
+    if command.startswith("evidence --claim=curvature"):
+        with pytest.raises(SystemExit) as stopped:
+            cli.call(experiment, *arguments)
+        assert stopped.value.code == 1
+        assert capsys.readouterr().err == (
+            "error: the claim 'curvature_estimators' is judged by `python -m pytest "
+            "-m slow tests/experiments/test_curvature_of_pairs.py`, no longer by "
+            "evidence\n"
+        )
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,26 @@ class Statement(NamedTuple):
 
 STATEMENTS = {
     "saturation": Statement(
-        "twice the evaluations lower strongest by less than .01 at the budget of the "
+        "twice the evaluations lower strongest by less than .01 at the number of the "
         "preset, on vanilla, softplus and weight decay",
         ("adult", "bank", "compas", "mnist", "hiv", "planted"),
         measure.saturation,
     ),
+}
+# Claims of before -> what judges them in evidence's place.
+_SLOW = "python -m pytest -m slow tests"
+ELSEWHERE = {
+    "constrained_differs": "python -m experiments.constrained_attack",
+    "constraints": "python -m pytest tests/r2et_jax/test_attacks_contract.py",
+    "convergence_rate": "python -m experiments.convergence",
+    "curvature_dense": f"{_SLOW}/r2et_jax/test_objectives_curvature_dense.py",
+    "curvature_estimators": f"{_SLOW}/experiments/test_curvature_of_pairs.py",
+    "curvature_memory": "python -m experiments.cost",
+    "graph_forms": "python -m experiments.cost",
+    "grid_search": f"{_SLOW}/r2et_jax/test_attacks_grid.py",
+    "larger_gap_needs_more_steps": "python -m experiments.convergence",
+    "strongest_below_published": "python -m experiments.robustness",
+    "strongest_speed": "python -m experiments.cost",
 }
 
 
@@ -64,6 +79,11 @@ def main(values):
     claimed = values["claim"].value
     if claimed is None:
         raise ValueError("name a claim with --claim=NAME; --list shows them")
+    if claimed in ELSEWHERE:
+        raise ValueError(
+            f"the claim {claimed!r} is judged by `{ELSEWHERE[claimed]}`, no longer by "
+            "evidence"
+        )
     checks.check_in("claim", claimed, STATEMENTS)
     statement = STATEMENTS[claimed]
     tables = asked.known_tables(values)

@@ -33,8 +33,9 @@ def test_every_claim_is_listed():
         (("--claim=nonsense",), "saturation"),
         ((), "--list"),
         (("--claim=saturation", "--datasets=nonsense"), "nonsense"),
+        (("--claim=graph_forms",), "judged by `python -m experiments.cost`, no longer"),
     ],
-    ids=["unknown", "none", "dataset"],
+    ids=["unknown", "none", "dataset", "elsewhere"],
 )
 def test_a_mistake_is_one_line(arguments, expected, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
@@ -44,6 +45,18 @@ def test_a_mistake_is_one_line(arguments, expected, tmp_path, capsys, monkeypatc
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert expected in error
+
+
+@pytest.mark.parametrize("claim", evidence.ELSEWHERE)
+def test_what_judges_a_claim_of_before_is_there(claim):
+    place = evidence.ELSEWHERE[claim].split()[-1]
+    if place.startswith("experiments."):
+        file = ROOT / place.replace(".", "/") / "__main__.py"
+    else:
+        file = ROOT / place
+        slow = "pytest.mark.slow" in file.read_text("utf-8")
+        assert slow == ("-m slow" in evidence.ELSEWHERE[claim])
+    assert file.is_file()
 
 
 def test_a_claim_that_fails_is_said_to(monkeypatch, tmp_path):
