@@ -227,7 +227,8 @@ class Audit:
         single = len(np.unique(self.predicted[counted])) == 1 < counted.sum()
         if single and self.asked.output != "regression":
             # Outputs of another kind than logits may never change sign.
-            lines.append(f"all are predicted as class {self.predicted[counted][0]}")
+            which = words.class_name(self, int(np.flatnonzero(counted)[0]))
+            lines.append(f"all are predicted as {which}")
         lines += [f"left out: {n} of {m} inputs, {why}" for why, n in reasons.items()]
         silent = int(np.sum(counted & ~np.isfinite(self.noise_precision)))
         fewer = int(np.sum(counted & (self.num_positive < k)))

@@ -18,7 +18,6 @@ from r2et_jax.audit.page import page
 from r2et_jax.audit.results import after_top, before_top, proved_up_to, results
 from r2et_jax.checks import as_folder
 from r2et_jax.files import replacing
-from r2et_jax.plots._explained import Explained
 
 if TYPE_CHECKING:
     from r2et_jax.audit.result import Audit
@@ -122,7 +121,7 @@ def _cell(value: Any) -> str:
 
 
 def _figures(audit: Audit) -> Iterator[tuple[str, Any]]:
-    from r2et_jax import plots  # Matplotlib is an extra
+    from r2et_jax import plots  # Matplotlib is an extra: an audit goes without it
 
     k, rows = audit.asked.k, words.rows(audit)
     epsilons = [row.epsilon for row in rows]
@@ -144,7 +143,7 @@ def _figures(audit: Audit) -> Iterator[tuple[str, Any]]:
         return
     pairs = {
         f"input {i}, P@{k} = {words.number(audit.precision[i])}": tuple(
-            Explained(maps[i], top(audit, i))
+            plots.Explained(maps[i], top(audit, i))
             for maps, top in (
                 (audit.maps, before_top),
                 (audit.perturbed_maps, after_top),

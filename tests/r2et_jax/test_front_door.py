@@ -37,6 +37,21 @@ def test_the_import_loads_nothing_heavy():
     assert run(code) == "set()"
 
 
+def test_the_library_is_imported_without_any_extra():
+    """Each submodule but the figures, as after `pip install` of the wheel alone."""
+    extras = [
+        "matplotlib", "equinox", "keras", "torch", "torchax", "pandas", "captum",
+        "quantus", "tqdm", "markdown", "PIL", "pooch",
+    ]  # fmt: skip
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({extras}))
+import r2et_jax as r2
+print(*[getattr(r2, name).__name__ for name in dir(r2) if name != "plots"])
+"""
+    assert "r2et_jax.audit" in run(code)
+
+
 def test_it_shows_the_submodules_and_the_first_names():
     shown = set(dir(r2))
     folder = Path(r2.__file__).parent
