@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -102,6 +103,12 @@ def read(folder: Path) -> saved.Saved:
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
     model = saved.load(folder)
+    if not isinstance(model.model, nn.Module):
+        raise ValueError(
+            f"the model in {folder} must be a Flax module to be attacked here, got the "
+            f"function {model.description['architecture']['function']}: audit it with "
+            "r2et-audit"
+        )
     for name, entry in _ENTRIES.items():
         value = model.description.get(name)
         if value is not None and not entry.holds(value):

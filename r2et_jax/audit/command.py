@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", required=True, help="import.path:object, or a folder of saved.save. "
         "The object is a subject, (model, params), or a function of no arguments that "
         "returns one of them")  # fmt: skip
+    add("--import", dest="imports", type=_words, default=[], metavar="MODULE,…",
+        help="imported first, where a folder's model is of a class or function of your "
+        "own")  # fmt: skip
     add("--data", required=True, help="file.csv with a header, or file.npz with x")
     add("--k", type=int, required=True, help="size of the top set")
     add("--drop", type=_words, default=[], metavar="COLUMN,…", help="columns of the "
@@ -167,6 +170,8 @@ def _columns(names: Sequence[str], table: Table) -> list[int]:
 
 def _subject(asked: argparse.Namespace, table: Table) -> Subject:
     """The subject that --model names, with the names of the table's columns."""
+    for path in asked.imports:
+        _imported(path, f"--import={path}")
     made = _model(asked.model)
     options = {
         "output": asked.output,
@@ -212,14 +217,7 @@ def _model(text: str) -> Any:
         raise ValueError(
             f"--model must be import.path:object or a folder, got {text!r}"
         )
-    # As `python -m`: what stands in the folder that the command is called in.
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        named = importlib.import_module(path)
-    except Exception as error:
-        why = error if isinstance(error, ImportError) else _named(error)
-        raise ValueError(f"--model={text}: cannot import {path!r} ({why})") from error
+    named = _imported(path, f"--model={text}")
     for part in name.split("."):
         if not hasattr(named, part):
             raise ValueError(f"--model={text}: {path!r} has no {name!r}")
@@ -238,6 +236,17 @@ def _model(text: str) -> Any:
             except Exception as error:
                 raise ValueError(f"--model={text}() raised {_named(error)}") from error
     return named
+
+
+def _imported(path: str, flag: str) -> Any:
+    # As `python -m`: what stands in the folder that the command is called in.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(path)
+    except Exception as error:
+        why = error if isinstance(error, ImportError) else _named(error)
+        raise ValueError(f"{flag}: cannot import {path!r} ({why})") from error
 
 
 def _named(error: Exception) -> str:

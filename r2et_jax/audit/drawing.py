@@ -13,7 +13,7 @@ import numpy as np
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 # Of the plane that lines are drawn on, in pixels of the page.
 _WIDTH, _HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 24, 14, 50
 # Pixels that an image is at least drawn with, by repeating its own.
 _LEAST = 192
 
@@ -24,15 +24,18 @@ def curve(
     stderr: Sequence[float],
     proved: Sequence[float],
     *,
+    way: Sequence[tuple[float, float]],
     label: str,
 ) -> str:
     """P@k against ε as SVG: what attacks left, what is proved, the unknown between.
 
     Args:
       epsilons: rising budgets.
-      found: mean P@k under attack.
+      attacked: mean P@k under attack.
       stderr: its standard errors; NaN where unknown.
       proved: mean certified P@k; NaN where nothing is.
+      way: pairs of a budget and the mean P@k seen there on the ways to what the attacks
+        found, drawn where one budget alone was attacked.
       label: of the axis of P@k.
 
     Returns:
@@ -74,12 +77,16 @@ def curve(
             'stroke-width="2" stroke-dasharray="6 4"/>'
         )
     if np.isfinite(attacked).all():
-        # Between 0 and the only budget nothing was measured: no line.
+        # At what an attack was not asked at, the ways that it took are known.
         if len(xs) > 2:
-            parts.append(
-                f'<polyline points="{path(xs, ys)}" fill="none" stroke="{BLUE}" '
-                'stroke-width="2.5"/>'
-            )
+            points, kind = path(xs, ys), 'stroke-width="2.5"'
+        else:
+            seen = [(0.0, 1.0), *way, (xs[-1], ys[-1])]
+            points = path(*zip(*seen, strict=True))
+            kind = 'stroke-width="2" stroke-dasharray="1 5" stroke-linecap="round"'
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{BLUE}" {kind}/>'
+        )
         for a, b, error in zip(xs[1:], ys[1:], stderr, strict=True):
             error = error if np.isfinite(error) else 0.0
             top, low = min(b + error, 1.0), max(b - error, 0.0)
@@ -91,7 +98,7 @@ def curve(
     parts.append(
         f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2:.0f}" y="{_HEIGHT - 6}" '
         'text-anchor="middle">budget ε of the change</text>'
-        f'<text transform="translate(14 {(_HEIGHT - _BOTTOM + _TOP) / 2:.0f}) '
+        f'<text transform="translate(16 {(_HEIGHT - _BOTTOM + _TOP) / 2:.0f}) '
         f'rotate(-90)" text-anchor="middle">{html.escape(label)}</text>'
     )
     return (

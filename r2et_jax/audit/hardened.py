@@ -66,6 +66,7 @@ class Hardened:
       tolerance: what of `quality` a checkpoint may give up on validation data.
       quality: what the tolerance is about, "accuracy" or "auc".
       num_epochs: epochs of the training, had it not been stopped early.
+      num_trained: epochs that were trained; fewer after an early stop.
       history: all candidates, in the order of training; the first one is the model
         that was given.
       test_before, test_after: quality on the test part.
@@ -80,6 +81,7 @@ class Hardened:
     tolerance: float
     quality: str
     num_epochs: int
+    num_trained: int
     history: tuple[Checkpoint, ...]
     test_before: Quality
     test_after: Quality
@@ -158,6 +160,11 @@ class Hardened:
                 f"{self.method}{' with ' * bool(weights)}{weights} after "
                 f"{chosen.epoch} of {self.num_epochs} epochs, out of {tried} "
                 f"checkpoints, {admissible} of which kept the {self.quality}"
+            )
+        if self.num_trained < self.num_epochs:
+            lines.append(
+                f"stopped early after {self.num_trained} of {self.num_epochs} epochs, "
+                "as no later checkpoint was better on validation data"
             )
         return "\n".join(lines)
 

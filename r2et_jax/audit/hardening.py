@@ -62,7 +62,7 @@ def harden(
     eval_every: int = 4,
     batch_size: int = 64,
     learning_rate: float = 1e-3,
-    patience: int | None = None,
+    patience: int | None = 4,
     num_valid: int | None = 500,
     num_test: int | None = 200,
     epsilons: Sequence[float] | None = None,
@@ -105,8 +105,9 @@ def harden(
       eval_every: epochs between two checkpoints.
       batch_size: examples in a batch.
       learning_rate: of Adam.
-      patience: checkpoints of each setting without a better one after which the
-        training stops early; None for never.
+      patience: checkpoints in a row, eval_every epochs apart, after which the training
+        stops early where no setting gave a better one on validation data; None trains
+        to the end.
       num_valid: validation inputs under attack, the first ones, or None for all.
       num_test: test inputs that are audited, the first ones, None for all; 0 for no
         audits.
@@ -294,6 +295,7 @@ def harden(
         tolerance=float(tolerance),
         quality=quality,
         num_epochs=num_epochs,
+        num_trained=searched.num_blocks * eval_every,
         history=history,
         test_before=quality_of(ranked, examined.params, data.test),
         test_after=quality_of(ranked, params, data.test),

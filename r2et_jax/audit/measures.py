@@ -95,19 +95,41 @@ def _lower(now: Point, before: Point) -> Point:
     return Point(**parts)
 
 
-def distances(
+def on_the_ways(
     form: Form,
     params: Params,
     x: np.ndarray,
     curve: Point,
     threat: ThreatModel,
     k: int,
+    largest: float,
     context,
-) -> np.ndarray:
-    """The least distance found at which each top feature leaves, see `ways`."""
+) -> ways.Ways:
+    """What was seen on the ways to what the attacks found, see `ways`."""
     ends = np.concatenate([curve.perturbed, curve.perturbed_same_class])
     ends = np.moveaxis(ends, 0, 1)
-    return ways.first_leaving(form, params, x, ends, threat, k=k, context=context)
+    return ways.seen(
+        form, params, x, ends, threat, k=k, largest=largest, context=context
+    )
+
+
+class OnTheWay(NamedTuple):
+    """P@k seen on the ways to what the attacks found: an upper bound at any budget.
+
+    Attributes:
+      epsilons: rising budgets [s], equal shares of the largest one that was attacked.
+      precision: the lowest P@k seen within each [s, m], NaN of an input that is left
+        out; no lower than under attack at the next budget.
+    """
+
+    epsilons: np.ndarray
+    precision: np.ndarray
+
+
+def joined(way: ways.Ways, budgets: Sequence[float], attacked: np.ndarray) -> OnTheWay:
+    """The ways [s, m], beside P@k under attack at e budgets [e, m]."""
+    above = np.searchsorted(np.asarray(budgets) * (1 + 1e-6), way.levels)
+    return OnTheWay(way.levels, np.maximum(way.precision, attacked[above]))
 
 
 class Certified(NamedTuple):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2et_jax.audit import drawing, graphs, words
+from r2et_jax.audit import drawing, graphs, images, words
 from r2et_jax.audit.results import after_top, before_top, results
+from r2et_jax.audit.style import STYLE
 
 if TYPE_CHECKING:
     from r2et_jax.audit.result import Audit
@@ -18,51 +19,6 @@ if TYPE_CHECKING:
 _WORST, _FEATURES, _BARS = 10, 40, 24
 # Pixels have no names, and are seen in their places.
 _PIXELS = 10
-_LEAST_IMAGE = 6
-
-_STYLE = """
-:root{color-scheme:light}
-*{box-sizing:border-box}
-body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;margin:0}
-main{max-width:960px;margin:0 auto;padding:24px 16px 64px}
-h1{font-size:1.7em;line-height:1.2;margin:.2em 0}
-h2{font-size:1.25em;margin:2em 0 .4em;border-bottom:1px solid #ddd}
-h3{font-size:1em;margin:0 0 .4em;overflow-wrap:anywhere}
-p,li{max-width:46em}
-.verdict{background:#f3f6fa;border-left:4px solid #0072B2;padding:.6em 1em;margin:0}
-.verdict p{margin:.4em 0}
-.note{color:#555;font-size:.9em}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-size:.9em;min-width:100%}
-th,td{text-align:right;padding:.25em .7em;border-bottom:1px solid #e5e5e5;
-vertical-align:top}
-td{white-space:nowrap}
-th:first-child,td:first-child,td.text,th.text{text-align:left;white-space:normal}
-td:first-child{overflow-wrap:anywhere;min-width:9em}
-td.text{min-width:14em}
-th{font-weight:600;border-bottom:2px solid #bbb;vertical-align:bottom}
-tr.warns td{background:#fff4e5}
-svg{width:100%;max-width:640px;height:auto;display:block;
-font:13px system-ui,sans-serif}
-.inputs{display:grid;gap:16px;
-grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))}
-.card{border:1px solid #ddd;border-radius:6px;padding:12px;min-width:0}
-.bar{display:grid;grid-template-columns:minmax(0,12.5em) 1fr;gap:0 .6em;
-align-items:center;font-size:.85em;margin:.2em 0}
-.bar span{overflow-wrap:anywhere;line-height:1.2}
-.bar small{display:block;color:#555}
-.bar i{display:block;height:7px;min-width:1px}
-.bar i+i{margin-top:2px;background:#fff!important;border:1.5px solid}
-.stays{color:#0072B2}.leaves{color:#B34700}.enters{color:#007A59}
-.stays i{background:#0072B2}.leaves i{background:#D55E00}.enters i{background:#009E73}
-.images{display:flex;flex-wrap:wrap;gap:12px}
-figure{margin:0}figcaption{font-size:.85em;color:#555}
-.images img{width:192px;max-width:100%;image-rendering:pixelated;
-border:1px solid #ccc}
-.graphs figure{flex:1 1 170px}.graphs svg{font-size:12px}
-@media(max-width:560px){svg{font-size:19px}th,td{padding:.25em .4em}}
-pre{background:#f5f5f5;padding:.8em;overflow-x:auto;font-size:.85em}
-"""
 
 
 def page(audit: Audit, *, title: str = "Audit of explanations") -> str:
@@ -78,7 +34,7 @@ def page(audit: Audit, *, title: str = "Audit of explanations") -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<title>{_text(title)}</title><style>{STYLE}</style></head>\n"
         f"<body><main>\n<h1>{_text(title)}</h1>\n{body(audit)}\n</main></body></html>\n"
     )
 
@@ -132,7 +88,7 @@ def _list(items: Iterable[str]) -> str:
 
 
 def _table(heads: list[str], rows: Iterable[tuple[str, list[str]]], texts=()) -> str:
-    """A table; `texts` are the columns of running text."""
+    """A table; `texts` are the columns of running text, which a phone has below."""
 
     def cells(tag, values):
         return "".join(
@@ -145,7 +101,8 @@ def _table(heads: list[str], rows: Iterable[tuple[str, list[str]]], texts=()) ->
         for kind, values in rows
     )
     return (
-        f'<div class="scroll"><table><thead><tr>{cells("th", heads)}</tr></thead>'
+        f'<div class="scroll"><table{" class=told" * bool(texts)}><thead><tr>'
+        f"{cells('th', heads)}</tr></thead>"
         f"<tbody>{lines}</tbody></table></div>"
     )
 
@@ -190,6 +147,7 @@ def _curve(audit: Audit, told: dict[str, Any]) -> str:
         column("precision"),
         column("stderr"),
         column("certified"),
+        way=[tuple(point.values()) for point in told["on_the_way"]],
         label=f"P@{k}",
     )
     proved = not told["not_certified"]
@@ -216,15 +174,16 @@ def _curve(audit: Audit, told: dict[str, Any]) -> str:
     if len(rows) == 1:
         few = ", ".join(f"{share * audit.asked.epsilon:g}" for share in (0.25, 0.5))
         grey += (
-            f" One budget was measured: epsilons=({few}) adds points to the curve, "
-            "each of which takes as long as this one."
+            " The attack was asked at one budget, the dot. The dotted line is what was "
+            "seen of smaller changes on the way there: at most so much stays. "
+            f"epsilons=({few}) attacks at these too, each as long as this one."
         )
     return drawn + _paragraph(grey, "note") + _table(heads, lines)
 
 
 def _features(audit: Audit, told: dict[str, Any]) -> str:
     k = audit.asked.k
-    pixels = graphs.graph_of(audit) is None and _image_shape(audit) is not None
+    pixels = graphs.graph_of(audit) is None and images.image_shape(audit) is not None
     most = _PIXELS if pixels else _FEATURES
     shown = [feature for feature in told["features"] if feature["in_top"]][:most]
     if not shown:
@@ -265,7 +224,7 @@ def _inputs(audit: Audit, told: dict[str, Any]) -> str:
         return _paragraph("No input has a ranking.")
     k, counted = audit.asked.k, int(audit.counted.sum())
     graph = graphs.graph_of(audit)
-    as_images = graph is None and _image_shape(audit) is not None
+    as_images = graph is None and images.image_shape(audit) is not None
     key = (
         f"The {len(order)} of {counted} inputs that keep the least of their top {k}. "
         "Input 0 is the first one. "
@@ -360,21 +319,8 @@ def _name(name: str) -> str:
     return _text(name).replace("_", "_<wbr>")
 
 
-def _image_shape(audit: Audit) -> tuple[int, ...] | None:
-    """The shape of the inputs as images, or None where they are none."""
-    shape, explained = audit.asked.shape, audit.asked.explained_shape
-    flat = isinstance(shape, tuple) and all(isinstance(length, int) for length in shape)
-    if not flat or len(explained) != 2 or min(explained) < _LEAST_IMAGE:
-        return None
-    if shape == explained or (len(shape) == 3 and shape[:2] == explained):
-        return shape
-    if len(shape) == 3 and shape[1:] == explained:  # channels first
-        return shape
-    return None
-
-
 def _images(audit: Audit, i: int) -> str:
-    shape, explained = _image_shape(audit), audit.asked.explained_shape
+    explained = audit.asked.explained_shape
     before, after = (
         top(audit, i).reshape(explained) for top in (before_top, after_top)
     )
@@ -383,9 +329,7 @@ def _images(audit: Audit, i: int) -> str:
         (audit.x[i], before, before & ~after, drawing.ORANGE, "before"),
         (audit.perturbed[i], after, after & ~before, drawing.GREEN, "after"),
     ):
-        image = np.asarray(row, np.float64).reshape(shape)
-        if len(shape) == 3 and shape[:2] != explained:
-            image = np.moveaxis(image, 0, -1)
+        image = images.image_of(audit, row)
         marks = [(top & ~moved, drawing.BLUE), (moved, colour)]
         for overlay, what in ((marks, f"{name} the change"), ([], f"{name}, unmarked")):
             address = drawing.png(drawing.overlaid(image, overlay))

@@ -13,7 +13,7 @@ import numpy as np
 from r2et_jax.audit import guard_words, page, words, writing
 from r2et_jax.audit.asked import Asked
 from r2et_jax.audit.gate import Gate
-from r2et_jax.audit.measures import Certified
+from r2et_jax.audit.measures import Certified, OnTheWay
 from r2et_jax.audit.quality import Quality
 from r2et_jax.checks import check_in
 from r2et_jax.metrics.same import corrected_precision
@@ -62,6 +62,8 @@ class Audit:
       curve_same_class: the same with the predicted class kept [e, m].
       distances: least distance seen at which each top feature is no longer one
         [m, k]; ∞ where none was, NaN where it has no saliency. An upper bound.
+      on_the_way: `OnTheWay`, P@k at smaller budgets than those that were attacked, on
+        the straight ways to what the attacks found; an attack at these may find less.
       certified: `Certified`, what is provable at each budget, or why nothing is.
       nearest: median distance of the inputs to the nearest other one.
       quality: `Quality`, thickness, and faithfulness beside that of a random ranking.
@@ -90,6 +92,7 @@ class Audit:
     curve: np.ndarray
     curve_same_class: np.ndarray
     distances: np.ndarray
+    on_the_way: OnTheWay
     certified: Certified
     nearest: float
     quality: Quality

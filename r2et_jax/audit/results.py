@@ -19,6 +19,7 @@ def results(audit: Audit) -> dict[str, Any]:
             "asked": {**audit.asked._asdict()},
             "verdict": words.verdict(audit),
             "curve": [row._asdict() for row in words.rows(audit)],
+            "on_the_way": on_the_way(audit),
             "guards": [guard._asdict() for guard in guard_words.guards(audit)],
             "features": features(audit),
             "inputs": [input_of(audit, i) for i in range(len(audit.precision))],
@@ -26,6 +27,20 @@ def results(audit: Audit) -> dict[str, Any]:
             "not_certified": audit.certified.why_not,
         }
     )
+
+
+def on_the_way(audit: Audit) -> list[dict[str, float]]:
+    """Mean P@k seen at smaller budgets, on the ways to what the attacks found."""
+    counted = audit.counted
+    means = [
+        float(np.mean(values[counted])) if counted.any() else np.nan
+        for values in audit.on_the_way.precision
+    ]
+    levels = map(float, audit.on_the_way.epsilons)
+    return [
+        {"epsilon": level, "precision": mean}
+        for level, mean in zip(levels, means, strict=True)
+    ]
 
 
 def features(audit: Audit) -> list[dict[str, Any]]:

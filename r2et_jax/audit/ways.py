@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +18,28 @@ from r2et_jax.threat.definition import with_epsilon
 from r2et_jax.tracing import traced_once
 from r2et_jax.types import Array, Params
 
-# Points on each way, and inputs that suit a core's cache.
-_POINTS, _IN_CACHE = 64, 256
+# Points on each way, budgets at which P@k is read there, and inputs that suit a core's
+# cache.
+_POINTS, _LEVELS, _IN_CACHE = 64, 16, 256
 
 
-def first_leaving(
+class Ways(NamedTuple):
+    """What was seen on the ways from m inputs to what attacks found.
+
+    Attributes:
+      distances: the least distance at which each top-k feature is no longer one
+        [m, k], in their order; ∞ where a feature left at none of the points, NaN where
+        it has no saliency.
+      levels: rising budgets [s], equal shares of the largest.
+      precision: the lowest P@k within each of them [s, m]; 1 where nothing was seen.
+    """
+
+    distances: np.ndarray
+    levels: np.ndarray
+    precision: np.ndarray
+
+
+def seen(
     form: Form,
     params: Params,
     x: Array,
@@ -28,14 +47,15 @@ def first_leaving(
     threat: ThreatModel,
     *,
     k: int,
+    largest: float,
     context=None,
-) -> np.ndarray:
-    """The least distance seen at which each top-k feature is no longer one.
+) -> Ways:
+    """Where top-k features leave, and what is left of them, on the ways to the ends.
 
-    On the straight ways from each clean input to its ends, at 64 points of each: an
-    upper bound on the radius within which the feature stays. All points are admissible,
-    as the ends are: what a threat model admits is convex. Under its rule "same_class"
-    points of another class do not count.
+    On the straight ways from each clean input to its ends, at 64 points of each: upper
+    bounds, on the radius within which a feature stays and on P@k. All points are
+    admissible, as the ends are: what a threat model admits is convex. Under its rule
+    "same_class" points of another class do not count.
 
     Args:
       form: the model, of rows.
@@ -44,21 +64,24 @@ def first_leaving(
       ends: admissible inputs [m, e, n].
       threat: the threat model; its norm is that of the distances.
       k: size of the top set.
+      largest: budget up to which P@k is read, 0 for one level of 0.
       context: of the inputs, leaves [m, ...], or None.
 
     Returns:
-      Distances [m, k], in the order of the top-k features; ∞ where a feature left at
-      none of the points, NaN where it has no saliency.
+      `Ways`.
     """
-    run = _leaving(traced_once(form), k)
-    return run((params, threat), (np.asarray(x), np.asarray(ends), context))
+    levels = largest * (np.arange(_LEVELS) + 1) / _LEVELS
+    run = _seen(traced_once(form), k)
+    shared = params, threat, levels.astype(x.dtype)
+    distances, precision = run(shared, (np.asarray(x), np.asarray(ends), context))
+    return Ways(distances, levels, np.moveaxis(precision, 1, 0))
 
 
 @kept
-def _leaving(form: Form, k: int):
+def _seen(form: Form, k: int):
     explain = form.saliency()
 
-    def of_input(params, threat, x, ends, context):
+    def of_input(params, threat, levels, x, ends, context):
         params = in_context(params, context)
         clean_class = score.predicted_class(form.apply(params, x))
         values = explain(params, x, clean_class)
@@ -73,14 +96,19 @@ def _leaving(form: Form, k: int):
                 logits = form.apply(params, point)
                 valid &= score.predicted_class(logits) == clean_class
             gone = valid & ~positive_top_k_mask(here, k=k)[top]
-            return jnp.where(gone, share * distance(threat, center, end), jnp.inf)
+            far = share * distance(threat, center, end)
+            lost = jnp.sum(gone & members[top]) / jnp.maximum(jnp.sum(members[top]), 1)
+            # Where an attack goes to the budget's very edge, rounding may pass it.
+            within = far <= levels * (1 + 1e-6)
+            return jnp.where(gone, far, jnp.inf), jnp.where(within, 1 - lost, 1)
 
         shares = (jnp.arange(_POINTS, dtype=x.dtype) + 1) / _POINTS
         grid = jnp.repeat(ends, _POINTS, axis=0), jnp.tile(shares, len(ends))
-        least = jnp.min(jax.lax.map(lambda way: at(*way), grid), axis=0)
-        return jnp.where(members[top], least, jnp.nan)
+        leaves_at, stays = jax.lax.map(lambda way: at(*way), grid)
+        least = jnp.where(members[top], jnp.min(leaves_at, axis=0), jnp.nan)
+        return least, jnp.min(stays, axis=0)
 
     def chunk(shared, batched):
-        return jax.vmap(of_input, (None, None, 0, 0, 0))(*shared, *batched)
+        return jax.vmap(of_input, (None, None, None, 0, 0, 0))(*shared, *batched)
 
     return compile_chunked(chunk, in_cache=_IN_CACHE, work="little")

@@ -240,7 +240,7 @@ def audit(
         output=examined.output, evaluations=evaluations, context=context,
     )  # fmt: skip
     tell("the distances")
-    distances = measures.distances(form, params, x, curve, threat, k, context)
+    way = measures.on_the_ways(form, params, x, curve, threat, k, budgets[-1], context)
     tell("what is provable")
     certified = measures.certified(
         examined, layout, x, threat, budgets, seen.top_k, certify=certify
@@ -276,7 +276,8 @@ def audit(
         epsilons=np.array(budgets),
         curve=of_counted(curve.precision),
         curve_same_class=of_counted(curve.precision_same_class, of_class=True),
-        distances=np.where(counted[:, None], distances, np.nan),
+        distances=np.where(counted[:, None], way.distances, np.nan),
+        on_the_way=measures.joined(way, budgets, of_counted(curve.precision)),
         certified=certified,
         nearest=measures.nearest(x, threat.norm),
         quality=worth,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from r2et_jax.audit import words
+from r2et_jax.audit import images, words
 from r2et_jax.audit.page import page
 from r2et_jax.audit.results import after_top, before_top, proved_up_to, results
 from r2et_jax.checks import as_folder
@@ -22,8 +22,8 @@ from r2et_jax.files import replacing
 if TYPE_CHECKING:
     from r2et_jax.audit.result import Audit
 
-# Names of features in a figure, and inputs that are drawn.
-_FEATURES, _DRAWN, _DOTS = 20, 4, 150
+# Features of an input in a figure, and inputs that are drawn.
+_FEATURES, _DRAWN, _DOTS = 24, 4, 150
 _HEADS = (
     "input", "feature", "value", "before", "after", "rank", "in_top", "stays",
     "leaves_at", "proved_up_to",
@@ -137,21 +137,43 @@ def _figures(audit: Audit) -> Iterator[tuple[str, Any]]:
             lines, xlabel="budget ε", ylabel=f"P@{k}", title=f"P@{k} against ε"
         ),
     )
-    names = audit.asked.names
     order = words.worst_first(audit)[:_DRAWN]
-    if not len(order) or len(names) > 10 * _FEATURES:
-        return
-    pairs = {
-        f"input {i}, P@{k} = {words.number(audit.precision[i])}": tuple(
-            plots.Explained(maps[i], top(audit, i))
-            for maps, top in (
-                (audit.maps, before_top),
-                (audit.perturbed_maps, after_top),
-            )
+    if len(order):
+        yield "worst.png", _worst(audit, order)
+
+
+def _worst(audit: Audit, order: np.ndarray) -> Any:
+    """The worst inputs before and after: images marked, others as bars."""
+    from r2et_jax import plots
+
+    k, names = audit.asked.k, audit.asked.names
+    as_images = images.image_shape(audit) is not None
+    pairs, title = {}, f"The top {k} before and after"
+    for i in order:
+        tops, maps = (
+            [before_top(audit, i), after_top(audit, i)],
+            [audit.maps[i], audit.perturbed_maps[i]],
         )
-        for i in order
-    }
-    yield (
-        "worst.png",
-        plots.explained_bars(pairs, names, title=f"The top {k} before and after"),
-    )
+        rows = [None, None]
+        if as_images:
+            shape = audit.asked.explained_shape
+            tops, maps = ([v.reshape(shape) for v in values] for values in (tops, maps))
+            rows = [images.image_of(audit, v[i]) for v in (audit.x, audit.perturbed)]
+            low, high = np.min(rows), np.max(rows)
+            rows = [(row - low) / (high - low if high > low else 1.0) for row in rows]
+        elif np.sum(tops[0] | tops[1]) > _FEATURES:
+            tops = _leading(tops, maps)
+            title = f"The {_FEATURES} leading of the top {k} before and after"
+        label = f"input {i}, P@{k} = {words.number(audit.precision[i])}"
+        pairs[label] = tuple(map(plots.Explained, maps, tops, rows))
+    if as_images:
+        return plots.marked_images(pairs, title=title)
+    return plots.explained_bars(pairs, names, title=title)
+
+
+def _leading(tops: list[np.ndarray], maps: list[np.ndarray]) -> list[np.ndarray]:
+    """Two top sets without the least of what is in either: bars for all do not fit."""
+    weight = np.where(tops[0] | tops[1], np.maximum(*maps), -np.inf)
+    chosen = np.zeros(len(weight), bool)
+    chosen[np.argsort(-weight, kind="stable")[:_FEATURES]] = True
+    return [top & chosen for top in tops]

@@ -1,5 +1,6 @@
 """The audit as a command: what it reads, refuses, and its exit status."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -37,7 +38,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
-    sys.modules.pop("somebodys", None)
+    for name in ("somebodys", "nets"):
+        sys.modules.pop(name, None)
 
 
 BASE = {
@@ -83,6 +85,20 @@ def test_a_saved_model_fails_and_its_data_are_an_npz(folder, capsys):
     status = main(flags(**asked, k=2, min_precision=1, at=1.5))
     out, _ = capsys.readouterr()
     assert status == 1 and "FAILED: mean P@2 of at least 1 at ε = 1.5" in out
+
+
+def test_a_folder_of_a_function_is_found_once_that_is_imported(folder, capsys):
+    (folder / "nets.py").write_text("def net(w, x):\n    return (w @ x)[None]\n")
+    made = {"model": "kept", "k": 9}
+    saved.save(folder / "kept", importlib.import_module("nets").net, np.ones(3))
+    del sys.modules["nets"]
+    for imported, message in (
+        (None, "is the function nets:net, which is not there: import 'nets' first"),
+        ("nobodys", "--import=nobodys: cannot import 'nobodys'"),
+        ("nets", r"k must lie in 1…n−1 = 1…2"),  # the model is there
+    ):
+        assert main(flags(**made, **{"import": imported})) == 2
+        assert re.search(message, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,17 @@ def test_the_first_change_is_found_where_it_is():
     assert np.isinf(report.radius[1:3]).all()
 
 
+def test_on_the_way_it_is_known_where_the_ranking_went():
+    """Of what left within ε = .3 at .1 and .2, budget by budget; no attack at these."""
+    report = of_rows()
+    way = report.on_the_way
+    np.testing.assert_allclose(way.epsilons, 0.3 * np.arange(1, 17) / 16, rtol=1e-6)
+    for i, radius in enumerate(report.radius):
+        expected = np.where(way.epsilons >= radius * (1 - 1e-5), 0.0, 1.0)
+        np.testing.assert_array_equal(way.precision[:, i], expected)
+    np.testing.assert_array_equal(way.precision[-1], report.precision)
+
+
 def test_an_array_of_any_shape_is_its_row():
     def of_grid(w, x):
         return switching(w, x[0])

@@ -247,8 +247,13 @@ def test_what_it_does_not_take_is_named(report, tmp_path, call, message):
 
 
 @pytest.mark.parametrize("epsilons", [[0.5], [0.1, 0.5]])
-def test_lines_join_what_was_measured_alone(epsilons):
+def test_a_line_joins_what_was_attacked_and_dots_what_was_passed(epsilons):
     nan = [np.nan] * len(epsilons)
-    drawn = drawing.curve(epsilons, [0.5] * len(epsilons), nan, nan, label="P@4")
-    assert drawn.count("<polyline") == (len(epsilons) > 1)
-    assert drawn.count("<circle") == len(epsilons)
+    way = [(0.25, 0.8), (0.5, 0.5)]
+    drawn = drawing.curve(
+        epsilons, [0.5] * len(epsilons), nan, nan, way=way, label="P@4"
+    )
+    assert drawn.count("<polyline") == 1 and drawn.count("<circle") == len(epsilons)
+    points = re.search('polyline points="([^"]*)"', drawn)[1].split()
+    assert len(points) == (4 if len(epsilons) == 1 else 3)
+    assert ("dasharray" in drawn) == (len(epsilons) == 1)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import r2et_jax as r2
 from r2et_jax import models, saved
 from r2et_jax.models import registry
 from r2et_jax.training.checkpoint import save_model
@@ -121,6 +122,65 @@ def local():
 def test_mistakes_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def of_function(params, x):
+    """A model that is a function."""
+    (first, second), scale = params
+    return jnp.tanh(x @ first) @ second["v"] * scale
+
+
+def of_no_params(x):
+    return x
+
+
+def test_a_folder_brings_back_a_function_and_parameters_in_lists(tmp_path):
+    x = jnp.linspace(-1, 1, 3)
+    params = [(np.ones((3, 2)), {"v": np.ones((2, 1))}), np.float32(2)]
+    saved.save(tmp_path / "model", of_function, params, {"auc": 0.75})
+    loaded = saved.load(tmp_path / "model")
+    assert loaded.model is of_function and loaded.description["auc"] == 0.75
+    assert jax.tree.structure(loaded.params) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
+    np.testing.assert_array_equal(
+        r2.subject(*loaded[:2]).apply(loaded.params, x), of_function(params, x)
+    )
+    saved.save(tmp_path / "again", *loaded)
+    # An array alone has no dict to stand in.
+    saved.save(tmp_path / "array", of_function, np.ones(2))
+    np.testing.assert_array_equal(saved.load(tmp_path / "array").params, np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "message"),
+    [
+        (lambda w, x: x, [np.ones(2)], "no lambda and no function inside"),
+        (models.MLP().apply, {"w": np.ones(2)}, "must be a Flax Linen module or a fun"),
+        (
+            of_no_params,
+            {"w": np.ones(2)},
+            r"must take \(params, x\), got .*of_no_params",
+        ),
+        ("net", {"w": np.ones(2)}, "must be a Flax Linen module.*got 'net'"),
+        (of_function, [{1: np.ones(2)}], r"keys of params\[0\] must be texts, got 1"),
+        (
+            of_function,
+            [np.ones(2), None],
+            r"params\[1\] must be an array.*got a NoneType",
+        ),
+    ],
+)
+def test_what_would_not_come_back_is_not_saved(tmp_path, model, params, message):
+    with pytest.raises(ValueError, match=message):
+        saved.save(tmp_path / "a", model, params)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("name", ["os:system", "json:loads", "a.b:net", 3, None])
+def test_no_other_function_is_taken_from_a_folder(name):
+    """A builtin, one of other arguments, one that is not there, no name."""
+    with pytest.raises(ValueError, match="which is not there: import"):
+        registry.build({"function": name})
 
 
 def test_a_folder_brings_back_a_model(tmp_path):
