@@ -19,6 +19,7 @@ import optax
 
 from experiments.loop import parts
 from experiments.models import trained
+from experiments.problems import presets
 from experiments.problems.registry import TABULAR, Problem, View
 from experiments.store.numbers import measured, summary
 from r2et_jax import attacks, ranking, score, threat
@@ -30,8 +31,6 @@ from r2et_jax.models.siamese import class_apply
 
 ATTACK = "constrained"
 
-NUM_STEPS = 200
-TRACK_EVERY = 5
 # First step as a share of the budget; it falls to zero along a cosine.
 STEP_SIZE = 0.05
 RANDOM_START = 0.1
@@ -139,7 +138,7 @@ def run(
         1 − λ₀ to every prediction.
       k: size of the top set.
       epsilon: budget.
-      num_steps: of the attack; default: what the data have, else `NUM_STEPS`.
+      num_steps: of the attack; default: what the data have, else that of the presets.
       data: what the inputs are of; default: a table, with an l2 budget.
       partner: the partners [m, n] of pairs.
     """
@@ -153,7 +152,7 @@ def run(
     num = len(_predictions(model, view))
     weight = variant.ranking_weight
     weight = 1 / (1 + num) if weight is None else weight
-    steps = num_steps or view.num_steps or NUM_STEPS
+    steps = num_steps or view.num_steps or presets.CONSTRAINED_STEPS
     compiled = _compiled(model, variant.weighting, k, steps, view)
     out = compiled(
         params,
@@ -182,6 +181,7 @@ def _compiled(model, weighting: str, k: int, num_steps: int, view: View):
     explain = view.explainer(score.log_odds(named.apply))
     predictions = _predictions(model, view)
     schedule = optax.cosine_decay_schedule(STEP_SIZE, num_steps)
+    every = presets.CONSTRAINED_EVERY
 
     def batch(params, x, context, budget, rate, weights, key):
         attack = constrained_attack(
@@ -218,12 +218,12 @@ def _compiled(model, weighting: str, k: int, num_steps: int, view: View):
 
             def tracked(state, _):
                 state = jax.lax.fori_loop(
-                    0, TRACK_EVERY, lambda _, s: attack.step(both, context, s), state
+                    0, every, lambda _, s: attack.step(both, context, s), state
                 )
                 return state, judged(state)
 
             first = judged(state)
-            state, rest = jax.lax.scan(tracked, state, length=num_steps // TRACK_EVERY)
+            state, rest = jax.lax.scan(tracked, state, length=num_steps // every)
             precision, changed, divergence, broken = jax.tree.map(
                 lambda a, b: jnp.concatenate([a[None], b]), first, rest
             )
@@ -379,7 +379,7 @@ def _of_trajectory(trajectory, base, view, units):
             mean("kl_class", divergences[:, 1]),
         ]
     for t in range(trajectory.precision.shape[1]):
-        step = {"step": t * TRACK_EVERY}
+        step = {"step": t * presets.CONSTRAINED_EVERY}
         for metric, values in (
             ("p@k_trace", trajectory.precision[:, t]),
             ("sensitivity_trace", trajectory.changed[:, t]),

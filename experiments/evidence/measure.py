@@ -11,11 +11,8 @@ import numpy as np
 from experiments.console.flags import Options
 from experiments.loop import setup
 from experiments.measures.evaluation import strongest
-from experiments.problems import registry
+from experiments.problems import presets, registry
 from r2et_jax import datasets
-
-_METHODS = ("vanilla", "sp", "wd")
-_INPUTS = 200
 
 
 class Finding(NamedTuple):
@@ -34,13 +31,13 @@ def saturation(options: Options) -> Iterator[Finding]:
         k = problem.k or options.k[0]
         fitter = setup.fitter(problem, k, options)
         usual = fitter.protocol.strongest_evaluations
-        x, partner, _ = problem.inputs("test", _INPUTS)
+        x, partner, _ = problem.inputs("test", presets.SATURATION_INPUTS)
         # The largest budget of the data, at which the tables of robustness are read.
         budgets = (
             problem.epsilon[options.preset] if problem.epsilon else options.epsilon
         )
         threat_model = problem.threat_model(max(budgets))
-        for method in _METHODS:
+        for method in presets.SATURATION_METHODS:
             model, params = fitter.fit(method).at(0, 0)
             context = problem.view.context(model, params, partner)
             means = []

@@ -20,7 +20,6 @@ from r2et_jax.metrics.faithfulness import conditional_baseline, removal_sizes
 BASELINES = ("zero", "mean", "conditional")
 RANKINGS = ("saliency", "random")
 
-NUM_DRAWS = 10
 # Training inputs among which the conditional baseline looks for the nearest.
 _MAX_REFERENCES = 2000
 # Changed inputs that the model sees at a time; bounds the memory.
@@ -47,7 +46,7 @@ class Measurer:
         order = np.random.default_rng(0).permutation(len(train))
         self._references = jnp.asarray(train[order[:_MAX_REFERENCES]])
         sizes, flip_sizes = removal_sizes(self.num_features, every=problem.view.tabular)
-        num_draws = min(NUM_DRAWS, len(self._references))
+        num_draws = min(presets.REMOVAL_DRAWS, len(self._references))
         apply = problem.view.apply(model)
         explain = problem.view.explainer(score.log_odds(apply))
 

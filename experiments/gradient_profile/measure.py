@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from experiments.loop import parts, runs
+from experiments.problems import presets
 from experiments.problems.registry import View
 from experiments.store.numbers import summary
 from r2et_jax import score
@@ -16,7 +17,6 @@ from r2et_jax.execution import kept, map_batched
 
 # Share of the sum whose features are counted.
 MOST = 0.9
-_DRAWS = 1000
 _BATCH_SIZE = 256
 
 
@@ -61,9 +61,10 @@ def normal_maps(factors: np.ndarray, num_features: int) -> np.ndarray:
 
     The channels of a feature are added up, as explanations of pixels do.
     """
-    draws = np.random.default_rng(0).normal(size=(_DRAWS, factors.shape[1]))
+    size = presets.CHANCE_MAPS, factors.shape[1]
+    draws = np.random.default_rng(0).normal(size=size)
     maps = np.abs(draws * np.resize(factors, draws.shape))
-    return maps.reshape(_DRAWS, num_features, -1).sum(axis=2)
+    return maps.reshape(len(draws), num_features, -1).sum(axis=2)
 
 
 def sorted_shares(maps: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.loop import parts, runs
 from experiments.measures import evaluation
+from experiments.problems import presets
 from experiments.problems.registry import Problem, View
 from experiments.store.numbers import summary
 from r2et_jax import metrics, ranking, score
@@ -24,8 +25,6 @@ from r2et_jax.threat.geometry import sample_boundary
 NORMS = ("l1", "l2", "linf")
 _L2 = NORMS.index("l2")
 RANDOM = "random"
-# Random directions of each input.
-NUM_DIRECTIONS = 16
 _BATCH_SIZE = 128
 ROLES = ("clean", "nearer", "farther")
 # Test inputs of which single points are kept for figures.
@@ -60,7 +59,7 @@ def perturb(problem: Problem, model: Any, params: Any, *, k: int, options) -> Mo
     """Perturb test inputs, all within one budget.
 
     Of each attack that the flags name these are the best and the last input; `RANDOM`
-    stands for `NUM_DIRECTIONS` random directions.
+    stands for `presets.NUM_DIRECTIONS` random directions.
     """
     view, (epsilon,) = problem.view, options.epsilon
     named = [name for name in options.attacks if name != RANDOM]
@@ -79,7 +78,7 @@ def perturb(problem: Problem, model: Any, params: Any, *, k: int, options) -> Mo
         moved = result.best.step[:, None] > 0
         best = np.where(moved, result.perturbed, result.details.last)
         perturbed.append(np.stack([best, result.details.last], axis=1))
-    num_random = NUM_DIRECTIONS if RANDOM in options.attacks else 0
+    num_random = presets.NUM_DIRECTIONS if RANDOM in options.attacks else 0
     run = _compare(model, k, view, num_random)
     out = run(params, x, np.concatenate(perturbed, axis=1), ball, key, context)
     sources = [RANDOM] * num_random + [name for name in named for _ in range(2)]

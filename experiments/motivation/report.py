@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from experiments.loop import runs
-from experiments.motivation.measure import NORMS, NUM_DIRECTIONS, ROLES
+from experiments.motivation.measure import NORMS, ROLES
+from experiments.problems import presets
 from experiments.report import tables
 from experiments.store import output, records
 from r2et_jax import plots
@@ -68,9 +69,9 @@ def _columns(k):
 def _notes(options):
     (k,), (epsilon,) = options.k, options.epsilon
     return (
-        f"Of each test input {NUM_DIRECTIONS} random directions, and the best and the "
-        f"last input of each attack ({', '.join(options.attacks)}), all within the "
-        f"{options.norm} budget ε = {epsilon:g}.",
+        f"Of each test input {presets.NUM_DIRECTIONS} random directions, and the best "
+        f"and the last input of each attack ({', '.join(options.attacks)}), all within "
+        f"the {options.norm} budget ε = {epsilon:g}.",
         "discordant: of two perturbed inputs of one input, the one whose saliency (of "
         f"sum 1) is nearer to the clean one in the norm keeps fewer of the top {k}; "
         "share of the pairs that differ in both, mean over inputs: 0 if the distance "

@@ -303,8 +303,27 @@ LEVELS = {
         "lambda": (0.03, 0.1, 0.3, 3.0, 10.0, 30.0),
     },
 }  # fmt: skip
-# cost: fields of `Sizes` on tables, of `Work` on images; features of made-up inputs
-# whose steps are counted and whose memory is watched; inputs under `strongest`.
+# The same at every preset. motivation: random directions of an input. thickness:
+# methods that are learnt from samples, and the weights of their penalties on tables.
+# gradient_profile: maps of chance. faithfulness: draws of what a removed feature is
+# replaced by. constrained_attack: steps, and steps between two that are judged.
+NUM_DIRECTIONS = 16
+LEARNT_METHODS = {"vanilla": (), "r2et_nh": (3.0,)}
+CHANCE_MAPS = 1000
+REMOVAL_DRAWS = 10
+CONSTRAINED_STEPS, CONSTRAINED_EVERY = 200, 5
+# evidence, saturation: methods, and test inputs of each data set at most.
+SATURATION_METHODS = ("vanilla", "sp", "wd")
+SATURATION_INPUTS = 200
+# quickstart: its training, the evaluations and the test inputs of its audits, and how
+# its search trains.
+QUICKSTART_EPOCHS = 40
+QUICKSTART_INPUTS, QUICKSTART_EVALUATIONS = 40, 4200
+QUICKSTART_SEARCH = {"num_epochs": 20, "eval_every": 10, "learning_rate": 2e-3}
+# cost: data sets of images that it takes; fields of `Sizes` on tables, of `Work` on
+# images; features of made-up inputs whose steps are counted and whose memory is
+# watched; inputs under `strongest`.
+COST_IMAGES = ("mnist", "cifar10")
 _ROUNDS = (200, 4096, None, 16384, 200,
            (256, 512, 1024, 2048, 4096, 8192, 16384), 8, 100_000)  # fmt: skip
 SIZES = {

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 import r2et_jax as r2
+from experiments.problems import presets
 from r2et_jax.audit import Audit
 from r2et_jax.datasets import Dataset
 from r2et_jax.types import Params
@@ -35,13 +36,9 @@ class Request(NamedTuple):
     k: int = 8
     epsilon: float = 0.5
     tolerance: float = 0.01
-    num_test: int = 40
-    evaluations: int = 4200
-    search: tuple[tuple[str, Any], ...] = (
-        ("num_epochs", 20),
-        ("eval_every", 10),
-        ("learning_rate", 2e-3),
-    )
+    num_test: int = presets.QUICKSTART_INPUTS
+    evaluations: int = presets.QUICKSTART_EVALUATIONS
+    search: tuple[tuple[str, Any], ...] = tuple(presets.QUICKSTART_SEARCH.items())
 
 
 class Outcome(NamedTuple):
@@ -56,7 +53,9 @@ class Outcome(NamedTuple):
     hardened: dict[str, Any]
 
 
-def train(model: Any, data: Dataset, *, num_epochs: int = 40) -> Params:
+def train(
+    model: Any, data: Dataset, *, num_epochs: int = presets.QUICKSTART_EPOCHS
+) -> Params:
     """Parameters trained by cross-entropy alone."""
     key = jax.random.key(0)
     params = model.init(key, data.train.x[0])

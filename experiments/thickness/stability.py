@@ -48,8 +48,6 @@ LEARNINGS = {
     for at, (*learnt, num_draws, num_points) in presets.STABILITY.items()
 }
 THICKNESS, MARGINS = "thickness_difference", "margin_distance"
-# Methods that are learnt from samples, and the weights of their penalties on tables.
-METHODS = {"vanilla": (), "r2et_nh": (3.0,)}
 
 
 def sample_sizes(problem: Problem, learning: Learning) -> tuple[int, ...]:
@@ -92,7 +90,7 @@ def differences(
 
     Args:
       problem: the data.
-      method: of `METHODS`.
+      method: of `presets.LEARNT_METHODS`.
       size: m, one of `sample_sizes`.
       seed: of the sample, the initialisation and the shuffling.
       k: size of the top set.
@@ -163,7 +161,9 @@ def _learn(problem, method, rows, *, seed, k, learning):
     scale = 1.0
     if not problem.view.tabular:
         scale = problem.num_features / TABULAR_FEATURES
-    weights = np.float32(scale) * np.asarray([METHODS[method]], np.float32)
+    weights = np.float32(scale) * np.asarray(
+        [presets.LEARNT_METHODS[method]], np.float32
+    )
     for _ in range(rounds):
         states = run(states, weights, x, y)
         states = states._replace(params=problem.settle(model, states.params, inputs))
@@ -215,7 +215,7 @@ def measure(problem: Problem, k: int, options, store) -> None:
     )
     cells = [
         (method, size, seed)
-        for method in METHODS
+        for method in presets.LEARNT_METHODS
         for size in sample_sizes(problem, learning)
         for seed in options.seeds
     ]

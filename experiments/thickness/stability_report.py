@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from experiments.loop import runs
+from experiments.problems import presets
 from experiments.report import tables
 from experiments.store.records import number, select
-from experiments.thickness.stability import MARGINS, METHODS, THICKNESS
+from experiments.thickness.stability import MARGINS, THICKNESS
 from r2et_jax import plots
 
 GUIDE = "√(1/m + 1/u)"
@@ -44,7 +45,7 @@ def figure(learnt, dataset: str):
     """Both differences against the sample size, beside what chance alone gives."""
     series, top = {}, 0.0
     for metric, label in _LABELS.items():
-        for method in METHODS:
+        for method in presets.LEARNT_METHODS:
             values = _by_size(learnt, dataset, method, metric)
             if not values:
                 continue
@@ -98,7 +99,7 @@ def rate(learnt, dataset: str, metric: str) -> runs.Estimate | None:
     """
     effective = _effective(learnt, dataset, metric)
     slopes: dict[tuple, list[float]] = {}
-    for method in METHODS:
+    for method in presets.LEARNT_METHODS:
         values = _by_size(learnt, dataset, method, metric)
         sizes = sorted(values)
         if len(sizes) < 2:

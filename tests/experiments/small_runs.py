@@ -36,14 +36,14 @@ from experiments.measures import evaluation, thickness
 from experiments.models import candidates
 from experiments.motivation import experiment as motivation
 from experiments.motivation import measure as motivation_measure
-from experiments.problems import protocols
+from experiments.problems import presets, protocols
 from experiments.sensitivity import experiment as sensitivity
 from experiments.sensitivity import measure as sensitivity_measure
 from experiments.store import output
 from experiments.store.records import REQUIRED
 from experiments.thickness import experiment as thickness_run
 from experiments.thickness import measure as thickness_measure
-from experiments.thickness import stability, stability_report
+from experiments.thickness import stability
 from experiments.tradeoff import experiment as tradeoff
 from r2et_jax import models
 
@@ -187,7 +187,7 @@ RUNS = {
             (thickness.SAMPLINGS, ("smoke", True), THICKNESS),
             (stability.LEARNINGS, ("smoke", True), PLAN),
         ),
-        tuple((room, "METHODS", LEARNT) for room in (stability, stability_report)),
+        ((presets, "LEARNT_METHODS", LEARNT),),
     ),
     "tradeoff": SmallRun(
         tradeoff,

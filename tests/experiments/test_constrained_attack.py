@@ -9,7 +9,7 @@ from experiments.console import cli
 from experiments.constrained_attack import experiment
 from experiments.constrained_attack import measure as constrained
 from experiments.constrained_attack import report as constrained_report
-from experiments.problems import protocols
+from experiments.problems import presets, protocols
 from experiments.store.records import REQUIRED, RecordStore
 from tests.experiments import small_runs
 
@@ -104,7 +104,7 @@ def test_a_run_writes_complete_records(again):
         ("sensitivity_last", "sensitivity_trace"),
     ):
         (record,) = store.select(metric=last, **gda)
-        (traced,) = store.select(metric=trace, step=constrained.NUM_STEPS, **gda)
+        (traced,) = store.select(metric=trace, step=presets.CONSTRAINED_STEPS, **gda)
         assert record["value"] == traced["value"] and record["n"] == NUM_INPUTS
     (best,) = store.select(metric="p@k", **gda)
     (last,) = store.select(metric="p@k_last", **gda)

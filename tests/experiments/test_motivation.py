@@ -9,7 +9,7 @@ from scipy import stats
 from experiments.console import cli
 from experiments.loop import parts
 from experiments.motivation import experiment, measure, report
-from experiments.problems import protocols
+from experiments.problems import presets, protocols
 from experiments.report import exhibit
 from experiments.store import records
 from tests.experiments import small_runs
@@ -49,7 +49,7 @@ def finished(tmp_path_factory):
 def test_distances_overlaps_and_correlations_by_numpy_and_scipy(finished):
     *_, kept = finished
     moved = kept[0]
-    drawn = measure.NUM_DIRECTIONS
+    drawn = presets.NUM_DIRECTIONS
     assert moved.sources == ("random",) * drawn + ("er_surrogate",) * 2
     change = np.abs(moved.maps - moved.clean[:, None])
     for i, order in enumerate((1, 2, np.inf)):
@@ -75,7 +75,7 @@ def test_records_count_pairs(finished):
     store = records.RecordStore(folder / "records.jsonl")
     assert {r["attack"] for r in store.select()} == {"random+er_surrogate"}
     here = {"method": "vanilla", "seed": 0, "norm": "linf"}
-    random = np.arange(measure.NUM_DIRECTIONS + 2) < measure.NUM_DIRECTIONS
+    random = np.arange(presets.NUM_DIRECTIONS + 2) < presets.NUM_DIRECTIONS
     shares = {kind: [] for kind in ("all", "random", "mixed", "attacks")}
     for d, o in zip(kept[0].distance[:, 2], kept[0].overlap, strict=True):
         counts = {kind: [0, 0] for kind in shares}

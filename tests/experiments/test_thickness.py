@@ -11,7 +11,7 @@ from scipy import stats
 
 from experiments.console import cli
 from experiments.measures import thickness
-from experiments.problems import protocols
+from experiments.problems import presets, protocols
 from experiments.problems.registry import problem
 from experiments.report import exhibit, statistics
 from experiments.store import records
@@ -141,7 +141,7 @@ def test_few_unseen_inputs_do_not_slow_the_rate_of_chance():
     rng = np.random.default_rng(0)
     learnt, unseen = [], 64
     for seed in range(20):
-        for method, m in itertools.product(stability.METHODS, (16, 64, 256, 1024)):
+        for method, m in itertools.product(presets.LEARNT_METHODS, (16, 64, 256, 1024)):
             first, second = rng.normal(size=m), rng.normal(size=unseen)
             learnt += [
                 {"dataset": "d", "method": method, "metric": metric, "value": value,
@@ -211,8 +211,7 @@ def tiny(monkeypatch):
     monkeypatch.setitem(protocols.PRESETS, "smoke", small_runs.TINY)
     monkeypatch.setitem(thickness.SAMPLINGS, ("smoke", True), SAMPLING)
     monkeypatch.setitem(stability.LEARNINGS, ("smoke", True), PLAN)
-    for room in (stability, stability_report):
-        monkeypatch.setattr(room, "METHODS", {"vanilla": ()})
+    monkeypatch.setattr(presets, "LEARNT_METHODS", {"vanilla": ()})
     monkeypatch.delenv("R2ET_DEBUG", raising=False)
 
 
