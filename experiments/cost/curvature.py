@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.cost import processes
 from experiments.cost.workload import Workload
-from experiments.measures import processes
 from experiments.problems import presets
 from r2et_jax import models, score
 from r2et_jax.objectives import curvature_penalties

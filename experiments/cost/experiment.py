@@ -13,11 +13,11 @@ from collections.abc import Sequence
 
 from experiments.console import flags
 from experiments.cost import image_parts
+from experiments.cost import images as cost_images
 from experiments.cost.measure import measure_missing
 from experiments.cost.report import write_results
 from experiments.cost.workload import SIZES, Workload
 from experiments.loop import asked
-from experiments.measures import image_costs as cost_images
 from experiments.problems import presets
 from experiments.problems.registry import problem
 from experiments.store import output, records
@@ -45,7 +45,7 @@ def read_settings(options: flags.Options) -> list[Workload]:
     (k,), (epsilon,), (seed,) = options.k, options.epsilon, options.seeds
     checks.check_positive("epsilon", epsilon)
     for name in options.datasets:
-        if name in cost_images.NAMES:
+        if name in presets.COST_IMAGES:
             _check_asked(options, "methods", image_parts.METHODS)
             _check_asked(options, "attacks", (image_parts.ATTACK,))
             checks.check_k(k, math.prod(cost_images.SHAPES[name]))
@@ -83,7 +83,7 @@ def main(values) -> None:
     """Measure what is not yet recorded, then write the table and the figure."""
     options = FLAGS.read(
         values,
-        datasets=(*asked.known_tables(values), *cost_images.NAMES),
+        datasets=(*asked.known_tables(values), *presets.COST_IMAGES),
         methods=objectives.NAMES,
         attacks=SINGLE,
     )

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.cost import costs
+from experiments.cost import images as cost_images
 from experiments.cost.workload import Workload
-from experiments.measures import costs
-from experiments.measures import image_costs as cost_images
 from experiments.problems import presets
 from r2et_jax import metrics, models, saliency
 from r2et_jax.subject import Subject, explain, subject
@@ -55,7 +55,7 @@ def network(workload: Workload, count: int) -> Network:
     """The published MLP, or of images the CNN by itself."""
     from experiments.cost import torch_explaining as theirs
 
-    if workload.dataset not in cost_images.NAMES:
+    if workload.dataset not in presets.COST_IMAGES:
         examined = workload.subject(count)
         x = np.asarray(examined.x)
         net = theirs.mlp(examined.params)
@@ -117,7 +117,7 @@ def measure_quantus(workload: Workload) -> list[dict]:
 
     from experiments.cost import torch_explaining as theirs
 
-    if workload.dataset in cost_images.NAMES:
+    if workload.dataset in presets.COST_IMAGES:
         return []
     count, rounds = presets.EXPLAINED[workload.preset]
     made, cores = network(workload, count), _num_cores()

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
+from experiments.cost import costs
 from experiments.cost.workload import Workload
-from experiments.measures import costs
 from r2et_jax import models
 from r2et_jax.models.gcn import edge_list, sparse_graph
 

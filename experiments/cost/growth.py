@@ -20,8 +20,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as Spec
 
+from experiments.cost import costs, processes
 from experiments.cost.workload import Workload
-from experiments.measures import costs, processes
 from experiments.problems import presets
 from r2et_jax import attacks, certificates, models, objectives, ranking, training
 from r2et_jax.threat import threat_model

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.cost import costs
+from experiments.cost import images as cost_images
 from experiments.cost.explaining import measure_captum
 from experiments.cost.parts import LOOP_NOTE, TRAIN_BATCH
 from experiments.cost.workload import Workload
-from experiments.measures import costs
-from experiments.measures import image_costs as cost_images
 from experiments.problems import presets, protocols
 from r2et_jax import attacks, models, objectives, training
 from r2et_jax.attacks.runner import attack_batch

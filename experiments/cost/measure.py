@@ -10,7 +10,7 @@ from experiments.console.flags import Options
 from experiments.cost import image_parts
 from experiments.cost.parts import PARTS
 from experiments.cost.workload import Workload
-from experiments.measures import image_costs as cost_images
+from experiments.problems import presets
 from experiments.store.records import RecordStore
 from r2et_jax import datasets
 
@@ -45,7 +45,7 @@ def measure_missing(
 
 def parts_of(workload: Workload) -> dict[str, Callable[[Workload], list[dict]]]:
     """The parts that measure a data set, by the metric that each is known by."""
-    if workload.dataset not in cost_images.NAMES:
+    if workload.dataset not in presets.COST_IMAGES:
         return PARTS
     paired = workload.dataset in datasets.names("pairs")
     return image_parts.PAIR_PARTS if paired else image_parts.PARTS

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.cost import costs
 from experiments.cost import floors as cost_floors
 from experiments.cost.curvature import measure_penalty_memory
 from experiments.cost.explaining import measure_captum, measure_quantus
@@ -18,7 +19,6 @@ from experiments.cost.graphs import measure_graphs
 from experiments.cost.growth import measure_growth_by_size, measure_many
 from experiments.cost.torch_parts import measure_torch
 from experiments.cost.workload import Workload
-from experiments.measures import costs
 from experiments.measures.evaluation import STRONGEST, strongest
 from experiments.problems import presets, protocols
 from r2et_jax import attacks, datasets, models, objectives, training

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from experiments.cost import image_parts
+from experiments.cost import images as cost_images
 from experiments.cost.claims import claims
 from experiments.cost.parts import PARTS
-from experiments.measures import image_costs as cost_images
 from experiments.report import exhibit, tables
 from experiments.store import output, records
 from r2et_jax import plots

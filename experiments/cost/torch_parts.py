@@ -8,8 +8,8 @@ import os
 import jax
 import numpy as np
 
+from experiments.cost import costs
 from experiments.cost.workload import Workload
-from experiments.measures import costs
 from r2et_jax import attacks
 from r2et_jax.threat import threat_model
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.measures import costs
+from experiments.cost import costs
 from experiments.problems import presets
 
 

@@ -26,7 +26,6 @@ from absl import flags as absl_flags
 
 from experiments.console import flags
 from experiments.loop import asked, cluster
-from experiments.measures import image_costs as cost_images
 from experiments.problems import presets
 from experiments.problems.registry import problem
 from experiments.report import exhibit
@@ -111,7 +110,7 @@ PARTS = {
     "case_study": Part(1),
     "convergence": Part(3, ("tabular",)),
     "certify": Part(10, ("tabular",)),
-    "cost": Part(8, ("tabular",), alone=True, few=True, also=cost_images.NAMES),
+    "cost": Part(8, ("tabular",), alone=True, few=True, also=presets.COST_IMAGES),
 }
 
 

@@ -12,7 +12,7 @@ from experiments.loop import runs
 from experiments.measures.evaluation import STRONGEST
 from experiments.problems import methods, presets
 from experiments.problems.methods import family
-from experiments.report.results import REFERENCE, Results
+from experiments.robustness.results import REFERENCE, Results
 from experiments.store.records import RecordStore, number
 from r2et_jax.metrics.statistics import differences
 

@@ -22,7 +22,7 @@ import numpy as np
 from experiments.measures.evaluation import PER_INPUT
 from experiments.problems.methods import family
 from experiments.report import statistics
-from experiments.report.results import LEADING, Results
+from experiments.robustness.results import LEADING, Results
 from experiments.store.records import number
 from r2et_jax import metrics
 from r2et_jax.metrics.bootstrap import hierarchical_bootstrap

@@ -11,7 +11,7 @@ from experiments.measures.evaluation import STRONGEST
 from experiments.problems import presets
 from experiments.problems.methods import FAMILIES, family
 from experiments.report import statistics
-from experiments.report.results import LEADING, Results, leading_attack
+from experiments.robustness.results import LEADING, Results, leading_attack
 from experiments.store.output import save_figure
 from experiments.store.records import Record
 from r2et_jax import plots

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from experiments.problems import presets
 from experiments.report import tables
-from experiments.report.results import Results
 from experiments.robustness import comparisons
 from experiments.robustness import tables as robustness_tables
 from experiments.robustness.figures import write_figures
+from experiments.robustness.results import Results
 from experiments.store.output import write_text_atomic
 from experiments.store.records import RecordStore
 

@@ -7,14 +7,14 @@ from experiments.problems import presets
 from experiments.problems.methods import family
 from experiments.problems.registry import LOGISTIC
 from experiments.report import statistics, tables
-from experiments.report.results import (
+from experiments.robustness import comparisons
+from experiments.robustness.results import (
     LEADING,
     REFERENCE,
     Results,
     leading_attack,
     split_references,
 )
-from experiments.robustness import comparisons
 from r2et_jax import attacks, objectives
 
 READING = (

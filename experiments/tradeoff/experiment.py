@@ -15,7 +15,7 @@ from __future__ import annotations
 from absl import flags as absl_flags
 
 from experiments.loop import asked, parts
-from experiments.loop.known import Known
+from experiments.tradeoff.known import Known
 from experiments.tradeoff.measure import measure_dataset
 from experiments.tradeoff.report import write_exhibit, write_report
 from r2et_jax import attacks

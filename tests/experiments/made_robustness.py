@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from experiments.console.flags import Options
-from experiments.report.results import Results
 from experiments.robustness import comparisons
+from experiments.robustness.results import Results
 from experiments.store import records as records_module
 
 SEEDS = (0, 1, 2)

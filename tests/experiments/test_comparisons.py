@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.report.results import Results
 from experiments.robustness import claims as robustness_claims
 from experiments.robustness import comparisons
 from experiments.robustness import figures as robustness_figures
 from experiments.robustness.report import write_report
+from experiments.robustness.results import Results
 from tests.experiments.made_robustness import (
     Store,
     compare,

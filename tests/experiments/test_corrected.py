@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from experiments.report.corrected import corrected
+from experiments.robustness.corrected import corrected
 
 MODEL = {"dataset": "adult", "method": "sp", "seed": 0, "fold": 0, "k": 8}
 CLEAN = {**MODEL, "attack": "none", "epsilon": 0.0}

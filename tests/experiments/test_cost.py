@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from experiments.console import cli
-from experiments.cost import experiment, measure, report
+from experiments.cost import costs, experiment, measure, report
 from experiments.cost import floors as cost_floors
 from experiments.cost import image_parts as cost_image_parts
+from experiments.cost import images as cost_images
 from experiments.cost.parts import training_floor, training_flops
 from experiments.cost.workload import SIZES, Workload
-from experiments.measures import costs
-from experiments.measures import image_costs as cost_images
 from experiments.report import exhibit
 from r2et_jax import attacks, datasets, models, objectives
 from r2et_jax.attacks.runner import attack_batch

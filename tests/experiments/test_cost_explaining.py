@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.cost import explaining, measure, report
+from experiments.cost import costs, explaining, measure, report
 from experiments.cost.workload import SIZES, Workload
-from experiments.measures import costs
 from r2et_jax import models
 from r2et_jax.subject import explain
 

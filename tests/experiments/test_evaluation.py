@@ -7,7 +7,7 @@ import pytest
 from experiments.measures import evaluation
 from experiments.problems import registry
 from experiments.problems.sizes import top_sets
-from experiments.report.corrected import corrected as corrected_records
+from experiments.robustness.corrected import corrected as corrected_records
 from r2et_jax import datasets, metrics, models
 
 K = 4

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from experiments.report.results import Results
 from experiments.robustness import comparisons
 from experiments.robustness import figures as robustness_figures
 from experiments.robustness.report import summary, write_report
+from experiments.robustness.results import Results
 from experiments.robustness.tables import cheats, markdown
 from tests.experiments.made_robustness import (
     DATASETS,

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from experiments.measures import image_costs as cost_images
-from experiments.measures import processes
+from experiments.cost import images as cost_images
+from experiments.cost import processes
+from experiments.problems import presets
 from r2et_jax import attacks, datasets, models
 from r2et_jax.attacks.descent import Context
 from r2et_jax.attacks.protocols import Protocol
@@ -198,7 +199,7 @@ def subject(dataset: str, *, data_dir: Path, num_inputs: int, seed: int) -> Subj
 
     What a step costs does not depend on the weights, so that none are trained.
     """
-    if dataset in cost_images.NAMES:
+    if dataset in presets.COST_IMAGES:
         return image_subject(dataset, data_dir=data_dir, num=num_inputs, seed=seed)
     data = datasets.load(dataset, data_dir=data_dir)
     model = models.MLP()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from experiments.problems.methods import family
 from experiments.report import statistics
-from experiments.report.corrected import corrected
+from experiments.robustness.corrected import corrected
 from experiments.store.records import Record, RecordStore
 from r2et_jax.attacks.registry import STRONGEST
 from r2et_jax.datasets.registry import REFERENCE_SUFFIX

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.problems import presets
 from r2et_jax import datasets, models
 from r2et_jax.checks import check_in
 
-NAMES = ("mnist", "cifar10")
 SHAPES = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 MODELS = {"mnist": "siamese_cnn", "cifar10": "resnet9"}
 RANDOM_NOTE = "no prepared file: random inputs of its shape, uniform in [0, 1]"
@@ -44,11 +44,11 @@ def load(name: str, *, data_dir: Path, limit: int = 1024) -> Images:
     """Training images of a data set, random ones where it was not prepared.
 
     Args:
-      name: one of `NAMES`.
+      name: one of `presets.COST_IMAGES`.
       data_dir: the folder of the prepared files.
       limit: images at most.
     """
-    check_in("dataset", name, NAMES)
+    check_in("dataset", name, presets.COST_IMAGES)
     try:
         train = datasets.load(name, data_dir=data_dir).train
     except FileNotFoundError:
@@ -72,10 +72,10 @@ def network(name: str, **options: Any) -> models.Siamese | models.ResNet9:
     """The network of a data set.
 
     Args:
-      name: one of `NAMES`.
+      name: one of `presets.COST_IMAGES`.
       options: attributes of the network, of a pair's encoder.
     """
-    check_in("dataset", name, NAMES)
+    check_in("dataset", name, presets.COST_IMAGES)
     if name == "mnist":
         return models.Siamese(models.CNN(shape=SHAPES[name], **options))
     return models.ResNet9(num_outputs=_NUM_CLASSES, shape=SHAPES[name], **options)
