@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.case_study.measure import ALL, load_arrays
-from experiments.loop import runs
 from experiments.problems.registry import LOGISTIC
-from experiments.report import exhibit, tables
+from experiments.report import exhibit, judging, statistics, tables
 from experiments.store import output, records
 from r2et_jax import metrics, objectives, plots
+from r2et_jax.metrics.statistics import CONFIDENCE, Estimate
 from r2et_jax.metrics.summary import distinct_inputs, means_by_unit
 from r2et_jax.plots._explained import Explained
 
@@ -63,7 +63,7 @@ def write_report(folder: Path, store: records.RecordStore, studies) -> list[Path
         figures={folder / name: caption for name, caption in captions.items()},
         tables=[folder / "table.md"],
         typed=studies[0].options.typed,
-        settings=runs.settings(
+        settings=judging.settings(
             store,
             [study.options._replace(seeds=(study.cell["seed"],)) for study in studies],
             tolerances=dict.fromkeys(study.cell["tolerance"] for study in studies),
@@ -86,7 +86,7 @@ def _claim(study, store: records.RecordStore, arrays) -> exhibit.Claim:
         shown.append(f"{method} {values} (mean of all {_short(mean['value'])})")
     held, cause = None, f"{_OURS} and {_BASE} were not both drawn."
     if _OURS in arrays and _BASE in arrays:
-        held = runs.above(gain(arrays[_OURS], arrays[_BASE]), _VISIBLE)
+        held = statistics.above(gain(arrays[_OURS], arrays[_BASE]), _VISIBLE)
         cause = ""
         if _is_vanilla(study, store, _OURS):
             cause = f"Selection by validation data left {_OURS} as vanilla pretrained."
@@ -98,14 +98,14 @@ def _claim(study, store: records.RecordStore, arrays) -> exhibit.Claim:
     return exhibit.Claim(
         "The difference in robustness is visible at a glance.",
         f"{_OURS}'s mean over all attacked inputs more than {_VISIBLE:g} above "
-        f"{_BASE}'s, beyond a {runs.CONFIDENCE:.0%} interval over different inputs, "
+        f"{_BASE}'s, beyond a {CONFIDENCE:.0%} interval over different inputs, "
         "paired, so that any input may show it",
         (exhibit.Case(study.problem.name, None, verdict),),
         "The penalty does little here.",
     )
 
 
-def gain(ours, base) -> runs.Estimate:
+def gain(ours, base) -> Estimate:
     """Advantage in P@k of one model over another, over different inputs.
 
     Inputs of which either has no value are left out; the table counts them.

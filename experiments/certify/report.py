@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.certify import variants
-from experiments.loop import runs
 from experiments.measures.evaluation import STRONGEST
 from experiments.problems.registry import LOGISTIC
-from experiments.report import tables
+from experiments.report import statistics, tables
+from experiments.report.exhibit import Verdict
+from experiments.report.judging import Question
 from experiments.store import output, records
 from r2et_jax.plots._paired import paired_curves
 
@@ -56,7 +57,7 @@ def num_mismatched(recorded: list[dict[str, Any]]) -> int:
 def _sound(store, dataset, options):
     recorded = store.select(dataset=dataset, method=options.methods, k=options.k)
     violations, count = num_violations(recorded)
-    return runs.Verdict(violations == 0, f"{violations} of {count}")
+    return Verdict(violations == 0, f"{violations} of {count}")
 
 
 def _not_vacuous(store, dataset, options):
@@ -67,7 +68,7 @@ def _not_vacuous(store, dataset, options):
     where = {"dataset": dataset, "k": options.k[0], "metric": "certified_p@k"}
     recorded = store.select(**where, epsilon=budget)
     each = {
-        method: runs.of_records(records.select(recorded, method=method))
+        method: statistics.of_records(records.select(recorded, method=method))
         for method in options.methods
         if method != LOGISTIC
     }
@@ -77,8 +78,8 @@ def _not_vacuous(store, dataset, options):
     if not finite:
         return None
     best = max(finite, key=lambda method: finite[method].mean)
-    shown = ", ".join(f"{m} {runs.shown(value)}" for m, value in each.items())
-    return runs.Verdict(runs.above(each[best], _HALF), f"ε = {budget:g}: {shown}")
+    shown = ", ".join(f"{m} {statistics.shown(value)}" for m, value in each.items())
+    return Verdict(statistics.above(each[best], _HALF), f"ε = {budget:g}: {shown}")
 
 
 def _where_vanilla_loses(store, dataset, options):
@@ -94,7 +95,7 @@ def _where_vanilla_loses(store, dataset, options):
     if not lost:
         return None
     each = {
-        method: runs.of_records(
+        method: statistics.of_records(
             records.select(
                 recorded, method=method, metric="certified_p@k", epsilon=lost[0]
             )
@@ -103,13 +104,13 @@ def _where_vanilla_loses(store, dataset, options):
     }
     best = max(each, key=lambda method: each[method].mean)
     kept = _mean(recorded, "vanilla", "p@k", lost[0])
-    shown = ", ".join(f"{m} {runs.shown(value)}" for m, value in each.items())
+    shown = ", ".join(f"{m} {statistics.shown(value)}" for m, value in each.items())
     text = f"ε = {lost[0]:g} (vanilla keeps {kept:.2f}): {shown}"
-    return runs.Verdict(runs.above(each[best], _HALF), text)
+    return Verdict(statistics.above(each[best], _HALF), text)
 
 
 QUESTIONS = (
-    runs.Question(
+    Question(
         "The certificates are sound: none promises more than the strongest attack "
         "leaves.",
         "inputs and budgets with certified above attacked P@k: 0",
@@ -119,7 +120,7 @@ QUESTIONS = (
         ours=True,
         figure="certified",
     ),
-    runs.Question(
+    Question(
         "The certificates are not vacuous (the papers' bounds stay theory).",
         f"certified P@k of the best method at the largest budget, above {_HALF}",
         _not_vacuous,
@@ -128,7 +129,7 @@ QUESTIONS = (
         ours=True,
         figure="certified",
     ),
-    runs.Question(
+    Question(
         "Something is provable of images and graphs where an undefended model loses "
         "its ranking.",
         f"certified P@k of the best method above {_HALF} at the least budget at which "
@@ -237,4 +238,4 @@ def _figure(recorded, dataset: str, k: int, options):
 def _mean(recorded, method, metric, epsilon) -> float:
     """Mean over runs; NaN where nothing was measured."""
     where = {"method": method, "metric": metric, "epsilon": epsilon}
-    return runs.of_records(records.select(recorded, **where)).mean
+    return statistics.of_records(records.select(recorded, **where)).mean

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from experiments.constrained_attack import report
-from experiments.loop import runs
+from experiments.report import statistics
+from experiments.report.exhibit import Verdict
+from experiments.report.judging import Question, main_method
 from experiments.store import records
 
 _RULES = ("gda", "hedge", "qp", "fixed")
@@ -15,7 +17,7 @@ def _derived(store, dataset, options):
     """What compares the attacks of each run, of the first budget and main method."""
     recorded = store.select(
         dataset=dataset,
-        method=runs.main_method(options.methods),
+        method=main_method(options.methods),
         k=options.k[0],
         epsilon=options.epsilon[0],
         seed=options.seeds,
@@ -54,7 +56,7 @@ def _judge_front(store, dataset, options):
     share = np.mean(list(shares["gda"].values()))
     verdict = True if share == 1 else False if share <= 0.5 else None
     text = f"runs with a setting on the front (of so many settings): {shown}"
-    return runs.Verdict(verdict, text)
+    return Verdict(verdict, text)
 
 
 def _judge_saved(store, dataset, options):
@@ -65,15 +67,15 @@ def _judge_saved(store, dataset, options):
     ]
     if not all(pair):
         return None
-    saved = runs.difference(*pair)
+    saved = statistics.difference(*pair)
     whole = np.mean(list(pair[0].values()))
     text = (
         f"the unconstrained attack changes {whole:.3f}, gda "
-        f"{runs.shown(saved, '.3f')} fewer"
+        f"{statistics.shown(saved, '.3f')} fewer"
     )
-    verdict = runs.above(saved, 0)
+    verdict = statistics.above(saved, 0)
     nothing = _NOTHING if verdict is None and whole < 0.01 else ""
-    return runs.Verdict(verdict, text, nothing)
+    return Verdict(verdict, text, nothing)
 
 
 _NOTHING = (
@@ -81,7 +83,7 @@ _NOTHING = (
     "P@k, there is nothing to save."
 )
 QUESTIONS = (
-    runs.Question(
+    Question(
         "Gradient descent-ascent of the weights (gda) is on the front of P@k against "
         "sensitivity.",
         "one of its learning rates is not dominated at the last iterate: held in every "
@@ -92,7 +94,7 @@ QUESTIONS = (
         exact=True,
         figure="front",
     ),
-    runs.Question(
+    Question(
         "At the same P@k a constrained attack changes fewer predictions.",
         "predictions that the unconstrained attack changes minus those that gda does, "
         "mean over its learning rates, above 0",

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from experiments.convergence.measure import RADIUS
-from experiments.loop import runs
 from experiments.measures import convergence
 from experiments.problems import presets
-from experiments.report import tables
+from experiments.report import judging, statistics, tables
+from experiments.report.exhibit import Verdict, together
+from experiments.report.judging import Question
 from experiments.report.statistics import association
 from experiments.store import output, records
 from experiments.store.records import number
@@ -54,7 +55,7 @@ def write_report(folder: Path, store: records.RecordStore, options) -> list[Path
                 path = folder / f"{name}_{dataset}{suffix}.png"
                 output.save_figure(path, draw(store, options, here))
                 written.append(path)
-    exhibited = runs.write_exhibit(
+    exhibited = judging.write_exhibit(
         folder,
         store,
         [options],
@@ -156,24 +157,25 @@ def _judge_rate(store, dataset, options):
             for metric in ("rises", "bound_violations")
             for r in of[metric]
         )
-        exponent = runs.of_records(of["rate_exponent"])
-        falls = runs.above(exponent._replace(mean=-exponent.mean), 0.5)
+        exponent = statistics.of_records(of["rate_exponent"])
+        falls = statistics.above(exponent._replace(mean=-exponent.mean), 0.5)
         verdicts.append(False if wrong else falls)
-        texts.append(f"{method} {runs.shown(exponent)} ({wrong:.0f} violations)")
-    return runs.Verdict(runs.together(verdicts), ", ".join(texts))
+        texts.append(f"{method} {statistics.shown(exponent)} ({wrong:.0f} violations)")
+    return Verdict(together(verdicts), ", ".join(texts))
 
 
 def _judge_gaps(store, dataset, options):
     verdicts, texts = [], []
     for method in options.methods:
         of = _of(store, dataset, options, method)
-        related = runs.of_records(of["gap_steps_spearman_all"])
-        censored = runs.of_records(of["censored"])
-        verdicts.append(runs.above(related, 0))
+        related = statistics.of_records(of["gap_steps_spearman_all"])
+        censored = statistics.of_records(of["censored"])
+        verdicts.append(statistics.above(related, 0))
         texts.append(
-            f"{method} {runs.shown(related)} ({censored.mean:.0%} kept their top k)"
+            f"{method} {statistics.shown(related)} ({censored.mean:.0%} kept their top "
+            "k)"
         )
-    return runs.Verdict(runs.together(verdicts), ", ".join(texts))
+    return Verdict(together(verdicts), ", ".join(texts))
 
 
 def _judge_models(store, dataset, options):
@@ -202,12 +204,12 @@ def _judge_models(store, dataset, options):
         pairs = [pair for model, pair in points.items() if model[0] == method]
         width, taken = np.mean(pairs, axis=0)
         shown.append(f"{method} Θ {width:.3f}, {taken:.1f} steps")
-    text = f"{runs.shown(related, '+.2f')} ({', '.join(shown)})"
-    return runs.Verdict(runs.above(related, 0), text)
+    text = f"{statistics.shown(related, '+.2f')} ({', '.join(shown)})"
+    return Verdict(statistics.above(related, 0), text)
 
 
 QUESTIONS = (
-    runs.Question(
+    Question(
         "Multi-objective descent converges at least as fast as 1/√T.",
         "exponent of the smallest direction's norm in T, median over inputs, below "
         "−.5; no step in which an objective rose, no direction above Armijo's bound",
@@ -216,7 +218,7 @@ QUESTIONS = (
         "directions are small from the start has little left to fall.",
         figure="direction_norm",
     ),
-    runs.Question(
+    Question(
         "Inputs with a larger gap take more steps until a top-k feature leaves.",
         "Spearman's correlation of the smallest gap and the steps, above 0",
         _judge_gaps,
@@ -224,7 +226,7 @@ QUESTIONS = (
         "gap says little.",
         figure="steps_by_gap",
     ),
-    runs.Question(
+    Question(
         "Models with a thicker ranking take longer until a top-k feature leaves.",
         "Spearman's correlation over the methods of a run of thickness and mean steps, "
         "above 0; inputs that keep their top k count as one step beyond the last",

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from experiments.correlation.measure import EPOCH, EXACT_FEATURES, PROBES
-from experiments.loop import runs
 from experiments.measures.thickness import ADVERSARY
-from experiments.report import tables
+from experiments.report import statistics, tables
+from experiments.report.exhibit import Verdict
+from experiments.report.judging import Question, main_method
 from experiments.store import output, records
 from experiments.store.records import number
 from r2et_jax import plots
+from r2et_jax.metrics.statistics import Estimate, over_runs
 from r2et_jax.plots._scatter_panels import ScatterPanel, scatter_panels
 
 # Quantity -> how it is told, and the group that it belongs to.
@@ -109,7 +111,7 @@ def _event(recorded) -> str:
 
 def _inputs_figure(recorded, dataset, options):
     """All inputs of one method's models, a panel for each quantity."""
-    method, (k,) = runs.main_method(options.methods), options.k
+    method, (k,) = main_method(options.methods), options.k
     here = records.select(recorded, method=method)
     steps = _values(here, metric=EPOCH)
     left = np.isfinite(steps)
@@ -119,14 +121,14 @@ def _inputs_figure(recorded, dataset, options):
     drawn = []
     for quantity in _DRAWN:
         x = _values(here, metric="quantity", quantity=quantity)
-        rho = over_runs(here, quantity)
+        rho = correlation(here, quantity)
         points = {
             "manipulated": (x[left], height[left]),
             "never": (x[~left], height[~left]),
         }
         drawn.append(
             ScatterPanel(
-                f"Spearman {runs.shown(rho, '+.2f')}",
+                f"Spearman {statistics.shown(rho, '+.2f')}",
                 QUANTITIES[quantity][0],
                 {label: xy for label, xy in points.items() if len(xy[0])},
                 "log" if quantity in _LOGARITHMIC else "linear",
@@ -152,8 +154,8 @@ def _dots_figure(recorded, dataset, options):
     """Correlations of all quantities, means over methods, errors over runs."""
     rows = []
     for quantity, (label, group) in QUANTITIES.items():
-        whole = over_runs(recorded, quantity)
-        without = over_runs(recorded, quantity, "spearman").mean
+        whole = correlation(recorded, quantity)
+        without = correlation(recorded, quantity, "spearman").mean
         rows.append((label, whole.mean, whole.stderr, without, group))
     labels, means, stderrs, hollow, kinds = zip(*rows, strict=True)
     return plots.dots(
@@ -170,14 +172,14 @@ def _dots_figure(recorded, dataset, options):
     )
 
 
-def over_runs(recorded, quantity: str, metric: str = _MAIN) -> runs.Estimate:
+def correlation(recorded, quantity: str, metric: str = _MAIN) -> Estimate:
     """Of the mean over methods of a correlation, over runs.
 
     A model of which too few inputs, or all alike, were manipulated has none, and is
     counted in the texts. A seed or fold in which no method has one is left out with
     them.
     """
-    return runs.over_runs(_cells(recorded, quantity, metric))
+    return over_runs(_cells(recorded, quantity, metric))
 
 
 def _cells(recorded, quantity, metric, *, of=float):
@@ -202,13 +204,13 @@ def thickness_tells(store, dataset: str, options):
     recorded = _chosen(store, dataset, options)
     names = "uniform", "gaussian", "adversarial", "uniform_min"
     kept = [number(r["value"]) for r in records.select(recorded, metric="censored")]
-    without = over_runs(recorded, _THICKNESS, "spearman")
+    without = correlation(recorded, _THICKNESS, "spearman")
     text = (
         f"{_text(recorded, names)}; without the {np.mean(kept):.0%} never "
-        f"manipulated, uniform {runs.shown(without, '+.2f')} (manipulated: "
+        f"manipulated, uniform {statistics.shown(without, '+.2f')} (manipulated: "
         f"{_event(recorded)})"
     )
-    return runs.Verdict(runs.above(over_runs(recorded, _THICKNESS), 0), text)
+    return Verdict(statistics.above(correlation(recorded, _THICKNESS), 0), text)
 
 
 def hessian_hardly_tells(quantity: str):
@@ -221,10 +223,10 @@ def hessian_hardly_tells(quantity: str):
         thick = _cells(recorded, _THICKNESS, _MAIN)
         half = {cell: value / 2 for cell, value in thick.items()}
         size = _cells(recorded, quantity, _MAIN, of=abs)
-        mean = runs.over_runs(size)
+        mean = over_runs(size)
         text = _text(recorded, (quantity, _THICKNESS))
-        text += f"; the first in size {runs.shown(mean)}"
-        return runs.Verdict(runs.above(runs.difference(half, size), 0), text)
+        text += f"; the first in size {statistics.shown(mean)}"
+        return Verdict(statistics.above(statistics.difference(half, size), 0), text)
 
     return judged
 
@@ -232,11 +234,11 @@ def hessian_hardly_tells(quantity: str):
 def gap_tells_more(store, dataset: str, options):
     """Whether the gap correlates more than thickness does, run by run."""
     recorded = _chosen(store, dataset, options)
-    more = runs.difference(
+    more = statistics.difference(
         _cells(recorded, _GAP, _MAIN), _cells(recorded, _THICKNESS, _MAIN)
     )
     names = "gap", "gap_mean", _THICKNESS
-    return runs.Verdict(runs.above(more, 0), _text(recorded, names))
+    return Verdict(statistics.above(more, 0), _text(recorded, names))
 
 
 def _chosen(store, dataset, options):
@@ -245,7 +247,7 @@ def _chosen(store, dataset, options):
 
 def _text(recorded, names) -> str:
     shown = [
-        f"{QUANTITIES[name][0]} {runs.shown(over_runs(recorded, name), '+.2f')}"
+        f"{QUANTITIES[name][0]} {statistics.shown(correlation(recorded, name), '+.2f')}"
         for name in names
     ]
     return f"{', '.join(shown)}{_without(recorded, _THICKNESS)}"
@@ -259,7 +261,7 @@ _LESS_THAN_HALF = (
     f"{_RULE}: in size, model by model, less than half of that of Θ uniform"
 )
 QUESTIONS = (
-    runs.Question(
+    Question(
         "The thicker an input's top-k set, the longer it withstands an attack.",
         f"{_RULE}: above 0 for Θ uniform",
         thickness_tells,
@@ -267,7 +269,7 @@ QUESTIONS = (
         "which leaves first.",
         figure="correlations",
     ),
-    runs.Question(
+    Question(
         "The norm of the Hessian hardly tells it.",
         _LESS_THAN_HALF,
         hessian_hardly_tells("hessian"),
@@ -275,7 +277,7 @@ QUESTIONS = (
         "which differ between inputs as the model's confidence does.",
         figure="correlations",
     ),
-    runs.Question(
+    Question(
         "Beyond the papers: nor does it where the norm of the gradient, and with it "
         "their scale, is divided out.",
         _LESS_THAN_HALF,
@@ -285,7 +287,7 @@ QUESTIONS = (
         figure="correlations",
         ours=True,
     ),
-    runs.Question(
+    Question(
         "Beyond the papers: the gap between ranks k and k + 1, which costs one "
         "gradient, tells more than thickness.",
         f"{_RULE}: larger than for Θ uniform",

@@ -10,11 +10,13 @@ import numpy as np
 from scipy import stats
 
 from experiments.explainers.measure import DRAWS, GRADIENT, NAMES
-from experiments.loop import runs
 from experiments.problems.methods import family
-from experiments.report import tables
+from experiments.report import statistics, tables
+from experiments.report.exhibit import Verdict, together
+from experiments.report.judging import Question
 from experiments.store import output, records
-from r2et_jax import plots
+from r2et_jax import metrics, plots
+from r2et_jax.metrics.statistics import Estimate, over_runs
 
 FIGURES = {
     "explainers": "P@k under attack of each method, a line each, over the explainers: "
@@ -35,7 +37,7 @@ class Order(NamedTuple):
 
     tau: float
     p_value: float
-    by_run: runs.Estimate
+    by_run: Estimate
     swapped: tuple[tuple[str, str], ...]
 
 
@@ -48,7 +50,7 @@ def compare(
     worse by the second, as `metrics.verdicts` says of all pairs of methods.
     """
     means = [
-        [runs.over_runs(values).mean for values in explainer.values()]
+        [over_runs(values).mean for values in explainer.values()]
         for explainer in (first, second)
     ]
     tau = stats.kendalltau(*means)
@@ -68,14 +70,16 @@ def compare(
     }
     pairs = list(itertools.combinations(first, 2))
     before, after = (
-        runs.verdicts(runs.difference(explainer[a], explainer[b]) for a, b in pairs)
+        metrics.verdicts(
+            statistics.difference(explainer[a], explainer[b]) for a, b in pairs
+        )
         for explainer in (first, second)
     )
     swapped = []
     for (a, b), better, other in zip(pairs, before, after, strict=True):
         if None not in (better, other) and better is not other:
             swapped.append((a, b) if better else (b, a))
-    spread = runs.over_runs(orders)
+    spread = over_runs(orders)
     return Order(float(tau.statistic), float(tau.pvalue), spread, tuple(swapped))
 
 
@@ -85,7 +89,9 @@ def _precision(store, dataset: str, options):
     here = {"dataset": dataset, "k": k, "metric": "p@k"}
     return {
         name: {
-            method: runs.cells(store.select(**here, method=method, explainer=name))
+            method: statistics.cells(
+                store.select(**here, method=method, explainer=name)
+            )
             for method in options.methods
         }
         for name in NAMES
@@ -101,30 +107,30 @@ def orders(store, dataset: str, options) -> dict[tuple[str, str], Order]:
     }
 
 
-def judge(store, dataset: str, options) -> runs.Verdict | None:
+def judge(store, dataset: str, options) -> Verdict | None:
     """Whether the order of the papers' methods is unchanged, and what shows it."""
     methods = [name for name in options.methods if family(name) != "ours"]
     if len(methods) < 2:
         return None
     options = options._replace(methods=methods)
     compared = orders(store, dataset, options)
-    verdict = runs.together(
-        False if order.swapped else runs.above(order.by_run, 0) or None
+    verdict = together(
+        False if order.swapped else statistics.above(order.by_run, 0) or None
         for order in compared.values()
     )
     texts = [
-        f"{_joined(pair)} τ {runs.shown(order.by_run)}{_swaps(order)}"
+        f"{_joined(pair)} τ {statistics.shown(order.by_run)}{_swaps(order)}"
         for pair, order in compared.items()
     ]
     count = max(order.by_run.runs for order in compared.values())
     means = {
-        name: {m: runs.over_runs(v).mean for m, v in methods.items()}
+        name: {m: over_runs(v).mean for m, v in methods.items()}
         for name, methods in _precision(store, dataset, options).items()
     }
     best = max(options.methods, key=means[GRADIENT].get)
     shown = ", ".join(f"{means[name][best]:.2f}" for name in NAMES)
     texts = ", ".join(texts)
-    return runs.Verdict(
+    return Verdict(
         verdict,
         f"{texts}; {best} by {', '.join(NAMES)}: {shown} "
         f"({len(options.methods)} methods, {count} runs)",
@@ -192,7 +198,7 @@ def _lines(store, dataset, options):
     return [
         f"{dataset}, {_joined(pair)}: Kendall's τ of the orders of the means "
         f"{order.tau:.2f} (p = {order.p_value:.2g}), of each run "
-        f"{runs.shown(order.by_run)}; swapped beyond errors:"
+        f"{statistics.shown(order.by_run)}; swapped beyond errors:"
         f"{_swaps(order) or ' none'}."
         for pair, order in orders(store, dataset, options).items()
     ]
@@ -205,7 +211,9 @@ def _figure(recorded, dataset, options):
     series, errors = {}, []
     for i, method in enumerate(options.methods):
         at = [
-            runs.of_records(records.select(recorded, method=method, explainer=name))
+            statistics.of_records(
+                records.select(recorded, method=method, explainer=name)
+            )
             for name in NAMES
         ]
         # Beside each other, so that the error bars of one place can be told apart.
@@ -230,7 +238,7 @@ def _figure(recorded, dataset, options):
 
 
 QUESTIONS = (
-    runs.Question(
+    Question(
         "The order of the papers' methods by robustness is the same for all "
         "explainers.",
         "no two methods swap beyond their errors, and Kendall's τ of the "

@@ -21,11 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.loop import runs
 from experiments.problems.methods import family
-from experiments.report import exhibit, tables
+from experiments.report import exhibit, judging, statistics, tables
+from experiments.report.judging import main_method
 from experiments.store.output import save_figure
 from experiments.store.records import RecordStore
+from r2et_jax import metrics
+from r2et_jax.metrics.statistics import Estimate, over_runs
 from r2et_jax.plots._figure import as_written
 from r2et_jax.plots._panels import Panel, panels
 
@@ -71,7 +73,7 @@ def lead(
     sign = 1 if METRICS[metric][1] else -1
     cell = where | {"metric": metric, "baseline": baseline}
     faithful, floor = (
-        runs.cells(store.select(**cell, ranking=ranking))
+        statistics.cells(store.select(**cell, ranking=ranking))
         for ranking in ("saliency", "random")
     )
     return {
@@ -104,9 +106,9 @@ def shares(
 def _paired(
     values: dict[Any, float], base: dict[Any, float]
 ) -> dict[Any, float] | None:
-    level = runs.over_runs(base)
+    level = over_runs(base)
     # A single run cannot be told from chance either, but has its share.
-    if not level.mean > 0 or (level.runs > 1 and not runs.above(level, 0)):
+    if not level.mean > 0 or (level.runs > 1 and not statistics.above(level, 0)):
         return None
     return {
         run: 1 + (values[run] - base[run]) / level.mean for run in base if run in values
@@ -120,7 +122,7 @@ def total(
     method: str,
     reference: str,
     **where: Any,
-) -> runs.Estimate | None:
+) -> Estimate | None:
     """As `shares`, of the mean lead over all metrics and baselines."""
 
     def mean(name):
@@ -135,14 +137,14 @@ def total(
         }
 
     share = _paired(mean(method), mean(reference))
-    return None if share is None else runs.over_runs(share)
+    return None if share is None else over_runs(share)
 
 
-def verdict(share: runs.Estimate | None) -> bool | None:
+def verdict(share: Estimate | None) -> bool | None:
     """False if a method's share is below 1, True if it is above 1 − MARGIN."""
-    if share is None or runs.above(share, 1) is False:
+    if share is None or statistics.above(share, 1) is False:
         return None if share is None else False
-    return True if runs.above(share, 1 - MARGIN) else None
+    return True if statistics.above(share, 1 - MARGIN) else None
 
 
 def raw(
@@ -161,12 +163,12 @@ def raw(
         for baseline in baselines:
             cell = {"metric": metric, "baseline": baseline, "ranking": "saliency"}
             values, base = (
-                runs.cells(store.select(**where, **cell, method=name))
+                statistics.cells(store.select(**where, **cell, method=name))
                 for name in (method, reference)
             )
-            gains.append(runs.difference(values, base))
+            gains.append(statistics.difference(values, base))
             highs.append(high)
-    judged = list(zip(runs.verdicts(gains), highs, strict=True))
+    judged = list(zip(metrics.verdicts(gains), highs, strict=True))
     less = sum(better is (not high) for better, high in judged)
     more = sum(better is high for better, high in judged)
     return len(gains), less, more
@@ -222,7 +224,7 @@ def _columns():
 
 def _figure(store, methods, baselines, where):
     """A panel for each metric: every method's share of the reference's lead."""
-    reference = runs.main_method(methods)
+    reference = main_method(methods)
     drawn, hidden = [], False
     for metric, (name, _) in METRICS.items():
         series = {}
@@ -232,9 +234,7 @@ def _figure(store, methods, baselines, where):
                 of = {"method": method, "reference": reference, **where}
                 by_run = shares(store, metric, baseline, **of)
                 hidden |= by_run is None
-                share = (
-                    (math.nan, math.nan) if by_run is None else runs.over_runs(by_run)
-                )
+                share = (math.nan, math.nan) if by_run is None else over_runs(by_run)
                 pairs.append(share[:2])
             mean, stderr = np.array(pairs).T
             series[method] = mean, None if method == reference else stderr
@@ -262,7 +262,7 @@ def write_exhibit(
     figures = {}
     for options in groups:
         (k,) = options.k
-        reference = runs.main_method(options.methods)
+        reference = main_method(options.methods)
         for dataset in options.datasets:
             texts = []
             for method in options.methods:
@@ -276,11 +276,11 @@ def write_exhibit(
                 else:
                     count, less, more = raw(store, baselines, **of)
                     text = (
-                        f"{runs.shown(share)} ({share.runs} runs; of the "
+                        f"{statistics.shown(share)} ({share.runs} runs; of the "
                         f"{count} raw numbers, not less a random order's, {less} are "
                         f"worse and {more} better)"
                     )
-                    texts.append(f"{method} {runs.shown(share)}")
+                    texts.append(f"{method} {statistics.shown(share)}")
                 if family(method) == "R2ET":
                     case = exhibit.Case(
                         dataset, None, exhibit.Verdict(verdict(share), text)
@@ -299,7 +299,7 @@ def write_exhibit(
         figures=figures,
         tables=[path for path in written if path.match("table*.md")][:1],
         typed=groups[0].typed,
-        settings=runs.settings(store, groups),
+        settings=judging.settings(store, groups),
     )
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.loop import parts, runs
+from experiments.loop import parts
 from experiments.problems import presets
 from experiments.problems.registry import View
-from experiments.store.numbers import summary
+from experiments.store.numbers import listed, summary
 from r2et_jax import score
 from r2et_jax.context import in_context
 from r2et_jax.execution import kept, map_batched
@@ -52,7 +52,7 @@ def measure(
         told = statistics(profiles, k=k).items()
         records += [summary(prefix + name, values, rows) for name, values in told]
         mean = np.nanmean(profiles, axis=0)
-        records.append(runs.listed(f"{prefix}profile", mean[0], len(of), mean))
+        records.append(listed(f"{prefix}profile", mean[0], len(of), mean))
     return records
 
 

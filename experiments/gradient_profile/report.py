@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.loop import runs
-from experiments.report import tables
+from experiments.report import statistics, tables
+from experiments.report.exhibit import Verdict
+from experiments.report.judging import Question, main_method
 from experiments.store import output, records
 from r2et_jax import plots
+from r2et_jax.metrics.statistics import over_runs
 
 _REFERENCE = "chance"
 # A tail is long if it needs at most this share of the features of normal numbers.
@@ -139,51 +141,51 @@ def _positive(values):
     return np.where(values > 0, values, np.nan)
 
 
-def long_tail(store, dataset: str, options) -> runs.Verdict:
+def long_tail(store, dataset: str, options) -> Verdict:
     """Whether vanilla's features for 90 % of the sum are fewer than normal numbers'."""
     (k,), methods = options.k, options.methods
     n = _num_features(store, dataset, k)
     reference = _chance(store, dataset, k, "num_90")
-    main = runs.main_method(methods)
+    main = main_method(methods)
     most = _over_runs(store, dataset, k, main, "num_90")
-    more = runs.above(most, _FEWER * reference)
+    more = statistics.above(most, _FEWER * reference)
     top = _over_runs(store, dataset, k, main, "top_share")
     text = (
-        f"{runs.shown(most, '.1f')} of {n} features make up 90 % "
+        f"{statistics.shown(most, '.1f')} of {n} features make up 90 % "
         f"({_numbers(options.kind)}: {reference:.1f}), the top {k} {top.mean:.0%} "
         f"({main}, {most.runs} runs)"
     )
-    return runs.Verdict(None if more is None else not more, text)
+    return Verdict(None if more is None else not more, text)
 
 
-def concentration(store, dataset: str, options) -> runs.Verdict | None:
+def concentration(store, dataset: str, options) -> Verdict | None:
     """Whether R2ET's explanations need fewer features than vanilla's, run by run."""
     if not {_TRAINED, "vanilla"} <= set(options.methods):
         return None
     (k,) = options.k
     counts = {
-        method: runs.cells(
+        method: statistics.cells(
             store.select(dataset=dataset, k=k, method=method, metric="num_90")
         )
         for method in (_TRAINED, "vanilla")
     }
-    after, before = map(runs.over_runs, counts.values())
-    saved = runs.difference(counts["vanilla"], counts[_TRAINED])
+    after, before = map(over_runs, counts.values())
+    saved = statistics.difference(counts["vanilla"], counts[_TRAINED])
     text = (
         f"{before.mean:.1f} → {after.mean:.1f} features, "
-        f"{runs.shown(saved, '.1f')} fewer ({saved.runs} runs)"
+        f"{statistics.shown(saved, '.1f')} fewer ({saved.runs} runs)"
     )
-    return runs.Verdict(runs.above(saved, 0), text)
+    return Verdict(statistics.above(saved, 0), text)
 
 
 def _over_runs(store, dataset, k, method, metric):
-    return runs.of_records(
+    return statistics.of_records(
         store.select(dataset=dataset, k=k, method=method, metric=metric)
     )
 
 
 QUESTIONS = (
-    runs.Question(
+    Question(
         "Few features carry most of an explanation: its sorted magnitudes have a "
         "long tail.",
         f"features for 90 % of the sum at least {1 - _FEWER:.0%} fewer than of "
@@ -193,7 +195,7 @@ QUESTIONS = (
         "Sorting makes any numbers fall; the network weighs most features alike.",
         figure="gradient_profile",
     ),
-    runs.Question(
+    Question(
         "Training for a robust ranking makes the tail: it gathers the explanation "
         "on fewer features.",
         f"{_TRAINED} needs fewer features for 90 % of the sum than vanilla",

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.loop import parts, runs
+from experiments.loop import parts
 from experiments.measures import evaluation
 from experiments.problems import presets
 from experiments.problems.registry import Problem, View
-from experiments.store.numbers import summary
+from experiments.store.numbers import listed, summary
 from r2et_jax import metrics, ranking, score
 from r2et_jax.context import in_context
 from r2et_jax.execution import example_keys, kept, map_batched
@@ -164,7 +164,7 @@ def points(moved: Moved) -> list[dict[str, Any]]:
         both = {"distance": moved.distance[:, _L2], "overlap": moved.overlap}
         for quantity, values in both.items():
             values = values[:_DRAWN, here].ravel()
-            record = runs.listed("points", np.nanmean(values), values.size, values)
+            record = listed("points", np.nanmean(values), values.size, values)
             records.append({**record, "source": source, "quantity": quantity})
     return records
 
@@ -191,7 +191,7 @@ def example(moved: Moved, names, *, k: int) -> list[dict[str, Any]]:
     records = []
     for (role, values), place in zip(maps.items(), (None, near, far), strict=True):
         kept = 1.0 if place is None else overlap[i, place]
-        record = runs.listed("example", kept, 1, values[shown])
+        record = listed("example", kept, 1, values[shown])
         record |= {"role": role, "input": int(i)}
         record["features"] = ";".join(names[feature] for feature in shown)
         if place is not None:

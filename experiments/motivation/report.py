@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.loop import runs
 from experiments.motivation.measure import NORMS, ROLES
 from experiments.problems import presets
-from experiments.report import tables
+from experiments.report import statistics, tables
+from experiments.report.exhibit import Verdict, together
+from experiments.report.judging import Question, main_method
 from experiments.store import output, records
 from r2et_jax import plots
 from r2et_jax.plots._explained import Explained
@@ -37,7 +38,7 @@ def write_report(
     tables.write_table(folder, table, notes=_notes(options), name=name)
     written = [folder / f"{name}.{ending}" for ending in ("md", "csv")]
     for dataset in options.datasets:
-        method = runs.main_method(options.methods)
+        method = main_method(options.methods)
         here = store.select(dataset=dataset, method=method, k=k)
         scatter, bars = (folder / f"{name}_{dataset}.png" for name in FIGURES)
         output.save_figure(scatter, _scatter(here, k))
@@ -142,28 +143,30 @@ def _example(recorded):
     return {r["role"]: r for r in records.select(recorded, metric="example")}
 
 
-def judge(store, dataset: str, options) -> runs.Verdict:
+def judge(store, dataset: str, options) -> Verdict:
     """Whether vanilla's discordant pairs are clearly more than none in every norm."""
-    (k,), method = options.k, runs.main_method(options.methods)
+    (k,), method = options.k, main_method(options.methods)
 
     def mean(metric, **at):
         here = {"dataset": dataset, "k": k, "method": method, "metric": metric}
-        return runs.of_records(store.select(**here, **at))
+        return statistics.of_records(store.select(**here, **at))
 
     shares = {norm: mean("discordant", norm=norm, pairs="all") for norm in NORMS}
-    shown = ", ".join(f"{norm} {runs.shown(v, '.0%')}" for norm, v in shares.items())
+    shown = ", ".join(
+        f"{norm} {statistics.shown(v, '.0%')}" for norm, v in shares.items()
+    )
     farthest, lowest = mean("p@k_farthest", norm="l2"), mean("p@k_lowest")
     text = (
         f"{shown} of pairs ({method}, {lowest.runs} runs); the perturbation "
         f"farthest in l2 keeps {farthest.mean:.2f} of the top {k}, the worst "
         f"{lowest.mean:.2f}"
     )
-    held = runs.together(runs.above(v, _CLEARLY) for v in shares.values())
-    return runs.Verdict(held, text)
+    held = together(statistics.above(v, _CLEARLY) for v in shares.values())
+    return Verdict(held, text)
 
 
 QUESTIONS = (
-    runs.Question(
+    Question(
         "The l_p distance of two explanations misleads about their ranking: the "
         "smaller distance can go with the smaller overlap of the top features.",
         f"more than {_CLEARLY:.0%} of pairs are discordant in each norm",

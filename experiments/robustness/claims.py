@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.loop import runs
 from experiments.measures.evaluation import STRONGEST
 from experiments.problems import methods, presets
 from experiments.problems.methods import family
+from experiments.report import judging, statistics
+from experiments.report.exhibit import Verdict, together
+from experiments.report.judging import Question
 from experiments.robustness.results import REFERENCE, Results
 from experiments.store.records import RecordStore, number
-from r2et_jax.metrics.statistics import differences
+from r2et_jax import metrics
+from r2et_jax.metrics.statistics import differences, over_runs
 
 TITLE = "How much of the top k survives attacks"
 WEIGHT_DECAY = ("wd", "wd_decoupled")
@@ -51,8 +54,8 @@ _SIGNS = {
 def write_exhibit(
     folder: Path, store: RecordStore, groups: Sequence, written: Sequence[Path]
 ) -> Path:
-    """Write the exhibit of all data sets; arguments as of `runs.write_exhibit`."""
-    return runs.write_exhibit(
+    """Write the exhibit of all data sets; arguments as of `judging.write_exhibit`."""
+    return judging.write_exhibit(
         folder,
         store,
         groups,
@@ -68,7 +71,7 @@ def write_exhibit(
     )
 
 
-def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
+def questions(store: RecordStore, groups: Iterable) -> list[Question]:
     """The claims on every data set with every k.
 
     Args:
@@ -94,7 +97,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
         ours = attack == STRONGEST
         figure = "p_at_k_by_method" if ours else None
         asked += [
-            runs.Question(
+            Question(
                 f"Under {name} R2ET keeps more of the top k than {which} (weight decay "
                 "apart).",
                 "P@k of the R2ET variant with the best validation P@k, minus that of "
@@ -104,7 +107,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
                 figure=figure,
                 ours=ours,
             ),
-            runs.Question(
+            Question(
                 f"Under {name} R2ET keeps more of the top k than weight decay that is "
                 "tuned with equal effort.",
                 "P@k of the best R2ET variant minus that of the better weight decay, "
@@ -117,7 +120,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
         ]
     return [
         *asked,
-        runs.Question(
+        Question(
             "Methods of this project keep more of the top k than tuned weight decay.",
             "P@k under the strongest attack of the best of ours minus that of the "
             "better weight decay, both by validation P@k, above 0",
@@ -126,7 +129,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
             figure="p_at_k_by_method",
             ours=True,
         ),
-        runs.Question(
+        Question(
             "R2ET stays ahead of vanilla when P@k is corrected for the overlap between "
             "different inputs.",
             "P@k⁺ = (P@k − same)/(1 − same) of each run under the strongest attack, "
@@ -136,7 +139,7 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
             "under attack is largely what every input has.",
             ours=True,
         ),
-        runs.Question(
+        Question(
             "The MSE attack is weaker than ERAttack.",
             "P@k under mse minus P@k under er, mean over the methods, above 0",
             functools.partial(_mse_weaker, by_data),
@@ -144,14 +147,14 @@ def questions(store: RecordStore, groups: Iterable) -> list[runs.Question]:
             "that both attacks move along nearly the same direction; the MSE attack "
             "starts at random.",
         ),
-        runs.Question(
+        Question(
             "The strongest attack lowers P@k below the published ERAttack.",
             "vanilla's P@k under er minus that under strongest, above 0",
             functools.partial(_strongest_lower, by_data),
             "Where nearly nothing is left to lower, or too few evaluations were given.",
             ours=True,
         ),
-        runs.Question(
+        Question(
             "Under attack the top edges of R2ET's models still name more of those in "
             "which the classes truly differ than vanilla's do.",
             "precision against the truth under the strongest attack, the best R2ET "
@@ -176,14 +179,14 @@ def _against_others(by_data, attack, names, store, dataset, options):
     }
     if not values or not others or dataset.endswith(REFERENCE):
         return None
-    gains = {name: runs.difference(values, of) for name, of in others.items()}
+    gains = {name: statistics.difference(values, of) for name, of in others.items()}
     # One that is not finite first: it decides.
     least = min(gains, key=lambda name: np.nan_to_num(gains[name].mean, nan=-np.inf))
     text = (
-        f"{ours} {runs.shown(gains[least], '+.3f')} against {least}, of "
+        f"{ours} {statistics.shown(gains[least], '+.3f')} against {least}, of "
         f"{', '.join(others)}{_started(results, dataset, ours)}"
     )
-    verdict = runs.together(runs.verdicts(gains.values()))
+    verdict = together(metrics.verdicts(gains.values()))
     return _unless_nothing_learnt(results, dataset, options, verdict, text)
 
 
@@ -194,18 +197,18 @@ def _against_decay(by_data, attack, candidates, store, dataset, options):
     decay = _best(results, dataset, attack, WEIGHT_DECAY.__contains__)
     if None in (ours, decay) or dataset.endswith(REFERENCE):
         return None
-    gain = runs.difference(
+    gain = statistics.difference(
         *(_precision(results, dataset, attack, name) for name in (ours, decay))
     )
     shown = (ours, decay, "vanilla")
     text = (
-        f"{ours} minus {decay} {runs.shown(gain, '+.3f')}, "
+        f"{ours} minus {decay} {statistics.shown(gain, '+.3f')}, "
         f"AUC {_levels(results, dataset, 'auc', shown)}"
     )
     column, metric = _SIGNS[options.kind]
     text += f", {column} {_levels(results, dataset, metric, shown)}"
     text += _started(results, dataset, ours)
-    verdict = runs.above(gain, 0)
+    verdict = statistics.above(gain, 0)
     cause = _DECAY[options.kind] if verdict is False else ""
     return _unless_nothing_learnt(results, dataset, options, verdict, text, cause)
 
@@ -228,7 +231,7 @@ def _corrected(by_data, store, dataset, options):
         _precision(results, dataset, STRONGEST, name, "p@k+")
         for name in (ours, "vanilla")
     )
-    gain = runs.difference(first, second)
+    gain = statistics.difference(first, second)
     if not gain.runs:
         return None
     same = _levels(results, dataset, "same", (ours, "vanilla"))
@@ -240,12 +243,12 @@ def _corrected(by_data, store, dataset, options):
         return _unless_nothing_learnt(
             results, dataset, options, None, text, _ONE_RANKING
         )
-    levels = [runs.over_runs(values).mean for values in (first, second)]
+    levels = [over_runs(values).mean for values in (first, second)]
     text = (
         f"{ours} {levels[0]:.2f} less vanilla {levels[1]:.2f}: "
-        f"{runs.shown(gain, '+.2f')}, same {same}"
+        f"{statistics.shown(gain, '+.2f')}, same {same}"
     )
-    verdict = runs.above(gain, 0)
+    verdict = statistics.above(gain, 0)
     cause = _BELOW_CHANCE if not verdict and max(levels) < 0 else ""
     return _unless_nothing_learnt(results, dataset, options, verdict, text, cause)
 
@@ -267,9 +270,11 @@ def _mse_weaker(by_data, store, dataset, options):
             gaps.setdefault(cell, []).append(gap)
     if not count or dataset.endswith(REFERENCE):
         return None
-    gap = runs.over_runs({cell: sum(v) / len(v) for cell, v in gaps.items()})
-    text = f"{runs.shown(gap, '+.3f')} over {count} methods"
-    return _unless_nothing_learnt(results, dataset, options, runs.above(gap, 0), text)
+    gap = over_runs({cell: sum(v) / len(v) for cell, v in gaps.items()})
+    text = f"{statistics.shown(gap, '+.3f')} over {count} methods"
+    return _unless_nothing_learnt(
+        results, dataset, options, statistics.above(gap, 0), text
+    )
 
 
 def _strongest_lower(by_data, store, dataset, options):
@@ -281,9 +286,11 @@ def _strongest_lower(by_data, store, dataset, options):
     ]
     if not all(pair) or dataset.endswith(REFERENCE):
         return None
-    gap = runs.difference(*pair)
-    text = f"{runs.shown(gap, '+.3f')}, down to {_average(pair[1]):.3f}"
-    return _unless_nothing_learnt(results, dataset, options, runs.above(gap, 0), text)
+    gap = statistics.difference(*pair)
+    text = f"{statistics.shown(gap, '+.3f')}, down to {_average(pair[1]):.3f}"
+    return _unless_nothing_learnt(
+        results, dataset, options, statistics.above(gap, 0), text
+    )
 
 
 def _truth_kept(by_data, store, dataset, options):
@@ -296,27 +303,31 @@ def _truth_kept(by_data, store, dataset, options):
     }
     if not all(attacked.values()):
         return None
-    gain = runs.difference(*attacked.values())
+    gain = statistics.difference(*attacked.values())
     levels = (
         f"{method} {results.mean(dataset, method, metric, tolerance=_TOLERANCE):.3f} "
         f"before and {_average(after):.3f} after"
         for method, after in attacked.items()
     )
-    text = f"{runs.shown(gain, '+.3f')} ({', '.join(levels)})"
-    return _unless_nothing_learnt(results, dataset, options, runs.above(gain, 0), text)
+    text = f"{statistics.shown(gain, '+.3f')} ({', '.join(levels)})"
+    return _unless_nothing_learnt(
+        results, dataset, options, statistics.above(gain, 0), text
+    )
 
 
 def _unless_nothing_learnt(results, dataset, options, held, numbers, cause=""):
     """Of graph models at chance it cannot be told how robust they are."""
-    judged = runs.Verdict(held, numbers, cause)
+    judged = Verdict(held, numbers, cause)
     if options.kind != "graph":
         return judged
-    auc = runs.of_records(results.get(dataset, "vanilla", "auc", tolerance=_TOLERANCE))
-    if auc.runs == 1 or runs.above(auc, 0.5):
+    auc = statistics.of_records(
+        results.get(dataset, "vanilla", "auc", tolerance=_TOLERANCE)
+    )
+    if auc.runs == 1 or statistics.above(auc, 0.5):
         return judged
-    chance = f"vanilla's AUC {runs.shown(auc)} is at chance"
+    chance = f"vanilla's AUC {statistics.shown(auc)} is at chance"
     numbers = f"{numbers} (nothing was learnt: {chance})"
-    return runs.Verdict(None, numbers, _NOTHING_LEARNT)
+    return Verdict(None, numbers, _NOTHING_LEARNT)
 
 
 def _is_ours(method: str) -> bool:
@@ -356,4 +367,4 @@ def _levels(results, dataset, metric, methods) -> str:
 
 
 def _average(values: Mapping) -> float:
-    return runs.over_runs(values).mean
+    return over_runs(values).mean

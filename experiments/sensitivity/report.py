@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.loop import runs
-from experiments.report import tables
+from experiments.report import statistics, tables
+from experiments.report.exhibit import Verdict, together
+from experiments.report.judging import Question
 from experiments.sensitivity.measure import BASELINE, FACTORS
 from experiments.store import output, records
 from experiments.store.records import Record, RecordStore
+from r2et_jax import metrics
+from r2et_jax.metrics.statistics import Estimate, over_runs
 from r2et_jax.plots._panels import Panel, panels
 
 # Differences of P@k up to this are of no account.
@@ -218,7 +221,7 @@ def _levels(recorded: Iterable[Record]) -> list[str]:
 
 
 def _mean(recorded) -> tuple[float, float]:
-    return runs.of_records(recorded)[:2]
+    return statistics.of_records(recorded)[:2]
 
 
 def _vectors(pairs) -> tuple[np.ndarray, np.ndarray]:
@@ -229,13 +232,11 @@ def _vectors(pairs) -> tuple[np.ndarray, np.ndarray]:
 def _compared(factor, store, dataset, options) -> dict[str, list[Record]]:
     """Method -> its records of one factor, with differences; of those that have any."""
     recorded = derive(store.select(dataset=dataset, factor=factor, seed=options.seeds))
-    of = {
-        m: records.select(recorded, method=m) for m in options.methods if m != _VANILLA
-    }
+    measured = {record["method"] for record in records.select(recorded, metric="p@k")}
     return {
-        m: of_method
-        for m, of_method in of.items()
-        if records.select(of_method, metric="p@k")
+        method: records.select(recorded, method=method)
+        for method in options.methods
+        if method in measured and method != _VANILLA
     }
 
 
@@ -246,15 +247,14 @@ def _judge(factor, sign, verdict, store, dataset, options):
         differences = records.select(of_method, metric="difference")
         numbers = []
         for level in _levels(differences):
-            estimate = runs.of_records(records.select(differences, level=level))
+            estimate = statistics.of_records(records.select(differences, level=level))
             estimate = estimate._replace(mean=sign * estimate.mean)
             judged.append(estimate)
             which = level if sign > 0 else f"default − {level}"
-            text = f"{_SHORT.get(factor, '')}{which} {runs.shown(estimate, '+.3f')}"
-            same = runs.of_records(
-                records.select(of_method, level=level, metric="same")
-            )
-            if factor == "k" and same.mean >= _ONE_RANKING:
+            told = statistics.shown(estimate, "+.3f")
+            text = f"{_SHORT.get(factor, '')}{which} {told}"
+            same = records.select(of_method, level=level, metric="same")
+            if factor == "k" and statistics.of_records(same).mean >= _ONE_RANKING:
                 text += " (one ranking for nearly all inputs)"
             numbers.append(text)
         if numbers:
@@ -263,21 +263,21 @@ def _judge(factor, sign, verdict, store, dataset, options):
         return None
     verdicts = verdict(judged)
     held = f"{verdicts.count(True)} of {len(verdicts)}"
-    return runs.Verdict(runs.together(verdicts), f"{'; '.join(texts)}: {held} hold")
+    return Verdict(together(verdicts), f"{'; '.join(texts)}: {held} hold")
 
 
-def _not_below(estimates: Sequence[runs.Estimate]) -> list[bool | None]:
-    return runs.verdicts(estimates, -MARGIN)
+def _not_below(estimates: Sequence[Estimate]) -> list[bool | None]:
+    return metrics.verdicts(estimates, -MARGIN)
 
 
-def _within(estimates: Sequence[runs.Estimate]) -> list[bool | None]:
+def _within(estimates: Sequence[Estimate]) -> list[bool | None]:
     other = [estimate._replace(mean=-estimate.mean) for estimate in estimates]
     both = zip(_not_below(estimates), _not_below(other), strict=True)
-    return list(map(runs.together, both))
+    return list(map(together, both))
 
 
 def plateau(
-    means: dict[float, runs.Cells], margin: float = MARGIN
+    means: dict[float, statistics.Cells], margin: float = MARGIN
 ) -> tuple[float, float, bool | None]:
     """How wide the weights are whose P@k is at most a margin below the best.
 
@@ -293,9 +293,10 @@ def plateau(
       it do not, else None.
     """
     weights = sorted(means)
-    average = [runs.over_runs(means[weight]).mean for weight in weights]
+    average = [over_runs(means[weight]).mean for weight in weights]
     best = int(np.argmax(np.nan_to_num(average, nan=-np.inf)))
-    falls = [runs.difference(means[weight], means[weights[best]]) for weight in weights]
+    highest = means[weights[best]]
+    falls = [statistics.difference(means[weight], highest) for weight in weights]
 
     def ends(on):
         low = high = best
@@ -310,9 +311,9 @@ def plateau(
         return high >= DECADE * low * (1 - 1e-6)
 
     low, high = ends(lambda fall: fall.mean >= -margin)
-    if wide(lambda fall: runs.above(fall, -margin) is True):
+    if wide(lambda fall: statistics.above(fall, -margin) is True):
         return low, high, True
-    possible = wide(lambda fall: runs.above(fall, -margin) is not False)
+    possible = wide(lambda fall: statistics.above(fall, -margin) is not False)
     return low, high, None if possible else False
 
 
@@ -327,10 +328,9 @@ def _judge_weight(factor, store, dataset, options):
     verdicts, texts = [], []
     for method, of_method in _compared(factor, store, dataset, options).items():
         of_method = records.select(of_method, metric="p@k")
-        means = {
-            weight: runs.cells(records.select(of_method, weight=weight))
-            for weight in sorted({r["weight"] for r in of_method})
-        }
+        weights = sorted({record["weight"] for record in of_method})
+        each = [records.select(of_method, weight=weight) for weight in weights]
+        means = dict(zip(weights, map(statistics.cells, each), strict=True))
         low, high, wide = plateau(means)
         verdicts.append(wide)
         texts.append(
@@ -339,7 +339,7 @@ def _judge_weight(factor, store, dataset, options):
         )
     if not verdicts:
         return None
-    return runs.Verdict(runs.together(verdicts), "; ".join(texts))
+    return Verdict(together(verdicts), "; ".join(texts))
 
 
 _OF_WEIGHTS = (
@@ -347,7 +347,7 @@ _OF_WEIGHTS = (
     f"factor of {DECADE:g}"
 )
 QUESTIONS = (
-    runs.Question(
+    Question(
         "R2ET is stable in the number k′ of pairs.",
         f"P@k within ±{MARGIN:g} of that at the default k′, for every k′",
         functools.partial(_judge, "k_prime", 1, _within),
@@ -355,7 +355,7 @@ QUESTIONS = (
         "border of the top k; the grid of weights is short.",
         figure="sensitivity",
     ),
-    runs.Question(
+    Question(
         "Retraining a vanilla model does no worse than training from scratch.",
         f"P@k of retrained minus scratch, not {MARGIN:g} lower; as many epochs in all",
         functools.partial(_judge, "schedule", -1, _not_below),
@@ -363,7 +363,7 @@ QUESTIONS = (
         "pretraining.",
         figure="sensitivity",
     ),
-    runs.Question(
+    Question(
         "Keeping the model's own ranking does no worse than keeping that of the "
         "previous epoch or of the vanilla model.",
         f"P@k with its own minus P@k with the other, not {MARGIN:g} lower",
@@ -372,7 +372,7 @@ QUESTIONS = (
         ours=True,
         figure="sensitivity",
     ),
-    runs.Question(
+    Question(
         "The weight of the ranking term needs no fine tuning.",
         _OF_WEIGHTS,
         functools.partial(_judge_weight, "lambda_1"),
@@ -381,7 +381,7 @@ QUESTIONS = (
         ours=True,
         figure="sensitivity",
     ),
-    runs.Question(
+    Question(
         "The weight of the curvature needs no fine tuning.",
         _OF_WEIGHTS,
         functools.partial(_judge_weight, "lambda_2"),
@@ -389,10 +389,10 @@ QUESTIONS = (
         ours=True,
         figure="sensitivity",
     ),
-    runs.Question(
+    Question(
         "R2ET keeps more of the top k than vanilla for every k that it is trained for.",
         "P@k minus vanilla's at the same k, above 0",
-        functools.partial(_judge, "k", 1, runs.verdicts),
+        functools.partial(_judge, "k", 1, metrics.verdicts),
         "With nearly all features in the top k much of it stays by chance.",
         ours=True,
         figure="sensitivity",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -44,3 +46,9 @@ def each(metric: str, values: Any, units: Any = None) -> dict[str, Any]:
     listed = values if units is None else means_by_unit(values, units)
     short = [round(float(v), 4) if np.isfinite(v) else None for v in listed]
     return {**summary(metric, values, units), "values": short}
+
+
+def listed(metric: str, value: float, n: int, values: Iterable) -> dict[str, Any]:
+    """The fields of a number with a list behind it, to four digits, for figures."""
+    short = [float(f"{v:.4g}") if math.isfinite(v) else None for v in values]
+    return {**measured(metric, value, None, n), "values": short}

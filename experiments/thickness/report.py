@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments.loop import runs
 from experiments.measures.thickness import ADVERSARY, BOUND, DISTRIBUTIONS
 from experiments.problems import presets
-from experiments.report import tables
+from experiments.report import statistics, tables
+from experiments.report.exhibit import Verdict
+from experiments.report.judging import Question
 from experiments.report.statistics import association
 from experiments.store import output, records
 from experiments.store.records import number
 from experiments.thickness import stability, stability_report
 from r2et_jax import plots
+from r2et_jax.metrics.statistics import Estimate, over_runs
 from r2et_jax.plots._scatter_panels import ScatterPanel, scatter_panels
 
 # The distribution by which the claim is judged; the others stand beside it.
@@ -193,7 +195,7 @@ def _robustness_figure(recorded, dataset, options, k):
             mine = [pair for model, pair in points.items() if model[0] == method]
             if mine:
                 shown[method] = tuple(np.array(mine).T)
-        title = f"{NAMES[distribution]}\nSpearman {runs.shown(rho, '+.2f')}"
+        title = f"{NAMES[distribution]}\nSpearman {statistics.shown(rho, '+.2f')}"
         drawn.append(ScatterPanel(title, "mean thickness Θ", shown))
     return scatter_panels(
         drawn,
@@ -227,13 +229,13 @@ def _bounds_figure(recorded, dataset, budgets):
     return figure
 
 
-def _over_methods(recorded) -> runs.Estimate:
+def _over_methods(recorded) -> Estimate:
     """The mean over runs of what the methods of a run have on average."""
     cells: dict[tuple, list[float]] = {}
     for record in recorded:
         values = cells.setdefault((record["seed"], record["fold"]), [])
         values.append(number(record["value"]))
-    return runs.over_runs({cell: float(np.mean(v)) for cell, v in cells.items()})
+    return over_runs({cell: float(np.mean(v)) for cell, v in cells.items()})
 
 
 def _numbers(recorded, name: str, epsilon: float) -> list[float]:
@@ -244,10 +246,10 @@ def _bounds(recorded, name: str, epsilon: float) -> list[records.Record]:
     return records.select(recorded, metric=BOUND + name, epsilon=epsilon)
 
 
-def questions(attack: str) -> tuple[runs.Question, ...]:
+def questions(attack: str) -> tuple[Question, ...]:
     """The claims on thickness."""
     return (
-        runs.Question(
+        Question(
             "Models with a larger top-k thickness keep more of their top-k features "
             "under attack.",
             f"Spearman's correlation over the methods of a run between thickness, "
@@ -257,7 +259,7 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
             "attack needs one bad direction and the weakest pairs.",
             figure="thickness",
         ),
-        runs.Question(
+        Question(
             "The expected gap along the segments lies between bounds by the curvature "
             "over the ball (our correction), which close as the radius falls.",
             "no pair outside of them, and their distance grows with the radius",
@@ -267,7 +269,7 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
             figure="bounds",
             ours=True,
         ),
-        runs.Question(
+        Question(
             "The published lower bound, by the curvature at the input alone, holds.",
             "no pair below it toward the input that the attack found",
             published_holds,
@@ -276,7 +278,7 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
             exact=True,
             figure="bounds",
         ),
-        runs.Question(
+        Question(
             "The difference in mean thickness between learnt and other inputs falls "
             "with the number m of learnt ones as chance does, no slower than 1/√m.",
             stability_report.RULE,
@@ -285,7 +287,7 @@ def questions(attack: str) -> tuple[runs.Question, ...]:
             "changes the constant before the rate.",
             figure="stability",
         ),
-        runs.Question(
+        Question(
             "The distribution of border gaps of learnt inputs comes as fast to that of "
             "other inputs (Kolmogorov–Smirnov distance, no slower than 1/√m).",
             stability_report.RULE,
@@ -306,12 +308,13 @@ def thicker_is_more_robust(store, dataset: str, options):
         related = association(points)
         rho = related["by_run"]
         texts.append(
-            f"{distribution} {runs.shown(rho, '+.2f')} (all {len(points)} models: "
-            f"Spearman {related['spearman']:+.2f}, Pearson {related['pearson']:+.2f})"
+            f"{distribution} {statistics.shown(rho, '+.2f')} (all {len(points)} "
+            f"models: Spearman {related['spearman']:+.2f}, Pearson "
+            f"{related['pearson']:+.2f})"
         )
         if distribution == MAIN:
-            verdict = runs.above(rho, 0)
-    return runs.Verdict(verdict, ", ".join(texts))
+            verdict = statistics.above(rho, 0)
+    return Verdict(verdict, ", ".join(texts))
 
 
 def bounds_hold(store, dataset: str, options):
@@ -334,7 +337,7 @@ def bounds_hold(store, dataset: str, options):
         for e in ends
     ]
     held = outside == 0 and bool(np.all(np.diff(widths) > 0))
-    return runs.Verdict(held, f"{outside:.2%} of pairs outside; {'; '.join(shown)}")
+    return Verdict(held, f"{outside:.2%} of pairs outside; {'; '.join(shown)}")
 
 
 def published_holds(store, dataset: str, options):
@@ -344,4 +347,4 @@ def published_holds(store, dataset: str, options):
     if not shares:
         return None
     text = f"{np.mean(shares):.1%} of pairs below at ε = {max(options.epsilon):g}"
-    return runs.Verdict(max(shares) == 0, f"{text} ({len(shares)} models)")
+    return Verdict(max(shares) == 0, f"{text} ({len(shares)} models)")

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.loop import runs
 from experiments.problems import presets
-from experiments.report import tables
+from experiments.report import statistics, tables
+from experiments.report.exhibit import Verdict
 from experiments.store.records import number, select
 from experiments.thickness.stability import MARGINS, THICKNESS
 from r2et_jax import plots
+from r2et_jax.metrics.statistics import Estimate, over_runs
 
 GUIDE = "√(1/m + 1/u)"
 _LABELS = {THICKNESS: "|Θ seen − unseen|", MARGINS: "KS of border gaps"}
@@ -50,7 +51,7 @@ def figure(learnt, dataset: str):
             if not values:
                 continue
             sizes = sorted(values)
-            pairs = [runs.over_runs(values[m])[:2] for m in sizes]
+            pairs = [over_runs(values[m])[:2] for m in sizes]
             means, errors = np.array(pairs).T
             series[f"{label}, {method}"] = sizes, means, errors
             top = max(top, means[0])
@@ -91,7 +92,7 @@ def _effective(learnt, dataset, metric) -> dict[int, float]:
     return {m: float(np.mean(values)) for m, values in sizes.items()}
 
 
-def rate(learnt, dataset: str, metric: str) -> runs.Estimate | None:
+def rate(learnt, dataset: str, metric: str) -> Estimate | None:
     """Exponent of a power law in m·u/(m + u), by run; None of one size.
 
     The mean over methods of the slope of the logarithms: that of a difference with
@@ -109,7 +110,7 @@ def rate(learnt, dataset: str, metric: str) -> runs.Estimate | None:
             both = [effective[m] for m in sizes]
             slope = np.polyfit(np.log(both), np.log(y), 1)[0]
             slopes.setdefault(run, []).append(float(slope))
-    return runs.over_runs({run: float(np.mean(v)) for run, v in slopes.items()})
+    return over_runs({run: float(np.mean(v)) for run, v in slopes.items()})
 
 
 # A claim of 1/√m cannot be shown to the last digit: a fifth is left to the fit.
@@ -129,12 +130,12 @@ def judge(metric: str):
         exponent = rate(learnt, dataset, metric) if learnt else None
         if exponent is None:
             return None
-        text = f"exponent {runs.shown(exponent, '+.2f')}, {exponent.runs} runs"
-        if runs.above(exponent, -0.5):
+        text = f"exponent {statistics.shown(exponent, '+.2f')}, {exponent.runs} runs"
+        if statistics.above(exponent, -0.5):
             cause = _FEW_GRAPHS if options.kind == "graph" else ""
-            return runs.Verdict(False, text, cause)
-        slow = runs.above(exponent, -_FAST_ENOUGH)
-        return runs.Verdict(True if slow is False else None, text)
+            return Verdict(False, text, cause)
+        slow = statistics.above(exponent, -_FAST_ENOUGH)
+        return Verdict(True if slow is False else None, text)
 
     return judged
 

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.lines import Line2D
 
-from experiments.loop import runs
 from experiments.problems import presets
 from experiments.problems.methods import family
-from experiments.report import exhibit, tables
+from experiments.report import exhibit, judging, statistics, tables
 from experiments.store import output
 from experiments.store.records import RecordStore
 from r2et_jax import metrics, plots
@@ -80,7 +79,7 @@ def points(store: RecordStore, options, dataset: str, metric: str) -> Points:
             where = {"dataset": dataset, "method": method, "tolerance": tolerance}
             where |= {"k": options.k, "epsilon": options.epsilon}
             recorded[method, tolerance] = [
-                runs.cells(store.select(**where, metric=name))
+                statistics.cells(store.select(**where, metric=name))
                 for name in (metric, "p@k")
             ]
     shared = set.intersection(*(set(pair[0]) for pair in recorded.values()))
@@ -279,7 +278,7 @@ def write_exhibit(folder, store, groups, written):
         figures=figures,
         tables=[path for path in written if path.match("table*.md")][:1],
         typed=groups[0].typed,
-        settings=runs.settings(
+        settings=judging.settings(
             store,
             groups,
             tolerances=presets.TOLERANCES,

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import pytest
 
 from experiments.loop import parts, runs
-from experiments.report import exhibit
+from experiments.report import exhibit, judging, statistics
+from experiments.report.judging import Question
 
 
 def record(seed, fold, value):
@@ -16,34 +17,36 @@ def record(seed, fold, value):
 
 def test_records_have_a_cell_each():
     several = [record(0, 0, 1.0), record(0, 1, 2.0), record(4, 0, None)]
-    cells = runs.cells(several)
+    cells = statistics.cells(several)
     assert cells.pop((4, 0)) != cells.get((4, 0)) and cells == {(0, 0): 1, (0, 1): 2}
     with pytest.raises(ValueError, match="several records of seed 4, fold 0"):
-        runs.cells([*several, record(4, 0, 3.0)])
+        statistics.cells([*several, record(4, 0, 3.0)])
 
 
 def test_verdicts_of_data_sets_have_three_values():
-    assert runs.together([True, True]) is True
-    assert runs.together([True, None]) is None
-    assert runs.together([None, False, True]) is False
-    assert runs.together([]) is None
+    assert exhibit.together([True, True]) is True
+    assert exhibit.together([True, None]) is None
+    assert exhibit.together([None, False, True]) is False
+    assert exhibit.together([]) is None
 
 
 def test_what_is_shown():
     values = [0.25, 0.5, 0.75]
-    estimate = runs.of_records([record(s, 0, v) for s, v in enumerate(values)])
-    assert runs.shown(estimate) == "0.50 ± 0.14"
-    assert runs.shown(estimate._replace(mean=-0.0001), "+.3f") == "0.000 ± 0.144"
-    assert runs.shown(estimate._replace(stderr=math.nan), "+.1%") == "+50.0%"
-    broken = runs.of_records([record(0, 0, 0.5), record(1, 0, None)])
-    assert runs.shown(broken) == "– (1/2)" and runs.above(broken) is None
-    assert runs.shown(runs.difference({}, {})) == runs.shown(None) == "–"
-    single = runs.of_records([{**record(0, 0, 0.5), "stderr": 0.125, "n": 40}])
-    assert runs.shown(single) == "0.50 ± 0.12" and (single.over, single.n) == (
+    estimate = statistics.of_records([record(s, 0, v) for s, v in enumerate(values)])
+    assert statistics.shown(estimate) == "0.50 ± 0.14"
+    assert statistics.shown(estimate._replace(mean=-0.0001), "+.3f") == "0.000 ± 0.144"
+    assert statistics.shown(estimate._replace(stderr=math.nan), "+.1%") == "+50.0%"
+    broken = statistics.of_records([record(0, 0, 0.5), record(1, 0, None)])
+    assert statistics.shown(broken) == "– (1/2)" and statistics.above(broken) is None
+    assert (
+        statistics.shown(statistics.difference({}, {})) == statistics.shown(None) == "–"
+    )
+    single = statistics.of_records([{**record(0, 0, 0.5), "stderr": 0.125, "n": 40}])
+    assert statistics.shown(single) == "0.50 ± 0.12" and (single.over, single.n) == (
         "inputs",
         40,
     )
-    assert runs.above(single, 0) is None
+    assert statistics.above(single, 0) is None
 
 
 class Flags(NamedTuple):
@@ -71,7 +74,7 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
     group = made_flags(k=(8,))
     written = [tmp_path / name for name in names]
     monkeypatch.setattr(parts, "write_reports", lambda *_: (written, [group]))
-    question = runs.Question(
+    question = Question(
         "It holds.",
         "by more than 1",
         lambda store, name, options: exhibit.Verdict(name == "a", store.told),
@@ -102,7 +105,7 @@ def test_finish_judges_each_data_set_and_describes_each_figure(
     assert (other.held, other.cause) == (False, "Too few.")
     assert (claim.ours, undecided.ours) == (False, True)
     assert undecided.held is None
-    assert undecided.cause == f"Too dark. {runs.UNCLEAR}"
+    assert undecided.cause == f"Too dark. {exhibit.UNCLEAR}"
     assert (claim.held, claim.cause) == (False, "Chance.")
     assert claim.told().startswith("On 1 of 2 data sets. a: two; b: two.")
     assert "Rule: by more than 1, beyond a 95% interval over runs." in claim.told()
@@ -120,14 +123,14 @@ def test_every_k_is_judged_and_shown(tmp_path):
     names = ["table_k2.md", "table_k5.md", "notes_k5.md", "seen_a_k2.png"]
     for name in names:
         (tmp_path / name).write_text("")
-    question = runs.Question(
+    question = Question(
         "It holds.",
         "by more than 1",
         lambda store, name, options: exhibit.Verdict(options.k == (5,), "some"),
         "Chance.",
         figure="seen",
     )
-    path = runs.write_exhibit(
+    path = judging.write_exhibit(
         tmp_path,
         SimpleNamespace(select=lambda **_: []),
         [made_flags(k=(2, 5))._replace(datasets=("a",))],

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.explainers import experiment, measure, report
+from experiments.explainers import measure, report
 from experiments.problems import registry
 from experiments.problems import views as views_of
 from experiments.report import exhibit
 from experiments.store import records
 from r2et_jax import datasets, models, saliency, score
+from r2et_jax.metrics.statistics import Estimate
 
 NUM_TEST = 8
 
@@ -133,9 +134,7 @@ def test_a_swap_within_its_errors_is_none():
 
 def test_the_claim_has_three_answers(monkeypatch):
     def order(low, swapped=()):
-        spread = experiment.runs.Estimate(
-            0.5, (0.5 - low) / stats.t.ppf(0.975, 4), "seeds", 5, 5, 0
-        )
+        spread = Estimate(0.5, (0.5 - low) / stats.t.ppf(0.975, 4), "seeds", 5, 5, 0)
         return report.Order(0.5, 0.1, spread, swapped)
 
     given = {"vanilla": by_seed([0.4]), "r2et": by_seed([0.6])}

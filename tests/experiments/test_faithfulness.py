@@ -9,12 +9,12 @@ from scipy import stats
 
 from experiments.console import cli
 from experiments.faithfulness import experiment, measure, report
-from experiments.loop import runs
 from experiments.problems import protocols
 from experiments.problems.registry import problem
 from experiments.report import exhibit
 from experiments.store.records import BOOKKEEPING, REQUIRED, RecordStore
 from r2et_jax import datasets, models
+from r2et_jax.metrics.statistics import Estimate
 from tests.experiments import small_runs
 
 METHODS = ("vanilla", "r2et_nh")
@@ -166,7 +166,7 @@ def test_a_steeper_model_has_no_larger_share(tmp_path):
 def test_the_verdict():
     def judge(low, high):
         stderr = (high - low) / 2 / stats.t.ppf(0.975, 4)
-        estimate = runs.Estimate((low + high) / 2, stderr, "seeds", 5, 5, 0)
+        estimate = Estimate((low + high) / 2, stderr, "seeds", 5, 5, 0)
         return report.verdict(estimate)
 
     assert judge(0.95, 1.2) is True

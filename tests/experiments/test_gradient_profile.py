@@ -7,7 +7,6 @@ import pytest
 
 from experiments.console import cli
 from experiments.gradient_profile import experiment, measure, report
-from experiments.loop import runs
 from experiments.models import candidates
 from experiments.problems import protocols
 from experiments.report import exhibit
@@ -114,7 +113,7 @@ def test_a_run_records_and_draws(drawn, again):
     assert list(shown.figures) == ["gradient_profile_breast_cancer.png"]
     (claim,) = shown.claims
     assert "of 30 features make up 90 %" in claim.told()
-    assert claim.held is not None or claim.cause == runs.UNCLEAR
+    assert claim.held is not None or claim.cause == exhibit.UNCLEAR
     name = "gradient_profile_breast_cancer.png"
     assert {"vanilla", "chance", "rank of the feature, of 30"} <= drawn.texts(name)
     both = [r["values"] for r in recorded if r["metric"] == "profile"]

@@ -13,7 +13,7 @@ from experiments.constrained_attack import claims as claims_constrained
 from experiments.constrained_attack import measure as constrained
 from experiments.convergence import report as convergence_report
 from experiments.cost import claims as claims_cost
-from experiments.loop import runs
+from experiments.report.judging import Question
 from experiments.robustness import claims as robustness_claims
 from experiments.store import records
 
@@ -323,7 +323,7 @@ def test_cost():
 )
 def test_every_question_has_its_likely_cause(module):
     assert all(q.said.endswith(".") and q.cause for q in module.QUESTIONS)
-    assert all(isinstance(question, runs.Question) for question in module.QUESTIONS)
+    assert all(isinstance(question, Question) for question in module.QUESTIONS)
 
 
 @pytest.mark.parametrize(
