@@ -62,23 +62,6 @@ def without_context(apply: ApplyFn) -> ApplyFn:
     return model
 
 
-def of_context(apply: ApplyFn) -> ApplyFn:
-    """A model of the context alone, as if it were an input.
-
-    Args:
-      apply: `apply(params, x)`, such as the classifier of single inputs.
-
-    Returns:
-      `model((params, context), x) -> apply(params, context)`, constant in x.
-    """
-
-    def model(both, x, /):
-        del x
-        return apply(*both)
-
-    return model
-
-
 def check_takes(subject: Any, x: Any) -> None:
     """Raise unless the model takes each of the inputs x [m, ...]; runs nothing.
 

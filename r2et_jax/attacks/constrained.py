@@ -176,18 +176,14 @@ def constrained_attack(
         objective pays for the prediction a second time.
 
     Example:
-      The pair, its first input and its second one, of a model of pairs:
+      The pair and its first input, of a model of pairs:
 
       >>> from r2et_jax import models
-      >>> from r2et_jax.context import of_context, without_context
+      >>> from r2et_jax.context import without_context
       >>> from r2et_jax.models.siamese import class_apply
       >>> siamese = models.Siamese(models.MLP(hidden=(6,), num_outputs=4))
       >>> single = class_apply(siamese)
-      >>> predictions = (
-      ...     models.pair_apply(siamese),
-      ...     without_context(single),
-      ...     of_context(single),
-      ... )
+      >>> predictions = models.pair_apply(siamese), without_context(single)
 
     Source: R2ET (arXiv 2212.14106), the constrained attacks of the appendix.
     """

@@ -1,4 +1,4 @@
-"""Frobenius norm of the Hessian: exact in chunks, by random probes, in closed form."""
+"""Frobenius norm of the Hessian: exact in chunks, or by random probes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from r2et_jax.checks import check_count, check_ndim
+from r2et_jax.checks import check_count
 from r2et_jax.curvature.products import input_gradient
 from r2et_jax.numerics import safe_norm
 from r2et_jax.types import Array, ScoreFn
@@ -127,68 +127,3 @@ def frobenius_norm_squared_hutchinson(
         return jnp.mean(_map_chunks(probe, num_samples, chunk_size))
 
     return norm_squared
-
-
-def gram_frobenius_norm_squared(
-    weights: Array,
-    coefficients: Array,
-    gradient: Array | None = None,
-    rank_one_coefficient: Array | float | None = None,
-) -> Array:
-    """Closed form of the SQUARED Frobenius norm for one hidden layer.
-
-    For H = Wᵀ diag(c) W + r g gᵀ and G = W Wᵀ,
-
-      ‖H‖_F² = cᵀ(G ∘ G)c + 2r Σ_h c_h (W_h · g)² + r² (g · g)².
-
-    A logit z = bᵀφ(Wx + a) + skipᵀx has c_h = b_h φ″(W_h·x + a_h) and
-    g = Wᵀ(b ∘ φ′) + skip. A score s = ψ(z) of that logit (its probability, its
-    log-probability) has coefficients ψ′(z)·c and rank_one_coefficient ψ″(z). Under
-    `vmap` over examples G is computed once, and an example costs O(h² + hn).
-
-    Args:
-      weights: W [h, n].
-      coefficients: c [h], of any sign.
-      gradient: g [n], or None for no rank-one term.
-      rank_one_coefficient: r, a scalar of any sign; None exactly if gradient is.
-
-    Returns:
-      ‖H‖_F², a scalar; rounding below zero is cut off. Take a root with `safe_sqrt`.
-
-    Raises:
-      ValueError: for wrong shapes, or if only one of gradient and
-        rank_one_coefficient is given.
-
-    Example:
-      >>> weights, c = jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([1.0, -1.0])
-      >>> float(gram_frobenius_norm_squared(weights, c))
-      3.0
-      >>> float(gram_frobenius_norm_squared(weights, c, jnp.array([0.0, 1.0]), 1.0))
-      2.0
-
-    Source: ours; G ∘ G as in ‖Wᵀ diag(c) W‖_F² = tr(diag(c) G diag(c) G).
-    """
-    check_ndim("weights", weights, 2)
-    num_hidden, num_features = weights.shape
-    if coefficients.shape != (num_hidden,):
-        raise ValueError(
-            f"coefficients must have shape ({num_hidden},) for weights "
-            f"{weights.shape}, got {coefficients.shape}"
-        )
-    if (gradient is None) != (rank_one_coefficient is None):
-        raise ValueError(
-            "gradient and rank_one_coefficient must be given together, got gradient "
-            f"{gradient!r} and rank_one_coefficient {rank_one_coefficient!r}"
-        )
-    gram = weights @ weights.T
-    total = coefficients @ (jnp.square(gram) @ coefficients)
-    if gradient is not None:
-        if gradient.shape != (num_features,):
-            raise ValueError(
-                f"gradient must have shape ({num_features},) for weights "
-                f"{weights.shape}, got {gradient.shape}"
-            )
-        cross = coefficients @ jnp.square(weights @ gradient)
-        rank_one = rank_one_coefficient * (gradient @ gradient)
-        total = total + 2 * rank_one_coefficient * cross + jnp.square(rank_one)
-    return jnp.maximum(total, 0.0)
