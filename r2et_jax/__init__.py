@@ -35,14 +35,13 @@ _SUBMODULES = (
     "training",
 )
 # What a user needs first -> the module that it is of. With `audit` and `subject` these
-# are sixteen.
+# are fifteen.
 _NAMES = {
     "attack": "attacks",
     "cache": "execution",
     "certify": "certificates",
     "explain": "subject",
     "gradient": "saliency",
-    "gradient_times_input": "saliency",
     "harden": "audit",
     "integrated_gradients": "saliency",
     "objective": "objectives",
