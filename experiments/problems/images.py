@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.problems import presets, protocols
+from experiments.problems import presets
 from experiments.problems.pairs import POOLINGS
 from experiments.problems.tabular import StructuredProblem
 from experiments.problems.views import View
@@ -88,15 +88,5 @@ class ImageProblem(StructuredProblem):
         name = super().architecture(model)
         return f"{name}_{pooling}" if pooling else name
 
-    def objective(
-        self, method: str, model: Any, *, k: int, k_prime: int | None = None
-    ) -> objectives.Objective:
-        return objectives.objective(
-            method,
-            model.apply,
-            k=k,
-            k_prime=k_prime or protocols.default_k_prime(k, self.num_features),
-            surrogate=model.surrogate(rho=self.view.rho).apply,
-            epsilon=self.radius,
-            channels=self.shape[2],
-        )
+    def of_network(self, model: Any) -> dict[str, Any]:
+        return {"channels": self.shape[2]}

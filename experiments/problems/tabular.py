@@ -138,9 +138,13 @@ class TabularProblem:
             k_prime=k_prime or protocols.default_k_prime(k, self.num_features),
             surrogate=model.surrogate(rho=self.view.rho).apply,
             epsilon=self.radius,
-            # Of deeper networks the gradient's program is bounded.
-            layers=model.layers if len(self.hidden) == 1 else None,
+            **self.of_network(model),
         )
+
+    def of_network(self, model: Any) -> dict[str, Any]:
+        """What an objective is told of the network besides."""
+        # Of deeper networks the gradient's program is bounded.
+        return {"layers": model.layers if len(self.hidden) == 1 else None}
 
     def settle(self, model: Any, params: Params, inputs: Any = None) -> Params:
         """Parameters [S, ...] after what follows an epoch: nothing here."""
