@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -29,6 +30,12 @@ class Drawn(dict):
         """The heights of all curves of a figure that have more than one point."""
         curves = [line for axes in self[name].axes for line in axes.lines]
         return [line.get_ydata() for line in curves if len(line.get_ydata()) > 1]
+
+    def points(self, name: str) -> np.ndarray:
+        """Where the markers of a figure stand [points, 2]."""
+        lines = [line for axes in self[name].axes for line in axes.lines]
+        marked = [line for line in lines if line.get_marker() not in ("", "None")]
+        return np.concatenate([line.get_xydata() for line in marked])
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ folder, and its models beside it serve the other runs.
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
 import shutil
@@ -63,6 +64,12 @@ CORRELATION = thickness.Sampling(9, 3, 3)
 CONVERGENCE = convergence_measures.Lengths(5, 12, 12)
 VANILLA = ("--methods=vanilla",)
 CALLS = "calls.json"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table by the names of their columns."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def untrained(problem, k, options, *, description):

@@ -123,13 +123,28 @@ def test_a_run_records_and_draws(drawn, again):
         values = [r["value"] for r in along]
         assert along[0]["iteration"] == 1 and along[-1]["iteration"] == last
         assert (np.diff(values) <= 0).all()
-    for name in ("table.md", "table.csv", "config.json"):
-        assert (folder / name).stat().st_size > 100
+    (row,) = small_runs.rows(folder / "table.csv")
+    for column, metric in (("reached", "rate_reached"), ("censored", "censored")):
+        of_seeds = [r["value"] for r in recorded if r["metric"] == metric]
+        assert len(of_seeds) == 2
+        np.testing.assert_allclose(float(row[f"{column} mean"]), np.mean(of_seeds))
+    np.testing.assert_allclose(
+        float(row["Θ mean"]), np.mean([r["value"] for r in thick])
+    )
     name = "direction_norm_breast_cancer.png"
     line = drawn.lines(name)[0]
-    assert len(line) == 12 and (np.diff(line) <= 0).all()
+    of_seeds = [r["value"] for r in recorded if r["metric"] == "direction_norm"]
+    expected = stats.gmean(np.reshape(of_seeds, (2, 12)))
+    np.testing.assert_allclose(line, expected)
     assert {"1/√t", "iteration t"} <= drawn.texts(name)
-    assert "smallest initial gap" in drawn.texts("steps_by_gap_breast_cancer.png")
+    name = "steps_by_gap_breast_cancer.png"
+    assert "smallest initial gap" in drawn.texts(name)
+    left = [
+        (r["initial_gap"], r["value"])
+        for r in recorded
+        if r["metric"] == "steps" and r["value"] is not None
+    ]
+    np.testing.assert_allclose(sorted(map(tuple, drawn.points(name))), sorted(left))
     shown = exhibit.read(folder)
     # One method alone has no order by thickness.
     assert len(shown.claims) == 2 and len(shown.figures) == 2

@@ -86,8 +86,19 @@ def test_a_run_records_and_draws(tmp_path, small_models, drawn, again):
         assert value["spearman"]["n"] == left.sum()
         expected = stats.pearsonr(x[left], steps[left])[0]
         assert value["pearson"]["value"] == pytest.approx(expected, abs=0.01)
-    for name in ("table.md", "table.csv", "config.json"):
-        assert (folder / name).stat().st_size > 100
+    rows = {r["quantity"]: r for r in small_runs.rows(folder / "table.csv")}
+    dots = drawn.points("correlations_breast_cancer.png")
+    for place, name in enumerate(report.QUANTITIES):
+        mean = np.mean(
+            [
+                r["value"]
+                for r in recorded
+                if r["metric"] == "spearman_all" and r["quantity"] == name
+            ]
+        )
+        told = float(rows[name]["Spearman with censored mean"])
+        np.testing.assert_allclose(told, mean)
+        assert any(np.allclose(dot, (mean, place)) for dot in dots), name
     inputs = drawn["inputs_breast_cancer.png"]
     assert len([axes for axes in inputs.axes if axes.get_xlabel()]) == 6
     shown = drawn.texts("correlations_breast_cancer.png")

@@ -184,8 +184,11 @@ def test_a_run_records_and_draws(tiny, bundled, small_models, drawn, again):
     ]
     expected = [np.mean([r["value"] for r in cell]) for cell in cells]
     assert any(np.allclose(line, expected) for line in drawn.lines(name))
-    for name in ("table.md", "table_k_prime.csv", "table_lambda_1.csv"):
-        assert (folder / name).stat().st_size > 100
+    rows = {r["level"]: r for r in small_runs.rows(folder / "table_k_prime.csv")}
+    told = [float(rows[level]["P@k random mean"]) for level in "12"]
+    np.testing.assert_allclose(told, expected)
+    rows = small_runs.rows(folder / "table_lambda_1.csv")
+    assert {r["level"] for r in rows} >= {"×0.1", "×1"}
     shown = exhibit.read(folder)
     assert len(shown.claims) == 2 and all(claim.told() for claim in shown.claims)
     assert list(shown.figures) == ["sensitivity_breast_cancer.png"]

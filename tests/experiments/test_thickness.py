@@ -240,9 +240,27 @@ def test_a_run_records_and_draws(drawn, again):
     assert bounds["bound_violated"] == 0
     sizes = {r["sample_size"] for r in recorded if "sample_size" in r}
     assert sizes == {8, 32}
-    for name in ("table", "bounds", "stability"):
-        assert (folder / f"{name}.md").stat().st_size > 100
-    assert "mean thickness Θ" in drawn.texts("thickness_breast_cancer.png")
+    (row,) = small_runs.rows(folder / "table.csv")
+    name = "thickness_breast_cancer.png"
+    assert "mean thickness Θ" in drawn.texts(name)
+    of_models = {
+        (r["seed"], r["metric"]): r["value"] for r in recorded if r["epsilon"] == 1.0
+    }
+    for distribution in ("uniform", "gaussian", "adversarial"):
+        means = {
+            r["seed"]: r["value"] for r in thick if r["distribution"] == distribution
+        }
+        told = float(row[f"Θ {distribution} mean"])
+        np.testing.assert_allclose(told, np.mean(list(means.values())))
+        for seed, mean in means.items():
+            at = mean, of_models[seed, "p@k"]
+            assert any(np.allclose(dot, at) for dot in drawn.points(name))
+    rows = small_runs.rows(folder / "bounds.csv")
+    (row,) = (r for r in rows if r["epsilon"] == "1.0")
+    lower = np.mean([of_models[seed, "bound_lower"] for seed in (0, 3)])
+    np.testing.assert_allclose(float(row["lower mean"]), lower)
+    rows = small_runs.rows(folder / "stability.csv")
+    assert [r["sample_size"] for r in rows] == ["8", "32"]
     upper, *_, lower = drawn.lines("bounds_breast_cancer.png")
     assert (upper > lower).all()
     assert "√(1/m + 1/u)" in drawn.texts("stability_breast_cancer.png")
