@@ -29,7 +29,7 @@ import json
 from experiments.console import cli
 from experiments.loop import asked
 from experiments.problems import methods, presets, protocols
-from experiments.robustness import claims, notes
+from experiments.robustness import claims, tables
 from experiments.train import experiment
 print(json.dumps({
     "known": "made_up" in asked.WITH_LOGISTIC,
@@ -37,7 +37,7 @@ print(json.dumps({
     "images": "made_up" in protocols.methods("standard", "image"),
     "family": methods.family("wd+made_up"),
     "to beat": "made_up" in claims.OTHERS,
-    "described": notes.describe("wd+made_up"),
+    "described": tables.describe("wd+made_up"),
     "settings": len(protocols.weight_grid("made_up", protocols.PRESETS["paper"])),
 }))
 cli.call(experiment, "--preset=smoke", "--noprogress", "--methods=made_up",
@@ -68,7 +68,8 @@ def test_a_method_is_added_in_two_places(tmp_path):
         "images": True,
         "family": "baseline",
         "to beat": True,
-        "described": "coupled L2 of the weight matrices; plus a made-up penalty",
+        "described": "coupled L2 of the weight matrices; plus a made-up penalty "
+        "(baseline)",
         "settings": 12,
     }
     trained = (tmp_path / "out" / "records.jsonl").read_text(encoding="utf-8")
