@@ -131,13 +131,13 @@ def _series(results, dataset, chosen, attack, metric, axis, budget=None, *, star
     """
     series = {}
     for method, label in chosen.items():
-        by_budget: dict[float, list[Record]] = {}
+        by_point: dict[float, list[Record]] = {}
         for record in results.get(
             dataset, method, metric, tolerance=_TOLERANCE, attack=attack, epsilon=budget
         ):
-            by_budget.setdefault(record[axis], []).append(record)
-        points = sorted(by_budget)
-        pairs = [statistics.of_records(by_budget[point])[:2] for point in points]
+            by_point.setdefault(record[axis], []).append(record)
+        points = sorted(by_point)
+        pairs = [statistics.of_records(by_point[point])[:2] for point in points]
         if start is not None:
             points, pairs = [0.0, *points], [(start, 0.0), *pairs]
         series[label] = (
