@@ -17,6 +17,7 @@ import jax
 import pytest
 
 from experiments.certify import experiment as certify
+from experiments.certify import measure as certify_measure
 from experiments.certify.measure import Certifier
 from experiments.console import cli
 from experiments.constrained_attack import experiment as constrained_attack
@@ -38,6 +39,7 @@ from experiments.models import candidates
 from experiments.motivation import experiment as motivation
 from experiments.motivation import measure as motivation_measure
 from experiments.problems import presets, protocols
+from experiments.problems.views import TABULAR
 from experiments.sensitivity import experiment as sensitivity
 from experiments.sensitivity import measure as sensitivity_measure
 from experiments.store import output
@@ -92,6 +94,12 @@ def untrained(problem, k, options, *, description):
             yield parts.Trained(fields, model, params, {})
 
 
+def random_attack(model, name, k, view=TABULAR, *, evaluations):
+    """`evaluation.compiled_attack` that compiles in a fraction of the time."""
+    del name
+    return evaluation.compiled_attack(model, "random", k, view, evaluations=evaluations)
+
+
 class SmallRun(NamedTuple):
     """An experiment, and how it becomes small.
 
@@ -132,6 +140,8 @@ RUNS = {
         certify,
         ("--methods=sp,logistic", "--epsilon=.05,.5"),
         ((Certifier, "clean"), (Certifier, "measure")),
+        (),
+        ((certify_measure, "compiled_attack", random_attack),),
     ),
     "constrained_attack": SmallRun(
         constrained_attack,
@@ -146,7 +156,7 @@ RUNS = {
     ),
     "correlation": SmallRun(
         correlation,
-        VANILLA,
+        (*VANILLA, "--attacks=random"),
         ((correlation_measure, "measure"),),
         ((thickness.SAMPLINGS, ("smoke", True), CORRELATION),),
     ),
@@ -188,7 +198,7 @@ RUNS = {
     ),
     "thickness": SmallRun(
         thickness_run,
-        VANILLA,
+        (*VANILLA, "--attacks=random"),
         ((thickness_measure, "measure"), (stability, "differences")),
         (
             (thickness.SAMPLINGS, ("smoke", True), THICKNESS),

@@ -49,7 +49,7 @@ def test_the_distance_to_the_border_decides():
     params = jnp.array([1.0, 1.0])
     budget = threat.threat_model("l2", 0.3)
     report = audit(
-        switching, params, x, k=1, threat=budget, evaluations=2000, certify=True
+        switching, params, x, k=1, threat=budget, evaluations=1000, certify=True
     )
     np.testing.assert_array_equal(report.precision, expected)
     # Its gradient is linear: bounds of its program leave no gap.
@@ -71,7 +71,7 @@ def test_inputs_without_a_ranking_are_left_out_and_said():
     curved = [[2.0, 0, 0, 0], [0.4, 0, 0, 0]]
     x = np.array(curved + [[1, 1, 1, case] for case in (1, 2, 3, 4)], np.float32)
     budget = threat.threat_model("l2", 0.3, frozen=[3], num_features=4)
-    report = audit(apply, jnp.ones(()), x, k=2, threat=budget, evaluations=2000)
+    report = audit(apply, jnp.ones(()), x, k=2, threat=budget, evaluations=1000)
     # |x₀| falls below 1/4 in the second one alone; what gives NaN has no ranking.
     np.testing.assert_array_equal(report.precision, [1, 0.5, np.nan, np.nan, 1, 1])
     np.testing.assert_array_equal(report.num_positive, [3, 3, 0, 0, 1, 3])
@@ -120,7 +120,7 @@ def test_one_input_that_is_moved_into_the_box():
         x,
         k=1,
         threat=budget,
-        evaluations=2000,
+        evaluations=1000,
         key=jax.random.key(3),
     )
     # |x₀| passes 1 within .3 of 1.2, but not of 1.4.
@@ -186,7 +186,7 @@ def test_each_input_is_audited_in_its_context():
     flips = np.array([True, False, True, False])
     params, budget = jnp.array([1.0, 1.0]), threat.threat_model("l2", 0.3)
     examined = subject(switched, params, context=flips)
-    report = audit(examined, x, k=1, threat=budget, evaluations=2000)
+    report = audit(examined, x, k=1, threat=budget, evaluations=1000)
     np.testing.assert_array_equal(report.precision, [0, 1, 1, 0])
     # z of a flipped input is that of −x.
     np.testing.assert_array_equal(report.predicted, [1, 1, 1, 1])
