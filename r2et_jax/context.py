@@ -62,6 +62,15 @@ def without_context(apply: ApplyFn) -> ApplyFn:
     return model
 
 
+def check_subject(subject: Any) -> None:
+    """Raise unless it is a `Subject`, such as a model without its parameters is not."""
+    if not hasattr(subject, "form"):
+        raise ValueError(
+            "a subject is needed, such as subject(model, params), got a "
+            f"{type(subject).__name__}"
+        )
+
+
 def check_takes(subject: Any, x: Any) -> None:
     """Raise unless the model takes each of the inputs x [m, ...]; runs nothing.
 
@@ -70,10 +79,13 @@ def check_takes(subject: Any, x: Any) -> None:
       x: inputs, or a pytree of them.
 
     Raises:
-      ValueError: for inputs that are no numbers, no batch, or of a shape that the model
-        does not take; for a context of another number of inputs.
+      ValueError: for no subject, inputs that are no numbers, no batch, or of a shape
+        that the model does not take; for a context of another number of inputs.
     """
+    check_subject(subject)
     leaves = jax.tree.leaves(x)
+    if not leaves:
+        raise ValueError(f"x must be a batch [m, ...] of inputs, got {x!r}")
     for leaf in leaves:
         dtype = getattr(leaf, "dtype", None)
         if dtype is None or not jax.dtypes.issubdtype(dtype, np.number):

@@ -143,10 +143,10 @@ def cache(folder: str | os.PathLike[str]) -> None:
 
     Source: docs.jax.dev, "Persistent compilation cache".
     """
-    folder = os.fspath(folder)
-    if not folder.strip() or os.path.isfile(folder):
+    path = os.fspath(folder) if isinstance(folder, str | os.PathLike) else ""
+    if not path.strip() or os.path.isfile(path):
         raise ValueError(f"the cache must be a folder, got {folder!r}")
-    jax.config.update("jax_compilation_cache_dir", os.path.abspath(folder))
+    jax.config.update("jax_compilation_cache_dir", os.path.abspath(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

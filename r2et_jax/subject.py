@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +28,7 @@ from r2et_jax.checks import (
     feature_indices,
     is_linen,
 )
-from r2et_jax.context import check_takes, in_context
+from r2et_jax.context import check_subject, check_takes, in_context
 from r2et_jax.execution import drive_chunks, hashable, jit, kept
 from r2et_jax.tracing import examples_in_cache
 from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
@@ -310,6 +310,7 @@ def explain(
     """
     if batch_size is not None:
         check_count("batch_size", batch_size)
+    check_subject(subject)
     is_array = hasattr(x, "shape")
     for at, leaf in jax.tree_util.tree_leaves_with_path(x):
         name, values = f"x{jax.tree_util.keystr(at)}", np.asarray(leaf)
@@ -403,10 +404,13 @@ def _smoothed(convert, smoothed):
 def _texts(what: str, given: Any, count: int | None) -> tuple[str, ...] | None:
     if given is None:
         return None
-    listed = isinstance(given, Iterable) and not isinstance(given, (str, Set))
+    unordered = isinstance(given, str | Set | Mapping)
+    listed = isinstance(given, Iterable) and not unordered
     texts = tuple(given) if listed else ()
     if not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{what} must be a sequence of texts, got {given!r}")
+    if not all(map(str.strip, texts)):
+        raise ValueError(f"{what} must not be empty, got {texts}")
     twice = sorted({text for text in texts if texts.count(text) > 1})
     if twice:
         raise ValueError(f"{what} must differ, got {twice[0]!r} twice")

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,13 @@ from r2et_jax import adapters, saliency, score
 from r2et_jax import subject as subject_lib
 from r2et_jax.audit.inputs import check_explainer, check_output, check_smoothed
 from r2et_jax.audit.layout import Layout, default_names
-from r2et_jax.checks import check_model, check_nonnegative, is_linen
+from r2et_jax.checks import (
+    check_model,
+    check_nonnegative,
+    feature_indices,
+    is_linen,
+    is_mask,
+)
 from r2et_jax.saliency.grouped import by_variable, variables
 from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel
@@ -76,6 +82,13 @@ class Asked(NamedTuple):
     differentiable: bool
     stand_in: str
     versions: dict[str, str]
+
+
+def check_masks(groups: Any, n: int) -> None:
+    """Raise for a one-hot group that is a boolean mask of another length than n."""
+    for i, group in enumerate(groups if isinstance(groups, Iterable) else ()):
+        if is_mask(group):
+            feature_indices(f"groups[{i}]", group, n)
 
 
 def subject_of_parts(
@@ -155,7 +168,8 @@ def budgets(threat: ThreatModel, epsilons: Any) -> list[float]:
     """
     if epsilons is None:
         epsilons = ()
-    if isinstance(epsilons, str) or not hasattr(epsilons, "__iter__"):
+    unordered = isinstance(epsilons, str | Mapping)
+    if unordered or not hasattr(epsilons, "__iter__"):
         raise ValueError(
             f"epsilons must be a sequence of budgets, such as (0.1, 0.5), got "
             f"{epsilons!r}"

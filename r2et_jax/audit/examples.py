@@ -80,6 +80,12 @@ def examples(data: Any, channel_axis: int | str | None) -> Examples:
         if not isinstance(part, tuple | list) or len(part) != 2:
             raise ValueError(f"{_EXPECTED}, got {name} = a {type(part).__name__}")
         layouts[name], made[name] = _part(name, *part, channel_axis)
+    labels = np.unique(made["train"].y)
+    if len(labels) < 2:
+        raise ValueError(
+            "data must hold training examples of at least two classes, got "
+            f"{labels.tolist()} alone"
+        )
     layout = layouts["train"]
     for name, other in layouts.items():
         if other != layout:

@@ -53,7 +53,7 @@ def guards(audit: Audit) -> list[Guard]:
     moved = prediction_change(audit)[counted]
     fewer = int(np.sum(counted & (audit.num_positive < k)))
     ties, outside = int(audit.tied.sum()), int(audit.moved.sum())
-    silent = int(np.sum(~counted))
+    silent, coarse = int(np.sum(~counted)), int(audit.coarse.sum())
     share = audit.asked.epsilon / audit.nearest if audit.nearest else np.nan
     unit = "" if audit.asked.output == "regression" else ", as a shift of probability"
     return [
@@ -114,6 +114,13 @@ def guards(audit: Audit) -> list[Guard]:
             f"{ties} of {m}",
             "the order of the columns decides there what is on top",
             ties > 0,
+        ),
+        Guard(
+            "inputs too large for ε",
+            f"{coarse} of {m}",
+            "values so large that the rounding of floats takes changes of ε away: "
+            "standardise the columns, or use float64",
+            coarse > 0,
         ),
         Guard(
             "inputs moved into the box",

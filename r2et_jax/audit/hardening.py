@@ -36,6 +36,7 @@ from r2et_jax.checks import (
     check_k,
     check_key,
     check_nonnegative,
+    check_progress,
 )
 from r2et_jax.saliency.grouped import variables
 from r2et_jax.subject import Subject
@@ -422,11 +423,7 @@ def _objective(method, examined, data: Examples, k: int, threat: ThreatModel):
 
 
 def _teller(progress: Any, total: int) -> Callable[[int, str], None]:
-    if progress is not None and not callable(progress):
-        raise ValueError(
-            f"progress must be a function, progress(done, total, what), got "
-            f"{progress!r}"
-        )
+    check_progress(progress)
 
     def tell(done: int, what: str) -> None:
         if progress is not None:

@@ -27,8 +27,13 @@ def image_shape(audit: Audit) -> tuple[int, ...] | None:
 
 
 def image_of(audit: Audit, row: np.ndarray) -> np.ndarray:
-    """A row [n] as the image [H, W] or [H, W, C] that it is."""
+    """A row [n] as an image [H, W], or [H, W, 3] in colours.
+
+    The mean over channels is shown where they are not three.
+    """
     shape, explained = image_shape(audit), audit.asked.explained_shape
     image = np.asarray(row, np.float64).reshape(shape)
     channels_first = len(shape) == 3 and shape[:2] != explained
-    return np.moveaxis(image, 0, -1) if channels_first else image
+    image = np.moveaxis(image, 0, -1) if channels_first else image
+    in_grey = image.ndim == 3 and image.shape[2] != 3
+    return image.mean(axis=2) if in_grey else image

@@ -10,9 +10,12 @@ from r2et_jax import score
 from r2et_jax.context import in_context
 from r2et_jax.execution import hashable, jit, kept
 from r2et_jax.subject import Subject
+from r2et_jax.threat import ThreatModel
 
 # Inputs that are scaled to see what a model returns far away, and the factors.
 _PROBES, _FACTORS = 16, (-10.0, 10.0, 100.0)
+# Steps of a budget's size that floats should at least tell apart.
+_STEPS = 16
 
 
 def check_smoothed(smoothed, apply, params, x) -> None:
@@ -47,7 +50,8 @@ def check_explainer(explainer, apply, params, x) -> int:
     log_odds = score.log_odds(apply)
     try:
         explain = explainer(log_odds, normalize=False)
-        shape = jax.eval_shape(explain, params, x, target).shape
+        made = jax.eval_shape(explain, params, x, target)
+        shape, dtype = made.shape, made.dtype
         jax.eval_shape(explainer(log_odds), params, x, target)
     except Exception as error:
         if "'key'" in str(error):
@@ -59,6 +63,8 @@ def check_explainer(explainer, apply, params, x) -> int:
         raise ValueError(f"{message}; calling it gives: {error}") from error
     if len(shape) != 1:
         raise ValueError(f"{message}, whose maps have shape {shape}")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{message}, whose maps must be floats, got dtype {dtype}")
     return shape[0]
 
 
@@ -73,6 +79,30 @@ def _check_gradient(log_odds, params, x, target) -> None:
             "callback a derivative (jax.custom_jvp), or audit what it predicts alone, "
             f"see r2et_jax.adapters.black_box; jax.grad says: {error}"
         ) from error
+
+
+def is_coarse(threat: ThreatModel, x: np.ndarray) -> np.ndarray:
+    """Inputs whose values are so large that changes of ε are lost in their rounding.
+
+    Returns:
+      Boolean [m]: whether the spacing of floats is above a sixteenth of ε in a column
+      that may move.
+
+    Raises:
+      ValueError: where it is above ε in all such columns of all inputs, so that nothing
+        can be asked.
+    """
+    epsilon = float(threat.epsilon)
+    movable = slice(None) if threat.movable is None else np.asarray(threat.movable)
+    spacing = np.spacing(np.abs(x))[:, movable]
+    if epsilon and (spacing > epsilon).all():
+        raise ValueError(
+            f"x must hold values that a change of ε = {epsilon:g} can move, got "
+            f"magnitudes of {np.abs(x).min():.3g} and more, and the next number of "
+            f"{x.dtype} is {spacing.min():.3g} away: standardise the columns, or use "
+            "float64"
+        )
+    return (spacing > epsilon / _STEPS).any(axis=1) & bool(epsilon)
 
 
 def check_output(output, apply, params, x, context) -> None:

@@ -75,7 +75,12 @@ def as_rows(x: Any, channel_axis: int | str | None = "auto") -> tuple[Layout, An
     Raises:
       ValueError: for anything else.
     """
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(x)
+    try:
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(x)
+    except ValueError as error:  # keys that cannot be put in order
+        raise ValueError(
+            f"the keys of x must be of one kind, got {list(x)}: {error}"
+        ) from error
     if not isinstance(x, dict | tuple) and not hasattr(x, "_fields"):
         # Lists are nested numbers, as NumPy takes them.
         leaves, treedef = [((), x)], jax.tree.structure(0)
@@ -122,7 +127,8 @@ def _as_floats(name: str, x: Any) -> np.ndarray:
     if not real and x.dtype.kind not in "biu":
         raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
     with np.errstate(over="ignore"):  # what overflows is named below
-        dtype = jax.dtypes.canonicalize_dtype(x.dtype if real else float)
+        known = real and x.dtype != np.longdouble
+        dtype = jax.dtypes.canonicalize_dtype(x.dtype if known else float)
         # Steps of an attack are lost in the rounding of 16 bits.
         x = x.astype(dtype if dtype.itemsize > 2 else np.float32)
     if not np.isfinite(x).all():

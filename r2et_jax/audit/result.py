@@ -53,6 +53,8 @@ class Audit:
       tied: whether the k-th and the (k+1)-th value are positive and equal, so that the
         top set depends on the features' order, boolean [m].
       moved: whether the threat model moved the clean input inside, boolean [m].
+      coarse: whether an input holds values so large that changes of ε are lost in the
+        rounding of a column, boolean [m]: P@k says too much there.
       x: the clean inputs, in rows [m, n].
       perturbed_maps: explanations of `perturbed` [m, f].
       outputs: logits or values of the clean inputs [m, C].
@@ -84,6 +86,7 @@ class Audit:
     num_positive: np.ndarray
     tied: np.ndarray
     moved: np.ndarray
+    coarse: np.ndarray
     x: np.ndarray
     perturbed_maps: np.ndarray
     outputs: np.ndarray
@@ -240,6 +243,11 @@ class Audit:
             (int(self.tied.sum()), f"are tied between ranks {k} and {k + 1}"),
             (silent, "have no ranking under the noise, and are left out there"),
             (int(self.moved.sum()), "were outside of the box and were moved inside"),
+            (
+                int(self.coarse.sum()),
+                f"hold values so large that {self.asked.dtype} rounds changes of ε = "
+                f"{self.asked.epsilon:g} off: standardise the columns, or use float64",
+            ),
         ):
             lines += [f"{n} of {m} inputs {what}"] * bool(n)
         if not self.asked.differentiable:

@@ -17,7 +17,7 @@ from r2et_jax._callable import make_callable
 from r2et_jax.attacks.ensemble import default_evaluations
 from r2et_jax.audit import asked as asked_lib
 from r2et_jax.audit import guards, measures, quality, regression
-from r2et_jax.audit.inputs import check_explainer, check_output
+from r2et_jax.audit.inputs import check_explainer, check_output, is_coarse
 from r2et_jax.audit.layout import as_rows, of_rows
 from r2et_jax.audit.result import Audit
 from r2et_jax.checks import (
@@ -28,6 +28,7 @@ from r2et_jax.checks import (
     check_key,
     check_model,
     check_no_module,
+    check_progress,
 )
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, kept
@@ -147,6 +148,7 @@ def audit(
         )
     check_in("output", output, subject_lib.OUTPUTS)
     layout, x = as_rows(given[-1], channel_axis)
+    asked_lib.check_masks(groups, layout.size)
     options = {
         "names": names,
         "groups": groups,
@@ -170,6 +172,7 @@ def audit(
         raise ValueError(
             f"the threat model must let a column change, got all {layout.size} frozen"
         )
+    coarse = is_coarse(threat, x)
     budgets = asked_lib.budgets(threat, epsilons)
     evaluations = (
         default_evaluations(layout.size) if evaluations is None else evaluations
@@ -269,6 +272,7 @@ def audit(
         num_positive=seen.num_positive,
         tied=counted & (seen.num_positive > k) & seen.tied,
         moved=~are_inside(threat, x).all(axis=1),
+        coarse=coarse,
         x=x,
         perturbed_maps=attacked.map,
         outputs=regression.as_given(centred, attacked.clean_outputs),
@@ -309,11 +313,7 @@ def _check_context(context: Any, m: int) -> None:
 
 def _teller(progress: Any, num_budgets: int) -> Callable[[str], None]:
     """`tell(what)` of the stage that begins; "" is the end."""
-    if progress is not None and not callable(progress):
-        raise ValueError(
-            f"progress must be a function, progress(done, total, what), got "
-            f"{progress!r}"
-        )
+    check_progress(progress)
     total, done = num_budgets + 4, iter(range(num_budgets + 5))
 
     def tell(what: str) -> None:

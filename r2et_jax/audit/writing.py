@@ -15,7 +15,13 @@ import numpy as np
 
 from r2et_jax.audit import images, words
 from r2et_jax.audit.page import page
-from r2et_jax.audit.results import after_top, before_top, proved_up_to, results
+from r2et_jax.audit.results import (
+    after_top,
+    before_top,
+    on_the_way,
+    proved_up_to,
+    results,
+)
 from r2et_jax.checks import as_folder
 from r2et_jax.files import replacing
 
@@ -129,6 +135,10 @@ def _figures(audit: Audit) -> Iterator[tuple[str, Any]]:
         [getattr(row, n) for row in rows] for n in ("precision", "stderr")
     )
     lines = {"under attack": (epsilons, precision, np.nan_to_num(stderr))}
+    if len(rows) == 1:
+        way = on_the_way(audit)
+        seen = [[point[n] for point in way] for n in ("epsilon", "precision")]
+        lines["seen on the way there"] = (*seen, None)
     if not audit.certified.why_not:
         lines["provably"] = (epsilons, [row.certified for row in rows], None)
     yield (

@@ -253,6 +253,8 @@ def _coded(
     lengths = {len(values) for values in columns.values()}
     if len(lengths) != 1:
         raise ValueError(f"{name}: columns must have one length, got {sorted(lengths)}")
+    if lengths == {0}:
+        raise ValueError(f"{name}: expected rows below the columns' names, got none")
     made, names, groups, fixed = [], [], [], []
     labels = _values(name, target, columns[target])
     for column, values in columns.items():

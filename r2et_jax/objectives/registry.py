@@ -121,6 +121,7 @@ def objective(
         layers = model.layers if layers is None else layers
     check_positive("epsilon", epsilon)
     check_count("channels", channels)
+    check_count("k", k)
     setting = Setting(
         k,
         k if k_prime is None else k_prime,

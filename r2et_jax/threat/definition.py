@@ -123,6 +123,7 @@ def threat_model(
     check_in("rule for absent features", absent, ABSENT_RULES)
     check_nonnegative("epsilon", epsilon)
     check_nonnegative("penalty", penalty)
+    check_in("answer of clip", clip, (True, False))
     if num_features is not None:
         check_count("num_features", num_features)
     elif is_mask(frozen):
@@ -183,6 +184,9 @@ def _bounds(lower, upper, num_features):
     for name, value in (("lower", lower), ("upper", upper)):
         try:
             bound = None if value is None else np.asarray(value, float)
+            # NumPy reads numbers out of texts.
+            if np.asarray(value).dtype.kind in "SU":
+                raise TypeError(value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} must hold numbers, got {value!r}") from error
         shape = () if bound is None else bound.shape

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import types
 from html.parser import HTMLParser
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from r2et_jax import models, threat
-from r2et_jax.audit import audit, drawing, words
+from r2et_jax.audit import audit, drawing, images, words
 from r2et_jax.audit.page import page
 from r2et_jax.audit.results import results
 
@@ -187,7 +188,7 @@ def test_200_inputs_of_30_features_are_less_than_a_megabyte():
     assert len(page(report).encode("utf-8")) < 2**20
 
 
-def test_an_image_is_overlaid():
+def test_an_image_is_overlaid(tmp_path):
     def apply(w, x):
         return (jnp.sum(w * x**2))[None]
 
@@ -199,6 +200,24 @@ def test_an_image_is_overlaid():
     assert all(
         address.startswith("data:image/png;base64,") for address in parsed.addresses
     )
+    assert [path.name for path in report.save(tmp_path)][3:] == [
+        "curve.png",
+        "worst.png",
+    ]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("first", [False, True])
+def test_an_image_of_any_channels_can_be_drawn(channels, first):
+    """Grey but for three of them, whichever axis they are on."""
+    image = np.random.default_rng(0).uniform(size=(7, 9, channels))
+    shape, row = image.shape, image.ravel()
+    if first:
+        shape, row = (channels, 7, 9), np.moveaxis(image, 2, 0).ravel()
+    asked = types.SimpleNamespace(shape=shape, explained_shape=(7, 9))
+    drawn = images.image_of(types.SimpleNamespace(asked=asked), row)
+    expected = image if channels == 3 else image.mean(axis=2)
+    np.testing.assert_allclose(drawn, expected)
 
 
 def test_marked_pixels_have_their_colour():

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 
 import r2et_jax as r2
 from r2et_jax import adapters, certificates, datasets, metrics, saliency, threat
@@ -103,6 +104,54 @@ ASKED = {
         "logits, which are floats, got dtype int32",
     ),
     "a model of NumPy": ({"apply": lambda w, x: np.asarray(x)}, "does not take an inp"),
+    "x has keys of two kinds": (
+        {"x": {1: X, "a": X}},
+        r"the keys of x must be of one kind, got \[1, 'a'\]",
+    ),
+    "x is sparse": ({"x": scipy.sparse.csr_matrix(X)}, "got a csr_matrix"),
+    "x is far": (
+        {"x": 1e9 * (1 + np.abs(X))},
+        r"a change of ε = 1 can move, got magnitudes of 1.* 64 away: standardise",
+    ),
+    "an empty name": (
+        {"names": ["a", " ", "c", "d"]},
+        r"names must not be empty, got \('a', ' ', 'c', 'd'\)",
+    ),
+    "names in a dict": ({"names": dict.fromkeys("abcd")}, "must be a sequence of text"),
+    "a short mask": (
+        {"groups": [np.array([True, False])]},
+        r"groups\[0\] must be .*mask \[n\] with n = 4, got a mask of 2",
+    ),
+    "groups in a dict": ({"groups": {"colour": (0, 1)}}, "must be indices.*'colour'"),
+    "a truth value as target": ({"target": True}, "integer of at least 0, got True"),
+    "a target for each": ({"target": np.zeros(6, int)}, "integer of at least 0, got"),
+    "epsilons in a dict": ({"epsilons": {0.1: 1}}, r"sequence of budgets.*\{0.1: 1\}"),
+    "epsilons nested": ({"epsilons": [[0.1]]}, r"nonnegative and finite, got \[0.1\]"),
+    "epsilons are true": ({"epsilons": [True]}, "nonnegative and finite, got True"),
+    "key of another shape": ({"key": np.zeros(3, np.uint32)}, "key must be one key"),
+    "threat is a class": ({"threat": threat.ThreatModel}, "must be a threat model"),
+    "progress of no arguments": (
+        {"progress": lambda: None},
+        r"progress\(done, total, what\), got .*too many positional arguments",
+    ),
+    "a map of integers": (
+        {"explainer": lambda score, normalize=True: lambda w, x, c: jnp.arange(4)},
+        "whose maps must be floats, got dtype int32",
+    ),
+    "a map of complex": (
+        {"explainer": lambda score, normalize=True: lambda w, x, c: x.astype(complex)},
+        "whose maps must be floats, got dtype complex64",
+    ),
+    "it branches by value": (
+        {"apply": lambda w, x: w[:1] if x[0] > 0 else x[:1]},
+        r"does not take an input of shape \(4,\): .*boolean conversion",
+    ),
+    "no class at all": ({"apply": lambda w, x: x[:0]}, r"shape \[C\], got \(0,\)"),
+    "it returns nothing": ({"apply": lambda w, x: None}, r"\[C\], got NoneType"),
+    "it takes x alone": ({"apply": lambda x: x[:1]}, "takes 1 positional argument"),
+    "it raises": ({"apply": lambda w, x: {}["scale"]}, r"shape \(4,\): 'scale'"),
+    "swapped": ({"apply": X, "x": WEIGHTS}, r"x must be inputs .*got shape \(4,\)"),
+    "a class as model": ({"apply": MLP, "params": {}}, "make an instance of it, MLP"),
     "names of pixels": (
         {"explainer": saliency.of_pixels(2), "k": 1, "names": "abc"},
         "names must be a sequence of texts, got 'abc'",
@@ -141,6 +190,43 @@ CALLS = {
     "explained class": (
         lambda *_: r2.explain(r2.subject(linear, WEIGHTS), X, target=7),
         r"target must be 6 class indices in 0…1, got \[7\]",
+    ),
+    "a function explained": (
+        lambda *_: r2.explain(linear, X),
+        r"such as subject\(model, params\), got a function",
+    ),
+    "nothing explained": (
+        lambda *_: r2.explain(r2.subject(linear, WEIGHTS), None),
+        r"x must be a batch \[m, ...\] of inputs, got None",
+    ),
+    "a function certified": (
+        lambda *_: r2.certify(linear, X, threat.threat_model(), k=2),
+        r"subject\(model, params\), got a function",
+    ),
+    "bounds are texts": (
+        lambda *_: threat.threat_model(lower="0"),
+        "lower must hold numbers, got '0'",
+    ),
+    "budget is true": (
+        lambda *_: threat.threat_model("l2", True),
+        "epsilon must be nonnegative and finite, got True",
+    ),
+    "clip is a text": (
+        lambda *_: threat.threat_model(clip="yes"),
+        "unknown answer of clip 'yes'; known: False, True",
+    ),
+    "penalty below zero": (
+        lambda *_: threat.threat_model(prediction="penalized", penalty=-1),
+        "penalty must be nonnegative and finite, got -1",
+    ),
+    "k of an objective": (
+        lambda *_: r2.objective("r2et", linear, k=-1),
+        "k must be an integer of at least 1, got -1",
+    ),
+    "cache in a number": (lambda *_: r2.cache(3), "cache must be a folder, got 3"),
+    "level is true": (
+        lambda _, audit: audit.check(True),
+        r"min_precision must lie in \[0, 1\], got True",
     ),
     # the gate, the page, the comparison
     "level is a list": (
@@ -206,7 +292,15 @@ CALLS = {
         lambda folder, _: datasets.save_npz(datasets.breast_cancer(), folder),
         r"path must be a path, got Dataset\(.*\.\.\. \(Dataset\)$",
     ),
+    "no rows": (
+        lambda *_: frame({"age": [], "paid": []}),
+        "own: expected rows below the columns' names, got none",
+    ),
     # hardening
+    "one class": (
+        lambda *_: harden(data=(DATA[0], np.zeros(60, int))),
+        r"training examples of at least two classes, got \[0\] alone",
+    ),
     "no method": (lambda *_: harden(method=None), "method must be a text, got None"),
     "weights of texts": (
         lambda *_: harden(weights={"gap": ("x",)}),
@@ -225,7 +319,7 @@ CALLS = {
         "data: y must be 60 class indices, integers .*got <U2",
     ),
     "labels beyond": (
-        lambda *_: harden(data=(DATA[0], np.full(60, 5))),
+        lambda *_: harden(data=(DATA[0], 5 * (np.arange(60) % 2))),
         r"labels must be 9 class indices in 0…1, got \[5\]",
     ),
     # black boxes
@@ -282,11 +376,15 @@ def test_the_command_says_it_in_a_line(
         ({"params": WEIGHTS * np.nan}, "left out: 6 of 6 inputs, whose output is not "),
         ({"apply": lambda w, x: w[:1]}, "6 of 6 inputs, whose explanation is zero"),
         (
+            {"x": X * np.array([1, 1, 1, 1e9], np.float32)},
+            "6 of 6 inputs hold values so large that float32 rounds changes of ε = 1",
+        ),
+        (
             {"threat": threat.threat_model("l2", 0.0)},
             "ε = 0 lets nothing change, so that the top 2 stay whatever the model is",
         ),
     ],
-    ids=["params are NaN", "constant", "no budget"],
+    ids=["params are NaN", "constant", "one column is far", "no budget"],
 )
 def test_what_the_numbers_show_is_counted_and_said(change, finding):
     assert finding in str(ask(**change))
