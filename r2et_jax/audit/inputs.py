@@ -46,26 +46,44 @@ def check_explainer(explainer, apply, params, x) -> int:
     )
     if not callable(explainer):
         raise ValueError(message)
-    target = jnp.zeros((), jnp.int32)
-    log_odds = score.log_odds(apply)
     try:
-        explain = explainer(log_odds, normalize=False)
-        made = jax.eval_shape(explain, params, x, target)
-        shape, dtype = made.shape, made.dtype
-        jax.eval_shape(explainer(log_odds), params, x, target)
+        made = _maps(explainer, apply, params, x)
     except Exception as error:
         if "'key'" in str(error):
             message += (
                 ". One that draws noise needs its key bound: lambda score, **options: "
                 "functools.partial(saliency.smooth_grad(score, **options), key=key)"
             )
-        _check_gradient(log_odds, params, x, target)
+        _check_gradient(score.log_odds(apply), params, x, jnp.zeros((), jnp.int32))
         raise ValueError(f"{message}; calling it gives: {error}") from error
-    if len(shape) != 1:
-        raise ValueError(f"{message}, whose maps have shape {shape}")
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"{message}, whose maps must be floats, got dtype {dtype}")
-    return shape[0]
+    if len(made.shape) != 1:
+        raise ValueError(f"{message}, whose maps have shape {made.shape}")
+    if not jnp.issubdtype(made.dtype, jnp.floating):
+        raise ValueError(
+            f"{message}, whose maps must be floats, got dtype {made.dtype}"
+        )
+    return made.shape[0]
+
+
+def _maps(explainer, apply, params, x) -> jax.ShapeDtypeStruct:
+    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda *args: args, params, x))
+    try:
+        hash(explainer)
+    except TypeError:
+        return _traced.__wrapped__(explainer, apply, structure, tuple(leaves))
+    return _traced(explainer, hashable(apply), structure, tuple(leaves))
+
+
+@kept
+def _traced(explainer, apply, structure, leaves):
+    """What explanations are, which is traced once for a model, in both forms."""
+    params, x = jax.tree.unflatten(structure, leaves)
+    target = jax.ShapeDtypeStruct((), jnp.int32)
+    log_odds = score.log_odds(apply)
+    explain = explainer(log_odds, normalize=False)
+    made = jax.eval_shape(explain, params, x, target)
+    jax.eval_shape(explainer(log_odds), params, x, target)
+    return made
 
 
 def _check_gradient(log_odds, params, x, target) -> None:

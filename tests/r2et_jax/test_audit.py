@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import r2et_jax.audit
-from r2et_jax import models, threat
+from r2et_jax import models, saliency, threat
 from r2et_jax.audit import audit
+from r2et_jax.audit.inputs import check_explainer
 from r2et_jax.subject import subject
 
 # Optax's schedules mix dtypes.
@@ -175,6 +176,21 @@ def test_a_subject_is_audited_as_the_model_in_parts_and_compiles_once(compilatio
     by_parts = audit(model, twice, x, **options)
     np.testing.assert_array_equal(other.precision, by_parts.precision)
     np.testing.assert_array_equal(other.perturbed, by_parts.perturbed)
+
+
+def test_an_explainer_is_traced_once_for_a_model():
+    calls = []
+
+    def counted(score, **options):
+        calls.append(options)
+        return saliency.gradient(score, **options)
+
+    model = models.MLP(hidden=(6,))
+    for width, expected in ((4, 2), (4, 2), (3, 4)):
+        x = inputs(1, width)[0]
+        params = model.init(jax.random.key(width + expected), x)
+        assert check_explainer(counted, model.apply, params, x) == width
+        assert len(calls) == expected  # as they are, and normalised
 
 
 def test_each_input_is_audited_in_its_context():
