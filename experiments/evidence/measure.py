@@ -31,7 +31,9 @@ def saturation(options: Options) -> Iterator[Finding]:
         k = problem.k or options.k[0]
         fitter = setup.fitter(problem, k, options)
         usual = fitter.protocol.strongest_evaluations
-        x, partner, _ = problem.inputs("test", presets.SATURATION_INPUTS)
+        # No more than the tables attack: a graph takes two hundred times a row's time.
+        most = min(presets.SATURATION_INPUTS, fitter.protocol.num_test)
+        x, partner, _ = problem.inputs("test", most)
         # The largest budget of the data, at which the tables of robustness are read.
         budgets = (
             problem.epsilon[options.preset] if problem.epsilon else options.epsilon
