@@ -401,8 +401,12 @@ def _in_threads(chunk, starts, shape, warm, device):
         with devices_lib.no_collection():
             done = [here(0)]
         warm.add(shape)
-    with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
-        done += pool.map(elsewhere, starts[len(done) :])
+    left = starts[len(done) :]
+    if len(left) < 2:
+        done += map(here, left)
+    else:
+        with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
+            done += pool.map(elsewhere, left)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *done)
 
 
