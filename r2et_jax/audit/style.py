@@ -45,6 +45,6 @@ border:1px solid #ccc}
 table.told,.told tbody,.told tr{display:block}.told thead{display:none}
 .told tr{display:grid;grid-template-columns:1fr auto;border-bottom:1px solid #e5e5e5}
 .told td{border:0;min-width:0}.told td:first-child{font-weight:600}
-.told td.text{grid-column:1/-1;padding-bottom:.6em}}
+.told td.text{grid-column:1/-1;padding-bottom:.6em}pre{white-space:pre-wrap}}
 pre{background:#f5f5f5;padding:.8em;overflow-x:auto;font-size:.85em}
 """
