@@ -1,7 +1,7 @@
 """Bad input at every door: an error that names it, or a finding that is counted.
 
-What single modules refuse, their own tests say (`test_audit_refusals` has 110 kinds more
-of the audit's); these are what a user hands over that is another thing altogether.
+What single modules refuse, their own tests say, and `test_audit_refusals` 110 kinds of
+the audit's; these are what a user hands over that is another thing altogether.
 """
 
 import re
