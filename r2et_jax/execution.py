@@ -361,13 +361,8 @@ def _spread(compiled, devices):
         return compiled, *devices, *devices
     mesh = Mesh(np.array(devices), (_EXAMPLES,))
     whole, split = Spec(), Spec(_EXAMPLES)
-    each = jax.shard_map(
-        compiled,
-        mesh=mesh,
-        in_specs=(whole, split),
-        out_specs=split,
-        check_vma=False,
-    )
+    specs = {"in_specs": (whole, split), "out_specs": split}
+    each = jax.shard_map(compiled, mesh=mesh, check_vma=False, **specs)
     return _outermost(each), NamedSharding(mesh, whole), NamedSharding(mesh, split)
 
 
