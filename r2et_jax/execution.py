@@ -441,9 +441,5 @@ def hashable(apply: Callable[..., Any]) -> Callable[..., Any]:
     try:
         hash(apply)
     except TypeError:
-
-        def hashable(params, x, /):
-            return apply(params, x)
-
-        return hashable
+        return lambda params, x, /: apply(params, x)
     return apply

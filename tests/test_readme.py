@@ -9,8 +9,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from absl import flags as absl_flags
 
 from experiments.console import cli
+from r2et_jax import datasets
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 # Whatever README's table has named since the first release.
@@ -108,6 +110,27 @@ def test_every_old_command_takes_its_flags_or_says_where_it_went(command, capsys
             "-m slow tests/experiments/test_curvature_of_pairs.py`, no longer by "
             "evidence\n"
         )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "tabular --datasets=adult,bank,compas",
+        "images --datasets=mnist,cifar10",
+        "brain_graphs --raw_dir=FOLDER",
+        "brain_graphs --datasets= --npz=own.npz",
+    ],
+)
+def test_every_old_command_for_data_takes_its_flags(command):
+    name, *arguments = command.split()
+    module = importlib.import_module(f"data_prep.{name}")
+    assert callable(module.main)
+    for argument in arguments:
+        flag, value = argument.removeprefix("--").split("=")
+        taken = absl_flags.FLAGS[flag].parser.parse(value)
+        if flag == "datasets":
+            kinds = ("tabular", "pairs", "images")
+            assert set(taken) <= {n for kind in kinds for n in datasets.names(kind)}
 
 
 @pytest.mark.parametrize(

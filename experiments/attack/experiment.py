@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments.attack.measure import Subject, measure
+from experiments.attack.measure import Target, measure
 from experiments.attack.report import write_report
 from experiments.console import flags
 from experiments.loop import asked, parts, setup
@@ -51,10 +51,10 @@ def main(values):
     for name in ("methods", "seeds"):
         if getattr(options, name):
             raise ValueError(f"--{name} has no use here: --model names the models")
-    subjects = _subjects(options)
+    targets = _targets(options)
     chosen = [
-        parts.Part(subject.data, options._replace(epsilon=subject.epsilon))
-        for subject in subjects
+        parts.Part(target.data, options._replace(epsilon=target.epsilon))
+        for target in targets
     ]
     config = parts.with_choices(options.config, chosen, ("epsilon",))
     folder, store = setup.open_folder(
@@ -62,14 +62,14 @@ def main(values):
         (part.problem for part in chosen),
     )
     evaluators: dict[Any, Evaluator] = {}
-    for subject in subjects:
-        for k in subject.k:
-            measure(subject, k, evaluators, options, store)
-    written = write_report(folder, store, subjects, options)
+    for target in targets:
+        for k in target.k:
+            measure(target, k, evaluators, options, store)
+    written = write_report(folder, store, targets, options)
     print("\n".join(map(str, [store.path, *written])))
 
 
-def _subjects(options) -> list[Subject]:
+def _targets(options) -> list[Target]:
     """The models with their data, all of them checked before any is attacked."""
     given = options.given["model"]
     if not given:
@@ -80,7 +80,7 @@ def _subjects(options) -> list[Subject]:
             f"--datasets takes one name here, got {','.join(options.datasets)}"
         )
     loaded: dict[tuple[str, int], Problem] = {}
-    subjects = []
+    targets = []
     for folder in map(Path, folders):
         model = trained.read(folder)
         told = model.description
@@ -121,13 +121,13 @@ def _subjects(options) -> list[Subject]:
         if data.absent == "free":
             # A model that leaves nodes without edges out does not see new edges.
             module = views.anywhere(module)
-        subjects.append(
-            Subject(data, module, model.params, sizes, chosen.options.epsilon, fields)
+        targets.append(
+            Target(data, module, model.params, sizes, chosen.options.epsilon, fields)
         )
-    kinds = {subject.data.view.kind for subject in subjects}
+    kinds = {target.data.view.kind for target in targets}
     for value in parts.of_graphs(options).values():
-        names = tuple({subject.data.name for subject in subjects})
+        names = tuple({target.data.name for target in targets})
         parts.check_use(
             "absent_edges", value, "graph", kinds, options._replace(datasets=names)
         )
-    return subjects
+    return targets

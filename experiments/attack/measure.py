@@ -11,7 +11,7 @@ from experiments.problems.registry import Problem
 from r2et_jax.types import Params
 
 
-class Subject(NamedTuple):
+class Target(NamedTuple):
     """A model under attack.
 
     Attributes:
@@ -31,9 +31,9 @@ class Subject(NamedTuple):
     fields: dict[str, Any]
 
 
-def measure(subject, k, evaluators, options, store):
+def measure(target, k, evaluators, options, store):
     """All records of one model and k that are not there yet."""
-    data, model, params = subject.data, subject.model, subject.params
+    data, model, params = target.data, target.model, target.params
     cell = data.name, data.fold, model, k
     if cell not in evaluators:
         settings = data.protocol(options.preset)
@@ -45,11 +45,11 @@ def measure(subject, k, evaluators, options, store):
             strongest_evaluations=settings.strongest_evaluations,
         )
     evaluator = evaluators[cell]
-    fields = fields_of(subject, k, options.experiment)
+    fields = fields_of(target, k, options.experiment)
     clean = {**fields, "attack": "none", "epsilon": 0.0}
     if not store.has(**clean):
         store.append([{**clean, **record} for record in evaluator.clean(params)])
-    cells = [(name, epsilon) for name in options.attacks for epsilon in subject.epsilon]
+    cells = [(name, epsilon) for name in options.attacks for epsilon in target.epsilon]
     for name, epsilon in track(
         cells,
         description=f"{data.name} {fields['method']} attack",
@@ -61,12 +61,12 @@ def measure(subject, k, evaluators, options, store):
             store.append([{**cell, **record} for record in attacked])
 
 
-def fields_of(subject: Subject, k: int, experiment: str) -> dict[str, Any]:
-    told = dict(subject.fields)
+def fields_of(target: Target, k: int, experiment: str) -> dict[str, Any]:
+    told = dict(target.fields)
     named = {
         name: told.pop(name) for name in ("method", "seed", "tolerance", "schedule")
     }
     return {
-        **setup.model_fields(experiment, subject.data, subject.model, k=k, **named),
+        **setup.model_fields(experiment, target.data, target.model, k=k, **named),
         **told,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from experiments.certify import variants
+from experiments.certify import variants_report
 from experiments.measures.evaluation import STRONGEST
 from experiments.problems.registry import LOGISTIC
 from experiments.report import statistics, tables
@@ -38,7 +38,7 @@ def write_report(
             here = records.select(recorded, dataset=dataset)
             output.save_figure(path, _figure(here, dataset, k, options))
             written.append(path)
-            written += variants.write_report(folder, store, dataset, k, suffix)
+            written += variants_report.write_report(folder, store, dataset, k, suffix)
     return written
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,10 +11,8 @@ import numpy as np
 
 from experiments.certify import lirpa
 from experiments.problems.registry import Problem
-from experiments.report import tables
-from experiments.store import output, records
 from experiments.store.numbers import measured, summary
-from r2et_jax import certificates, plots
+from r2et_jax import certificates
 from r2et_jax.bounds import Policy
 from r2et_jax.certificates.exact import is_piecewise_linear
 from r2et_jax.execution import balanced_size
@@ -23,7 +20,7 @@ from r2et_jax.subject import Subject, subject
 
 VARIANT = "variant"
 # Metrics apart from those of the certificate that is reported.
-_CERTIFIED, _SECONDS = "variant_p@k", "variant_seconds"
+CERTIFIED, SECONDS = "variant_p@k", "variant_seconds"
 # Of the program of the gradient, for any network.
 PROGRAMS = {
     "intervals": {"policy": Policy(slope="flat", quadratic=False)},
@@ -127,63 +124,6 @@ def _timed(run: Callable[[Any], Any], x, size: int) -> tuple[Any, float]:
 
 def _records(precision, seconds: float) -> list[dict[str, Any]]:
     return [
-        summary(_CERTIFIED, precision),
-        measured(_SECONDS, seconds, None, len(precision)),
+        summary(CERTIFIED, precision),
+        measured(SECONDS, seconds, None, len(precision)),
     ]
-
-
-def _left_out(recorded) -> list[str]:
-    named = {record["method"] for record in recorded if record[VARIANT] == lirpa.NAME}
-    without = sorted({record["method"] for record in recorded} - named)
-    if not without:
-        return []
-    return [
-        f"{lirpa.NAME} is left out for {', '.join(without)}: it is not installed, or "
-        "has no rule for the derivative of that network's activation."
-    ]
-
-
-def write_report(
-    folder: Path, store: records.RecordStore, dataset: str, k: int, suffix: str
-) -> list[Path]:
-    """Table and figure of the variants of a data set, where they were measured."""
-    recorded = [
-        record for record in store.select(dataset=dataset, k=k) if VARIANT in record
-    ]
-    if not recorded:
-        return []
-    written = []
-    epsilon = recorded[0]["epsilon"]
-    columns = [
-        tables.ColumnSpec("certified", {"metric": _CERTIFIED}, best="max"),
-        tables.ColumnSpec("s an input", {"metric": _SECONDS}, best=None),
-    ]
-    notes = (
-        f"P@{k} that holds over ‖δ‖₂ ≤ {epsilon:g}, by the ways in which it is "
-        "bounded; seconds on this machine, after compilation, several inputs at a "
-        "time.",
-        "better of three slopes: pair by pair, of intervals, chords and best slope.",
-        *_left_out(recorded),
-    )
-    name = f"variants_{dataset}{suffix}"
-    table = tables.pivot(recorded, rows=("method", VARIANT), columns=columns)
-    tables.write_table(folder, table, notes=notes, name=name)
-    written += [folder / f"{name}.{ending}" for ending in ("md", "csv")]
-    points = {}
-    for record in records.select(recorded, metric=_CERTIFIED):
-        where = {n: record[n] for n in ("method", "seed", VARIANT)}
-        (spent,) = records.select(recorded, metric=_SECONDS, **where)
-        label = record[VARIANT]
-        points.setdefault(label, ([], []))
-        points[label][0].append(spent["value"])
-        points[label][1].append(record["value"])
-    path = folder / f"{name}.png"
-    figure = plots.scatter(
-        points,
-        xlabel="seconds an input",
-        ylabel=f"certified P@{k}",
-        title=f"{dataset}: ways to bound, ε = {epsilon:g}",
-        xscale="log",
-    )
-    output.save_figure(path, figure)
-    return [*written, path]

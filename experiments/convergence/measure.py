@@ -20,7 +20,7 @@ def mean_thickness(problem, chosen, k: int, preset: str) -> dict[str, Any]:
     sample = thickness.first_inputs(
         problem, chosen.model, chosen.params, sampling.num_inputs
     )
-    found_thick = thickness.estimate(
+    thick = thickness.estimate(
         problem,
         chosen.model,
         chosen.params,
@@ -30,7 +30,7 @@ def mean_thickness(problem, chosen, k: int, preset: str) -> dict[str, Any]:
         epsilon=RADIUS,
         sampling=sampling,
     )
-    return summary("thickness", found_thick.mean)
+    return summary("thickness", thick.mean)
 
 
 def measure(

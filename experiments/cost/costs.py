@@ -169,7 +169,7 @@ def compiled_bytes(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> int | N
     )
 
 
-class Subject(NamedTuple):
+class Victim(NamedTuple):
     """An attack's model with weights of its initialisation, and a number of inputs.
 
     Attributes:
@@ -194,40 +194,40 @@ class Subject(NamedTuple):
         return Form(models.pair_apply(self.model, embedded=True), lambda rho: paired)
 
 
-def subject(dataset: str, *, data_dir: Path, num_inputs: int, seed: int) -> Subject:
+def victim(dataset: str, *, data_dir: Path, num_inputs: int, seed: int) -> Victim:
     """The published network for a data set, and inputs from it, repeated to fill up.
 
     What a step costs does not depend on the weights, so that none are trained.
     """
     if dataset in presets.COST_IMAGES:
-        return image_subject(dataset, data_dir=data_dir, num=num_inputs, seed=seed)
+        return image_victim(dataset, data_dir=data_dir, num=num_inputs, seed=seed)
     data = datasets.load(dataset, data_dir=data_dir)
     model = models.MLP()
     params = model.init(jax.random.key(seed), jnp.zeros(len(data.columns)))
     index = np.arange(num_inputs) % data.train.x.shape[0]
-    return Subject(model, params, jnp.asarray(data.train.x[index]))
+    return Victim(model, params, jnp.asarray(data.train.x[index]))
 
 
-def image_subject(
+def image_victim(
     dataset: str, *, data_dir: Path, num: int, seed: int, **options: Any
-) -> Subject:
+) -> Victim:
     """The network of images, `options` its attributes; partners are embedded once."""
     images = cost_images.load(dataset, data_dir=data_dir).repeated(num)
     model = cost_images.network(dataset, **options)
     x = jnp.asarray(images.x)
     if images.partner is None:
-        return Subject(model, jax.jit(model.init)(jax.random.key(seed), x[0]), x)
+        return Victim(model, jax.jit(model.init)(jax.random.key(seed), x[0]), x)
     params = jax.jit(model.init)(jax.random.key(seed), jnp.stack([x[0], x[0]]))
 
     def embed(partner):
         return model.apply(params, partner, method="embed")
 
-    return Subject(model, params, x, jax.jit(jax.vmap(embed))(images.partner))
+    return Victim(model, params, x, jax.jit(jax.vmap(embed))(images.partner))
 
 
-def protocol(subject: Subject, name: str, *, k: int) -> Protocol:
-    """A named attack on the subject's model."""
-    return attacks.protocol(name, subject.attacked, k=k)
+def protocol(victim: Victim, name: str, *, k: int) -> Protocol:
+    """A named attack on the victim's model."""
+    return attacks.protocol(name, victim.attacked, k=k)
 
 
 class Steps(NamedTuple):
@@ -265,40 +265,40 @@ def batched_steps(attack: attacks.Attack) -> Steps:
 
 
 def step_arguments(
-    subject: Subject, steps: Steps, *, epsilon: float, batch: int
+    victim: Victim, steps: Steps, *, epsilon: float, batch: int
 ) -> tuple[Any, ...]:
     """The shapes of what one step of an attack on a batch is called with."""
-    x, context = _batch_shapes(subject, batch)
+    x, context = _batch_shapes(victim, batch)
     threat, keys = threat_model("l2", epsilon), example_keys(counted_key(0), batch)
-    fixed, state = jax.eval_shape(steps.begin, subject.params, x, context, threat, keys)
-    return subject.params, context, fixed, state
+    fixed, state = jax.eval_shape(steps.begin, victim.params, x, context, threat, keys)
+    return victim.params, context, fixed, state
 
 
 def attack_step_flops(
-    subject: Subject, attack: attacks.Attack, *, epsilon: float, batch: int
+    victim: Victim, attack: attacks.Attack, *, epsilon: float, batch: int
 ) -> Flops:
     """XLA's count of one step of an attack on a batch, compiled alone."""
     steps = batched_steps(attack)
-    args = step_arguments(subject, steps, epsilon=epsilon, batch=batch)
+    args = step_arguments(victim, steps, epsilon=epsilon, batch=batch)
     return count_flops(steps.advance, *args)
 
 
-def forward_flops(subject: Subject, *, batch: int) -> float:
+def forward_flops(victim: Victim, *, batch: int) -> float:
     """XLA's count of one forward pass of a batch, the unit of an attack's FLOPs."""
-    apply = subject.attacked.apply
+    apply = victim.attacked.apply
 
     def forward(params, x, context):
         each = jax.vmap(lambda x, context: apply(in_context(params, context), x))
         return each(x, context)
 
-    return count_flops(forward, subject.params, *_batch_shapes(subject, batch)).flops
+    return count_flops(forward, victim.params, *_batch_shapes(victim, batch)).flops
 
 
-def _batch_shapes(subject, batch):
+def _batch_shapes(victim, batch):
     def shape(leaf):
         return jax.ShapeDtypeStruct((batch, *leaf.shape[1:]), leaf.dtype)
 
-    return jax.tree.map(shape, (subject.x, subject.context))
+    return jax.tree.map(shape, (victim.x, victim.context))
 
 
 def bare_attack(
@@ -376,7 +376,7 @@ def _run_watched(
     seed: int,
     batch_size: int = attacks.runner.DEFAULT_BATCH_SIZE,
 ) -> tuple[int, int]:
-    target = subject(dataset, data_dir=data_dir, num_inputs=num_inputs, seed=seed)
+    target = victim(dataset, data_dir=data_dir, num_inputs=num_inputs, seed=seed)
     run = attacks.compile_attack(
         protocol(target, attack, k=k).attack,
         num_steps=num_steps,

@@ -56,7 +56,7 @@ def network(workload: Workload, count: int) -> Network:
     from experiments.cost import torch_explaining as theirs
 
     if workload.dataset not in presets.COST_IMAGES:
-        examined = workload.subject(count)
+        examined = workload.victim(count)
         x = np.asarray(examined.x)
         net = theirs.mlp(examined.params)
         return Network(examined.model, examined.params, x, net, x)

@@ -75,10 +75,8 @@ def _network(size: Size):
 def _attack(size: Size) -> Program:
     """One step of er_surrogate."""
     model, params, x = _network(size)
-    subject = costs.Subject(model, params, x)
-    steps = costs.batched_steps(
-        costs.protocol(subject, "er_surrogate", k=size.k).attack
-    )
+    victim = costs.Victim(model, params, x)
+    steps = costs.batched_steps(costs.protocol(victim, "er_surrogate", k=size.k).attack)
     threat = threat_model("l2", 1.0)
     keys = jax.random.split(costs.counted_key(0), size.inputs)
     fixed, state = jax.jit(steps.begin)(params, x, None, threat, keys)
@@ -108,7 +106,7 @@ def _training(size: Size) -> Program:
 def _thickness(size: Size) -> Program:
     """The thickness by 4 draws and 4 points on the way to each."""
     model, params, x = _network(size)
-    form = costs.Subject(model, params, x).attacked
+    form = costs.Victim(model, params, x).attacked
     thickness = ranking.mean_thickness(form.saliency(), k=size.k, num_points=_POINTS)
     noise = np.random.default_rng(1).normal(size=(size.inputs, _DRAWS, size.n))
     draws = x[:, None] + jnp.asarray(noise, x.dtype)
@@ -269,18 +267,16 @@ def measure_many(workload: Workload) -> list[dict]:
 
 
 def _attack_many(dataset, data_dir, counts, k, epsilon, seed):
-    subject = costs.subject(
-        dataset, data_dir=data_dir, num_inputs=max(counts), seed=seed
-    )
-    named = costs.protocol(subject, "er_surrogate", k=k)
+    victim = costs.victim(dataset, data_dir=data_dir, num_inputs=max(counts), seed=seed)
+    named = costs.protocol(victim, "er_surrogate", k=k)
     run = attacks.compile_attack(named.attack, num_steps=50)
-    x, threat = np.asarray(subject.x), threat_model("l2", epsilon)
+    x, threat = np.asarray(victim.x), threat_model("l2", epsilon)
     # The least of three rounds, of which the first compiles: chunks have a shape of
     # their own for each number of inputs.
     seconds = np.full((3, len(counts)), np.inf)
     for in_turn in seconds:
         for place, count in enumerate(counts):
             start = time.process_time()
-            run(subject.params, x[:count], threat, key=jax.random.key(seed))
+            run(victim.params, x[:count], threat, key=jax.random.key(seed))
             in_turn[place] = time.process_time() - start
     return seconds.min(axis=0).tolist(), processes.peak_resident()

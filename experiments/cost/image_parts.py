@@ -61,8 +61,8 @@ def _work(workload: Workload) -> Work:
 
 
 def _attack(workload: Workload, num_inputs: int):
-    subject = workload.subject(num_inputs)
-    return subject, costs.protocol(subject, ATTACK, k=workload.k).attack
+    victim = workload.victim(num_inputs)
+    return victim, costs.protocol(victim, ATTACK, k=workload.k).attack
 
 
 def training_flops_and_step(
@@ -140,14 +140,14 @@ def measure_step(workload: Workload) -> list[dict]:
     """FLOP units of a step, its convolutions and memory, and what drives it fastest."""
     work, fields = _work(workload), {"attack": ATTACK, "epsilon": workload.epsilon}
     count = work.batch * _num_cores()
-    subject, attack = _attack(workload, count)
+    victim, attack = _attack(workload, count)
     steps = costs.batched_steps(attack)
     args = costs.step_arguments(
-        subject, steps, epsilon=workload.epsilon, batch=work.batch
+        victim, steps, epsilon=workload.epsilon, batch=work.batch
     )
     compiled = jax.jit(steps.advance).lower(*args).compile()
     flops, memory = compiled.cost_analysis()["flops"], compiled.memory_analysis()
-    unit = costs.forward_flops(subject, batch=work.batch)
+    unit = costs.forward_flops(victim, batch=work.batch)
     convolutions, grouped = count_convolutions(compiled.as_text())
     notes = [
         f"a batch of {work.batch}, {convolutions} convolutions in a step, {grouped} of "
@@ -166,8 +166,8 @@ def measure_step(workload: Workload) -> list[dict]:
             + memory.temp_size_in_bytes
         )
         records.append(workload.record("peak_memory_bytes", size, work.batch, **fields))
-    args = subject.params, subject.x, threat_model("l2", workload.epsilon)
-    keywords = {"key": jax.random.key(workload.seed), "context": subject.context}
+    args = victim.params, victim.x, threat_model("l2", workload.epsilon)
+    keywords = {"key": jax.random.key(workload.seed), "context": victim.context}
     runs = {}
     for driven in (True, False):
         run = attacks.compile_attack(
@@ -191,22 +191,22 @@ def count_convolutions(program: str) -> tuple[int, int]:
     return len(lines), sum(bool(_GROUPS.search(line)) for line in lines)
 
 
-def torch_forms(subject: costs.Subject, layout: str) -> Callable[..., Any]:
+def torch_forms(victim: costs.Victim, layout: str) -> Callable[..., Any]:
     """The network in PyTorch: `of_rows(rows) -> logits` for a slice of the inputs."""
     import torch
 
     from experiments.cost import torch_images as cost_torch_images
 
-    if subject.context is None:
+    if victim.context is None:
         shared = cost_torch_images.resnet9(
-            subject.params,
-            shape=subject.model.shape,
-            num_groups=subject.model.num_groups,
+            victim.params,
+            shape=victim.model.shape,
+            num_groups=victim.model.num_groups,
             layout=layout,
         )
         return lambda rows: shared
-    of_pairs = cost_torch_images.siamese_cnn(subject.params, layout=layout)
-    partner = torch.tensor(np.asarray(subject.context))
+    of_pairs = cost_torch_images.siamese_cnn(victim.params, layout=layout)
+    partner = torch.tensor(np.asarray(victim.context))
     return lambda rows: of_pairs(partner[rows])
 
 
@@ -221,10 +221,10 @@ def measure_torch(workload: Workload) -> list[dict]:
 
     work, cores = _work(workload), _num_cores()
     count = work.batch * cores
-    subject, attack = _attack(workload, count)
+    victim, attack = _attack(workload, count)
     threat, key = threat_model("l2", workload.epsilon), jax.random.key(workload.seed)
-    x = torch.tensor(np.asarray(subject.x))
-    networks = {name: torch_forms(subject, name) for name in cost_torch_images.LAYOUTS}
+    x = torch.tensor(np.asarray(victim.x))
+    networks = {name: torch_forms(victim, name) for name in cost_torch_images.LAYOUTS}
 
     def torch_run(layout, num_steps, track_every):
         def run():
@@ -243,8 +243,8 @@ def measure_torch(workload: Workload) -> list[dict]:
 
     def jax_run(build):
         run = build(attack, num_steps=work.steps, batch_size=work.batch)
-        keywords = {"key": key, "context": subject.context}
-        return lambda: run(subject.params, subject.x, threat, **keywords)
+        keywords = {"key": key, "context": victim.context}
+        return lambda: run(victim.params, victim.x, threat, **keywords)
 
     best = costs.fastest(
         {layout: torch_run(layout, 2, None) for layout in networks},
@@ -282,7 +282,7 @@ def measure_memory(workload: Workload) -> list[dict]:
         return []  # a device's memory is not the process's
     work, records = _work(workload), []
     few = work.batch * work.memory_batches
-    subject, attack = _attack(workload, 1)
+    victim, attack = _attack(workload, 1)
     for suffix, count in (("_few", few), ("", MORE_INPUTS * few)):
         growth, peak = costs.resident_growth(
             attack=ATTACK,
@@ -305,22 +305,22 @@ def measure_memory(workload: Workload) -> list[dict]:
             workload.record("resident_growth_bytes" + suffix, growth, count, **fields),
             workload.record("resident_peak_bytes" + suffix, peak, count, **fields),
         ]
-    size = MORE_INPUTS * few * result_bytes(subject, attack)
+    size = MORE_INPUTS * few * result_bytes(victim, attack)
     return [
         *records,
         workload.record("result_bytes", size, MORE_INPUTS * few, **fields),
     ]
 
 
-def result_bytes(subject: costs.Subject, attack: attacks.Attack) -> int:
+def result_bytes(victim: costs.Victim, attack: attacks.Attack) -> int:
     """Bytes of what an attack returns of each input, with a trace of one number."""
     run = attack_batch(
         attack, num_steps=TRACK_EVERY, track_every=TRACK_EVERY, batch_size=1
     )
-    run = functools.partial(run, key=jax.random.key(0), context=subject.context)
-    args = subject.params, subject.x, threat_model()
+    run = functools.partial(run, key=jax.random.key(0), context=victim.context)
+    args = victim.params, victim.x, threat_model()
     leaves = jax.tree.leaves(jax.eval_shape(run, *args))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) // len(subject.x)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) // len(victim.x)
 
 
 def _num_cores() -> int:

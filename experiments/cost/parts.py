@@ -182,24 +182,24 @@ def _scan_steps(step, state, x, y, weights, keys):
 def measure_attacks(workload: Workload) -> list[dict]:
     """FLOP units of a step, throughput of the whole attack and of its bare steps."""
     sizes = workload.sizes
-    subject = workload.subject(sizes.attack_inputs)
-    unit = costs.forward_flops(subject, batch=FLOP_BATCH)
+    victim = workload.victim(sizes.attack_inputs)
+    unit = costs.forward_flops(victim, batch=FLOP_BATCH)
     threat, key = threat_model("l2", workload.epsilon), jax.random.key(workload.seed)
     flops, runs, work = {}, {}, {}
     for name in workload.attacks:
-        attack, num_steps, track_every = costs.protocol(subject, name, k=workload.k)
+        attack, num_steps, track_every = costs.protocol(victim, name, k=workload.k)
         if sizes.attack_blocks is not None:
             num_steps = sizes.attack_blocks * track_every
         work[name] = sizes.attack_inputs * num_steps
         flops[name] = costs.attack_step_flops(
-            subject, attack, epsilon=workload.epsilon, batch=FLOP_BATCH
+            victim, attack, epsilon=workload.epsilon, batch=FLOP_BATCH
         )
         size = attacks.runner.DEFAULT_BATCH_SIZE
         whole = attacks.compile_attack(
             attack, num_steps=num_steps, track_every=track_every, batch_size=size
         )
         bare = costs.bare_attack(attack, num_steps=num_steps, batch_size=size)
-        args = subject.params, subject.x, threat
+        args = victim.params, victim.x, threat
         runs[name, "whole"] = functools.partial(whole, *args, key=key)
         runs[name, "bare"] = functools.partial(bare, *args, key=key)
     seconds = costs.interleaved(runs, rounds=min(sizes.rounds, 5))
@@ -221,10 +221,10 @@ def measure_attacks(workload: Workload) -> list[dict]:
 def measure_memory(workload: Workload) -> list[dict]:
     """Bytes that attacks on many inputs need, by XLA and by the operating system."""
     count, records = workload.sizes.memory_inputs, []
-    subject = workload.subject(1)
-    x = jax.ShapeDtypeStruct((count, *subject.x.shape[1:]), subject.x.dtype)
+    victim = workload.victim(1)
+    x = jax.ShapeDtypeStruct((count, *victim.x.shape[1:]), victim.x.dtype)
     for name in workload.attacks:
-        attack, num_steps, track_every = costs.protocol(subject, name, k=workload.k)
+        attack, num_steps, track_every = costs.protocol(victim, name, k=workload.k)
         if workload.sizes.attack_blocks is not None:
             num_steps = workload.sizes.attack_blocks * track_every
         fields = {"attack": name, "epsilon": workload.epsilon}
@@ -234,7 +234,7 @@ def measure_memory(workload: Workload) -> list[dict]:
         )
         threat = threat_model("l2", workload.epsilon)
         size = costs.compiled_bytes(
-            run, subject.params, x, threat, key=jax.random.key(workload.seed)
+            run, victim.params, x, threat, key=jax.random.key(workload.seed)
         )
         note = {} if size is not None else {"note": "this backend does not tell"}
         records.append(
@@ -263,13 +263,13 @@ def measure_memory(workload: Workload) -> list[dict]:
 def measure_strongest(workload: Workload) -> list[dict]:
     """Seconds of `strongest` at its default budget, the first call and another one."""
     count = presets.STRONGEST_INPUTS[workload.preset]
-    subject = workload.subject(count)
-    run = strongest(subject.model, workload.k, DEFAULT_EVALUATIONS)
+    victim = workload.victim(count)
+    run = strongest(victim.model, workload.k, DEFAULT_EVALUATIONS)
     threat, key = threat_model("l2", workload.epsilon), jax.random.key(workload.seed)
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        jax.block_until_ready(run(subject.params, subject.x, threat, key=key))
+        jax.block_until_ready(run(victim.params, victim.x, threat, key=key))
         seconds.append(time.perf_counter() - start)
     fields = {"attack": STRONGEST, "epsilon": workload.epsilon}
     fields["note"] = f"{count} inputs, {DEFAULT_EVALUATIONS} evaluations of each"

@@ -35,16 +35,16 @@ def _compare_with_torch(
     from experiments.cost import torch_reference
 
     sizes, steps = workload.sizes, workload.sizes.compare_steps
-    subject = workload.subject(count)
-    attack = costs.protocol(subject, "er", k=workload.k).attack
+    victim = workload.victim(count)
+    attack = costs.protocol(victim, "er", k=workload.k).attack
     threat, key = threat_model("l2", workload.epsilon), jax.random.key(workload.seed)
-    layers = torch_reference.layers_of(subject.params)
-    x = torch.tensor(np.asarray(subject.x))
+    layers = torch_reference.layers_of(victim.params)
+    x = torch.tensor(np.asarray(victim.x))
     options = {"k": workload.k, "epsilon": workload.epsilon}
 
     def jax_run(build, size, num_steps):
         run = build(attack, num_steps=num_steps, batch_size=size)
-        return lambda: run(subject.params, subject.x, threat, key=key)
+        return lambda: run(victim.params, victim.x, threat, key=key)
 
     def torch_run(attack, size, threads, num_steps):
         def run():

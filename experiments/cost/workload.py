@@ -59,8 +59,8 @@ class Workload(NamedTuple):
             for suffix, value in summaries.items()
         ]
 
-    def subject(self, num_inputs: int) -> costs.Subject:
+    def victim(self, num_inputs: int) -> costs.Victim:
         """The model under attack and some inputs."""
-        return costs.subject(
+        return costs.victim(
             self.dataset, data_dir=self.data_dir, num_inputs=num_inputs, seed=self.seed
         )

@@ -129,7 +129,7 @@ class Fitter:
             save_model(folder, params, description)
             return params, description
 
-        params, description = self._found_or_fitted(folder, fit, config)
+        params, description = self._kept_or_fitted(folder, fit, config)
         choices = description.get("choices")
         kept.check_choices(
             folder, params, choices, (len(self.seeds), len(config["tolerances"]))
@@ -175,8 +175,8 @@ class Fitter:
         folder = self.models_dir / self.problem.name / f"{name}-{digest}"
         return folder, json.loads(text)
 
-    def _found_or_fitted(self, folder: Path, fit: Callable, config: dict[str, Any]):
-        fitted = kept.found_or_fitted(folder, fit, config)
+    def _kept_or_fitted(self, folder: Path, fit: Callable, config: dict[str, Any]):
+        fitted = kept.kept_or_fitted(folder, fit, config)
         # Also where an earlier process was killed before it could do so.
         self._checkpoints(folder, config).delete()
         return fitted
@@ -254,7 +254,7 @@ class Fitter:
         name = "skip" * skip + "+" * (skip and smooth) + "sp" * smooth or "vanilla"
         folder, config = self._folder(_PRETRAINED + name)
         fit = functools.partial(self._pretrain, name, folder, config)
-        return self._found_or_fitted(folder, fit, config)[0]
+        return self._kept_or_fitted(folder, fit, config)[0]
 
     def _pretrain(self, name: str, folder: Path, config: dict[str, Any]):
         epochs = self.protocol.pretrain_epochs

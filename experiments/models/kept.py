@@ -17,7 +17,7 @@ except ImportError:  # Windows: there, run one process at a time
     fcntl = None
 
 
-def found_or_fitted(
+def kept_or_fitted(
     folder: Path,
     fit: Callable[[], tuple[Params, dict[str, Any]]],
     config: dict[str, Any],

@@ -181,8 +181,8 @@ def harden(
         if len(part.y):
             check_inputs(threat, part.x)
 
-    found_terms = objectives.method(method).terms
-    tried = weights_lib.settings(found_terms, _grid(found_terms, weights, data))
+    terms = objectives.method(method).terms
+    tried = weights_lib.settings(terms, _grid(terms, weights, data))
     objective = _objective(method, examined, data, k, threat)
     candidates = Candidates(ranked, data.valid, under_attack, threat, k, quality)
     reference = candidates.auc(jax.tree.map(lambda leaf: leaf[None], examined.params))
@@ -208,7 +208,7 @@ def harden(
     plan = Plan(
         run,
         tried,
-        found_terms,
+        terms,
         num_epochs // eval_every,
         eval_every,
         weights_lib.HALVING,

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.certify import lirpa, variants
+from experiments.certify import lirpa, variants, variants_report
 from experiments.problems import registry
 from r2et_jax import datasets, models, threat
 
@@ -53,7 +53,7 @@ def test_it_stands_among_the_variants_where_it_is_there(monkeypatch):
     monkeypatch.setattr(lirpa, "why_not", lambda model, ball: "no")
     made = variants.measure(problem, model, params, k=K, epsilon=0.1, num_test=5)
     assert lirpa.NAME not in made
-    left = variants._left_out([{"method": "sp", variants.VARIANT: "intervals"}])
+    left = variants_report._left_out([{"method": "sp", variants.VARIANT: "intervals"}])
     assert len(left) == 1 and "left out for sp" in left[0]
 
 

@@ -31,7 +31,7 @@ def adult_like():
     model = models.MLP()
     params = model.init(jax.random.key(1), jnp.zeros(NUM_FEATURES))
     x = jnp.asarray(rng.normal(size=(16, NUM_FEATURES)), jnp.float32)
-    return costs.Subject(model, params, x)
+    return costs.Victim(model, params, x)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_attack_in_pytorch_agrees(adult_like, form):
     model, params, x, _ = adult_like
     # Trained-like scale, so that the sigmoid bends and the surface has kinks nearby.
     params = jax.tree.map(lambda leaf: 1.5 * leaf, params)
-    attack = costs.protocol(costs.Subject(model, params, x), "er", k=K).attack
+    attack = costs.protocol(costs.Victim(model, params, x), "er", k=K).attack
     run = attacks.compile_attack(attack, num_steps=50)
     expected = run(
         params, x, threat_model("l2", 1.0), key=jax.random.key(0)
@@ -77,18 +77,18 @@ def test_the_attack_on_images_in_pytorch_agrees(dataset, options, tmp_path):
 
     from experiments.cost import torch_images as cost_torch_images
 
-    subject = costs.image_subject(dataset, data_dir=tmp_path, num=3, seed=0, **options)
-    attack = costs.protocol(subject, "er", k=K).attack
+    victim = costs.image_victim(dataset, data_dir=tmp_path, num=3, seed=0, **options)
+    attack = costs.protocol(victim, "er", k=K).attack
     run = costs.driven_attack(attack, num_steps=5, batch_size=3)
     threat, key = threat_model("l2", 20.0), jax.random.key(0)
-    args = subject.params, subject.x, threat
-    result = run(*args, key=key, context=subject.context)
-    x = np.asarray(subject.x)
+    args = victim.params, victim.x, threat
+    result = run(*args, key=key, context=victim.context)
+    x = np.asarray(victim.x)
     moved = np.linalg.norm(result - x, axis=1)
     # The step is 0.02 long; its direction hardly changes.
     assert (moved > 0.05).all() and (moved < 0.1001).all()
     for layout in cost_torch_images.LAYOUTS:
-        network = cost_image_parts.torch_forms(subject, layout)(slice(0, 3))
+        network = cost_image_parts.torch_forms(victim, layout)(slice(0, 3))
         perturbed = cost_torch_images.attack(
             network, torch.tensor(x), k=K, epsilon=20.0, num_steps=5
         ).numpy()
@@ -198,9 +198,12 @@ def test_a_floor_that_is_not_derived_is_not_told(monkeypatch):
     assert cost_floors.floor("wd+r2et_nh", deep) is None
 
 
-def test_every_penalty_has_a_floor():
+def test_every_floor_is_of_a_penalty_and_every_published_method_has_one():
     terms = {t for method in objectives.METHODS.values() for t in method.terms}
-    assert terms == set(cost_floors.FLOORS)
+    assert set(cost_floors.FLOORS) <= terms
+    deep = cost_floors.Network(50, (40, 30), 3, False, k=5, k_prime=2)
+    for name in ("wd", "exact_h", "ssr", "at", "r2et", "r2et_nh", "r2et_mm", "logit_h"):
+        assert cost_floors.floor(name, deep) is not None, name
 
 
 def test_loops_of_known_length_are_counted_in_full():

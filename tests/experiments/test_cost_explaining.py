@@ -23,8 +23,8 @@ def made(dataset, folder, count, monkeypatch):
     x = np.random.default_rng(0).normal(size=(count, 9)).astype(np.float32)
     model = models.MLP(hidden=(7, 5))
     params = model.init(jax.random.key(0), x[0])
-    subject = costs.Subject(model, params, jnp.asarray(x))
-    monkeypatch.setattr(costs, "subject", lambda *_, **__: subject)
+    victim = costs.Victim(model, params, jnp.asarray(x))
+    monkeypatch.setattr(costs, "victim", lambda *_, **__: victim)
     return explaining.network(workload("adult"), count)
 
 

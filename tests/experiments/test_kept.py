@@ -14,6 +14,6 @@ def test_checkpoints_of_a_model_that_is_there_are_removed(tmp_path):
     checkpoints = training.Checkpoints(folder / "training", config=config)
     checkpoints.save(1, {"w": np.zeros(2)})
     fitter = object.__new__(fitting.Fitter)  # needs none of its data here
-    params, description = fitter._found_or_fitted(folder, None, config)
+    params, description = fitter._kept_or_fitted(folder, None, config)
     assert params["w"].tolist() == [0, 1, 2] and description["config"] == config
     assert not (folder / "training").exists()

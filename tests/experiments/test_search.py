@@ -319,7 +319,7 @@ def test_one_of_two_that_want_a_model_trains_it(tmp_path):
 
     def want(_):
         together.wait()
-        return kept.found_or_fitted(folder, fit, 1)
+        return kept.kept_or_fitted(folder, fit, 1)
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         searched = list(pool.map(want, range(2)))
