@@ -152,13 +152,13 @@ def _columns(recorded, budgets) -> list[tables.ColumnSpec]:
     searched = {r["epsilon"] for r in records.select(recorded, metric="exact_closed")}
     for epsilon in budgets:
         at = {"attack": STRONGEST, "epsilon": epsilon}
-        kinds = [
+        curves = [
             ("certified", "certified_p@k", "max"),
             ("attacked", "p@k", None),
             ("all kept", "certified_share", "max"),
         ]
         if epsilon in searched:
-            kinds += [
+            curves += [
                 ("exact ≥", "exact_lower", None),
                 ("exact ≤", "exact_upper", None),
                 ("closed", "exact_closed", None),
@@ -168,7 +168,7 @@ def _columns(recorded, budgets) -> list[tables.ColumnSpec]:
             tables.ColumnSpec(
                 f"{name}, ε = {epsilon:g}", {"metric": metric, **at}, best=best
             )
-            for name, metric, best in kinds
+            for name, metric, best in curves
         ]
     largest = {"attack": STRONGEST, "epsilon": max(budgets)}
     columns.append(

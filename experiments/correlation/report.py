@@ -157,13 +157,13 @@ def _dots_figure(recorded, dataset, options):
         whole = correlation(recorded, quantity)
         without = correlation(recorded, quantity, "spearman").mean
         rows.append((label, whole.mean, whole.stderr, without, group))
-    labels, means, stderrs, hollow, kinds = zip(*rows, strict=True)
+    labels, means, stderrs, hollow, groups = zip(*rows, strict=True)
     return plots.dots(
         labels,
         means,
         stderrs,
         hollow=hollow,
-        groups=kinds,
+        groups=groups,
         name="all inputs",
         hollow_name="manipulated ones",
         xlabel=f"Spearman's ρ with the iteration until {_event(recorded)}",

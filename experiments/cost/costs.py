@@ -25,7 +25,7 @@ from r2et_jax.subject import Form
 from r2et_jax.threat import threat_model
 
 # Surrogate's sharpness; the cost does not depend on it.
-SURROGATE_RHO = 2.0
+_ANY_RHO = 2.0
 
 
 class Flops(NamedTuple):
@@ -187,7 +187,7 @@ class Victim(NamedTuple):
     @property
     def attacked(self) -> Form:
         """The model of one input, and its smooth surrogate."""
-        smooth = self.model.surrogate(rho=SURROGATE_RHO)
+        smooth = self.model.surrogate(rho=_ANY_RHO)
         if self.context is None:
             return Form(self.model.apply, lambda rho: smooth.apply)
         paired = models.pair_apply(smooth, embedded=True)

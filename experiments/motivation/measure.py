@@ -40,7 +40,7 @@ class Moved(NamedTuple):
       maps: of the perturbed ones [m, p, n].
       distance: between the two [m, norms, p], in the order of `NORMS`.
       overlap: share of the clean top-k that stays [m, p]; NaN without a ranking.
-      discordance: of each kind of pairs, with entries [m, norms].
+      discordance: of each choice of pairs, with entries [m, norms].
       kendall, spearman: correlation of distance and overlap [m, norms], −1 if the
         distance told all.
     """
@@ -96,11 +96,11 @@ def _compare(model: Any, k: int, view: View, num_random: int):
 
     def compared(distance, overlap):
         drawn = jnp.arange(overlap.size) < num_random
-        kinds = {"all": None, "random": drawn[:, None] & drawn}
-        kinds |= {"mixed": drawn[:, None] ^ drawn, "attacks": ~(drawn[:, None] | drawn)}
+        sets = {"all": None, "random": drawn[:, None] & drawn}
+        sets |= {"mixed": drawn[:, None] ^ drawn, "attacks": ~(drawn[:, None] | drawn)}
         statistics = {
-            kind: measure_discordance(distance, overlap, pairs=pairs)
-            for kind, pairs in kinds.items()
+            name: measure_discordance(distance, overlap, pairs=pairs)
+            for name, pairs in sets.items()
         }
         kendall = metrics.kendall(distance, overlap)
         return statistics, kendall, metrics.spearman(distance, overlap)
@@ -149,9 +149,9 @@ def measure(moved: Moved, units: Any = None) -> list[dict[str, Any]]:
             mean("spearman", moved.spearman[:, i]),
             mean("p@k_farthest", farthest),
         ]
-        for kind, pairs in moved.discordance.items():
+        for name, pairs in moved.discordance.items():
             for metric, values in pairs._asdict().items():
-                cells.append({**mean(metric, values[:, i]), "pairs": kind})
+                cells.append({**mean(metric, values[:, i]), "pairs": name})
         records += [{**cell, "norm": norm} for cell in cells]
     return records
 

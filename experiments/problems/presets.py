@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from experiments.problems import methods
 from r2et_jax import objectives
+from r2et_jax.attacks.protocols import SURROGATE_RHO as SURROGATE_RHO
 from r2et_jax.training.weights import GRID, HALVING, PAIRED
 
 SCHEDULES = ("pretrain", "scratch")
@@ -16,8 +17,6 @@ REFERENCES = ("self", "previous_epoch", "vanilla")
 # Validation AUC that a chosen checkpoint may give up against the vanilla model.
 TOLERANCES = (0.01, 0.003)
 MAIN_TOLERANCE = TOLERANCES[0]
-# Sharpness of the smooth stand-in for a piecewise-linear activation in attacks.
-SURROGATE_RHO = 3.0
 # Features in the top set of tabular data, as published.
 TABULAR_K = 8
 

@@ -60,7 +60,7 @@ class Points(NamedTuple):
         return self.values.mean(axis=2)
 
     def of(self, *groups: str) -> Points:
-        """Those of some kinds of methods."""
+        """Those of some families of methods."""
         kept = [
             i for i, method in enumerate(self.methods) if group_of(method) in groups
         ]
@@ -192,7 +192,7 @@ def figure_name(dataset: str, metric: str) -> str:
 
 
 def _figure(measured, dataset, metric, options):
-    """Means with standard errors by kind of method, both fronts with their names."""
+    """Means with standard errors by family of methods, both fronts with their names."""
     drawn = {}
     for name in NETWORKS:
         here = measured.of(name)
@@ -267,7 +267,7 @@ def write_exhibit(folder, store, groups, written):
                 judged[metric].append(exhibit.Case(dataset, None, told))
                 figures[folder / figure_name(dataset, metric)] = (
                     f"P@{options.k[0]} under attack against {short}: a point for each "
-                    "method and tolerance, coloured by kind, with standard errors; "
+                    "method and tolerance, coloured by family, with standard errors; "
                     f"front of all networks: {fronts[1]}; of baselines and R2ET: "
                     f"{fronts[0]}."
                 )

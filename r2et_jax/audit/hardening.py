@@ -21,7 +21,6 @@ from r2et_jax.audit.selecting import (
     QUALITIES,
     Candidates,
     Nowhere,
-    arrays_sha256,
     history_of,
     key_data,
     program_sha256,
@@ -44,10 +43,11 @@ from r2et_jax.threat import ThreatModel, threat_model
 from r2et_jax.threat.definition import check_threat
 from r2et_jax.threat.geometry import check_inputs
 from r2et_jax.training import weights as weights_lib
+from r2et_jax.training.packing import params_sha256
 from r2et_jax.training.search import Plan, search
 from r2et_jax.types import Array
 
-_VERSION = 1
+_VERSION = 2
 
 
 def harden(
@@ -221,14 +221,14 @@ def harden(
     config = {
         "version": _VERSION,
         "model": program_sha256(ranked, data.train.x[0]),
-        "params": arrays_sha256(examined.params),
+        "params": params_sha256(examined.params),
         "explainer": repr(getattr(ranked.form.explainer, "__qualname__", "")),
         "data": {name: getattr(data, name).sha256 for name in ("train", "valid")},
         "k": int(k),
         "method": method,
         "tolerance": float(tolerance),
         "quality": quality,
-        "threat": arrays_sha256(threat),
+        "threat": params_sha256(threat),
         "norm": threat.norm,
         "weights": tried,
         "num_epochs": num_epochs,

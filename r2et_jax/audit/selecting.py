@@ -18,6 +18,7 @@ from r2et_jax.execution import compile_chunked, kept
 from r2et_jax.metrics.classification import roc_auc_ranked
 from r2et_jax.subject import Form, Subject
 from r2et_jax.training import selection
+from r2et_jax.training.packing import params_sha256
 from r2et_jax.training.search import Plan, Searched
 from r2et_jax.types import Array, Params
 
@@ -134,20 +135,10 @@ def key_data(key: Array) -> list[int]:
     return [int(word) for word in np.asarray(raw).ravel()]
 
 
-def arrays_sha256(tree: Any) -> str:
-    """Of the arrays of a pytree and of where they stand in it."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.ascontiguousarray(leaf)
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
-    return digest.hexdigest()
-
-
 def program_sha256(ranked: Subject, row: np.ndarray) -> str:
     """Of the model's own program: parameters alone do not tell ReLU from softplus."""
     program = jax.make_jaxpr(ranked.apply)(ranked.params, row)
     # Addresses differ from process to process.
     text = re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr))
     constants = [leaf for leaf in program.consts if hasattr(leaf, "dtype")]
-    return hashlib.sha256((text + arrays_sha256(constants)).encode()).hexdigest()
+    return hashlib.sha256((text + params_sha256(constants)).encode()).hexdigest()
