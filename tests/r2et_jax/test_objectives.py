@@ -305,7 +305,7 @@ def test_wrong_names_are_refused(name, message):
         ("r2et", {}, (3,), r"one weight for each"),
         ("vanilla", {}, (1,), r"one weight for each of its penalties \(\)"),
         ("wd", {}, (), r"one weight for each .* shape \(\)"),
-        ("r2et_nh", {"k": 0}, (1,), "k must lie in 1…n−1 = 1…4"),
+        ("r2et_nh", {"k": 0}, (1,), "k must be an integer of at least 1, got 0"),
         ("r2et_nh", {"k": N}, (1,), "k must lie in 1…n−1"),
         ("r2et_mm_nh", {"k_prime": 3}, (1,), "k_prime must lie in 1…2"),
         ("r2et_mm_nh", {"k_prime": 0}, (1,), "k_prime must be an integer"),
