@@ -6,7 +6,7 @@ import inspect
 import math
 import operator
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,8 @@ def check_progress(progress: Any) -> None:
 
 def check_in(name: str, value: Any, known: Collection[Any]) -> None:
     """Raise unless value is one of `known`, which the message lists."""
-    if value not in known:
+    # An array is in nothing, and would not say so.
+    if not isinstance(value, Hashable) or value not in known:
         names = ", ".join(sorted(str(item) for item in known))
         raise ValueError(f"unknown {name} {value!r}; known: {names}")
 

@@ -96,10 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         return _run(_parser().parse_args(arguments))
-    # The last is what a model raises from within a callback.
-    except (ValueError, ImportError, OSError, jax.errors.JaxRuntimeError) as error:
-        first = " ".join(str(error).split())
-        print(f"r2et-audit: {first}", file=sys.stderr)
+    # Also what the code of a model raises: whatever it is, no gate has failed.
+    except Exception as error:
+        told = " ".join(str(error).split()) or "it says no more"
+        usual = ValueError, ImportError, OSError, jax.errors.JaxRuntimeError
+        kind = "" if isinstance(error, usual) else f"{type(error).__name__}: "
+        print(f"r2et-audit: {kind}{told}", file=sys.stderr)
         return WRONG
 
 
@@ -189,6 +191,8 @@ def _subject(asked: argparse.Namespace, table: Table) -> Subject:
                     "itself"
                 )
         return made
+    if asked.output == "auto":
+        del options["output"]  # an adapter may know it
     parts = made if isinstance(made, tuple) else (made,)
     if isinstance(made, saved.Saved):
         parts = parts[:2]  # the description is no part of the model

@@ -178,7 +178,7 @@ def audit(
         default_evaluations(layout.size) if evaluations is None else evaluations
     )
     check_count("evaluations", evaluations)
-    if certify not in (True, False, "auto"):
+    if not isinstance(certify, str | bool) or certify not in (True, False, "auto"):
         raise ValueError(f"certify must be True, False or 'auto', got {certify!r}")
     key = jax.random.key(0) if key is None else key
     check_key(key)
@@ -293,13 +293,12 @@ def _refuse_twice(options: dict[str, Any]) -> None:
     """Raise where a subject's own answers are given beside it."""
     defaults = {"groups": (), "output": "auto", "batched": False}
     for name, value in options.items():
-        default = defaults.get(name)
-        if value is not default and not (name == "groups" and not len(value)):
-            if value != default:
-                raise ValueError(
-                    f"a subject has its own {name}: say it to subject(…), got "
-                    f"{value!r} here"
-                )
+        plain = isinstance(value, str | bool | tuple | list)
+        if value is None or (plain and value in (defaults.get(name), [])):
+            continue
+        raise ValueError(
+            f"a subject has its own {name}: say it to subject(…), got {value!r} here"
+        )
 
 
 def _check_context(context: Any, m: int) -> None:

@@ -1,6 +1,7 @@
 """The audit as a command: what it reads, refuses, and its exit status."""
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -27,6 +28,13 @@ pair = apply, jnp.array([3.0, 2.0, 1.0])
 def made():
     return pair
 alone = 3
+def ridge():
+    import numpy as np
+    from sklearn.linear_model import Ridge
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    return Ridge().fit(x, x @ [3.0, 2.0, 1.0])
+def broken():
+    raise RuntimeError("no such device")
 """
 ROWS = ["a,b,c,label", "1,2,3,0", "0.5,-1,2,1", "2,0,1,1"]
 
@@ -67,6 +75,12 @@ def test_a_linear_model_passes_and_leaves_a_page(folder, capsys):
     assert "░ 0/5" in err and "the attack at ε = 1" in err and "█ 5/5" in err
     assert "Mine" in (folder / "out" / "index.html").read_text("utf-8")
     assert "a,b,c" not in out
+
+
+def test_what_an_adapter_knows_of_its_model_counts(folder):
+    assert main(flags(model="somebodys:ridge", output_dir="out")) == 0
+    asked = json.loads((folder / "out" / "results.json").read_text())["asked"]
+    assert asked["output"] == "regression"
 
 
 def test_nothing_to_measure_is_no_pass(folder, capsys):
@@ -128,6 +142,8 @@ def test_a_folder_of_a_function_is_found_once_that_is_imported(folder, capsys):
         ({"lower": 5}, "outside of what the threat model allows"),
         ({"classes": "no,no"}, "classes must differ, got 'no' twice"),
         ({"colour": "red"}, "unrecognized arguments: --colour=red"),
+        # 1 is the status of a gate that fails.
+        ({"model": "somebodys:broken"}, "RuntimeError: no such device"),
     ],
 )
 def test_wrong_use_is_one_line_that_names_it(folder, capsys, changed, message):

@@ -116,6 +116,8 @@ REFUSED = {
     "keys": ({"key": jax.random.split(jax.random.key(0))}, "key must be one key"),
     "evaluations": ({"evaluations": 20}, "evaluations must allow at least one member"),
     "certify": ({"certify": "yes"}, "certify must be True, False or .auto., got .yes."),
+    "output as an array": ({"output": np.zeros(2)}, "unknown output array"),
+    "certify as an array": ({"certify": np.zeros(2)}, "certify must be True, False"),
     "evaluations text": ({"evaluations": "all"}, "evaluations must be an integer"),
     # the model
     "scalar": ({"apply": lambda w, x: jnp.dot(w, x)}, r"logits of shape \[C\]"),
@@ -297,7 +299,8 @@ def test_bad_input_is_named(change, message):
 
 def test_what_a_subject_says_is_not_said_twice():
     examined = subject(linear, WEIGHTS)
-    for name, value in (("target", 1), ("names", "abcd"), ("groups", [(0, 1)])):
+    given = {"target": 1, "names": np.array(list("abcd")), "groups": np.array([[0, 1]])}
+    for name, value in {**given, "batched": True}.items():
         with pytest.raises(ValueError, match=f"a subject has its own {name}"):
             audit(examined, X, k=2, **{name: value})
     with pytest.raises(ValueError, match="one entry for each of the 6 inputs"):
