@@ -42,9 +42,9 @@ def torch(
       `Subject`.
 
     Raises:
-      ValueError: for another model or a class, torchax that is not installed or does
-        not fit, an input that the module does not take to [C], and outputs other than
-        PyTorch's.
+      ValueError: for another model or a class, floats that are not of 32 bits,
+        torchax that is not installed or does not fit, an input that the module does
+        not take to [C], and outputs other than PyTorch's.
 
     Example:
       >>> import r2et_jax as r2
@@ -70,6 +70,13 @@ def torch(
             return getattr(out, "logits", out)
 
     called = Called().eval().requires_grad_(False)
+    floats = [t for t in called.state_dict().values() if t.is_floating_point()]
+    others = {str(t.dtype) for t in floats} - {"torch.float32"}
+    if others:
+        raise ValueError(
+            f"the module must hold 32-bit floats, got {', '.join(sorted(others))}: "
+            "pass module.float()"
+        )
     states, run = torchax.extract_jax(called)
     names = {name for name, _ in called.named_parameters()}
     params = {name: leaf for name, leaf in states.items() if name in names}

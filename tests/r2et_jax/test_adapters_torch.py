@@ -182,6 +182,8 @@ def test_what_torchax_cannot_do_is_named(monkeypatch):
     pair = torch.nn.LSTM(6, 4, batch_first=True)
     with pytest.raises(ValueError, match="must return one array, got a tuple"):
         adapters.torch(pair, x[:, None])
+    with pytest.raises(ValueError, match=r"32-bit floats, got torch.float64: pass"):
+        adapters.torch(mlp(torch)[0].double(), x)
     monkeypatch.setitem(sys.modules, "torchax", None)
     with pytest.raises(ValueError, match="needs torchax .*ModuleNotFoundError"):
         adapters.torch(net, x)

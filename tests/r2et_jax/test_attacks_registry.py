@@ -115,13 +115,13 @@ def test_a_list_of_budgets_gives_a_list_of_results(vanilla):
 def test_the_strongest_is_in_the_registry(vanilla):
     params, x = vanilla
     examined, key = subject(MODEL, params), jax.random.key(0)
-    run = attacks.attack("strongest", k=K, evaluations=3300)
+    run = attacks.attack("strongest", k=K, evaluations=600)
     attacked = run(examined, x, threat_model("l2", 1.0), key=key)
-    members = default_ensemble(examined, k=K, evaluations=3300)
-    compiled = compile_strongest(members, evaluations=3300)
+    members = default_ensemble(examined, k=K, evaluations=600)
+    compiled = compile_strongest(members, evaluations=600)
     expected = compiled(params, x, threat_model("l2", 1.0), key=key)
     np.testing.assert_array_equal(attacked.precision, expected.precision)
-    assert attacked.details.evaluations.max() <= 3300
+    assert attacked.details.evaluations.max() <= 600
     assert attacked.details.member_precision.shape == (len(members), M)
 
 

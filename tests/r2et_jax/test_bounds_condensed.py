@@ -69,7 +69,9 @@ def two_pixels(image, epsilon):
     return ball(image, epsilon, movable=np.arange(64) // 2 == 18)
 
 
-@pytest.mark.parametrize("limit", [pytest.param(4000, marks=pytest.mark.slow), 1500, 0])
+@pytest.mark.parametrize(
+    "limit", [*(pytest.param(n, marks=pytest.mark.slow) for n in (4000, 1500)), 0]
+)
 def test_no_sample_of_two_pixels_is_outside(image, limit):
     gradient, domain = gradient_of(Pooled(), image), two_pixels(image, 1.0)
     policy = Policy(max_coefficients=limit)
