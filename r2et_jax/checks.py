@@ -15,6 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 
 
+def as_array(x: Any) -> np.ndarray:
+    """What others hand over as arrays, as one of NumPy.
+
+    Also a tensor of torch that takes part in a gradient or holds bfloat16, and an array
+    of objects that are numbers all, as of a frame of floats and truth values.
+    """
+    if hasattr(x, "detach"):
+        x = x.detach().cpu()
+        x = x.float() if str(x.dtype) == "torch.bfloat16" else x
+    array = np.asarray(x)
+    plain = int | float | np.integer | np.floating | np.bool_
+    if array.dtype == object and all(isinstance(cell, plain) for cell in array.flat):
+        return array.astype(float)
+    return array
+
+
 def check_k(k: int, num_features: int) -> None:
     """Raise unless k is an integer in 1…n−1, so that a border between ranks exists."""
     if not is_integer(k):

@@ -45,8 +45,8 @@ def sklearn(estimator: Any, x: Array | None = None, **options: Any) -> Subject:
 
     Args:
       estimator: fitted.
-      x, **options: as in `adapters.linen`. The names of features and classes are the
-        estimator's, unless others are given.
+      x, **options: as in `adapters.linen`; integers are taken as floats. The names of
+        features and classes are the estimator's, unless others are given.
 
     Returns:
       `Subject`: of the logits of `predict_proba`; without probabilities, of
@@ -85,7 +85,7 @@ def sklearn(estimator: Any, x: Array | None = None, **options: Any) -> Subject:
                 f"x must be inputs [m, {num_features}], as the estimator takes, got "
                 f"shape {np.shape(x)}"
             )
-        x = some_inputs(x)
+        x = some_inputs(x, integers=True)
     regression = not hasattr(last, "classes_")
     if np.ndim(_of_arrays(estimator.predict)(x)) != 1:
         if not regression or options.get("target") is None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from r2et_jax import saliency
 from r2et_jax.adapters.program import some_inputs
+from r2et_jax.checks import as_array
 from r2et_jax.subject import Subject, subject
 from r2et_jax.types import Array
 
@@ -35,7 +36,7 @@ def black_box(
     Args:
       predict: `predict(x [m, ...]) -> [m, C] or [m]` of NumPy arrays, row by row and
         the same at each call, such as an estimator's `predict_proba`.
-      x: some inputs [m, ...], on which it is tried.
+      x: some inputs [m, ...], on which it is tried; integers are taken as floats.
       explainer: a factory of explanations that take no gradients; by default
         `saliency.occlusion` with the baseline.
       baseline: what a feature is set to when it is taken away, one number or one for
@@ -63,7 +64,7 @@ def black_box(
             "predict must be a function of NumPy arrays, predict(x [m, ...]) -> [m, C] "
             f"or [m], got {predict!r}"
         )
-    tried = some_inputs(x)
+    tried = some_inputs(x, integers=True)
     outputs = _outputs(predict, tried)
     alone = np.concatenate([_outputs(predict, row[None]) for row in tried])
     if not np.allclose(outputs, alone, rtol=1e-4, atol=1e-5, equal_nan=True):
@@ -74,7 +75,7 @@ def black_box(
     shape = tried.shape[1:]
     if explainer is None:
         if baseline is None:
-            baseline = np.asarray(x, float).mean(axis=0)
+            baseline = as_array(x).astype(float).mean(axis=0)
         explainer = _occluding(tuple(np.ravel(np.asarray(baseline, float)).tolist()))
     program = BlackBox(predict, shape, outputs.shape[1])
     options = {"shape": shape, "differentiable": False, **options}

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax.checks import is_linen
+from r2et_jax.checks import as_array, is_linen
 from r2et_jax.subject import Subject, subject
 from r2et_jax.types import Array, Params
 
@@ -83,21 +83,29 @@ class Program:
         return out.reshape(rows or (1,))
 
 
-def some_inputs(x: Any) -> np.ndarray:
+def some_inputs(x: Any, *, integers: bool = False) -> np.ndarray:
     """The first of the inputs x [m, ...] as finite floats, to try a model on.
+
+    Args:
+      x: floats, those of 16 bits are taken as such of 32.
+      integers: whether integers and truth values are taken as floats, too. Where a
+        model may look them up in a table, they are refused: tokens have no gradient.
 
     Raises:
       ValueError: for no array of real numbers, or an empty one.
     """
-    x = np.asarray(x)
+    x = as_array(x)
     if not x.ndim or not len(x):
         raise ValueError(f"x must be inputs [m, ...] with m ≥ 1, got shape {x.shape}")
+    if integers and x.dtype.kind in "biu":
+        x = x.astype(float)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
             f"x must hold real numbers, got dtype {x.dtype}: of tokens or categories "
             "pass the embeddings or codes as floats"
         )
-    x = x[:_COMPARED].astype(jax.dtypes.canonicalize_dtype(x.dtype))
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
+    x = x[:_COMPARED].astype(dtype if dtype.itemsize > 2 else np.float32)
     if not np.isfinite(x).all():
         raise ValueError(f"x must be finite, got {x[~np.isfinite(x)][0]}")
     return x

@@ -66,7 +66,8 @@ def subject(model: Any, *given: Any, **options: Any) -> Subject:
                 "adapters.black_box"
             )
         if len(given) == 2:
-            options.setdefault("shape", some_inputs(given[1]).shape[1:])
+            tried = some_inputs(given[1], integers=True)
+            options.setdefault("shape", tried.shape[1:])
         return plain_subject(model, given[0], **options)
     least = int(kind == "linen")
     if not least <= len(given) <= least + 1:

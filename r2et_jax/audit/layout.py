@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r2et_jax.checks import as_array
 from r2et_jax.execution import hashable
 from r2et_jax.subject import Form
 from r2et_jax.types import ApplyFn, SaliencyFn
@@ -113,7 +114,7 @@ def _as_floats(name: str, x: Any) -> np.ndarray:
             "the rows out"
         )
     try:
-        x = np.asarray(x)
+        x = as_array(x)
     except ValueError as error:  # lists of several lengths
         raise ValueError(f"{name} must be an array [m, ...]: {error}") from error
     if x.dtype.kind in "OUS" and x.ndim == 0:

@@ -72,9 +72,9 @@ def audit(
       *given: (x,), or (params, x): params, a pytree of arrays, and
         finite inputs x [m, ...], m ≥ 1, of any shape: tables [m, n], images
         [m, H, W, C], sequences of embeddings [m, T, E]; or a pytree of such arrays,
-        such as a dict of them. Integers are taken as floats, and floats of 16 bits as
-        such of 32. The threat model's box and
-        indices are those of one input laid out in a row, [n].
+        such as a dict of them. Integers are taken as floats, but by modules of other
+        libraries, for which they may be tokens; floats of 16 bits as such of 32. The
+        threat model's box and indices are those of one input laid out in a row, [n].
       k: size of the top set, in 1…n−1 of n explained features.
       threat: what the adversary may do; the l2 ball of radius 1 by default, which
         suits standardised columns.

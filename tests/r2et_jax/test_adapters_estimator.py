@@ -170,6 +170,18 @@ def test_estimators_without_an_exact_form_are_refused(estimator, y, message):
         adapters.sklearn(estimator)
 
 
+@pytest.mark.parametrize("kind", [int, bool, object, np.float16])
+def test_numbers_of_any_kind_are_taken_as_floats(kind):
+    """Counts, and the objects that a frame of floats and truth values makes."""
+    estimator = fitted(LOGISTIC(), BINARY)
+    subject = adapters.subject(estimator, X.astype(kind))
+    assert subject.shape == (5,)
+    if kind is object:
+        x = np.array([[1, 0.5], [True, 2.5]], object)
+        box = adapters.black_box(lambda rows: rows[:, 0], x)
+        assert r2.explain(box, x[:1].astype(np.float32)).shape == (1, 2)
+
+
 def test_inputs_of_another_width_are_refused():
     with pytest.raises(ValueError, match=r"inputs \[m, 5\], .* got shape \(60, 4\)"):
         adapters.sklearn(fitted(LOGISTIC(), BINARY), X[:, :4])

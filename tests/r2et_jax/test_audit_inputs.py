@@ -235,6 +235,25 @@ def test_an_input_of_two_axes_goes_back_to_its_shape():
     assert as_rows(x, -2)[0].explained == (4,)
 
 
+class Tensor:
+    """As of torch: one that takes part in a gradient hands over no array."""
+
+    dtype = "torch.float32"
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return X
+
+
+@pytest.mark.parametrize("x", [X.astype(object), X.astype(np.float16), Tensor()])
+def test_what_others_hand_over_is_taken_as_floats(x):
+    layout, rows = as_rows(x)
+    assert rows.dtype == np.float32 and layout.size == 2
+    np.testing.assert_allclose(rows, X, atol=1e-3)
+
+
 @pytest.mark.parametrize(("side", "evaluations"), [(16, 16_000), (17, 3500)])
 def test_how_hard_is_attacked_goes_by_the_size_of_an_input(
     side, evaluations, monkeypatch
