@@ -87,8 +87,11 @@ def harden(
         followed by data; or a Flax Linen module or `apply(params, x) -> logits [C]` for
         one input, followed by params and data.
       *given: (data,), or (params, data): params, a pytree of arrays, the trained model;
-        data, a `datasets.Dataset`, a pair (x [m, ...], y [m]), which is split into
-        70, 15 and 15 %, or a mapping of "train", "valid" and "test" to such pairs.
+        data, a `datasets.Dataset`; a pair (x [m, ...], y [m]), or batches of such
+        pairs: a DataLoader, an iterator, a function of no arguments that returns one;
+        or a mapping of "train", and where they are there "valid" and "test", to any of
+        the latter two. An absent part is 15 % of what there is. Batches are gathered,
+        at most 4 GiB of them, in an order that does not hang on theirs.
         Inputs are as the model takes them and as in `audit`, labels are integers.
       k: size of the top set; the penalties rank single columns also where a subject
         has groups, whose variables the selection and the audits rank.

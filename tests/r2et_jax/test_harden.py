@@ -1,6 +1,7 @@
 """A model trained further until its top features hold, chosen on validation data."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 import r2et_jax as r2
 from r2et_jax import adapters, metrics
+from r2et_jax.audit import examples
 from r2et_jax.training import weights
 
 # Adam and Optax's schedules mix dtypes.
@@ -62,6 +64,79 @@ def ask(data=DATA, params=START, **options):
 @pytest.fixture(scope="module")
 def hardened():
     return ask(tolerance=0.05)
+
+
+def batches(x, y, order=None, size=7):
+    order = np.arange(len(y)) if order is None else order
+    for start in range(0, len(y), size):
+        rows = order[start : start + size]
+        yield x[rows], y[rows]
+
+
+class Indexed:
+    """As Keras's PyDataset: a length and batches by number, which need not end."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        return X[16 * i : 16 * i + 16], Y[16 * i : 16 * i + 16]
+
+
+X, Y = DATA["train"]
+SHUFFLED = np.random.default_rng(3).permutation(len(Y))
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        batches(X, Y),
+        lambda: batches(X, Y, SHUFFLED),
+        list(batches(X, Y, size=len(Y) // 2)),  # two pairs, and no pair
+        Indexed(),
+    ],
+    ids=["generator", "shuffled", "list", "indexed"],
+)
+def test_batches_are_gathered_in_an_order_of_their_own(loader):
+    made = examples.examples(loader, "auto")
+    expected = examples.examples([(X, Y)], "auto")
+    assert [part.sha256 for part in made[:3]] == [part.sha256 for part in expected[:3]]
+    assert [len(part.y) for part in made[:3]] == [44, 10, 10]
+    table = {row.tobytes(): label for row, label in zip(X, Y, strict=True)}
+    for part in made[:3]:
+        assert [table[row.tobytes()] for row in part.given] == part.y.tolist()
+
+
+def test_a_part_that_is_not_there_is_taken_from_the_training_examples():
+    given = {"train": lambda: batches(X, Y), "test": batches(*DATA["test"])}
+    made = examples.examples(given, "auto")
+    assert [len(part.y) for part in made[:3]] == [54, 10, 12]
+    tested = [row.tobytes() for row in made.test.x]
+    assert set(tested) == {row.tobytes() for row in DATA["test"][0]}
+    assert tested != sorted(tested)  # the first ones stand for all
+    rows = {row.tobytes() for part in made[:2] for row in part.x}
+    assert rows == {row.tobytes() for row in X}
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        (itertools.repeat((X, Y)), "data must end and fit into memory, got 11 batches"),
+        ([(X, Y), (X[:, :2], Y)], r"data, batch 1 must hold inputs as .*got \(\(2,"),
+        ([(X, Y), (X, Y[:3])], "data, batch 1: y must be 64 class indices"),
+        ([(X, Y), (X * np.nan, Y)], r"data, batch 1: x\[0, 0\] is nan"),
+        ([(X, Y, Y)], r"data, batch 0 must be a pair \(x, y\), got a tuple of 3"),
+        ([{"x": X, "y": Y}], r"data, batch 0 must be a pair \(x, y\), got a dict"),
+        (zip(X, Y, strict=True), "got one label: of single examples make batches"),
+        (iter([]), "got none: an iterator that was used up"),
+        (lambda name: name, "a function of no arguments"),
+        ({"train": 3}, "data must be .*got train = a int"),
+    ],
+)
+def test_batches_that_are_none_are_named(loader, message, monkeypatch):
+    monkeypatch.setattr(examples, "_MOST_BATCHES", 10)
+    with pytest.raises(ValueError, match=message):
+        examples.examples(loader, "auto")
 
 
 def same_trees(tree, other):
@@ -239,7 +314,7 @@ def test_weights_of_gaps_grow_with_the_features_of_images():
     ("change", "message"),
     [
         ({"data": DATA["train"][0]}, "data must be a datasets.Dataset"),
-        ({"data": {"train": DATA["train"]}}, "a mapping of \\['train'\\]"),
+        ({"data": {"valid": DATA["train"]}}, "a mapping of \\['valid'\\]"),
         ({"data": {**DATA, "valid": (DATA["valid"][0], DATA["test"][1])}},
          "valid: y must be 24 class indices"),
         ({"data": {**DATA, "test": (DATA["test"][0][:, :2], DATA["test"][1])}},
