@@ -228,7 +228,7 @@ def explained_names(
     if groups and (given is None or len(given) == layout.size):
         columns = given or default_names(x, layout)
         members = variables(groups, layout.size)
-        return tuple(_variable_name([columns[i] for i in group]) for group in members)
+        return tuple(variable_name([columns[i] for i in group]) for group in members)
     if given is not None and len(given) == count:
         return given
     if count == math.prod(layout.explained):
@@ -237,7 +237,7 @@ def explained_names(
     return tuple(f"feature {i}" for i in range(count))
 
 
-def _variable_name(columns: Sequence[str]) -> str:
+def variable_name(columns: Sequence[str]) -> str:
     """ "colour" of "colour=red" and "colour=blue"; else all of them."""
     if len(columns) == 1:
         return columns[0]
@@ -247,7 +247,10 @@ def _variable_name(columns: Sequence[str]) -> str:
             break
         length += 1
     start = columns[0][:length]
-    cut = max(start.rfind(joint) for joint in _JOINTS)
+    # A level may have joints, too: "country=United-States".
+    cut = start.find("=")
+    if cut < 0:
+        cut = max(start.rfind(joint) for joint in _JOINTS)
     return start[:cut].rstrip(_JOINTS) if cut > 0 else " / ".join(columns)
 
 

@@ -59,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--k", type=int, required=True, help="size of the top set")
     add("--drop", type=_words, default=[], metavar="COLUMN,…", help="columns of the "
         "CSV that are no inputs")  # fmt: skip
+    add("--label", metavar="COLUMN", help="column of the labels of the CSV, which is "
+        "then standardised and split as datasets.from_csv does; the test part is "
+        "audited. Else numbers are taken as they stand")  # fmt: skip
+    add("--categories", type=_words, default=[], metavar="COLUMN,…", help="columns of "
+        "numbers that are categories, as columns of texts are: a 0/1 column for each "
+        "level, in their order, which the gradient explains as one")  # fmt: skip
     add("--rows", type=int, default=100, help="inputs taken, from the first one")
     add("--norm", choices=NORMS, default="l2")
     add("--epsilon", type=float, default=1.0, help="budget of the change")
@@ -106,7 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(asked: argparse.Namespace) -> int:
-    table = read(asked.data, drop=asked.drop)
+    table = read(
+        asked.data, drop=asked.drop, categories=asked.categories, label=asked.label
+    )
     if asked.rows < 1:
         raise ValueError(f"--rows must be at least 1, got {asked.rows}")
     if asked.at is not None and asked.min_precision is None:
@@ -136,17 +144,25 @@ def _run(asked: argparse.Namespace) -> int:
         frozen=_columns(asked.frozen, table),
         num_features=int(np.prod(x.shape[1:])),
     )
-    report = audit(
-        _subject(asked, table),
-        x,
-        k=asked.k,
-        threat=threat,
-        certify={"auto": "auto", "yes": True, "no": False}[asked.certify],
-        epsilons=epsilons,
-        evaluations=asked.evaluations,
-        key=jax.random.key(asked.seed),
-        progress=_progress(),
-    )
+    try:
+        report = audit(
+            _subject(asked, table),
+            x,
+            k=asked.k,
+            threat=threat,
+            certify={"auto": "auto", "yes": True, "no": False}[asked.certify],
+            epsilons=epsilons,
+            evaluations=asked.evaluations,
+            key=jax.random.key(asked.seed),
+            progress=_progress(),
+        )
+    except ValueError as error:
+        if table.names is None or "shape" not in str(error):
+            raise
+        raise ValueError(
+            f"{error}; the inputs of {asked.data} have the {len(table.names)} columns "
+            f"{', '.join(table.names)}"
+        ) from error
     print(report)
     if len(table.x) > len(x):
         print(f"the first {len(x)} of {len(table.x)} rows; --rows takes more")
@@ -161,13 +177,14 @@ def _run(asked: argparse.Namespace) -> int:
 
 
 def _columns(names: Sequence[str], table: Table) -> list[int]:
-    known = table.names or ()
+    """Columns of x by their names, or by those of categories."""
+    known = table.variables
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
             f"--frozen: there is no column {unknown[0]!r}; columns: {', '.join(known)}"
         )
-    return [known.index(name) for name in names]
+    return [i for name in names for i in known[name]]
 
 
 def _subject(asked: argparse.Namespace, table: Table) -> Subject:
@@ -202,6 +219,8 @@ def _subject(asked: argparse.Namespace, table: Table) -> Subject:
     if asked.explainer == "gradient" and table.groups:
         options["groups"] = table.groups
     kind = adapter_of(parts[0])
+    if kind in (None, "linen") and table.classes and asked.output != "regression":
+        options.setdefault("classes", table.classes)
     if kind in (None, "linen") and len(parts) == 2:
         return subject(*parts, **options)
     if kind in (None, "linen") or len(parts) > 2:

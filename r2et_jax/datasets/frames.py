@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,9 +16,25 @@ from r2et_jax.datasets.splitting import FRACTIONS
 from r2et_jax.datasets.tabular import from_arrays
 
 # What stands in a CSV file for a value that is not there.
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+_MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 # A category of more levels is most likely a name, a date or a misspelt number.
 _MOST_LEVELS = 50
+
+
+class Coded(NamedTuple):
+    """A table in numbers.
+
+    Attributes:
+      x: [m, n], float64.
+      names: of the n columns, "colour=red" for a level.
+      groups: of the columns of one category.
+      places: column of the table -> its columns of x.
+    """
+
+    x: np.ndarray
+    names: list[str]
+    groups: list[tuple[int, ...]]
+    places: dict[str, tuple[int, ...]]
 
 
 def from_frame(
@@ -75,7 +91,7 @@ def from_frame(
     if twice:
         raise ValueError(f"{name}: columns must differ, got {twice[0]!r} twice")
     columns = {str(column): frame[column] for column in _names(frame, name)}
-    return _coded(
+    return _dataset(
         columns, target, name, drop, categories, immutable, seed=seed,
         fractions=fractions, standardize=standardize,
     )  # fmt: skip
@@ -119,10 +135,25 @@ def from_csv(
       (42, 4)
     """
     path = as_path("path", path)
-    header, lines = read_lines(path)
+    columns = read_columns(path, drop=drop, categories=categories)
+    return _dataset(
+        columns, target, path.stem if name is None else name, drop, categories,
+        immutable, seed=seed, fractions=fractions, standardize=standardize,
+    )  # fmt: skip
+
+
+def read_columns(
+    path: Path, *, drop: Collection[str], categories: Collection[str]
+) -> dict[str, list[Any]]:
+    """The columns of a CSV file: numbers of what are some, else texts.
+
+    Raises:
+      ValueError: what `from_csv` says of a file, its lines and its values.
+    """
+    header, lines = _read_lines(path)
     for row, line in enumerate(lines):
         for column, text in zip(header, line, strict=True):
-            if text.strip().lower() in MISSING and column not in drop:
+            if text.strip().lower() in _MISSING and column not in drop:
                 raise _missing(str(path), row, column, text)
     columns = {}
     for i, column in enumerate(header):
@@ -130,13 +161,10 @@ def from_csv(
         if column not in {*drop, *categories}:
             _check_points(str(path), column, texts)
         columns[column] = _parsed(texts)
-    return _coded(
-        columns, target, path.stem if name is None else name, drop, categories,
-        immutable, seed=seed, fractions=fractions, standardize=standardize,
-    )  # fmt: skip
+    return columns
 
 
-def read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
+def _read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
     """The header of a CSV file and the lines below it, each with as many values.
 
     Raises:
@@ -162,7 +190,7 @@ def read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
     twice = [name for name in header if header.count(name) > 1]
     if twice:
         raise ValueError(f"{path}: the column {twice[0]!r} is there twice")
-    if all(number(name) is not None for name in header):
+    if all(_number(name) is not None for name in header):
         raise ValueError(f"{path}: expected a header, got numbers: {header[0]!r}, …")
     for row, line in enumerate(lines[1:]):
         if len(line) != len(header):
@@ -172,7 +200,7 @@ def read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, lines[1:]
 
 
-def number(text: str) -> float | None:
+def _number(text: str) -> float | None:
     """The number that a text is, or None."""
     try:
         return float(text)
@@ -183,7 +211,7 @@ def number(text: str) -> float | None:
 def _check_points(where: str, column: str, texts: list[str]) -> None:
     """Raise for numbers such as "0,5": as texts they would be taken for categories."""
     commas = [row for row, text in enumerate(texts) if "," in text]
-    if commas and all(number(text.replace(",", ".")) is not None for text in texts):
+    if commas and all(_number(text.replace(",", ".")) is not None for text in texts):
         raise ValueError(
             f"{where}: row {commas[0]}, column {column!r} is {texts[commas[0]]!r}: "
             "write decimals with a point; if these are texts, name it in categories"
@@ -194,7 +222,7 @@ def _parsed(texts: list[str]) -> list[Any]:
     """Numbers of what are some; integers stay such, for labels."""
     cells = []
     for text in texts:
-        value: Any = number(text)
+        value: Any = _number(text)
         if value is None:
             value = text
         elif text.lstrip("+-").isdigit():
@@ -214,7 +242,7 @@ def _names(frame: Any, name: str) -> list[Any]:
     )
 
 
-def _coded(
+def _dataset(
     columns: dict[str, Any],
     target: str,
     name: str,
@@ -227,23 +255,14 @@ def _coded(
         raise ValueError(f"name must be a text, got {name!r}")
     if not isinstance(target, str):
         raise ValueError(f"{name}: target must be one name, got {target!r}")
-    for what, asked in (
-        ("target", [target]), ("drop", drop), ("categories", categories),
-        ("immutable", immutable),
-    ):  # fmt: skip
-        if isinstance(asked, str) or not isinstance(asked, Iterable):
-            raise ValueError(f"{name}: {what} must be a list of names, got {asked!r}")
-        for column in asked:
-            if column == target and what != "target":
-                raise ValueError(
-                    f"{name}: {what} names {column!r}, which is the target and no "
-                    "feature"
-                )
-            if column not in columns:
-                raise ValueError(
-                    f"{name}: {what} names {column!r}, which is no column; its "
-                    f"columns: {', '.join(columns)}"
-                )
+    for what, asked in (("drop", drop), ("categories", categories),
+                        ("immutable", immutable)):  # fmt: skip
+        check_columns(name, what, asked, columns)
+        if target in asked:
+            raise ValueError(
+                f"{name}: {what} names {target!r}, which is the target and no feature"
+            )
+    check_columns(name, "target", [target], columns)
     for column, values in columns.items():
         if not hasattr(values, "__len__") or isinstance(values, str):
             raise ValueError(
@@ -255,38 +274,72 @@ def _coded(
         raise ValueError(f"{name}: columns must have one length, got {sorted(lengths)}")
     if lengths == {0}:
         raise ValueError(f"{name}: expected rows below the columns' names, got none")
-    made, names, groups, fixed = [], [], [], []
+    forced = {
+        column
+        for column, values in columns.items()
+        if column in categories or str(getattr(values, "dtype", "")) == "category"
+    }
     labels = _values(name, target, columns[target])
-    for column, values in columns.items():
-        if column == target or column in drop:
-            continue
-        forced = column in categories or str(getattr(values, "dtype", "")) == "category"
-        values = _values(name, column, values)
+    features = plain(name, columns, leave={target, *drop})
+    for column, values in features.items():
         if values == labels:
             raise ValueError(
                 f"{name}: column {column!r} equals the target {target!r} in every row: "
                 "a model would read the label off; name it in drop"
             )
-        start = len(names)
-        if forced or any(isinstance(value, str) for value in values):
-            levels, codes = _levels(name, column, values, forced)
-            groups.append(tuple(range(start, start + len(levels))))
-            names += [f"{column}={level}" for level in levels]
-            made.append(np.eye(len(levels))[codes])
-        else:
-            names.append(column)
-            made.append(_numbers(values)[:, None])
-        if column in immutable:
-            fixed += range(start, len(names))
-    if not made:
+    if not features:
         raise ValueError(f"{name}: expected a column of features besides {target!r}")
+    coded = code(name, features, forced)
     y, classes = _labels(name, target, labels)
     dataset = from_arrays(
-        np.concatenate(made, axis=1), y, name=name, columns=names, groups=groups,
-        immutable=fixed, **options,
+        coded.x, y, name=name, columns=coded.names, groups=coded.groups,
+        immutable=[i for column in immutable for i in coded.places.get(column, ())],
+        **options,
     )  # fmt: skip
     dataset.meta.update(target=target, **({"classes": classes} if classes else {}))
     return dataset
+
+
+def check_columns(name: str, what: str, asked: Any, columns: Collection[str]) -> None:
+    """Raise unless `asked` is a list of names of columns."""
+    if isinstance(asked, str) or not isinstance(asked, Iterable):
+        raise ValueError(f"{name}: {what} must be a list of names, got {asked!r}")
+    for column in asked:
+        if column not in columns:
+            raise ValueError(
+                f"{name}: {what} names {column!r}, which is no column; its columns: "
+                f"{', '.join(columns)}"
+            )
+
+
+def plain(
+    name: str, columns: Mapping[str, Any], *, leave: Collection[str]
+) -> dict[str, list[Any]]:
+    """The columns that are features as lists of numbers and texts, none missing."""
+    return {
+        column: _values(name, column, values)
+        for column, values in columns.items()
+        if column not in leave
+    }
+
+
+def code(
+    name: str, features: Mapping[str, list[Any]], categories: Collection[str]
+) -> Coded:
+    """Numbers as they are, and each column of texts as a complete one-hot group."""
+    made, names, places, groups = [], [], {}, []
+    for column, values in features.items():
+        start, forced = len(names), column in categories
+        if forced or any(isinstance(value, str) for value in values):
+            levels, codes = _levels(name, column, values, forced)
+            names += [f"{column}={level}" for level in levels]
+            made.append(np.eye(len(levels))[codes])
+            groups.append(tuple(range(start, len(names))))
+        else:
+            names.append(column)
+            made.append(_numbers(values)[:, None])
+        places[column] = tuple(range(start, len(names)))
+    return Coded(np.concatenate(made, axis=1), names, groups, places)
 
 
 def _values(name: str, column: str, values: Any) -> list[Any]:

@@ -46,7 +46,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
-    for name in ("somebodys", "nets"):
+    for name in ("somebodys", "nets", "coded"):
         sys.modules.pop(name, None)
 
 
@@ -128,7 +128,10 @@ def test_a_folder_of_a_function_is_found_once_that_is_imported(folder, capsys):
         ({"model": "somebodys:apply"}, "must name a subject.*got a function"),
         ({"data": "absent.csv"}, "data must be a file, got 'absent.csv'"),
         ({"data": "somebodys.py"}, "must be a .csv or .npz file"),
-        ({"drop": "lable"}, "no column 'lable' to drop; its columns: a, b, c, label"),
+        (
+            {"drop": "lable"},
+            "drop names 'lable', which is no column; its columns: a, b",
+        ),
         ({"epsilon": -1}, "epsilon must be nonnegative and finite, got -1.0"),
         ({"epsilons": "1,x"}, "--epsilons: invalid _numbers value: '1,x'"),
         ({"norm": "l1"}, "argument --norm: invalid choice: 'l1'"),
@@ -160,8 +163,8 @@ def test_wrong_use_is_one_line_that_names_it(folder, capsys, changed, message):
     [
         ("1,,3,0", "row 1, column 'b' is missing"),
         ("1,NA,3,0", r"row 1, column 'b' is missing \('NA'\)"),
-        ("1,red,3,0", "row 1, column 'b' must be a number, got 'red'"),
-        ("1,inf,3,0", "row 1, column 'b' must be finite, got 'inf'"),
+        ("1,red,3,0", "column 'b' holds numbers and texts, 2 in row 0 and 'red'"),
+        ("1,inf,3,0", "row 1, column 'b' must be finite, got inf"),
         ("1,2,3", "row 1 has 3 values, expected 4"),
     ],
 )
@@ -172,6 +175,60 @@ def test_a_bad_value_is_named_by_row_and_column(folder, row, message):
     # What is dropped is not read.
     (folder / "good.csv").write_text("a,b\n1,red\n")
     np.testing.assert_array_equal(read("good.csv", drop=["b"]).x, [[1]])
+
+
+def categories():
+    """A CSV with texts, codes that are numbers, and labels that are texts."""
+    rows = [
+        f"{i},{'red green-ish blue'.split()[i % 3]},{(3, 5)[i // 2 % 2]},"
+        f"{'no yes'.split()[i // 3 % 2]}"
+        for i in range(60)
+    ]
+    return "\n".join(["age,colour,zip,paid", *rows]) + "\n"
+
+
+def test_a_table_with_categories_is_what_from_csv_makes_of_it(folder):
+    (folder / "texts.csv").write_text(categories())
+    options = {"drop": [], "categories": ["zip"]}
+    table = read("texts.csv", label="paid", **options)
+    data = datasets.from_csv("texts.csv", target="paid", **options)
+    np.testing.assert_array_equal(table.x, data.test.x)
+    assert table.names == data.columns and table.groups == data.groups
+    assert table.classes == ("no", "yes")
+    # As they stand: the same columns of all rows, and no standardised number.
+    plain = read("texts.csv", drop=["paid"], categories=["zip"])
+    assert plain.names == data.columns and plain.groups == data.groups
+    assert len(plain.x) == 60
+    expected = [2, 1, 0, 0, 0, 1]  # age, blue, green-ish, red, 3, 5
+    np.testing.assert_array_equal(plain.x[2], expected)
+    assert plain.variables["colour"] == (1, 2, 3) and plain.variables["zip"] == (4, 5)
+    assert plain.variables["colour=red"] == (3,)
+
+
+def test_categories_are_explained_and_frozen_as_one(folder, capsys):
+    (folder / "texts.csv").write_text(categories())
+    text = MODULE + "coded = apply, jnp.array([2.0, 1.0, -1.0, 3.0, 0.5, 0.2])\n"
+    (folder / "coded.py").write_text(text)
+    asked = {"data": "texts.csv", "drop": "paid", "categories": "zip", "rows": 4}
+    asked |= {"model": "coded:coded", "frozen": "colour"}
+    assert main(flags(**asked, output_dir="out")) == 0
+    told = json.loads((folder / "out" / "results.json").read_text())["asked"]
+    assert told["names"] == ["age", "colour", "zip"]
+    assert any("3 of 6 columns may not change: 1, 2, 3" in r for r in told["rules"])
+    # A label that is taken for an input makes two columns more than the model has.
+    assert main(flags(**{**asked, "drop": ""})) == 2
+    message = "have the 8 columns age, colour=blue, .*, paid=no, paid=yes"
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_columns_of_a_csv_belong_to_a_csv(folder):
+    np.savez("data.npz", x=np.ones((2, 3)))
+    for asked in ({"drop": ["a"]}, {"categories": ["a"]}, {"label": "a"}):
+        (name,) = asked
+        with pytest.raises(ValueError, match=f"{name} is of columns of a CSV alone"):
+            read("data.npz", **asked)
+    with pytest.raises(ValueError, match="all are dropped"):
+        read("data.csv", drop=["a", "b", "c", "label"])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from r2et_jax import attacks, threat
 from r2et_jax.audit import audit
+from r2et_jax.audit.asked import variable_name
 from r2et_jax.audit.layout import as_rows
 from r2et_jax.saliency.grouped import by_variable
 from r2et_jax.subject import subject
@@ -185,6 +186,18 @@ def test_groups_are_explained_as_variables_by_their_names():
     report = audit(coded, PARAMS, x, groups=[(0, 1)], **options)
     assert report.asked.names == ("colour", "age", "hours")
     np.testing.assert_allclose(report.maps, [[0, 2 / 3, 1 / 3]] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        (["land=United-States", "land=United-Kingdom"], "land"),
+        (["sky_red", "sky_rosy"], "sky"),
+        (["red", "blue"], "red / blue"),
+    ],
+)
+def test_a_variable_is_called_as_its_columns_are(columns, name):
+    assert variable_name(columns) == name
 
 
 def test_the_ranking_of_variables_does_not_hang_on_the_coding():
