@@ -94,7 +94,10 @@ def some_inputs(x: Any, *, integers: bool = False) -> np.ndarray:
     Raises:
       ValueError: for no array of real numbers, or an empty one.
     """
-    x = as_array(x)
+    try:
+        x = as_array(x)
+    except ValueError as error:  # arrays of several lengths
+        raise ValueError(f"x must be one array [m, ...]: {error}") from error
     if not x.ndim or not len(x):
         raise ValueError(f"x must be inputs [m, ...] with m ≥ 1, got shape {x.shape}")
     if integers and x.dtype.kind in "biu":

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from r2et_jax.audit.layout import Layout, as_rows
+from r2et_jax.audit.layout import Layout, as_rows, is_tree
 from r2et_jax.checks import as_array
 from r2et_jax.datasets import Dataset
 from r2et_jax.datasets.splitting import equal_rows, stratified_split
@@ -205,6 +205,5 @@ def _pair(name: str, x: Any, y: Any, channel_axis) -> tuple[Layout, Part]:
             f"{name}: y must be {len(rows)} class indices, integers [m], got "
             f"{y.dtype} of shape {y.shape}"
         )
-    pytree = isinstance(x, dict | tuple)
-    x = jax.tree.map(as_array, x) if pytree else as_array(x)
+    x = jax.tree.map(as_array, x) if is_tree(x) else as_array(x)
     return layout, Part(x, rows, y.astype(np.int32))

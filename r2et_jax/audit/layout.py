@@ -65,7 +65,7 @@ def as_rows(x: Any, channel_axis: int | str | None = "auto") -> tuple[Layout, An
 
     Args:
       x: an array [m, ...] or a pytree of such arrays, finite real numbers; integers
-        are taken as floats, and floats of 16 bits as such of 32.
+        are taken as floats, and floats of 16 bits as such of 32. Lists are arrays.
       channel_axis: the axis of one input that the explanation sums after |·|, such as
         −1 of a sequence of embeddings [T, E]; "auto" takes the last one of arrays of
         three axes [H, W, C], and none of others.
@@ -76,15 +76,15 @@ def as_rows(x: Any, channel_axis: int | str | None = "auto") -> tuple[Layout, An
     Raises:
       ValueError: for anything else.
     """
-    try:
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(x)
-    except ValueError as error:  # keys that cannot be put in order
-        raise ValueError(
-            f"the keys of x must be of one kind, got {list(x)}: {error}"
-        ) from error
-    if not isinstance(x, dict | tuple) and not hasattr(x, "_fields"):
-        # Lists are nested numbers, as NumPy takes them.
-        leaves, treedef = [((), x)], jax.tree.structure(0)
+    _check_stacked(x)
+    leaves, treedef = [((), x)], jax.tree.structure(0)
+    if is_tree(x):
+        try:
+            leaves, treedef = jax.tree_util.tree_flatten_with_path(x)
+        except ValueError as error:  # keys that cannot be put in order
+            raise ValueError(
+                f"the keys of x must be of one kind, got {list(x)}: {error}"
+            ) from error
     if not leaves:
         raise ValueError(f"x must hold at least one array, got {x!r}")
     arrays = [_as_floats(f"x{jax.tree_util.keystr(at)}", leaf) for at, leaf in leaves]
@@ -105,9 +105,32 @@ def as_rows(x: Any, channel_axis: int | str | None = "auto") -> tuple[Layout, An
     return Layout(treedef, shapes, axis, explained), rows
 
 
+def is_tree(x: Any) -> bool:
+    """Whether it is a pytree of arrays; lists are nested numbers, as NumPy has them."""
+    return not (x is None or isinstance(x, list) or jax.tree_util.all_leaves([x]))
+
+
+def _check_stacked(x: Any) -> None:
+    """Raise for structures that are not of arrays with one entry for each input."""
+    some = x[0] if isinstance(x, list) and len(x) else x
+    kind = type(some).__name__
+    if hasattr(some, "senders") or hasattr(some, "edge_index"):  # jraph's, PyG's
+        raise ValueError(
+            f"x must be arrays [m, ...], got a {kind}, which joins graphs at their "
+            "nodes: give the array that is explained, such as weights of edges [m, E] "
+            "or features of nodes [m, N, F], and put the graph together inside of "
+            "apply, as graph._replace(edges=x[:, None])"
+        )
+    if some is not x and (is_tree(some) and type(some) is not tuple):
+        raise ValueError(
+            f"x must be arrays with one entry for each input, got a list of {len(x)} "
+            f"{kind}: stack them, jax.tree.map(lambda *leaves: numpy.stack(leaves), *x)"
+        )
+
+
 def _as_floats(name: str, x: Any) -> np.ndarray:
     """Finite floats [m, ...] in a type of JAX's."""
-    kind = type(x).__name__
+    kind, sparse = type(x).__name__, hasattr(x, "toarray")
     if np.ma.is_masked(x):
         raise ValueError(
             f"{name} has {np.ma.count_masked(x)} masked values: fill them or leave "
@@ -118,7 +141,10 @@ def _as_floats(name: str, x: Any) -> np.ndarray:
     except ValueError as error:  # lists of several lengths
         raise ValueError(f"{name} must be an array [m, ...]: {error}") from error
     if x.dtype.kind in "OUS" and x.ndim == 0:
-        raise ValueError(f"{name} must be an array [m, ...] of numbers, got a {kind}")
+        raise ValueError(
+            f"{name} must be an array [m, ...] of numbers, got a {kind}: give "
+            + ("x.toarray()" if sparse else "an array, or a dict of several")
+        )
     if x.ndim < 2 or 0 in x.shape:
         raise ValueError(
             f"{name} must be inputs [m, n], or [m, ...] of any shape, with m ≥ 1, got "

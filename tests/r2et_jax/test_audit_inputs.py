@@ -2,6 +2,7 @@
 
 import functools
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,9 +80,14 @@ def test_a_dict_is_its_row_and_names_its_arrays():
     def of_dict(w, x):
         return switching(w, jnp.concatenate([x["a"], x["b"]]))
 
-    report = audit(of_dict, PARAMS, {"b": X[:, 1:], "a": X[:, :1]}, **OPTIONS)
+    parts = {"b": X[:, 1:], "a": X[:, :1]}
+    report = audit(of_dict, PARAMS, parts, **OPTIONS)
     same_answers(report)
     assert report.asked.names == ("a", "b")
+    # What JAX knows as a structure is one, too.
+    layout, rows = as_rows(flax.core.freeze(parts))
+    np.testing.assert_array_equal(rows, X)
+    assert isinstance(layout.input_of(rows[0]), flax.core.FrozenDict)
 
 
 @pytest.mark.parametrize("axis", [0, 2])

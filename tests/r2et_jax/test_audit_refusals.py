@@ -1,5 +1,6 @@
 """Bad input to the audit: each kind is a ValueError that says what to do."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ from flax import nnx
 from r2et_jax import saliency, threat
 from r2et_jax.audit import audit
 from r2et_jax.models import MLP
+from r2et_jax.models.gcn import sparse_graph
 from r2et_jax.subject import subject
 
 WEIGHTS = jnp.array([4.0, 3.0, -2.0, 1.0])
@@ -51,6 +53,12 @@ class Tiny(nnx.Module):
         return self.layer(x)
 
 
+@dataclasses.dataclass
+class Fields:
+    a: np.ndarray
+
+
+GRAPH = sparse_graph(np.ones(2), np.array([[0, 1], [1, 2]]), 3)
 REFUSED = {
     # inputs
     "one without an axis": ({"x": X[0]}, r"x must be inputs \[m, n\].*shape \(4,\)"),
@@ -70,6 +78,13 @@ REFUSED = {
         r"x\['b'\]\[1, 0\] is nan",
     ),
     "no arrays": ({"x": {}}, "x must hold at least one array, got {}"),
+    "graphs": ({"x": GRAPH}, "got a GraphsTuple, which joins graphs.*of edges"),
+    "list of graphs": ({"x": [GRAPH, GRAPH]}, "got a GraphsTuple, which joins graphs"),
+    "list of dicts": (
+        {"x": [{"a": row} for row in X]},
+        "a list of 6 dict: stack them, jax.tree.map",
+    ),
+    "dataclass": ({"x": Fields(X)}, "got a Fields: give an array, or a dict"),
     "ragged": ({"x": [[1.0, 2.0], [3.0]]}, r"x must be an array \[m, ...\]"),
     "channels of rows": ({"channel_axis": -1}, "channel_axis must be an axis.*got -1"),
     "channels beyond": (
