@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 from jax.tree_util import SequenceKey
 
+from r2et_jax.checks import as_folder, as_path
 from r2et_jax.models import registry
 from r2et_jax.training.checkpoint import load_model, save_model
 from r2et_jax.types import Params
@@ -68,6 +69,7 @@ def save(
       >>> load(folder).description["method"]
       'vanilla'
     """
+    folder = as_folder("folder", folder)
     architecture = registry.describe(model)
     told = dict(description or {})
     if told.setdefault(_ARCHITECTURE, architecture) != architecture:
@@ -95,8 +97,8 @@ def load(folder: str | os.PathLike[str]) -> Saved:
 
     Raises:
       FileNotFoundError: if the folder holds no saved model.
-      ValueError: if what is there cannot be read, is not what was written, or does not
-        name its architecture.
+      ValueError: for a folder that is no path; if what is there cannot be read, is not
+        what was written, or does not name its architecture.
 
     Example:
       >>> import tempfile, jax, numpy as np
@@ -108,7 +110,7 @@ def load(folder: str | os.PathLike[str]) -> Saved:
       >>> model.apply(params, np.ones(3)).shape
       (1,)
     """
-    params, description = load_model(folder)
+    params, description = load_model(as_path("folder", folder))
     if _ARCHITECTURE not in description:
         raise ValueError(f"the model in {folder} does not name its architecture")
     try:

@@ -55,7 +55,7 @@ class Asked(NamedTuple):
       evaluations: of the gradient for each input and budget.
       channel_axis: as given, or what "auto" took.
       certify: as given.
-      key: numbers of the random key.
+      key: numbers of the random key, and the generator that they are for.
       dtype: float type of the inputs.
       differentiable: whether the model has gradients; a black box has none.
       stand_in: where the attack's gradients come from.
@@ -78,6 +78,7 @@ class Asked(NamedTuple):
     channel_axis: int | None
     certify: bool | str
     key: tuple[int, ...]
+    key_impl: str
     dtype: str
     differentiable: bool
     stand_in: str
@@ -269,7 +270,6 @@ def asked(
     """What was asked, in plain values."""
     own_features = len(names) != math.prod(layout.explained)
     plain = layout.treedef == jax.tree.structure(0) and len(layout.shapes) == 1
-    raw = key if key.dtype == np.uint32 else jax.random.key_data(key)
     return Asked(
         k=int(k),
         names=names,
@@ -286,12 +286,19 @@ def asked(
         evaluations=int(evaluations),
         channel_axis=layout.channel_axis,
         certify=certify,
-        key=tuple(int(word) for word in np.asarray(raw).ravel()),
+        key=key_words(key),
+        key_impl=str(jax.random.key_impl(key)),
         dtype=str(x.dtype),
         differentiable=examined.form.differentiable,
         stand_in=_stand_in(examined.form),
         versions={name: _version(name) for name in _VERSIONS},
     )
+
+
+def key_words(key: Array) -> tuple[int, ...]:
+    """The numbers of a random key, also of one in the raw form of older programs."""
+    raw = key if key.dtype == np.uint32 else jax.random.key_data(key)
+    return tuple(int(word) for word in np.asarray(raw).ravel())
 
 
 def _stand_in(form: Form) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from r2et_jax import adapters, saliency, saved
 from r2et_jax.audit.tables import Table, read
 from r2et_jax.audit.whole import audit
+from r2et_jax.audit.writing import can_draw
 from r2et_jax.checks import adapter_of, as_folder
 from r2et_jax.subject import OUTPUTS, Subject, subject
 from r2et_jax.threat import threat_model
@@ -167,8 +168,11 @@ def _run(asked: argparse.Namespace) -> int:
     if len(table.x) > len(x):
         print(f"the first {len(x)} of {len(table.x)} rows; --rows takes more")
     if asked.output_dir is not None:
-        written = report.save(asked.output_dir, title=asked.title)
-        print(f"wrote {written[0]}")
+        drawn = can_draw()
+        written = report.save(asked.output_dir, title=asked.title, figures=drawn)
+        names = ", ".join(path.name for path in written)
+        without = "" if drawn else " (no PNGs: Matplotlib is not installed)"
+        print(f"wrote {names}{without} to {asked.output_dir}")
     if level is None:
         return PASSED if report.counted.any() else FAILED
     gate = report.check(level, asked.at)

@@ -22,7 +22,6 @@ from r2et_jax.audit.selecting import (
     Candidates,
     Nowhere,
     history_of,
-    key_data,
     program_sha256,
     quality_of,
 )
@@ -240,7 +239,7 @@ def harden(
         "learning_rate": float(learning_rate),
         "patience": patience,
         "num_valid": len(under_attack.y),
-        "key": key_data(key),
+        "key": list(asked_lib.key_words(key)),
     }
 
     def track(blocks: range) -> Iterator[int]:

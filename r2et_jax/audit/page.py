@@ -13,12 +13,15 @@ from r2et_jax.audit.results import after_top, before_top, results
 from r2et_jax.audit.style import STYLE
 
 if TYPE_CHECKING:
+    from r2et_jax.audit.asked import Asked
     from r2et_jax.audit.result import Audit
 
 # Inputs that are drawn, features in their table, and bars of one input.
 _WORST, _FEATURES, _BARS = 10, 40, 24
 # Pixels have no names, and are seen in their places.
 _PIXELS = 10
+# The generator of random numbers of a key that names none.
+_GENERATOR = "threefry2x32"
 
 
 def page(audit: Audit, *, title: str = "Audit of explanations") -> str:
@@ -369,7 +372,7 @@ def _repeat(audit: Audit) -> str:
             f"threat = r2.threat_model({asked.norm!r}, {asked.epsilon!r}){rules}",
             "report = r2.audit(",
             f"    subject, x, k={asked.k}, threat=threat, epsilons=({epsilons},),",
-            f"    evaluations={asked.evaluations}, key={_key(asked.key)},{more}",
+            f"    evaluations={asked.evaluations}, key={_key(asked)},{more}",
             ")",
             'report.save("audit")',
         ]
@@ -382,10 +385,12 @@ def _repeat(audit: Audit) -> str:
     return f"<pre>{_text(code)}</pre>{_paragraph(note, 'note')}"
 
 
-def _key(words_of_key: tuple[int, ...]) -> str:
-    if len(words_of_key) == 2 and not words_of_key[0]:
-        return f"jax.random.key({words_of_key[1]})"
+def _key(asked: Asked) -> str:
+    usual = asked.key_impl == _GENERATOR
+    if usual and not asked.key[0]:
+        return f"jax.random.key({asked.key[1]})"
+    impl = "" if usual else f", impl={asked.key_impl!r}"
     return (
-        f"jax.random.wrap_key_data(jax.numpy.array({list(words_of_key)}, "
-        "dtype=jax.numpy.uint32))"
+        f"jax.random.wrap_key_data(jax.numpy.array({list(asked.key)}, "
+        f"dtype=jax.numpy.uint32){impl})"
     )

@@ -20,7 +20,7 @@ from r2et_jax.subject import Form, Subject
 from r2et_jax.training import selection
 from r2et_jax.training.packing import params_sha256
 from r2et_jax.training.search import Plan, Searched
-from r2et_jax.types import Array, Params
+from r2et_jax.types import Params
 
 QUALITIES = ("accuracy", "auc")
 # The selection's attack, of every method; never `strongest`, by which is reported.
@@ -127,12 +127,6 @@ def history_of(searched: Searched, plan: Plan, reference: float):
             )
         )
     return tuple(rows)
-
-
-def key_data(key: Array) -> list[int]:
-    """The numbers of a random key."""
-    raw = key if key.dtype == np.uint32 else jax.random.key_data(key)
-    return [int(word) for word in np.asarray(raw).ravel()]
 
 
 def program_sha256(ranked: Subject, row: np.ndarray) -> str:

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ def save(
       folder: where to; made if it is not there, files of the same names are replaced.
       title: of the page.
       figures: whether PNGs are drawn, for which Matplotlib is needed; by default where
-        it is installed.
+        it is installed, with a warning where it is not.
 
     Returns:
       The files: index.html, results.json, features.csv, and the PNGs.
@@ -62,11 +63,17 @@ def save(
     folder = as_folder("folder", folder)
     if not isinstance(title, str):
         raise ValueError(f"title must be a text, got {title!r}")
-    can_draw = importlib.util.find_spec("matplotlib") is not None
-    if figures and not can_draw:
+    drawn = can_draw() if figures is None else figures
+    if drawn and not can_draw():
         raise ValueError(
             "figures=True needs Matplotlib, the extra r2et-jax[plots], got an "
             "environment without it"
+        )
+    if figures is None and not drawn:
+        warnings.warn(
+            "no PNGs are drawn: Matplotlib, the extra r2et-jax[plots], is not "
+            "installed; figures=False says so without a warning",
+            stacklevel=3,
         )
     folder.mkdir(parents=True, exist_ok=True)
     numbers = json.dumps(results(audit), indent=1, ensure_ascii=False, allow_nan=False)
@@ -80,12 +87,17 @@ def save(
         with replacing(folder / name) as path:
             path.write_bytes(text.encode("utf-8"))
         written.append(folder / name)
-    if can_draw if figures is None else figures:
+    if drawn:
         for name, figure in _figures(audit):
             with replacing(folder / name) as path:
                 figure.savefig(path, format="png", dpi=_DOTS)
             written.append(folder / name)
     return written
+
+
+def can_draw() -> bool:
+    """Whether Matplotlib, which PNGs need, is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def _csv(audit: Audit) -> str:

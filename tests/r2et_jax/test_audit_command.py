@@ -74,6 +74,7 @@ def test_a_linear_model_passes_and_leaves_a_page(folder, capsys):
     assert out.startswith("P@1 1.000 under attack") and "passed: mean P@1" in out
     assert "░ 0/5" in err and "the attack at ε = 1" in err and "█ 5/5" in err
     assert "Mine" in (folder / "out" / "index.html").read_text("utf-8")
+    assert "wrote index.html, results.json, features.csv, curve.png, " in out
     assert "a,b,c" not in out
 
 

@@ -1,6 +1,8 @@
 """The page and the files of an audit: the numbers are the audit's, nothing else."""
 
 import csv
+import dataclasses
+import html
 import json
 import re
 import types
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from r2et_jax import models, threat
-from r2et_jax.audit import audit, drawing, images, words
+from r2et_jax.audit import asked, audit, drawing, images, words, writing
 from r2et_jax.audit.page import page
 from r2et_jax.audit.results import results
 
@@ -178,6 +180,27 @@ def test_json_and_csv_hold_the_audit(report, tmp_path):
     np.testing.assert_allclose(least, report.radius, rtol=1e-6)
 
 
+def test_pictures_that_are_not_drawn_are_said(report, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "can_draw", lambda: False)
+    with pytest.warns(UserWarning, match="no PNGs are drawn: Matplotlib"):
+        assert len(report.save(tmp_path)) == 3
+    with pytest.raises(ValueError, match="figures=True needs Matplotlib"):
+        report.save(tmp_path, figures=True)
+
+
+@pytest.mark.parametrize(
+    "key", [jax.random.key(5), jax.random.key(5, impl="rbg"),
+            jax.random.fold_in(jax.random.key(5), 1)],
+    ids=["usual", "rbg", "folded"],
+)  # fmt: skip
+def test_the_key_that_is_told_is_the_key(report, key):
+    told = {"key": asked.key_words(key), "key_impl": str(jax.random.key_impl(key))}
+    again = dataclasses.replace(report, asked=report.asked._replace(**told))
+    (code,) = re.findall(r"key=(jax\..*),", html.unescape(page(again)))
+    made = eval(code, {"jax": jax})
+    assert made == key and made.dtype == key.dtype
+
+
 def test_200_inputs_of_30_features_are_less_than_a_megabyte():
     def apply(w, x):
         return (w @ x**2)[None]
@@ -214,8 +237,8 @@ def test_an_image_of_any_channels_can_be_drawn(channels, first):
     shape, row = image.shape, image.ravel()
     if first:
         shape, row = (channels, 7, 9), np.moveaxis(image, 2, 0).ravel()
-    asked = types.SimpleNamespace(shape=shape, explained_shape=(7, 9))
-    drawn = images.image_of(types.SimpleNamespace(asked=asked), row)
+    shapes = types.SimpleNamespace(shape=shape, explained_shape=(7, 9))
+    drawn = images.image_of(types.SimpleNamespace(asked=shapes), row)
     expected = image if channels == 3 else image.mean(axis=2)
     np.testing.assert_allclose(drawn, expected)
 

@@ -120,6 +120,13 @@ def test_parameters_of_another_model_are_noticed(tmp_path, folder):
         saved.load(folder)
 
 
+def test_a_folder_is_a_path():
+    with pytest.raises(ValueError, match="folder must be a path, got None"):
+        saved.load(None)
+    with pytest.raises(ValueError, match="folder must be a path, got 3"):
+        saved.save(3, MLP(), {})
+
+
 def test_the_hash_is_written_with_every_model(tmp_path):
     params = {"a": {"w": np.arange(3.0)}}
     save_model(tmp_path, params, {"params_sha256": "of an earlier one"})
