@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import operator
 import os
@@ -94,21 +93,6 @@ def as_folder(name: str, path: Any) -> Path:
         if part.exists() and not part.is_dir():
             raise ValueError(f"{name} must be a folder, got the file {part}")
     return folder
-
-
-def check_progress(progress: Any) -> None:
-    """Raise unless it is None or can be called as `progress(done, total, what)`."""
-    if progress is None:
-        return
-    try:
-        inspect.signature(progress).bind(0, 1, "")
-    except TypeError as error:
-        raise ValueError(
-            f"progress must be a function, progress(done, total, what), got "
-            f"{progress!r}: {error}"
-        ) from error
-    except ValueError:  # one without a signature, as some builtins are
-        return
 
 
 def check_in(name: str, value: Any, known: Collection[Any]) -> None:

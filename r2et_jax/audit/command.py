@@ -7,7 +7,6 @@ import importlib
 import inspect
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -155,7 +154,7 @@ def _run(asked: argparse.Namespace) -> int:
             epsilons=epsilons,
             evaluations=asked.evaluations,
             key=jax.random.key(asked.seed),
-            progress=_progress(),
+            progress=True,
         )
     except ValueError as error:
         if table.names is None or "shape" not in str(error):
@@ -278,18 +277,3 @@ def _imported(path: str, flag: str) -> Any:
 
 def _named(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _progress() -> Any:
-    """A bar of the stages on stderr: one line on a terminal, else a line for each."""
-    start, last = time.monotonic(), "\r" if sys.stderr.isatty() else "\n"
-
-    def tell(done: int, total: int, what: str) -> None:
-        passed = time.monotonic() - start
-        bar = "█" * done + "░" * (total - done)
-        line = f"{bar} {done}/{total} {passed:4.0f} s  {what}".ljust(78)
-        end = "\n" if done == total else last
-        print(line.rstrip() if end == "\n" else line, end=end, file=sys.stderr)
-        sys.stderr.flush()
-
-    return tell

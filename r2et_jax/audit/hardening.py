@@ -17,6 +17,7 @@ from r2et_jax.audit import asked as asked_lib
 from r2et_jax.audit.examples import Examples, examples
 from r2et_jax.audit.hardened import Hardened
 from r2et_jax.audit.layout import of_rows
+from r2et_jax.audit.progress import as_progress
 from r2et_jax.audit.selecting import (
     QUALITIES,
     Candidates,
@@ -34,7 +35,6 @@ from r2et_jax.checks import (
     check_k,
     check_key,
     check_nonnegative,
-    check_progress,
 )
 from r2et_jax.saliency.grouped import variables
 from r2et_jax.subject import Subject
@@ -70,7 +70,7 @@ def harden(
     channel_axis: int | str | None = "auto",
     folder: str | os.PathLike[str] | None = None,
     key: Array | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: bool | Callable[[int, int, str], None] | None = None,
 ) -> Hardened:
     """Train a model further with a method's penalty, and keep the best checkpoint.
 
@@ -120,7 +120,8 @@ def harden(
         ends with the same result; a call with other arguments refuses it.
       key: of the order of the examples and of random starts; `jax.random.key(0)` by
         default.
-      progress: called as `progress(done, total, what)` before each of the stages.
+      progress: True for a bar on stderr; or a function, called as
+        `progress(done, total, what)` before each of the stages.
 
     Returns:
       `Hardened`; print it for what changed, and whether it changed by one ranking for
@@ -425,7 +426,7 @@ def _objective(method, examined, data: Examples, k: int, threat: ThreatModel):
 
 
 def _teller(progress: Any, total: int) -> Callable[[int, str], None]:
-    check_progress(progress)
+    progress = as_progress(progress)
 
     def tell(done: int, what: str) -> None:
         if progress is not None:

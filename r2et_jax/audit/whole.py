@@ -19,6 +19,7 @@ from r2et_jax.audit import asked as asked_lib
 from r2et_jax.audit import guards, measures, quality, regression
 from r2et_jax.audit.inputs import check_explainer, check_output, is_coarse
 from r2et_jax.audit.layout import as_rows, of_rows
+from r2et_jax.audit.progress import as_progress
 from r2et_jax.audit.result import Audit
 from r2et_jax.checks import (
     adapter_of,
@@ -28,7 +29,6 @@ from r2et_jax.checks import (
     check_key,
     check_model,
     check_no_module,
-    check_progress,
 )
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, kept
@@ -59,7 +59,7 @@ def audit(
     evaluations: int | None = None,
     certify: bool | str = "auto",
     key: Array | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: bool | Callable[[int, int, str], None] | None = None,
 ) -> Audit:
     """Attack the top-k explanation of a model on given inputs, as hard as we know how.
 
@@ -114,7 +114,8 @@ def audit(
         False; or "auto", where that is quick: networks with one hidden layer,
         explained by the gradient.
       key: of the random starts; `jax.random.key(0)` by default.
-      progress: called as `progress(done, total, what)` before each of the stages.
+      progress: True for a bar on stderr; or a function, called as
+        `progress(done, total, what)` before each of the stages.
 
     Returns:
       `Audit`; print it for a summary, with what was left out and why; `save(folder)`
@@ -312,7 +313,7 @@ def _check_context(context: Any, m: int) -> None:
 
 def _teller(progress: Any, num_budgets: int) -> Callable[[str], None]:
     """`tell(what)` of the stage that begins; "" is the end."""
-    check_progress(progress)
+    progress = as_progress(progress)
     total, done = num_budgets + 4, iter(range(num_budgets + 5))
 
     def tell(what: str) -> None:

@@ -1,6 +1,8 @@
 """The audit of inputs and outputs of every kind, against the same model of rows."""
 
 import functools
+import re
+import sys
 
 import flax
 import jax
@@ -12,6 +14,7 @@ from r2et_jax import attacks, threat
 from r2et_jax.audit import audit
 from r2et_jax.audit.asked import variable_name
 from r2et_jax.audit.layout import as_rows
+from r2et_jax.audit.progress import as_progress
 from r2et_jax.saliency.grouped import by_variable
 from r2et_jax.subject import subject
 
@@ -301,6 +304,18 @@ def test_progress_is_told():
     assert [done for done, _, _ in told] == [0, 1, 2, 3, 4, 5]
     assert {total for _, total, _ in told} == {5}
     assert told[0][2] == "the attack at ε = 0.3" and told[-1][2] == "done"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_a_bar_for_the_asking(terminal, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    tell = as_progress(True)
+    for done in (0, 30, 40):
+        tell(done, 40, f"stage {done}")
+    *lines, end = re.split("[\r\n]", capsys.readouterr().err)
+    assert [line.split()[1] for line in lines] == ["0/40", "30/40", "40/40"]
+    assert [line.count("█") for line in lines] == [0, 15, 20] and end == ""
+    assert as_progress(False) is None and as_progress(None) is None
 
 
 def test_a_model_of_another_library_needs_no_params():

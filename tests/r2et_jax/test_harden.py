@@ -327,7 +327,7 @@ def test_weights_of_gaps_grow_with_the_features_of_images():
         ({"eval_every": 2}, "multiple of eval_every = 2"),
         ({"k": N}, "k must"),
         ({"num_test": -1}, "num_test must be"),
-        ({"progress": 3, "num_test": 0}, "progress must be a function"),
+        ({"progress": 3, "num_test": 0}, "progress must be True.*or a function"),
         ({"params": {**START, "bias": jnp.array(-1)}}, r"int32 at params\['bias'\]"),
     ],
 )  # fmt: skip
