@@ -123,7 +123,7 @@ REFUSED = {
     "batches": ({"batched": True}, r"does not take an input of shape \(4,\)"),
     "budgets": ({"epsilons": 0.5}, r"epsilons must be a sequence.*got 0.5"),
     "a budget": ({"epsilons": (0.5, -1)}, "each of epsilons must be nonnegative.*-1"),
-    "progress": ({"progress": "bar"}, "progress must be True.*or a function.*got 'bar'"),
+    "progress": ({"progress": "bar"}, "progress must be True.* function.*got 'bar'"),
     # k, key, evaluations
     "k of n": ({"k": 4}, "k must lie in 1…n−1 = 1…3"),
     "k half": ({"k": 2.5}, "k must be an integer, got 2.5"),
