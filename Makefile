@@ -11,17 +11,19 @@ UV_VERSION := 0.13.9
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 LOCK := requirements.lock
+EXTRAS := .venv-extras/.installed
 DOCS := .venv-docs/.installed
 DOCS_LOCK := requirements-docs.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-fast test-slow drill mutants lint docs lock clean
+.PHONY: help install quickstart test test-fast test-slow test-extras drill mutants lint docs lock clean
 
 help:
 	@echo "make quickstart   train, audit, harden and audit again, on bundled data"
 	@echo "make test         the tests and the notebooks (WORKERS=2)"
 	@echo "make test-fast    contracts, floors, docs, flags, tables: two minutes once compiled"
 	@echo "make test-slow    the tests marked slow"
+	@echo "make test-extras  those that skip without Keras, PyTorch, Captum, Quantus, …"
 	@echo "make drill        kills, damaged files, bad flags, bombs (DRILL_ARGS=--minutes=8)"
 	@echo "make mutants      deliberate faults that the tests must see (MUTANTS_ARGS=--only=…)"
 	@echo "make lint         ruff"
@@ -69,6 +71,21 @@ test-fast: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --durations 10 $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
+# Files with tests that are skipped where a library is not installed.
+test-extras: $(EXTRAS)
+	.venv-extras/bin/python -m pytest $(SHARED) -m "slow or not slow" -rs --durations 10 \
+	  $$(grep -rlE "importorskip|import foreign" tests --include="test_*.py") \
+	  tests/test_notebooks.py $(PYTEST_ARGS)
+
+# What the lock has, and then the extras, which it does not have.
+$(EXTRAS): $(LOCK) pyproject.toml
+	$(PYTHON) -m venv --clear .venv-extras
+	.venv-extras/bin/python -m pip install --quiet --require-hashes \
+	  --only-binary :all: -r $(LOCK)
+	.venv-extras/bin/python -m pip install --quiet --only-binary :all: \
+	  --no-build-isolation -e ".[all]"
+	@touch $@
+
 drill: $(INSTALLED)
 	$(BIN)/python -m tests.drill $(DRILL_ARGS)
 
@@ -106,5 +123,5 @@ lock: .venv-lock/.installed
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-docs .venv-lock site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-extras .venv-docs .venv-lock site build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

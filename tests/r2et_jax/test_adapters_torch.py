@@ -8,6 +8,8 @@ import pytest
 
 import r2et_jax as r2
 from r2et_jax import adapters, programs, score
+from r2et_jax.audit.examples import examples
+from r2et_jax.audit.layout import as_rows
 from r2et_jax.programs.transform import has_kinks
 from tests.r2et_jax import foreign
 
@@ -171,6 +173,41 @@ def test_a_pooled_network_has_the_stand_in_that_is_written():
     outputs = jax.vmap(subject.stand_in(rho), (None, 0))(subject.params, x)
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
     assert np.abs(expected - net(torch.tensor(x)).detach().numpy()).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+def test_tensors_of_any_float_are_taken(kind):
+    torch = foreign.library("torch")
+    x = torch.tensor(DRAW.normal(size=(3, 6)), dtype=getattr(torch, kind))
+    expected = x.float().numpy()
+    x.requires_grad_()  # it hands over no array
+    _, rows = as_rows(x)
+    np.testing.assert_array_equal(rows, expected)
+    net, _ = mlp(torch)
+    subject = adapters.torch(net, x)
+    values = jax.vmap(subject.apply, (None, 0))(subject.params, expected)
+    with torch.no_grad():
+        np.testing.assert_allclose(values, net(x.float()).numpy(), atol=1e-5)
+
+
+def test_a_loader_that_shuffles_gives_the_same_examples():
+    torch = foreign.library("torch")
+    x, y = torch.randn(40, 6), torch.arange(40) % 3
+    whole = torch.utils.data.TensorDataset(x, y)
+
+    def loaded(seed):
+        torch.manual_seed(seed)
+        loader = torch.utils.data.DataLoader(whole, batch_size=16, shuffle=True)
+        return examples(loader, "auto")
+
+    made, again = loaded(0), loaded(1)
+    for name in ("train", "valid", "test"):
+        assert getattr(made, name).sha256 == getattr(again, name).sha256
+    assert {row.tobytes() for part in made[:3] for row in part.x} == {
+        row.tobytes() for row in x.numpy()
+    }
+    with pytest.raises(ValueError, match="of single examples make batches"):
+        examples(whole, "auto")
 
 
 def test_what_torchax_cannot_do_is_named(monkeypatch):

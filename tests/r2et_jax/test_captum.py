@@ -195,3 +195,35 @@ def test_infidelity(normalize):
         for x, row in zip(X, maps, strict=True)
     ]
     np.testing.assert_allclose(measured, theirs.detach().numpy(), rtol=1e-6)
+
+
+def test_a_noise_tunnel_has_the_expectation_of_smooth_grad():
+    from captum.attr import NoiseTunnel, Saliency
+
+    net, apply, params = made()
+    torch.manual_seed(1)
+    theirs = NoiseTunnel(Saliency(net)).attribute(
+        tensor(X), nt_type="smoothgrad", nt_samples=20_000, stdevs=1.5, target=1
+    )
+    explain = saliency.smooth_grad(
+        score.logit(apply), sigma=1.5, num_samples=20_000, normalize=False
+    )
+    maps = mapped(explain, params, X, 1, key=jax.random.key(0))
+    np.testing.assert_allclose(maps, theirs.detach().numpy(), atol=2e-3)
+    plain = mapped(saliency.gradient(score.logit(apply), normalize=False), params, X, 1)
+    assert np.abs(maps - plain).max() > 0.02  # the noise tells
+
+
+@pytest.mark.parametrize("baseline", [0.0, tuple(STARTS[0].tolist())])
+def test_features_that_are_taken_away(baseline):
+    from captum.attr import FeatureAblation, Occlusion
+
+    net, apply, params = made()
+    explain = saliency.occlusion(score.logit(apply), baseline=baseline, normalize=False)
+    maps = mapped(explain, params, X, 1)
+    given = {"baselines": torch.tensor([baseline]) * torch.ones(1, N), "target": 1}
+    for theirs in (
+        FeatureAblation(net).attribute(torch.tensor(X), **given),
+        Occlusion(net).attribute(torch.tensor(X), (1,), **given),
+    ):
+        np.testing.assert_allclose(maps, theirs.abs().numpy(), rtol=1e-6)
