@@ -50,8 +50,8 @@ class Asked(NamedTuple):
       norm: of the threat model.
       epsilon: its budget.
       rules: what else it says, in words.
-      constraints: digest of the box, the columns that may move and the groups, which
-        the rules say in short.
+      constraints: digest of all of the threat model but norm and budget, which the
+        rules say in short.
       evaluations: of the gradient for each input and budget.
       channel_axis: as given, or what "auto" took.
       certify: as given.
@@ -268,6 +268,8 @@ def asked(
     key: Array,
 ) -> Asked:
     """What was asked, in plain values."""
+    columns = examined.names or ()
+    columns = columns if len(columns) == layout.size else range(layout.size)
     own_features = len(names) != math.prod(layout.explained)
     plain = layout.treedef == jax.tree.structure(0) and len(layout.shapes) == 1
     return Asked(
@@ -281,7 +283,7 @@ def asked(
         explainer=_explainer_name(examined),
         norm=threat.norm,
         epsilon=float(threat.epsilon),
-        rules=_rules(threat),
+        rules=_rules(threat, columns),
         constraints=_constraints(threat),
         evaluations=int(evaluations),
         channel_axis=layout.channel_axis,
@@ -335,10 +337,12 @@ def _constraints(threat: ThreatModel) -> str:
             values = np.asarray(leaf)
             digest.update(f"{values.shape}{values.dtype}".encode() + values.tobytes())
         digest.update(b"|")
+    digest.update(f"{threat.prediction} {threat.absent} {threat.clip}".encode())
     return digest.hexdigest()[:16]
 
 
-def _rules(threat: ThreatModel) -> tuple[str, ...]:
+def _rules(threat: ThreatModel, columns: Sequence[Any]) -> tuple[str, ...]:
+    """What else the threat model says, of columns with these names or numbers."""
     rules = []
     for bound, word in ((threat.lower, "at least"), (threat.upper, "at most")):
         if bound is not None:
@@ -350,7 +354,7 @@ def _rules(threat: ThreatModel) -> tuple[str, ...]:
                 rules.append(f"values stay {word} each column's bound")
     if threat.movable is not None:
         frozen = np.flatnonzero(~np.asarray(threat.movable)).tolist()
-        which = ", ".join(map(str, frozen))
+        which = ", ".join(str(columns[i]) for i in frozen)
         which = f": {which}" if len(frozen) <= _LISTED else ""
         rules.append(
             f"{len(frozen)} of {threat.movable.size} columns may not change{which}"

@@ -171,9 +171,9 @@ def certified(
         return _nothing("certify=False")
     if certify == "auto" and not quick:
         return _nothing(
-            "an audit proves by itself what the gradient of a network with one hidden "
-            "layer shows, on rows of numbers; certify=True bounds any other model's "
-            "program, which takes longer"
+            "an audit proves by itself what the gradient shows of r2et_jax.models.MLP "
+            "with one hidden layer, on rows of numbers; certify=True bounds any other "
+            "model's program, which takes longer"
         )
 
     def at(epsilon):

@@ -210,7 +210,8 @@ def _features(audit: Audit, told: dict[str, Any]) -> str:
         f"attack took it out at ε = {audit.asked.epsilon:g}, and the change that was "
         "enough in the middle one of them (“not found”: in most of them none was)."
     )
-    note += f" {more} more features are in features.csv." if more > 0 else ""
+    if more > 0:
+        note += f" {more} more feature{'s are' if more > 1 else ' is'} in features.csv."
     heads = [
         "feature",
         f"in the top {k} of",

@@ -93,7 +93,8 @@ def test_the_attack_on_images_in_pytorch_agrees(dataset, options, tmp_path):
             network, torch.tensor(x), k=K, epsilon=20.0, num_steps=5
         ).numpy()
         off = np.linalg.norm(perturbed - result, axis=1)
-        assert (off < 1e-3 * moved).all()
+        # A ReLU that switches in one of both turns the direction a little.
+        assert (off < 5e-3 * moved).all()
 
 
 def test_images_that_were_not_prepared_are_random(tmp_path):

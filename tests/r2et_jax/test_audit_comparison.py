@@ -97,7 +97,14 @@ def test_other_constraints_are_another_threat_model(audits):
     )
     assert first != second
     frozen = threat.threat_model("l2", 1.0, frozen=[1], num_features=3)
-    assert asked._rules(frozen) == ("1 of 3 columns may not change: 1",)
+    assert asked._rules(frozen, range(3)) == ("1 of 3 columns may not change: 1",)
+    assert asked._rules(frozen, "abc") == ("1 of 3 columns may not change: b",)
+    # Columns of other names are no other rule; what counts as a success is one.
+    named = base.asked._replace(rules=("1 of 3 columns may not change: b",))
+    compare({"one": base, "two": dataclasses.replace(base, asked=named)})
+    kept = threat.threat_model("l2", 1.0, prediction="same_class")
+    free = threat.threat_model("l2", 1.0)
+    assert asked._constraints(kept) != asked._constraints(free)
 
 
 @pytest.mark.parametrize(
