@@ -266,9 +266,15 @@ def shape_of_outputs(apply: Any, params: Any, x: Any) -> Any:
         check_no_module("apply", apply)
         check_no_batch_statistics(params)
         shapes = jax.tree.map(jnp.shape, x)
-        raise ValueError(
-            f"the model does not take an input of shape {shapes}: {error}"
-        ) from error
+        message = f"the model does not take an input of shape {shapes}: {error}"
+        if isinstance(error, jax.errors.TracerArrayConversionError):
+            first = str(error).partition("\n")[0]
+            message = (
+                "the model must be a function of JAX, which hands no numbers to NumPy "
+                "or another library: take jax.numpy, or r2et_jax.adapters.black_box("
+                f"predict, x) for a function of NumPy arrays; {first}"
+            )
+        raise ValueError(message) from error
 
 
 def check_no_module(name: str, value: Any) -> None:

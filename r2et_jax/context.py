@@ -79,7 +79,7 @@ def check_takes(subject: Any, x: Any) -> None:
       x: inputs, or a pytree of them.
 
     Raises:
-      ValueError: for no subject, inputs that are no numbers, no batch, or of a shape
+      ValueError: for no subject, inputs that are no floats, no batch, or of a shape
         that the model does not take; for a context of another number of inputs.
     """
     check_subject(subject)
@@ -88,10 +88,10 @@ def check_takes(subject: Any, x: Any) -> None:
         raise ValueError(f"x must be a batch [m, ...] of inputs, got {x!r}")
     for leaf in leaves:
         dtype = getattr(leaf, "dtype", None)
-        if dtype is None or not jax.dtypes.issubdtype(dtype, np.number):
+        if dtype is None or not jax.dtypes.issubdtype(dtype, np.floating):
             raise ValueError(
-                f"x must be an array of numbers, got {type(leaf).__name__} of "
-                f"dtype {dtype}"
+                f"x must hold floats, got dtype {dtype} in a {type(leaf).__name__}: "
+                "numpy.asarray(x, numpy.float32) has such"
             )
         if not np.ndim(leaf) or not len(leaf):
             raise ValueError(

@@ -152,7 +152,9 @@ def _as_floats(name: str, x: Any) -> np.ndarray:
         )
     real = jnp.issubdtype(x.dtype, jnp.floating)
     if not real and x.dtype.kind not in "biu":
-        raise ValueError(f"{name} must hold real numbers, got dtype {x.dtype}")
+        raise ValueError(
+            f"{name} must hold real numbers, got dtype {x.dtype}{_first_other(x)}"
+        )
     with np.errstate(over="ignore"):  # what overflows is named below
         known = real and x.dtype != np.longdouble
         dtype = jax.dtypes.canonicalize_dtype(x.dtype if known else float)
@@ -162,6 +164,17 @@ def _as_floats(name: str, x: Any) -> np.ndarray:
         at = tuple(np.argwhere(~np.isfinite(x))[0].tolist())
         raise ValueError(f"{name}{list(at)} is {x[at]} in {x.dtype}, not finite")
     return x
+
+
+def _first_other(x: np.ndarray) -> str:
+    """Where the first value stands that is no number, and what to do."""
+    for at, value in np.ndenumerate(x) if x.dtype.kind in "OUS" else ():
+        if not isinstance(value, int | float | np.number | np.bool_):
+            return (
+                f", {value!r} at {list(at)}: datasets.from_frame and from_csv code "
+                "texts, what is missing is to be filled or left out"
+            )
+    return ""
 
 
 def _channel_axis(axis: Any, shapes: Sequence[tuple[int, ...]]) -> int | None:

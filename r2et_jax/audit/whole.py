@@ -87,7 +87,8 @@ def audit(
         but for that P@k is, input by input, the one that the attack and
         `experiments.robustness` give with as many evaluations and this key.
       names: of the features, in order: of the n numbers of an input, or of what is
-        explained (its pixels, tokens or variables).
+        explained (its pixels, tokens or variables); by default those of the columns,
+        where x is a frame.
       groups: one-hot groups of columns, each indices or a boolean mask [n], each of
         which is explained as one variable, see `saliency.by_variable`.
       classes: names of the classes, in order.
@@ -146,8 +147,9 @@ def audit(
             check_no_module("params", given[0] if given else None)
             check_no_module("model", model)
         raise ValueError(
-            "audit takes audit(subject, x, k=…) or audit(model, params, x, k=…), got "
-            f"{len(given)} arguments after a {type(model).__name__}"
+            "audit takes audit(subject, x, k=…) or audit(model, params, x, k=…), where "
+            f"params may be None, got {len(given)} arguments after a "
+            f"{type(model).__name__}"
         )
     check_in("output", output, subject_lib.OUTPUTS)
     layout, x = as_rows(given[-1], channel_axis)
@@ -168,6 +170,9 @@ def audit(
         examined = asked_lib.subject_of_parts(model, given[0], layout, x, **options)
     else:
         _refuse_twice(options)
+    if examined.names is None and hasattr(given[-1], "columns"):
+        columns = tuple(map(str, given[-1].columns))
+        examined = dataclasses.replace(examined, names=columns)
     threat = threat_model() if threat is None else threat
     check_threat(threat)
     check_inputs(threat, x)

@@ -276,6 +276,23 @@ def test_what_others_hand_over_is_taken_as_floats(x):
     np.testing.assert_allclose(rows, X, atol=1e-3)
 
 
+class Frame:
+    """As of pandas: an array whose columns have names."""
+
+    columns = ("age", "hours")
+
+    def __array__(self, dtype=None, copy=None):
+        return X.astype(object)
+
+
+def test_the_columns_of_a_frame_have_their_names():
+    report = audit(switching, PARAMS, Frame(), **OPTIONS)
+    same_answers(report)
+    assert report.asked.names == ("age", "hours")
+    named = audit(subject(switching, PARAMS, names=list("pq")), Frame(), **OPTIONS)
+    assert named.asked.names == ("p", "q")
+
+
 @pytest.mark.parametrize(("side", "evaluations"), [(16, 16_000), (17, 3500)])
 def test_how_hard_is_attacked_goes_by_the_size_of_an_input(
     side, evaluations, monkeypatch

@@ -66,6 +66,10 @@ REFUSED = {
     "nan": ({"x": wide(X, (2, 1), np.nan)}, r"x\[2, 1\] is nan"),
     "overflow": ({"x": wide(X, (0, 3), 1e39)}, r"x\[0, 3\] is inf in float32"),
     "text": ({"x": np.full((2, 4), "1")}, "real numbers, got dtype <U1"),
+    "texts in a frame": (
+        {"x": np.array([[1.0, 2, 3, 4], [1, 2, "red", 4]], object)},
+        r"dtype object, 'red' at \[1, 2\]: datasets.from_frame and",
+    ),
     "objects": ({"x": np.full((2, 4), None)}, "real numbers, got dtype object"),
     "complex": ({"x": X + 1j}, "real numbers, got dtype complex"),
     "features": ({"x": X[:, :3]}, r"does not take an input of shape \(3,\)"),
@@ -248,7 +252,10 @@ REFUSED = {
         {"apply": lambda w, x: jnp.round(linear(w, x)).astype(int)},
         "logits, which are floats, got dtype int32",
     ),
-    "a model of NumPy": ({"apply": lambda w, x: np.asarray(x)}, "does not take an inp"),
+    "a model of NumPy": (
+        {"apply": lambda w, x: np.asarray(x)},
+        r"a function of JAX.*r2et_jax.adapters.black_box\(predict, x\).*\[4\]$",
+    ),
     "x has keys of two kinds": (
         {"x": {1: X, "a": X}},
         r"the keys of x must be of one kind, got \[1, 'a'\]",

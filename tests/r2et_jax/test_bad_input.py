@@ -72,6 +72,15 @@ CALLS = {
         lambda *_: r2.explain(r2.subject(linear, WEIGHTS), X.astype(int)),
         "x must hold floats, got dtype int64",
     ),
+    "attacked integers": (
+        lambda *_: r2.attack("mse", k=2)(
+            r2.subject(linear, WEIGHTS),
+            X.astype(int),
+            threat.threat_model(),
+            key=jax.random.key(0),
+        ),
+        "x must hold floats, got dtype int64 in a ndarray: numpy.asarray",
+    ),
     "explained class": (
         lambda *_: r2.explain(r2.subject(linear, WEIGHTS), X, target=7),
         r"target must be 6 class indices in 0…1, got \[7\]",
