@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -63,8 +64,14 @@ def compile_unrolled(fn: Callable[..., Any], *args: Any) -> Unrolled:
     analysis = compiled.cost_analysis()
     if isinstance(analysis, list):  # one entry for each partition in older releases
         analysis = analysis[0]
-    flops = Flops(float(analysis["flops"]), " while(" in compiled.as_text())
+    flops = Flops(float(analysis["flops"]), _has_loop(compiled.as_text()))
     return Unrolled(compiled, flops)
+
+
+def _has_loop(program: str) -> bool:
+    """Whether XLA's text has a loop, other than those that copy what is scattered."""
+    loops = [line for line in program.splitlines() if " while(" in line]
+    return any(not re.search(r'op_name="[^"]*/scatter[^"/]*"', loop) for loop in loops)
 
 
 def _unrolled(program: Any) -> Any:
