@@ -13,6 +13,9 @@ from r2et_jax.checks import check_adapter
 from r2et_jax.subject import Subject
 from r2et_jax.types import Array
 
+# The name of the module inside of the one that gives it its arguments.
+_INNER = "inner."
+
 
 def torch(
     module: Any,
@@ -25,8 +28,9 @@ def torch(
     """A PyTorch module as a subject: a copy of it in eval mode, run by JAX.
 
     torchax runs the module's own Python code on JAX arrays. Its parameters are the
-    subject's, its buffers are fixed. Outputs of Hugging Face models are their `logits`.
-    Make the subject once: each call of this makes a program of its own.
+    subject's, under their names in the module, and go back by `load_state_dict`; its
+    buffers are fixed. Outputs of Hugging Face models are their `logits`. Make the
+    subject once: each call of this makes a program of its own.
 
     Args:
       module: takes batches [m, ...] to [m, C] or [m]; it is not changed.
@@ -79,8 +83,8 @@ def torch(
         )
     states, run = torchax.extract_jax(called)
     names = {name for name, _ in called.named_parameters()}
-    params = {name: leaf for name, leaf in states.items() if name in names}
     fixed = {name: leaf for name, leaf in states.items() if name not in names}
+    params = {name.removeprefix(_INNER): states[name] for name in names}
 
     def original(x):
         with torch.no_grad():
@@ -108,4 +112,5 @@ def _libraries() -> tuple[Any, Any]:
 def _predict(run, fixed, params, inputs):
     # Functions in place of jax.Array's methods: some of torchax mix dtypes.
     with jax.numpy_dtype_promotion("standard"):
-        return run({**fixed, **params}, (inputs,))
+        held = {f"{_INNER}{name}": leaf for name, leaf in params.items()}
+        return run({**fixed, **held}, (inputs,))

@@ -219,7 +219,7 @@ def harden(
         with_start=True,
         patience=patience,
     )
-    stages = 2 * (num_budgets + 3) * bool(len(tested.y))
+    stages = 2 * (num_budgets + 4) * bool(len(tested.y))
     tell = _teller(progress, plan.num_blocks + stages)
     config = {
         "version": _VERSION,
@@ -275,8 +275,9 @@ def harden(
         for i, some in enumerate((examined.params, params)):
             start = plan.num_blocks + i * stages // 2
 
-            def report(done, _, what, start=start):
-                tell(start + done, what)
+            def report(done, total, what, start=start):
+                if done < total:
+                    tell(start + done, what)
 
             audits[i] = audit(
                 examined.at(some),

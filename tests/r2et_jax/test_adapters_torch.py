@@ -190,6 +190,20 @@ def test_tensors_of_any_float_are_taken(kind):
         np.testing.assert_allclose(values, net(x.float()).numpy(), atol=1e-5)
 
 
+def test_parameters_go_back_under_their_names():
+    torch = foreign.library("torch")
+    net, (n,) = mlp(torch)
+    subject = adapters.torch(net, np.ones((2, n), np.float32))
+    doubled = {name: 2 * leaf for name, leaf in subject.params.items()}
+    back = {name: torch.tensor(np.asarray(leaf)) for name, leaf in doubled.items()}
+    net.load_state_dict(back)
+    x = DRAW.normal(size=(3, n)).astype(np.float32)
+    values = jax.vmap(subject.apply, (None, 0))(doubled, x)
+    with torch.no_grad():
+        expected = net(torch.tensor(x)).numpy()
+    np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_loader_that_shuffles_gives_the_same_examples():
     torch = foreign.library("torch")
     x, y = torch.randn(40, 6), torch.arange(40) % 3

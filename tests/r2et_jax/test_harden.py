@@ -62,8 +62,21 @@ def ask(data=DATA, params=START, **options):
 
 
 @pytest.fixture(scope="module")
-def hardened():
-    return ask(tolerance=0.05)
+def told():
+    """What the progress of `hardened` was."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def hardened(told):
+    return ask(tolerance=0.05, progress=lambda *now: told.append(now))
+
+
+def test_progress_counts_each_stage_once(hardened, told):
+    # Three blocks of training, and five stages of either audit.
+    assert [done for done, _, _ in told] == list(range(14))
+    assert {total for _, total, _ in told} == {13}
+    assert [what for *_, what in told].index("done") == 13
 
 
 def batches(x, y, order=None, size=7):
