@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import inspect
 import os
@@ -210,7 +211,7 @@ def _subject(asked: argparse.Namespace, table: Table) -> Subject:
                     f"--{name} belongs to a model; the subject {asked.model} says it "
                     "itself"
                 )
-        return made
+        return _with_columns(made, table)
     if asked.output == "auto":
         del options["output"]  # an adapter may know it
     parts = made if isinstance(made, tuple) else (made,)
@@ -233,6 +234,15 @@ def _subject(asked: argparse.Namespace, table: Table) -> Subject:
             f"{type(made).__name__}"
         )
     return adapters.subject(*parts, table.x[:8].astype(np.float32), **options)
+
+
+def _with_columns(made: Subject, table: Table) -> Subject:
+    """A subject with the table's names and groups, where it says none itself."""
+    if made.names is None and not made.groups:
+        by_gradient = made.form.explainer is saliency.gradient
+        groups = table.groups if by_gradient else ()
+        made = dataclasses.replace(made, names=table.names, groups=groups)
+    return made
 
 
 def _model(text: str) -> Any:

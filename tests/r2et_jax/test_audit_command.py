@@ -208,17 +208,25 @@ def test_a_table_with_categories_is_what_from_csv_makes_of_it(folder):
 
 def test_categories_are_explained_and_frozen_as_one(folder, capsys):
     (folder / "texts.csv").write_text(categories())
-    text = MODULE + "coded = apply, jnp.array([2.0, 1.0, -1.0, 3.0, 0.5, 0.2])\n"
+    weights = "jnp.array([2.0, 1.0, -1.0, 3.0, 0.5, 0.2])"
+    text = f"{MODULE}from r2et_jax import subject\ncoded = apply, {weights}\n"
+    text += "named = subject(*coded, classes=['no', 'yes'])\n"
     (folder / "coded.py").write_text(text)
-    asked = {"data": "texts.csv", "drop": "paid", "categories": "zip", "rows": 4}
+    asked = {"data": "texts.csv", "drop": "", "categories": "zip", "rows": 4}
     asked |= {"model": "coded:coded", "frozen": "colour"}
-    assert main(flags(**asked, output_dir="out")) == 0
+    assert main(flags(**asked, label="paid", output_dir="out")) == 0
     told = json.loads((folder / "out" / "results.json").read_text())["asked"]
     assert told["names"] == ["age", "colour", "zip"]
+    assert told["classes"] == ["no", "yes"]
+    # A subject that names no columns has those of the table, too.
+    asked["model"] = "coded:named"
+    assert main(flags(**asked, label="paid", output_dir="again")) == 0
+    again = json.loads((folder / "again" / "results.json").read_text())["asked"]
+    assert again == told
     frozen = "colour=blue, colour=green-ish, colour=red"
     assert told["rules"] == [f"3 of 6 columns may not change: {frozen}"]
     # A label that is taken for an input makes two columns more than the model has.
-    assert main(flags(**{**asked, "drop": ""})) == 2
+    assert main(flags(**asked)) == 2
     message = "have the 8 columns age, colour=blue, .*, paid=no, paid=yes"
     assert re.search(message, capsys.readouterr().err)
 
