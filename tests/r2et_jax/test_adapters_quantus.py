@@ -34,7 +34,9 @@ def examined(num_outputs=3, n=N, **options):
     return subject(apply, params, explainer=plain, shape=(n,), **options)
 
 
+@pytest.fixture
 def quantus():
+    """Quantus; the test is skipped where it, or PyTorch, is not installed."""
     pytest.importorskip("torch", reason="PyTorch is not installed")
     return pytest.importorskip("quantus", reason="Quantus is not installed")
 
@@ -68,8 +70,7 @@ def test_what_is_no_subject_is_refused(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_outputs", [1, 3])
-def test_predicts_and_explains_as_the_subject(num_outputs):
-    quantus()
+def test_predicts_and_explains_as_the_subject(quantus, num_outputs):
     import torch
 
     inner = examined(num_outputs)
@@ -84,8 +85,7 @@ def test_predicts_and_explains_as_the_subject(num_outputs):
 
 
 @pytest.mark.slow
-def test_what_it_does_not_serve_is_refused():
-    quantus()
+def test_what_it_does_not_serve_is_refused(quantus):
     import torch
 
     made = adapters.quantus(examined())
@@ -98,16 +98,16 @@ def test_what_it_does_not_serve_is_refused():
 
 
 @pytest.mark.slow
-def test_the_largest_change_is_at_least_that_of_quantus_draws():
+def test_the_largest_change_is_at_least_that_of_quantus_draws(quantus):
     made, inner = adapters.quantus(examined()), examined()
     np.random.seed(0)
     radius = 0.2
     for metric, ours in (
-        (quantus().MaxSensitivity(nr_samples=20, lower_bound=radius, **PLAIN), "max"),
+        (quantus.MaxSensitivity(nr_samples=20, lower_bound=radius, **PLAIN), "max"),
         (
-            quantus().LocalLipschitzEstimate(
+            quantus.LocalLipschitzEstimate(
                 nr_samples=20,
-                perturb_func=quantus().batch_uniform_noise,
+                perturb_func=quantus.batch_uniform_noise,
                 perturb_func_kwargs={"lower_bound": radius},
                 **PLAIN,
             ),
@@ -129,7 +129,7 @@ def test_the_largest_change_is_at_least_that_of_quantus_draws():
 
 
 @pytest.mark.slow
-def test_the_correlation_is_quantus_of_the_same_sets(monkeypatch):
+def test_the_correlation_is_quantus_of_the_same_sets(quantus, monkeypatch):
     inner = examined()
     made = adapters.quantus(inner)
     runs, size = 40, 3
@@ -141,7 +141,7 @@ def test_the_correlation_is_quantus_of_the_same_sets(monkeypatch):
     lots = jax.random.uniform(jax.random.split(KEY)[0], (runs, N), jnp.float32)
     sets = iter(np.argsort(lots, axis=1)[:, :size])
     # Quantus looks for the size of a table behind a channel.
-    metric = quantus().FaithfulnessCorrelation(
+    metric = quantus.FaithfulnessCorrelation(
         subset_size=size, nr_runs=runs, perturb_baseline=0.0, **PLAIN
     )
     monkeypatch.setattr(np.random, "choice", lambda *_, **__: next(sets))
@@ -152,10 +152,10 @@ def test_the_correlation_is_quantus_of_the_same_sets(monkeypatch):
 
 
 @pytest.mark.slow
-def test_flipping_pixels_is_the_deletion_without_its_start():
+def test_flipping_pixels_is_the_deletion_without_its_start(quantus):
     inner = examined()
     made = adapters.quantus(inner)
-    metric = quantus().PixelFlipping(features_in_step=1, perturb_baseline=0.0, **PLAIN)
+    metric = quantus.PixelFlipping(features_in_step=1, perturb_baseline=0.0, **PLAIN)
     theirs = asked(metric, made, softmax=True)
     curves = metrics.deletion_insertion(
         score.probability(apply), constant_baseline(0.0)
@@ -180,8 +180,8 @@ METRICS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
-def test_metrics_of_quantus_run_on_images(name):
+def test_metrics_of_quantus_run_on_images(quantus, name):
     made = adapters.quantus(examined(n=SIDE * SIDE))
     x = DRAW.uniform(size=(3, 1, SIDE, SIDE)).astype(np.float32)
-    metric = getattr(quantus(), name)(**METRICS[name], **QUIET)
+    metric = getattr(quantus, name)(**METRICS[name], **QUIET)
     assert np.isfinite(asked(metric, made, x=x, y=Y[:3]).astype(float)).all()
