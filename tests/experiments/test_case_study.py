@@ -240,8 +240,8 @@ def test_a_second_run_attacks_and_trains_nothing(finished, monkeypatch):
     def forbidden(*arguments, **keywords):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(experiment, "attack_inputs", forbidden)
-    monkeypatch.setattr(experiment.setup.Fitter, "fit", forbidden)
+    monkeypatch.setattr(case_study_examples, "attack_inputs", forbidden)
+    monkeypatch.setattr(case_study_examples.setup.Fitter, "fit", forbidden)
     names = ("records.jsonl", "table.md", "captions.json", "case_study_digits_1.png")
     before = {name: (folder / name).read_bytes() for name in names}
     call(folder)
@@ -263,13 +263,13 @@ def test_a_killed_run_goes_on_where_it_stopped(finished, tmp_path, monkeypatch):
     assert whole == "".join(of_data)  # deterministic
     (tmp_path / "records.jsonl").write_text("".join([*first, of_data[len(first)][:40]]))
     attacked = []
-    attack = experiment.attack_inputs
+    attack = case_study_examples.attack_inputs
 
     def counted(problem, model, params, cell, *rest):
         attacked.append(cell["method"])
         return attack(problem, model, params, cell, *rest)
 
-    monkeypatch.setattr(experiment, "attack_inputs", counted)
+    monkeypatch.setattr(case_study_examples, "attack_inputs", counted)
     call(tmp_path, "--datasets=digits", f"--models_dir={folder / 'models'}")
     assert attacked == ["wd"]
     assert (tmp_path / "records.jsonl").read_text() == whole
