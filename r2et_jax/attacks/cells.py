@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from r2et_jax.types import Array, Params
 
 # Numbers in the kinks' gradients, H·n, up to which cells are searched.
-MOST_NUMBERS = 1 << 16
+_MOST_NUMBERS = 1 << 16
 # Distance kept from each kink, as a share of the budget.
 _MARGIN = 1e-4
 # Visits of each kink in the search for the nearest point. P@8 on 100 validation inputs
@@ -42,6 +42,11 @@ class Cells(NamedTuple):
     level: Array
     normals: Array
     gram: Array
+
+
+def are_searched(norm: str, num_kinks: int, n: int) -> bool:
+    """Whether an evolution searches the cells of a model: under l2, of few kinks."""
+    return norm == "l2" and 0 < num_kinks * n <= _MOST_NUMBERS
 
 
 def cells(

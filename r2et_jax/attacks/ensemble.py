@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import optax
 
-from r2et_jax import score
+from r2et_jax import programs, score
 from r2et_jax.attacks import goals, optimizers
 from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
 from r2et_jax.attacks.evolution import evolution
@@ -19,37 +19,51 @@ from r2et_jax.subject import Form, Subject
 # Where a member starts: at the clean input, at the best one so far, or at the best one
 # so far of the clean class.
 STARTS = ("clean", "best", "same_class")
-# Models that a member is for: those with kinks, those without, or all.
-SUITED = ("all", "kinked", "smooth")
-_STEPS = 30
+# Models that a member is for: those with kinks, those of them whose cells an evolution
+# searches, those without kinks, or all.
+SUITED = ("all", "kinked", "cells", "smooth")
+# Kind of model -> what of these it takes.
+SUITED_TO = {
+    "smooth": ("all", "smooth"),
+    "kinked": ("all", "kinked"),
+    "cells": ("all", "kinked", "cells"),
+}
+_STEPS = 60
 _POPULATION = 20
 _RESTARTS = 10
-# Of the evolution, for each restart of the others.
+# Restarts of the evolution for each of the runs by gradients.
+_EVOLUTION_SHARE = 3
+# Of the evolution, for each of its restarts.
 _GENERATIONS = 9
-# Members that start at random or go on from the best: their goal's weights are those of
-# P@k, the mean gap and a random target; start and first step are shares of the budget.
-_PRECISION, _GAP, _TARGET = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
-_FAR, _NEAR = (1.0, 0.3), (0.3, 0.1)
-# Name -> start, and the settings of `drawn`: ρ, temperature, weights, start, step.
+# Members that start at random or go on from the best: start and first step are shares
+# of the budget.
+_FAR, _ELITE = (1.0, 0.3), (0.5, 0.3)
+# Name -> start, and the settings of `drawn`: ρ, temperature, spread, start, step. Which
+# sharpness suits differs from model to model by more than ten: P@k of 32 to 48 inputs
+# by 600 evaluations with ρ = 1, 3, 10, 30 of vanilla MNIST: .076, –, .126, .187; of HIV
+# –, –, .051, .123, with temperature .3 –, –, .024, .075; of weight decay on planted
+# graphs .100, .077, .054, .056. By smooth stand-ins in their place .211 (MNIST).
 _RUNS = {
-    "precision_rho10": ("clean", (10.0, 0.3, *_PRECISION, *_FAR)),
-    "mean_gap_rho10": ("clean", (10.0, 0.3, *_GAP, *_FAR)),
-    "precision_rho20": ("clean", (20.0, 0.3, *_PRECISION, *_FAR)),
-    "random_target_rho10": ("clean", (10.0, 0.3, *_TARGET, *_FAR)),
-    "precision_wide_rho10": ("clean", (10.0, 1.0, *_PRECISION, *_FAR)),
-    "mean_gap_rho5": ("clean", (5.0, 0.3, *_GAP, *_FAR)),
-    "precision_narrow_rho10": ("clean", (10.0, 0.05, *_PRECISION, *_FAR)),
-    "elite_rho20": ("best", (20.0, 0.03, *_PRECISION, *_NEAR)),
-    "elite_wide_rho10": ("best", (10.0, 0.1, *_PRECISION, *_NEAR)),
+    "own_rho1": ("clean", (1.0, 1.0, 0.0, *_FAR)),
+    "own_rho3": ("clean", (3.0, 1.0, 0.0, *_FAR)),
+    "own_narrow_rho3": ("clean", (3.0, 0.3, 0.0, *_FAR)),
+    "own_rho10": ("clean", (10.0, 1.0, 0.0, *_FAR)),
+    "own_narrow_rho10": ("clean", (10.0, 0.3, 0.0, *_FAR)),
+    "own_rho30": ("clean", (30.0, 1.0, 0.0, *_FAR)),
+    "elite_narrow_rho3": ("best", (3.0, 0.3, 0.5, *_ELITE)),
+    "elite_narrow_rho10": ("best", (10.0, 0.3, 0.5, *_ELITE)),
+    "elite_rho10": ("best", (10.0, 1.0, 0.5, *_ELITE)),
 }
 # On models without kinks, where ρ is nothing and the evolution has nothing to cross, in
-# place of both: two of those runs and an elite run, and the settings of `sharp`, which
-# are runs for each restart of the others, temperature, spread, start and step.
+# place of both: two runs from the clean input and an elite run, and the settings of
+# `sharp`, which are runs for each restart of the others, temperature, spread, start and
+# step.
 _SMOOTH_RUNS = {
-    "precision": _RUNS["precision_rho10"],
-    "precision_narrow": _RUNS["precision_narrow_rho10"],
-    "elite": _RUNS["elite_rho20"],
+    "precision": ("clean", (1.0, 0.3, 0.0, *_FAR)),
+    "precision_narrow": ("clean", (1.0, 0.05, 0.0, *_FAR)),
+    "elite": ("best", (1.0, 0.1, 0.5, *_ELITE)),
 }
+_SMOOTH_STEPS = 30
 _SHARP = {
     "sharp": ("clean", 4, (0.03, 0.5, 1.0, 0.3)),
     "sharp_near": ("best", 3, (0.03, 0.5, 0.3, 0.3)),
@@ -57,19 +71,28 @@ _SHARP = {
     "sharp_same_class": ("same_class", 2, (0.03, 0.5, 0.5, 0.3)),
 }
 _SHARP_STEPS, _SHARP_DECAY = 60, 0.8
-# Restarts of the kinked for each of the smooth: more rounds, as more of the members go
-# on from the best so far. P@8 on 100 validation inputs of Adult, softplus, at 16,000
-# evaluations by 10 and 5 restarts: .381 and .380; at 8,000: .393 and .384.
-_SMOOTH_SHARE = 2
-# Evaluations of one restart of all members, the random draws' included.
-_RESTART_COST = (len(_RUNS) + 1) * _STEPS + len(STARTS) * _GENERATIONS * _POPULATION
+# At most so many restarts, for more rounds, as more of the members go on from the best
+# so far. P@8 on 100 validation inputs of Adult, softplus, at 16,000 evaluations by 10
+# and 5 restarts: .381 and .380; at 8,000: .393 and .384.
+_SMOOTH_RESTARTS = 5
+_DRAWS = 30
+# Evaluations of one restart of all members, the random draws' included, where no cells
+# are searched and where they are.
+_RESTART_COST = len(_RUNS) * _STEPS + _DRAWS + _GENERATIONS * _POPULATION
+_CELLS_COST = _RESTART_COST + (len(STARTS) - 1) * _GENERATIONS * _POPULATION
+# The same on models without kinks.
+_SMOOTH_COST = (
+    len(_SMOOTH_RUNS) * _SMOOTH_STEPS
+    + sum(runs for _, runs, _ in _SHARP.values()) * _SHARP_STEPS
+    + _DRAWS
+)
 # Steps of the published attacks on images, and where evaluations are too few for more.
 _FEW_STEPS = 100
 # Evaluations for each input; the curve of P@k against them is flat by then on the
 # tabular networks (python -m experiments.evidence --claim=saturation).
 DEFAULT_EVALUATIONS = 16_000
 # With which every member runs once, if only just.
-_LEAST = 2 * _FEW_STEPS + _RESTART_COST
+_LEAST = 2 * _FEW_STEPS + max(_RESTART_COST, _SMOOTH_COST)
 # Numbers in an input -> evaluations: an evaluation takes longer the larger the input.
 _EVALUATIONS = ((256, DEFAULT_EVALUATIONS), (16_384, 3500))
 
@@ -151,12 +174,15 @@ def default_ensemble(
     """Published attacks, short runs from random starts, elite runs, and an evolution.
 
     Many short runs beat few long ones at equal cost: P@k falls by restarts, while a
-    run has settled after some thirty steps. Sharp surrogates (ρ = 10, 20) suit most
-    inputs of tables at ε = 1; where the budget moves the pre-activations less, as in
-    images and graphs, ρ is 10, 100, … times as high, see `Member.relative`. The others
-    differ, so that their failures do too. Two members go on from
-    the best input so far. An evolution that crosses kinks finds what no gradient
-    does; it runs from the clean input, from the best, and with the class kept.
+    run has settled after some sixty steps. They follow the model's own explanation,
+    whose derivative alone sees its kinks as smooth, see `programs.straight_through`;
+    which sharpness suits differs from model to model and from input to input, so that
+    members differ in it. Where the budget moves the pre-activations less than it does
+    in tables at ε = 1, ρ is 10, 100, … times as high, see `Member.relative`. Three go
+    on from the best input so far, with random weights of the features. An evolution
+    that crosses kinks finds what no gradient does. Where it searches the cells between
+    them, see `evolution`, it runs from the clean input, from the best, and with the
+    class kept, elsewhere from the best alone.
 
     A model without kinks gets other members of the same cost: longer runs with momentum
     at a sharper border, each with random weights of the features, from the clean input
@@ -168,9 +194,9 @@ def default_ensemble(
       num_steps: of the published attacks, as in `protocol`; by default 100, as on
         images, where the evaluations let every member run once with these alone.
       rho: sharpness of the stand-in in `er_surrogate`.
-      evaluations: for each input, that are planned for. Members draw ten random starts
-        in a round, or as many as let every member run once within them; the evolution
-        and the random draws are in proportion.
+      evaluations: for each input, that are planned for. The evolution is ten times as
+        long in a round as its shortest, or as long as lets every member run once
+        within them; the random starts and draws are in proportion.
 
     Returns:
       Members, those that draw nothing first; of a black box random draws and evolution
@@ -190,61 +216,31 @@ def default_ensemble(
 
     if not form.differentiable:
         return _by_evaluations(evolve, apply, judged, k, evaluations)
-    decay = optax.cosine_decay_schedule(1.0, _STEPS)
-
-    def drawn(rho, temperature, precision, gap, target, share, step_size):
-        goal = goals.mixture(
-            (
-                goals.smooth_precision(temperature=temperature),
-                goals.mean_gap(),
-                goals.random_target(),
-            ),
-            (precision, gap, target),
-        )
-        return gradient_attack(
-            apply,
-            judged,
-            goal,
-            k=k,
-            optimizer=optimizers.steepest(lambda count: step_size * decay(count)),
-            attack_saliency=form.explainer(score.log_odds(form.stand_in(rho))),
-            random_start=share,
-        )
-
     members = _published(form, k, num_steps, rho)
-    if (
-        num_steps is None
-        and _LEAST <= evaluations < round_cost(members) + _RESTART_COST
-    ):
+    if num_steps is None and _LEAST <= evaluations < round_cost(members) + _CELLS_COST:
         members = _published(form, k, _FEW_STEPS, rho)
-    fixed = round_cost(members)
-    restarts = min(max((evaluations - fixed) // _RESTART_COST, 1), _RESTARTS)
-    fewer = max(restarts // _SMOOTH_SHARE, 1)
+    left = evaluations - round_cost(members)
+    restarts = min(max(left // _CELLS_COST, 1), _RESTARTS)
+    members += _runs(
+        form,
+        k,
+        _RUNS,
+        _STEPS,
+        max(restarts // _EVOLUTION_SHARE, 1),
+        suited="kinked",
+        relative=True,
+    )
+    searching = _evolutions(evolve, restarts)
     members += [
-        Member(
-            name,
-            drawn,
-            settings,
-            _STEPS,
-            3,
-            count,
-            False,
-            start,
-            suited=suited,
-            relative=suited == "kinked",
-        )
-        for runs, count, suited in (
-            (_RUNS, restarts, "kinked"),
-            (_SMOOTH_RUNS, fewer, "smooth"),
-        )
-        for name, (start, settings) in runs.items()
+        member._replace(suited="kinked" if member.start == "best" else "cells")
+        for member in searching
     ]
-    members += [
-        member._replace(suited="kinked") for member in _evolutions(evolve, restarts)
-    ]
+    # Two rounds of them, rather than one with all restarts.
+    fewer = min(max(left // (2 * _SMOOTH_COST), 1), _SMOOTH_RESTARTS)
+    members += _runs(form, k, _SMOOTH_RUNS, _SMOOTH_STEPS, fewer, suited="smooth")
     members += _sharp(form, k, fewer)
     draw = functools.partial(random_search, apply, judged, k=k)
-    members.append(Member("random", draw, (), _STEPS * restarts, 1, 1, True))
+    members.append(Member("random", draw, (), _DRAWS * restarts, 1, 1, True))
     return tuple(members)
 
 
@@ -257,6 +253,28 @@ def _published(form: Form, k: int, num_steps: int | None, rho: float) -> list[Me
             Member(name, build, (), named.num_steps, named.track_every, 1, True)
         )
     return members
+
+
+def _runs(form: Form, k: int, runs, num_steps: int, restarts: int, **kind):
+    """Short runs by the model's own explanation, see `programs.straight_through`."""
+    decay = optax.cosine_decay_schedule(1.0, num_steps)
+
+    def drawn(rho, temperature, spread, share, step_size):
+        own = programs.straight_through(form.apply, rho=rho)
+        return gradient_attack(
+            form.apply,
+            form.saliency(),
+            goals.smooth_precision(temperature=temperature, spread=spread),
+            k=k,
+            optimizer=optimizers.steepest(lambda count: step_size * decay(count)),
+            attack_saliency=form.explainer(score.log_odds(own)),
+            random_start=share,
+        )
+
+    return [
+        Member(name, drawn, settings, num_steps, 3, restarts, False, start, **kind)
+        for name, (start, settings) in runs.items()
+    ]
 
 
 def _sharp(form: Form, k: int, restarts: int) -> list[Member]:
@@ -315,16 +333,16 @@ def _by_evaluations(
     evolve, apply, judged, k: int, evaluations: int
 ) -> tuple[Member, ...]:
     """The members that take no gradients, of which every round draws afresh."""
-    cost = _STEPS + len(STARTS) * _GENERATIONS * _POPULATION
+    cost = _DRAWS + len(STARTS) * _GENERATIONS * _POPULATION
     restarts = min(max(evaluations // cost, 1), _RESTARTS)
     draw = functools.partial(random_search, apply, judged, k=k)
-    random = Member("random", draw, (), _STEPS * restarts, 1, 1, False)
+    random = Member("random", draw, (), _DRAWS * restarts, 1, 1, False)
     return (random, *_evolutions(evolve, restarts))
 
 
 def round_cost(members: Sequence[Member]) -> int:
     """Evaluations for each input with which every member runs once, on any model."""
     return max(
-        sum(member.cost for member in members if member.suited in ("all", suited))
-        for suited in SUITED
+        sum(member.cost for member in members if member.suited in taken)
+        for taken in SUITED_TO.values()
     )

@@ -204,7 +204,7 @@ def evolution(
         zero = jnp.zeros((), jnp.int32)
         dual = jnp.zeros(0, x.dtype)
         count = num_kinks(params, x)
-        if threat.norm == "l2" and 0 < count * x.size <= cells_lib.MOST_NUMBERS:
+        if cells_lib.are_searched(threat.norm, count, x.size):
             movable = movable_features(threat, x)
             around = cells_lib.cells(switches, params, x, start, movable)
             context = context._replace(reference=around)

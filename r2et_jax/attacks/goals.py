@@ -8,7 +8,7 @@ under attack alone: a stand-in lends its gradient, never its ranking.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -107,36 +107,51 @@ def mse() -> Goal:
     return Goal(prepare, value, starts_flat=True)
 
 
-def smooth_precision(*, temperature: Array | float = 0.3) -> Goal:
+def smooth_precision(
+    *, temperature: Array | float = 0.3, spread: Array | float = 0.0
+) -> Goal:
     """A smooth stand-in for P@k around the border between ranks k and k+1.
 
     With b the midpoint of the k-th and (k+1)-th largest saliencies of the perturbed
     input and θ = temperature/n on maps of unit sum:
-    (1/2k)[Σ_{i∈T} σ((I_i − b)/θ) + k − Σ_{j∉T} σ((I_j − b)/θ)].
+    (1/2k)[Σ_{i∈T} w_i σ((I_i − b)/θ) + k − Σ_{j∉T} w_j σ((I_j − b)/θ)].
     Features far from the border have no weight. The border is a constant in the
-    derivative.
+    derivative. w_i = e^{spread·z_i}, z ~ N(0, 1) drawn once: other weights have other
+    local optima, of which one may be the worst case.
 
     Args:
       temperature: width of the border in units of the mean saliency, above zero; may
         be traced.
+      spread: standard deviation of the logarithms of the weights, at least 0, where all
+        are 1; may be traced.
     """
     if not isinstance(temperature, jax.Array):
         check_positive("temperature", temperature)
+    if not isinstance(spread, jax.Array):
+        check_nonnegative("spread", spread)
 
     def prepare(clean_map, seen_map, *, k, key):
-        del seen_map, key
+        del seen_map
         # The indices carry k, which is static, in their shape.
-        return top_k_mask(clean_map, k=k), top_k_indices(clean_map, k=k)
+        weights = _signed_weights(clean_map, spread, k=k, key=key)
+        return weights, top_k_indices(clean_map, k=k)
 
     def value(values, reference):
-        mask, top = reference
+        weights, top = reference
         n, k = values.shape[0], top.shape[0]
         values = unit_sum(values)
         middle = 0.5 * sum(border(values, k=k))
         soft = jax.nn.sigmoid((values - middle) * (n / temperature))
-        return 0.5 * (1 + jnp.sum(jnp.where(mask, soft, -soft)) / k)
+        return 0.5 + weights @ soft
 
     return Goal(prepare, value)
+
+
+def _signed_weights(clean_map: Array, spread: Array | float, *, k: int, key: Array):
+    """±e^{spread·z}/(2k), positive in the top set [n]."""
+    mask = top_k_mask(clean_map, k=k)
+    draw = jax.random.normal(key, clean_map.shape, clean_map.dtype)
+    return jnp.exp(spread * draw) * jnp.where(mask, 1, -1) / (2 * k)
 
 
 def weighted_precision(
@@ -161,9 +176,7 @@ def weighted_precision(
 
     def prepare(clean_map, seen_map, *, k, key):
         del seen_map
-        mask = top_k_mask(clean_map, k=k)
-        draw = jax.random.normal(key, clean_map.shape, clean_map.dtype)
-        weights = jnp.exp(spread * draw) * jnp.where(mask, 1, -1) / (2 * k)
+        weights = _signed_weights(clean_map, spread, k=k, key=key)
         return weights, top_k_indices(clean_map, k=k)
 
     def value(values, reference):
@@ -173,36 +186,6 @@ def weighted_precision(
         return weights @ jax.nn.sigmoid(above / temperature)
 
     return Goal(prepare, value)
-
-
-def mixture(goals: Sequence[Goal], weights: Sequence[Array | float]) -> Goal:
-    """Σ w_g·value_g: with weights of 0 and 1, which may be traced, a choice of goals.
-
-    One compiled program then serves all of them.
-
-    Args:
-      goals: not empty.
-      weights: one number for each.
-
-    Raises:
-      ValueError: for other than one weight for each goal, or no goal.
-    """
-    if not goals or len(goals) != len(weights):
-        raise ValueError(
-            f"a mixture needs goals and one weight each, got {len(goals)} goals and "
-            f"{len(weights)} weights"
-        )
-
-    def prepare(clean_map, seen_map, *, k, key):
-        return tuple(goal.prepare(clean_map, seen_map, k=k, key=key) for goal in goals)
-
-    def value(values, references):
-        return sum(
-            weight * goal.value(values, reference)
-            for goal, weight, reference in zip(goals, weights, references, strict=True)
-        )
-
-    return Goal(prepare, value, any(goal.starts_flat for goal in goals))
 
 
 def random_target() -> Goal:

@@ -16,8 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from r2et_jax.attacks.cells import are_searched
 from r2et_jax.attacks.descent import Attack
-from r2et_jax.attacks.ensemble import DEFAULT_EVALUATIONS, STARTS, SUITED, Member
+from r2et_jax.attacks.ensemble import (
+    DEFAULT_EVALUATIONS,
+    STARTS,
+    SUITED,
+    SUITED_TO,
+    Member,
+)
 from r2et_jax.attacks.results import AttackResult, Best, Rounds
 from r2et_jax.attacks.runner import phases
 from r2et_jax.attacks.stepwise import (
@@ -135,7 +142,7 @@ def compile_strongest(
         each_spent = np.zeros(m, np.int64)
         num_steps, num_vanished = np.zeros(m, np.int64), np.zeros(m)
         curve_evaluations, curve = [0], [clean.copy()]
-        suited, sharper = _suited(members, params, x, context), None
+        suited, sharper = _suited(members, params, threat, x, context), None
         never = dict.fromkeys(itertools.compress(names, suited))
         spent, stage = 0, 0
         while True:
@@ -209,16 +216,21 @@ def compile_strongest(
     return run
 
 
-def _suited(members, params: Params, x: Array, context: Any) -> list[bool]:
+def _suited(members, params: Params, threat, x: Array, context: Any) -> list[bool]:
     """Which members are for a model of that kind, see `Member.suited`."""
     kinds = {member.suited for member in members}
     if kinds != {"all"}:
         example, beside = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (x, context)
         )
+        given = in_context(params, beside), example
         apply = members[0].build(*members[0].settings).apply
-        kinked = has_kinks(apply, in_context(params, beside), example)
-        kinds = {"all", "kinked" if kinked else "smooth"}
+        kind = "kinked" if has_kinks(apply, *given) else "smooth"
+        if kind == "kinked":
+            (count,) = jax.eval_shape(kinks(apply), *given).shape
+            if are_searched(threat.norm, count, example.size):
+                kind = "cells"
+        kinds = SUITED_TO[kind]
     return [member.suited in kinds for member in members]
 
 

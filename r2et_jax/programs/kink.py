@@ -1,4 +1,4 @@
-"""One kinked step: its smooth value and the values that it switches on."""
+"""One kinked step: what stands in its place and the values that it switches on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from r2et_jax.programs import surrogates
 from r2et_jax.programs.lines import Coefficient, Line, evaluate
 from r2et_jax.programs.steps import Step
+from r2et_jax.programs.surrogates import Forms
 from r2et_jax.types import Array
 
 Read = Callable[[int], Any]  # number of a value -> the value
@@ -20,13 +21,13 @@ class Kink(NamedTuple):
 
     Attributes:
       name: of its primitive.
-      smooth: `smooth(read, rho)`, the value of its stand-in.
+      replaced: `replaced(read, forms)`, the value with these forms in its place.
       switches: `switches(read)`, arrays of the values whose signs it switches on.
       moves: whether the input moves them, rather than a context laid beside it.
     """
 
     name: str
-    smooth: Callable[[Read, Any], Array]
+    replaced: Callable[[Read, Forms], Array]
     switches: Callable[[Read], list[Array]]
     moves: bool = True
 
@@ -43,13 +44,13 @@ def bent(
     def difference(read: Read) -> Array:
         return read(a) if b is None else read(a) - read(b)
 
-    def smooth(read: Read, rho: Any) -> Array:
-        rise = surrogates.bend(difference(read), rho)
+    def replaced(read: Read, forms: Forms) -> Array:
+        rise = forms.bend(difference(read))
         factor = evaluate(slope, read)
         rise = rise if isinstance(factor, float) and factor == 1 else factor * rise
         return rise if low is None else _base(low, read) + rise
 
-    return Kink(name, smooth, lambda read: [difference(read)])
+    return Kink(name, replaced, lambda read: [difference(read)])
 
 
 def _base(low: int | Line, read: Read) -> Array:
@@ -66,7 +67,7 @@ def absolute(a: int) -> Kink:
     """|a|."""
     return Kink(
         "abs",
-        lambda read, rho: surrogates.absolute(read(a), rho),
+        lambda read, forms: forms.absolute(read(a)),
         lambda read: [read(a)],
     )
 
@@ -74,12 +75,12 @@ def absolute(a: int) -> Kink:
 def clamped(low: int, a: int, high: int) -> Kink:
     """low + relu(a − low) − relu(a − high)."""
 
-    def smooth(read: Read, rho: Any) -> Array:
-        enters = surrogates.bend(read(a) - read(low), rho)
-        return read(low) + enters - surrogates.bend(read(a) - read(high), rho)
+    def replaced(read: Read, forms: Forms) -> Array:
+        enters = forms.bend(read(a) - read(low))
+        return read(low) + enters - forms.bend(read(a) - read(high))
 
     return Kink(
-        "clamp", smooth, lambda read: [read(a) - read(low), read(a) - read(high)]
+        "clamp", replaced, lambda read: [read(a) - read(low), read(a) - read(high)]
     )
 
 
@@ -88,13 +89,13 @@ def reduced(step: Step) -> Kink:
     (a,), axes = step.inputs, tuple(step.params["axes"])
     sign = 1 if step.name == "reduce_max" else -1
 
-    def smooth(read: Read, rho: Any) -> Array:
-        return sign * surrogates.log_mean_exp(sign * read(a), axes, rho)
+    def replaced(read: Read, forms: Forms) -> Array:
+        return sign * forms.largest(sign * read(a), axes)
 
     def switches(read: Read) -> list[Array]:
         return [surrogates.leads(surrogates.merged(sign * read(a), axes))]
 
-    return Kink(step.name, smooth, switches)
+    return Kink(step.name, replaced, switches)
 
 
 def windowed(step: Step) -> Kink:
@@ -102,9 +103,9 @@ def windowed(step: Step) -> Kink:
     (a,) = step.inputs
     sign = 1 if step.name == "reduce_window_max" else -1
 
-    def smooth(read: Read, rho: Any) -> Array:
+    def replaced(read: Read, forms: Forms) -> Array:
         values, valid = surrogates.windows(sign * read(a), step.params)
-        return sign * surrogates.log_mean_exp(values, (values.ndim - 1,), rho, valid)
+        return sign * forms.largest(values, (values.ndim - 1,), valid, shared=False)
 
     def switches(read: Read) -> list[Array]:
         values, valid = surrogates.windows(sign * read(a), step.params)
@@ -114,4 +115,4 @@ def windowed(step: Step) -> Kink:
         compared = valid & (valid.sum(axis=-1, keepdims=True) > 1)
         return [leads.reshape(-1)[np.flatnonzero(compared)]]
 
-    return Kink(step.name, smooth, switches)
+    return Kink(step.name, replaced, switches)

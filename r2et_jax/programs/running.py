@@ -1,4 +1,4 @@
-"""Evaluating a program with smooth forms of its kinks, or with its switches."""
+"""Evaluating a program with other forms of its kinks, or with its switches."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from r2et_jax.programs.finding import Reading
 from r2et_jax.programs.steps import Step, bind
+from r2et_jax.programs.surrogates import Forms
 from r2et_jax.types import Array
 
 
@@ -16,7 +17,7 @@ def run(
     reading: Reading,
     arguments: list[Any],
     *,
-    rho: Any = None,
+    forms: Forms | None = None,
     switching: list[Array] | None = None,
 ) -> list[Any]:
     """The outputs of a program that was read.
@@ -24,7 +25,7 @@ def run(
     Args:
       reading: the program and its kinks.
       arguments: its inputs.
-      rho: sharpness of the smooth forms, or None to compute what the program computes.
+      forms: what stands in place of its kinks, or None for the program as it is.
       switching: a list that the switching values are appended to, or None.
     """
     program = reading.program
@@ -32,15 +33,15 @@ def run(
     values.update(zip(program.inputs, arguments, strict=True))
     for index, step in enumerate(program.steps):
         kink, bodies = reading.kinks.get(index), reading.bodies.get(index)
-        if kink is None and rho is not None:
+        if kink is None and forms is not None:
             kink = reading.beside.get(index)
         if kink is not None and switching is not None and kink.moves:
             switching.extend(kink.switches(values.__getitem__))
         taken = [values[number] for number in step.inputs]
-        if kink is not None and rho is not None:
-            made = [kink.smooth(values.__getitem__, rho)]
+        if kink is not None and forms is not None:
+            made = [kink.replaced(values.__getitem__, forms)]
         elif bodies is not None:
-            made = _RUNS[step.name](step, bodies, taken, rho, switching)
+            made = _RUNS[step.name](step, bodies, taken, forms, switching)
         else:
             made = bind(step, taken)
         if kink is not None or bodies is not None:
@@ -64,7 +65,11 @@ def _flat(switching: list[Array] | None) -> list[Array]:
 
 
 def _scan(
-    step: Step, bodies, taken: list[Any], rho: Any, switching: list[Array] | None
+    step: Step,
+    bodies,
+    taken: list[Any],
+    forms: Forms | None,
+    switching: list[Array] | None,
 ):
     settings, (body,) = step.params, bodies
     first, second = settings["num_consts"], settings["num_carry"]
@@ -72,7 +77,7 @@ def _scan(
 
     def turn(carry, xs):
         inner: list[Array] | None = None if switching is None else []
-        made = run(body, [*taken[:first], *carry, *xs], rho=rho, switching=inner)
+        made = run(body, [*taken[:first], *carry, *xs], forms=forms, switching=inner)
         return made[: second - first], (made[second - first :], _flat(inner))
 
     carry, (ys, switches) = jax.lax.scan(
@@ -89,14 +94,18 @@ def _scan(
 
 
 def _cond(
-    step: Step, bodies, taken: list[Any], rho: Any, switching: list[Array] | None
+    step: Step,
+    bodies,
+    taken: list[Any],
+    forms: Forms | None,
+    switching: list[Array] | None,
 ):
     index, *operands = taken
 
     def branch(body: Reading):
         def computed(*operands):
             inner: list[Array] | None = None if switching is None else []
-            return run(body, list(operands), rho=rho, switching=inner), _flat(inner)
+            return run(body, list(operands), forms=forms, switching=inner), _flat(inner)
 
         return computed
 

@@ -1,4 +1,4 @@
-"""Functions of a model's program: its smooth stand-in, its switches, what it holds."""
+"""Functions of a model's program: its stand-ins, its switches, what it holds."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from r2et_jax.checks import check_positive
 from r2et_jax.programs.finding import Reading, read
 from r2et_jax.programs.running import run
 from r2et_jax.programs.steps import Traced, trace
+from r2et_jax.programs.surrogates import Forms, smooth_forms, straight_through_forms
 from r2et_jax.types import ApplyFn, Array, Params
 
 
@@ -64,14 +65,54 @@ def smooth(apply: ApplyFn, *, rho: float | Array) -> ApplyFn:
     blame", section 3, there for ReLU networks.
     """
     check_positive("rho", rho)
+    return _with(smooth_forms(rho), apply)
 
-    def smoothed(params: Params, x: Array, /) -> Array:
+
+def straight_through(apply: ApplyFn, *, rho: float | Array) -> ApplyFn:
+    """The model itself, for whose gradient a derivative goes through smooth kinks.
+
+    Its values and its gradient are the model's, so that a ranking made from the
+    gradient is the true one. The derivative of the gradient, zero between the kinks of
+    a piecewise-linear model, is instead that of the forms of `smooth` at this
+    sharpness: it tells where a kink is near, and what crossing it would change.
+
+    Args:
+      apply: any `apply(params, x) -> array`; what is replaced: see `smooth`.
+      rho: sharpness ρ > 0, possibly traced.
+
+    Returns:
+      A function of the same arguments.
+
+    Raises:
+      ValueError: for ρ ≤ 0.
+
+    Example:
+      >>> apply = lambda params, x: jnp.maximum(x, 0).sum(keepdims=True)
+      >>> own = straight_through(apply, rho=5.0)
+      >>> at = jnp.array([0.1])
+      >>> slope = jax.grad(lambda x: own(None, x)[0])
+      >>> own(None, at).tolist() == at.tolist(), slope(at).tolist()
+      (True, [1.0])
+      >>> round(float(jax.jacobian(slope)(at)[0, 0]), 4)
+      1.175
+
+    Source: the straight-through estimator of Bengio, Léonard & Courville 2013, one
+    derivative higher.
+    """
+    check_positive("rho", rho)
+    return _with(straight_through_forms(rho), apply)
+
+
+def _with(forms: Forms, apply: ApplyFn) -> ApplyFn:
+    """The model with these forms in place of its kinks."""
+
+    def replaced(params: Params, x: Array, /) -> Array:
         traced, reading = _read(apply, params, x)
         if not reading.is_kinked:
             return apply(params, x)
-        return traced.restore(run(reading, traced.arguments, rho=rho))
+        return traced.restore(run(reading, traced.arguments, forms=forms))
 
-    return smoothed
+    return replaced
 
 
 def has_kinks(apply: ApplyFn, params: Params, x: Array) -> bool:

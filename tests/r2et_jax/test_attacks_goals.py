@@ -54,24 +54,27 @@ def mse(values, clean, at):
     return -np.mean([(a - b) ** 2 for a, b in zip(values, clean, strict=True)])
 
 
-def smooth_precision(values, clean, at, temperature=0.3):
-    top, n = order(clean)[:K], len(clean)
+def drawn_weights(clean, spread):
+    top = order(clean)[:K]
+    drawn = np.asarray(jax.random.normal(jax.random.key(0), (len(clean),), float))
+    return np.array(
+        [np.exp(spread * drawn[i]) * (1 if i in top else -1) for i in range(len(clean))]
+    )
+
+
+def smooth_precision(values, clean, at, temperature=0.3, spread=0.0):
+    n = len(clean)
     values, at = values / values.sum(), np.sort(at / at.sum())[::-1]
     border = (at[K - 1] + at[K]) / 2  # a constant: taken from `at`
     soft = 1 / (1 + np.exp(-(values - border) / (temperature / n)))
-    rest = [j for j in range(n) if j not in top]
-    return (soft[top].sum() + K - soft[rest].sum()) / (2 * K)
+    return (K + drawn_weights(clean, spread) @ soft) / (2 * K)
 
 
 def weighted_precision(values, clean, at, temperature=0.4, spread=0.7):
-    top, at = order(clean)[:K], np.sort(at)[::-1]
+    at = np.sort(at)[::-1]
     border = (at[K - 1] + at[K]) / 2  # a constant: taken from `at`
     soft = 1 / (1 + np.exp(-(values / border - 1) / temperature))
-    drawn = np.asarray(jax.random.normal(jax.random.key(0), (len(clean),), float))
-    weights = [
-        np.exp(spread * drawn[i]) * (1 if i in top else -1) for i in range(len(clean))
-    ]
-    return weights @ soft / (2 * K)
+    return drawn_weights(clean, spread) @ soft / (2 * K)
 
 
 CASES = {
@@ -80,6 +83,10 @@ CASES = {
     "smallest_pairs": (goals.smallest_pairs(k_prime=2), smallest_pairs),
     "mse": (goals.mse(), mse),
     "smooth_precision": (goals.smooth_precision(temperature=0.3), smooth_precision),
+    "smooth_precision of weights": (
+        goals.smooth_precision(temperature=0.3, spread=0.6),
+        lambda *maps: smooth_precision(*maps, spread=0.6),
+    ),
     "weighted_precision": (
         goals.weighted_precision(temperature=0.4, spread=0.7),
         weighted_precision,
@@ -181,6 +188,7 @@ def test_a_random_target_depends_on_the_key():
         (lambda: goals.exponential_gap(scale=0.0), "scale must be positive"),
         (lambda: goals.smooth_precision(temperature=-1.0), "temperature must be pos"),
         (lambda: goals.weighted_precision(temperature=0.0), "temperature must be pos"),
+        (lambda: goals.smooth_precision(spread=-0.1), "spread must be nonnegative"),
         (lambda: goals.weighted_precision(spread=-0.1), "spread must be nonnegative"),
         (lambda: goals.smallest_pairs(k_prime=0), "k_prime must be an integer"),
         (
