@@ -309,9 +309,11 @@ def _stand_in(form: Form) -> str:
             "nothing, as a black box has none: it is searched at random and by "
             "evolution alone, and gradients might find more"
         )
-    if form.smoothed is not None:
-        return "the smooth model that was given"
-    return "a smooth stand-in read from the model's own program, where it has kinks"
+    given = "read from its program" if form.smoothed is None else "that was given"
+    return (
+        "the model's own explanation, in whose derivative its kinks are smooth, and "
+        f"from a smooth stand-in {given}"
+    )
 
 
 def _version(name: str) -> str:
