@@ -152,6 +152,12 @@ def test_batches_that_are_none_are_named(loader, message, monkeypatch):
         examples.examples(loader, "auto")
 
 
+def test_batches_that_do_not_fit_into_memory_are_refused(monkeypatch):
+    monkeypatch.setattr(examples, "_MOST_BYTES", 5 * X.nbytes)
+    with pytest.raises(ValueError, match="fit into memory, got 3 batches, .* GiB"):
+        examples.examples([(X, Y)] * 4, "auto")
+
+
 def same_trees(tree, other):
     jax.tree.map(np.testing.assert_array_equal, tree, other)
 
