@@ -88,10 +88,14 @@ def check_takes(subject: Any, x: Any) -> None:
         raise ValueError(f"x must be a batch [m, ...] of inputs, got {x!r}")
     for leaf in leaves:
         dtype = getattr(leaf, "dtype", None)
-        if dtype is None or not jax.dtypes.issubdtype(dtype, np.floating):
+        try:
+            floats = dtype is not None and jax.dtypes.issubdtype(dtype, np.floating)
+        except TypeError:  # of a library that is neither NumPy nor JAX
+            floats = False
+        if not floats:
             raise ValueError(
-                f"x must hold floats, got dtype {dtype} in a {type(leaf).__name__}: "
-                "numpy.asarray(x, numpy.float32) has such"
+                f"x must hold floats of NumPy or JAX, got dtype {dtype} in a "
+                f"{type(leaf).__name__}: numpy.asarray(x, numpy.float32) has such"
             )
         if not np.ndim(leaf) or not len(leaf):
             raise ValueError(

@@ -19,6 +19,7 @@ from r2et_jax import programs, score
 from r2et_jax import saliency as saliency_lib
 from r2et_jax._callable import make_callable
 from r2et_jax.checks import (
+    as_array,
     check_count,
     check_finite,
     check_in,
@@ -313,7 +314,7 @@ def explain(
     check_subject(subject)
     is_array = hasattr(x, "shape")
     for at, leaf in jax.tree_util.tree_leaves_with_path(x):
-        name, values = f"x{jax.tree_util.keystr(at)}", np.asarray(leaf)
+        name, values = f"x{jax.tree_util.keystr(at)}", as_array(leaf)
         if not jax.numpy.issubdtype(values.dtype, jax.numpy.floating):
             raise ValueError(f"{name} must hold floats, got dtype {values.dtype}")
         if values.ndim < (2 if is_array else 1):

@@ -23,6 +23,25 @@ DATA = np.tile(X, (10, 1)) + np.arange(60, dtype=np.float32)[:, None], np.arange
 LABELLED = {"age": np.arange(60.0), "paid": [0, 1] * 30}
 
 
+class Tensor:
+    """As of torch: NumPy does not know its dtype."""
+
+    class dtype:
+        def __repr__(self):
+            return "torch.float32"
+
+    dtype, shape, ndim = dtype(), (6, 4), 2
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        return X
+
+    def __len__(self):
+        return 6
+
+
 def linear(w, x):
     return jnp.dot(w, x)[None]
 
@@ -79,7 +98,11 @@ CALLS = {
             threat.threat_model(),
             key=jax.random.key(0),
         ),
-        "x must hold floats, got dtype int64 in a ndarray: numpy.asarray",
+        "x must hold floats of NumPy or JAX, got dtype int64 in a ndarray: numpy.asa",
+    ),
+    "a tensor": (
+        lambda *_: r2.explain(r2.subject(linear, WEIGHTS), Tensor()),
+        "x must hold floats of NumPy or JAX, got dtype torch.float32 in a Tensor",
     ),
     "explained class": (
         lambda *_: r2.explain(r2.subject(linear, WEIGHTS), X, target=7),
