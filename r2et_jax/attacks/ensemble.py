@@ -260,14 +260,14 @@ def _runs(form: Form, k: int, runs, num_steps: int, restarts: int, **kind):
     decay = optax.cosine_decay_schedule(1.0, num_steps)
 
     def drawn(rho, temperature, spread, share, step_size):
-        own = programs.straight_through(form.apply, rho=rho)
+        bent = programs.straight_through(form.apply, rho=rho)
         return gradient_attack(
             form.apply,
             form.saliency(),
             goals.smooth_precision(temperature=temperature, spread=spread),
             k=k,
             optimizer=optimizers.steepest(lambda count: step_size * decay(count)),
-            attack_saliency=form.explainer(score.log_odds(own)),
+            attack_saliency=form.explainer(score.log_odds(bent)),
             random_start=share,
         )
 

@@ -88,10 +88,10 @@ def straight_through(apply: ApplyFn, *, rho: float | Array) -> ApplyFn:
 
     Example:
       >>> apply = lambda params, x: jnp.maximum(x, 0).sum(keepdims=True)
-      >>> own = straight_through(apply, rho=5.0)
+      >>> bent = straight_through(apply, rho=5.0)
       >>> at = jnp.array([0.1])
-      >>> slope = jax.grad(lambda x: own(None, x)[0])
-      >>> own(None, at).tolist() == at.tolist(), slope(at).tolist()
+      >>> slope = jax.grad(lambda x: bent(None, x)[0])
+      >>> bent(None, at).tolist() == at.tolist(), slope(at).tolist()
       (True, [1.0])
       >>> round(float(jax.jacobian(slope)(at)[0, 0]), 4)
       1.175

@@ -102,8 +102,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "r2et_jax/attacks/goals.py",
         "r2et_jax/test_attacks_goals",
-        ("return 0.5 * (1 + jnp.sum(jnp.where(mask, soft, -soft)) / k)",
-         "return 0.5 * (1 + jnp.sum(jnp.where(mask, soft, soft)) / k)"),
+        ("return 0.5 + weights @ soft", "return 0.5 + jnp.abs(weights) @ soft"),
     ),
     *_of(
         "r2et_jax/attacks/evolution.py",

@@ -45,9 +45,9 @@ MODELS = {"layers": (layered, X), "windows": (pooled, IMAGE)}
 @pytest.mark.parametrize("name", MODELS)
 def test_values_and_gradient_are_the_models(name):
     apply, x = MODELS[name]
-    own = programs.straight_through(apply, rho=RHO)
+    bent = programs.straight_through(apply, rho=RHO)
     for f in (lambda g: g, jax.jacobian):
-        mine, theirs = (f(lambda x, a=a: a(None, x))(x) for a in (own, apply))
+        mine, theirs = (f(lambda x, a=a: a(None, x))(x) for a in (bent, apply))
         np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-14)
 
 
@@ -78,8 +78,8 @@ def test_the_second_derivative_is_that_of_a_smooth_switch():
     share = 1 / (1 + np.exp(-RHO * (WEIGHT @ X)))
     bend = v * RHO * share * (1 - share)
     expected = WEIGHT.T @ (bend[:, None] * WEIGHT)
-    own = programs.straight_through(apply, rho=RHO)
-    np.testing.assert_allclose(hessian(own), expected, rtol=1e-10, atol=1e-12)
+    bent = programs.straight_through(apply, rho=RHO)
+    np.testing.assert_allclose(hessian(bent), expected, rtol=1e-10, atol=1e-12)
     assert not np.any(hessian(apply))
     # Of two layers the slope of the second is the model's own, not that of a stand-in.
     for rho in (0.5, 50.0):
@@ -92,10 +92,10 @@ def test_the_second_derivative_is_that_of_a_smooth_switch():
 
 
 def test_the_slope_of_a_maximum_moves_by_softmax():
-    own = programs.straight_through(lambda _, x: jnp.max(x)[None], rho=RHO)
+    bent = programs.straight_through(lambda _, x: jnp.max(x)[None], rho=RHO)
     share = np.exp(RHO * X) / np.exp(RHO * X).sum()
     expected = RHO * (np.diag(share) - np.outer(share, share))
-    mine = jax.hessian(lambda x: own(None, x)[0])(X)
+    mine = jax.hessian(lambda x: bent(None, x)[0])(X)
     np.testing.assert_allclose(mine, expected, rtol=1e-10, atol=1e-14)
 
 
@@ -103,7 +103,7 @@ def test_a_model_without_kinks_stays_as_it_is():
     def apply(_, x):
         return jnp.tanh(WEIGHT @ x)
 
-    own = programs.straight_through(apply, rho=RHO)
-    assert jnp.array_equal(own(None, X), apply(None, X))
+    bent = programs.straight_through(apply, rho=RHO)
+    assert jnp.array_equal(bent(None, X), apply(None, X))
     with pytest.raises(ValueError, match="rho must be positive and finite, got 0"):
         programs.straight_through(apply, rho=0)
