@@ -79,13 +79,13 @@ def audit(
       threat: what the adversary may do; the l2 ball of radius 1 by default, which
         suits standardised columns.
       epsilons: further budgets at which P@k is measured; by default none, as each
-        takes as long as the first: three in place of one 2.9 in place of 1.0 CPU
-        seconds for 20 inputs of 30 features, all compiled. Below the threat model's own
-        budget the curve then stands on `Audit.on_the_way`, which costs no attack and is
-        an upper bound: .94 at a quarter of the budget there, where an attack at that
-        leaves .83. An input found under a smaller budget counts under a larger one;
-        but for that P@k is, input by input, the one that the attack and
-        `experiments.robustness` give with as many evaluations and this key.
+        takes as long as the first: about 1 CPU second for 20 inputs of 30 features,
+        compiled. Below the threat model's own budget the curve then stands on
+        `Audit.on_the_way`, which costs no attack and is an upper bound: .96 at a
+        quarter of the budget there, where an attack at that leaves .83. An input found
+        under a smaller budget counts under a larger one; but for that P@k is, input by
+        input, the one that the attack and `experiments.robustness` give with as many
+        evaluations and this key.
       names: of the features, in order: of the n numbers of an input, or of what is
         explained (its pixels, tokens or variables); by default those of the columns,
         where x is a frame.
