@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import optax
 
-from r2et_jax import programs, score
+from r2et_jax import score
 from r2et_jax.attacks import goals, optimizers
 from r2et_jax.attacks.descent import Attack, gradient_attack, random_search
 from r2et_jax.attacks.evolution import evolution
 from r2et_jax.attacks.protocols import SURROGATE_RHO, protocol
 from r2et_jax.checks import check_count
+from r2et_jax.programs.transform import straight_through
 from r2et_jax.subject import Form, Subject
 
 # Where a member starts: at the clean input, at the best one so far, or at the best one
@@ -44,12 +45,12 @@ _FAR, _ELITE = (1.0, 0.3), (0.5, 0.3)
 # –, –, .051, .123, with temperature .3 –, –, .024, .075; of weight decay on planted
 # graphs .100, .077, .054, .056. By smooth stand-ins in their place .211 (MNIST).
 _RUNS = {
-    "own_rho1": ("clean", (1.0, 1.0, 0.0, *_FAR)),
-    "own_rho3": ("clean", (3.0, 1.0, 0.0, *_FAR)),
-    "own_narrow_rho3": ("clean", (3.0, 0.3, 0.0, *_FAR)),
-    "own_rho10": ("clean", (10.0, 1.0, 0.0, *_FAR)),
-    "own_narrow_rho10": ("clean", (10.0, 0.3, 0.0, *_FAR)),
-    "own_rho30": ("clean", (30.0, 1.0, 0.0, *_FAR)),
+    "straight_rho1": ("clean", (1.0, 1.0, 0.0, *_FAR)),
+    "straight_rho3": ("clean", (3.0, 1.0, 0.0, *_FAR)),
+    "straight_narrow_rho3": ("clean", (3.0, 0.3, 0.0, *_FAR)),
+    "straight_rho10": ("clean", (10.0, 1.0, 0.0, *_FAR)),
+    "straight_narrow_rho10": ("clean", (10.0, 0.3, 0.0, *_FAR)),
+    "straight_rho30": ("clean", (30.0, 1.0, 0.0, *_FAR)),
     "elite_narrow_rho3": ("best", (3.0, 0.3, 0.5, *_ELITE)),
     "elite_narrow_rho10": ("best", (10.0, 0.3, 0.5, *_ELITE)),
     "elite_rho10": ("best", (10.0, 1.0, 0.5, *_ELITE)),
@@ -175,7 +176,7 @@ def default_ensemble(
 
     Many short runs beat few long ones at equal cost: P@k falls by restarts, while a
     run has settled after some sixty steps. They follow the model's own explanation,
-    whose derivative alone sees its kinks as smooth, see `programs.straight_through`;
+    whose derivative alone sees its kinks as smooth, see `straight_through`;
     which sharpness suits differs from model to model and from input to input, so that
     members differ in it. Where the budget moves the pre-activations less than it does
     in tables at ε = 1, ρ is 10, 100, … times as high, see `Member.relative`. Three go
@@ -256,11 +257,11 @@ def _published(form: Form, k: int, num_steps: int | None, rho: float) -> list[Me
 
 
 def _runs(form: Form, k: int, runs, num_steps: int, restarts: int, **kind):
-    """Short runs by the model's own explanation, see `programs.straight_through`."""
+    """Short runs by the model's own explanation, see `straight_through`."""
     decay = optax.cosine_decay_schedule(1.0, num_steps)
 
     def drawn(rho, temperature, spread, share, step_size):
-        bent = programs.straight_through(form.apply, rho=rho)
+        bent = straight_through(form.apply, rho=rho)
         return gradient_attack(
             form.apply,
             form.saliency(),
@@ -340,9 +341,16 @@ def _by_evaluations(
     return (random, *_evolutions(evolve, restarts))
 
 
-def round_cost(members: Sequence[Member]) -> int:
-    """Evaluations for each input with which every member runs once, on any model."""
+def round_cost(
+    members: Sequence[Member], kinds: Iterable[str] = tuple(SUITED_TO)
+) -> int:
+    """Evaluations for each input with which every member runs once.
+
+    Args:
+      members: of the ensemble.
+      kinds: of models, keys of `SUITED_TO`; those that suit none of them do not count.
+    """
     return max(
-        sum(member.cost for member in members if member.suited in taken)
-        for taken in SUITED_TO.values()
+        sum(member.cost for member in members if member.suited in SUITED_TO[kind])
+        for kind in kinds
     )

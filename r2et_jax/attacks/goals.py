@@ -149,9 +149,11 @@ def smooth_precision(
 
 def _signed_weights(clean_map: Array, spread: Array | float, *, k: int, key: Array):
     """±e^{spread·z}/(2k), positive in the top set [n]."""
-    mask = top_k_mask(clean_map, k=k)
-    draw = jax.random.normal(key, clean_map.shape, clean_map.dtype)
-    return jnp.exp(spread * draw) * jnp.where(mask, 1, -1) / (2 * k)
+    sign = jnp.where(top_k_mask(clean_map, k=k), 1, -1).astype(clean_map.dtype)
+    if isinstance(spread, jax.Array) or spread:
+        draw = jax.random.normal(key, clean_map.shape, clean_map.dtype)
+        sign *= jnp.exp(spread * draw)
+    return sign / (2 * k)
 
 
 def weighted_precision(

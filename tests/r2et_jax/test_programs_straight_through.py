@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax import programs
 from r2et_jax.models import CNN
+from r2et_jax.programs.transform import straight_through
 
 RHO = 4.0
 
@@ -45,7 +45,7 @@ MODELS = {"layers": (layered, X), "windows": (pooled, IMAGE)}
 @pytest.mark.parametrize("name", MODELS)
 def test_values_and_gradient_are_the_models(name):
     apply, x = MODELS[name]
-    bent = programs.straight_through(apply, rho=RHO)
+    bent = straight_through(apply, rho=RHO)
     for f in (lambda g: g, jax.jacobian):
         mine, theirs = (f(lambda x, a=a: a(None, x))(x) for a in (bent, apply))
         np.testing.assert_allclose(mine, theirs, rtol=1e-12, atol=1e-14)
@@ -58,7 +58,7 @@ def test_the_gradient_of_a_model_of_images_is_its_own():
         params = model.init(jax.random.key(0), x)
         maps = [
             jax.grad(lambda x, f=f: f(params, x)[0])(x)
-            for f in (model.apply, programs.straight_through(model.apply, rho=RHO))
+            for f in (model.apply, straight_through(model.apply, rho=RHO))
         ]
     size = np.abs(maps[0]).max()
     assert size > 0
@@ -78,12 +78,12 @@ def test_the_second_derivative_is_that_of_a_smooth_switch():
     share = 1 / (1 + np.exp(-RHO * (WEIGHT @ X)))
     bend = v * RHO * share * (1 - share)
     expected = WEIGHT.T @ (bend[:, None] * WEIGHT)
-    bent = programs.straight_through(apply, rho=RHO)
+    bent = straight_through(apply, rho=RHO)
     np.testing.assert_allclose(hessian(bent), expected, rtol=1e-10, atol=1e-12)
     assert not np.any(hessian(apply))
     # Of two layers the slope of the second is the model's own, not that of a stand-in.
     for rho in (0.5, 50.0):
-        deep = programs.straight_through(layered, rho=rho)
+        deep = straight_through(layered, rho=rho)
         np.testing.assert_allclose(
             jax.jacobian(lambda x, f=deep: f(None, x))(X),
             jax.jacobian(lambda x: layered(None, x))(X),
@@ -92,7 +92,7 @@ def test_the_second_derivative_is_that_of_a_smooth_switch():
 
 
 def test_the_slope_of_a_maximum_moves_by_softmax():
-    bent = programs.straight_through(lambda _, x: jnp.max(x)[None], rho=RHO)
+    bent = straight_through(lambda _, x: jnp.max(x)[None], rho=RHO)
     share = np.exp(RHO * X) / np.exp(RHO * X).sum()
     expected = RHO * (np.diag(share) - np.outer(share, share))
     mine = jax.hessian(lambda x: bent(None, x)[0])(X)
@@ -103,7 +103,7 @@ def test_a_model_without_kinks_stays_as_it_is():
     def apply(_, x):
         return jnp.tanh(WEIGHT @ x)
 
-    bent = programs.straight_through(apply, rho=RHO)
+    bent = straight_through(apply, rho=RHO)
     assert jnp.array_equal(bent(None, X), apply(None, X))
     with pytest.raises(ValueError, match="rho must be positive and finite, got 0"):
-        programs.straight_through(apply, rho=0)
+        straight_through(apply, rho=0)
