@@ -107,53 +107,36 @@ def mse() -> Goal:
     return Goal(prepare, value, starts_flat=True)
 
 
-def smooth_precision(
-    *, temperature: Array | float = 0.3, spread: Array | float = 0.0
-) -> Goal:
+def smooth_precision(*, temperature: Array | float = 0.3) -> Goal:
     """A smooth stand-in for P@k around the border between ranks k and k+1.
 
     With b the midpoint of the k-th and (k+1)-th largest saliencies of the perturbed
     input and θ = temperature/n on maps of unit sum:
-    (1/2k)[Σ_{i∈T} w_i σ((I_i − b)/θ) + k − Σ_{j∉T} w_j σ((I_j − b)/θ)].
+    (1/2k)[Σ_{i∈T} σ((I_i − b)/θ) + k − Σ_{j∉T} σ((I_j − b)/θ)].
     Features far from the border have no weight. The border is a constant in the
-    derivative. w_i = e^{spread·z_i}, z ~ N(0, 1) drawn once: other weights have other
-    local optima, of which one may be the worst case.
+    derivative.
 
     Args:
       temperature: width of the border in units of the mean saliency, above zero; may
         be traced.
-      spread: standard deviation of the logarithms of the weights, at least 0, where all
-        are 1; may be traced.
     """
     if not isinstance(temperature, jax.Array):
         check_positive("temperature", temperature)
-    if not isinstance(spread, jax.Array):
-        check_nonnegative("spread", spread)
 
     def prepare(clean_map, seen_map, *, k, key):
-        del seen_map
+        del seen_map, key
         # The indices carry k, which is static, in their shape.
-        weights = _signed_weights(clean_map, spread, k=k, key=key)
-        return weights, top_k_indices(clean_map, k=k)
+        return top_k_mask(clean_map, k=k), top_k_indices(clean_map, k=k)
 
     def value(values, reference):
-        weights, top = reference
+        mask, top = reference
         n, k = values.shape[0], top.shape[0]
         values = unit_sum(values)
         middle = 0.5 * sum(border(values, k=k))
         soft = jax.nn.sigmoid((values - middle) * (n / temperature))
-        return 0.5 + weights @ soft
+        return 0.5 * (1 + jnp.sum(jnp.where(mask, soft, -soft)) / k)
 
     return Goal(prepare, value)
-
-
-def _signed_weights(clean_map: Array, spread: Array | float, *, k: int, key: Array):
-    """±e^{spread·z}/(2k), positive in the top set [n]."""
-    sign = jnp.where(top_k_mask(clean_map, k=k), 1, -1).astype(clean_map.dtype)
-    if isinstance(spread, jax.Array) or spread:
-        draw = jax.random.normal(key, clean_map.shape, clean_map.dtype)
-        sign *= jnp.exp(spread * draw)
-    return sign / (2 * k)
 
 
 def weighted_precision(
@@ -178,8 +161,9 @@ def weighted_precision(
 
     def prepare(clean_map, seen_map, *, k, key):
         del seen_map
-        weights = _signed_weights(clean_map, spread, k=k, key=key)
-        return weights, top_k_indices(clean_map, k=k)
+        mask = top_k_mask(clean_map, k=k)
+        weights = _drawn_weights(clean_map, spread, key) * jnp.where(mask, 1, -1)
+        return weights / (2 * k), top_k_indices(clean_map, k=k)
 
     def value(values, reference):
         weights, top = reference
@@ -188,6 +172,54 @@ def weighted_precision(
         return weights @ jax.nn.sigmoid(above / temperature)
 
     return Goal(prepare, value)
+
+
+def log_precision(
+    *, temperature: Array | float = 0.1, spread: Array | float = 0.0
+) -> Goal:
+    """P@k around the border on a logarithmic scale, blind to a factor of the map.
+
+    Σ_i w_i·(1[i ∈ T] − r)·σ(u_i), u_i = log(I_i/b)/temperature, with b the geometric
+    mean of the k-th and (k+1)-th largest saliencies of the perturbed input, w_i =
+    e^{spread·z_i}, z ~ N(0, 1) drawn once, and r the share of T in Σ w_i·σ′(u_i). b and
+    r are constants in the derivative, whose sum over Δlog I_i then is zero: what counts
+    is how the features at the border move against each other.
+
+    Args:
+      temperature: width of the border, as a difference of log I, above zero; may be
+        traced.
+      spread: standard deviation of the logarithms of the weights, at least 0, where all
+        are 1; may be traced.
+    """
+    if not isinstance(temperature, jax.Array):
+        check_positive("temperature", temperature)
+    if not isinstance(spread, jax.Array):
+        check_nonnegative("spread", spread)
+
+    def prepare(clean_map, seen_map, *, k, key):
+        del seen_map
+        weights = _drawn_weights(clean_map, spread, key)
+        return weights, top_k_mask(clean_map, k=k), top_k_indices(clean_map, k=k)
+
+    def value(values, reference):
+        weights, mask, top = reference
+        last, first = (
+            jnp.log(jnp.where(rank > 0, rank, 1)) for rank in border(values, k=len(top))
+        )
+        live = values > 0
+        above = jnp.log(jnp.where(live, values, 1)) - 0.5 * (last + first)
+        soft = jnp.where(live, jax.nn.sigmoid(above / temperature), 0)
+        pull = jax.lax.stop_gradient(weights * soft * (1 - soft))
+        whole = jnp.sum(pull)
+        share = jnp.sum(jnp.where(mask, pull, 0)) / jnp.where(whole > 0, whole, 1)
+        return jnp.sum(weights * (jnp.where(mask, 1, 0) - share) * soft)
+
+    return Goal(prepare, value)
+
+
+def _drawn_weights(like: Array, spread: Array | float, key: Array) -> Array:
+    """e^{spread·z}, z ~ N(0, 1) [n]."""
+    return jnp.exp(spread * jax.random.normal(key, like.shape, like.dtype))
 
 
 def random_target() -> Goal:

@@ -102,7 +102,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *_of(
         "r2et_jax/attacks/goals.py",
         "r2et_jax/test_attacks_goals",
-        ("return 0.5 + weights @ soft", "return 0.5 + jnp.abs(weights) @ soft"),
+        ("(jnp.where(mask, 1, 0) - share)", "(jnp.where(mask, 0, 1) - share)"),
     ),
     *_of(
         "r2et_jax/attacks/evolution.py",

@@ -55,26 +55,41 @@ def mse(values, clean, at):
 
 
 def drawn_weights(clean, spread):
-    top = order(clean)[:K]
     drawn = np.asarray(jax.random.normal(jax.random.key(0), (len(clean),), float))
-    return np.array(
-        [np.exp(spread * drawn[i]) * (1 if i in top else -1) for i in range(len(clean))]
-    )
+    return np.array([np.exp(spread * z) for z in drawn])
 
 
-def smooth_precision(values, clean, at, temperature=0.3, spread=0.0):
-    n = len(clean)
+def smooth_precision(values, clean, at, temperature=0.3):
+    top, n = order(clean)[:K], len(clean)
     values, at = values / values.sum(), np.sort(at / at.sum())[::-1]
     border = (at[K - 1] + at[K]) / 2  # a constant: taken from `at`
     soft = 1 / (1 + np.exp(-(values - border) / (temperature / n)))
-    return (K + drawn_weights(clean, spread) @ soft) / (2 * K)
+    rest = [j for j in range(n) if j not in top]
+    return (soft[top].sum() + K - soft[rest].sum()) / (2 * K)
 
 
 def weighted_precision(values, clean, at, temperature=0.4, spread=0.7):
-    at = np.sort(at)[::-1]
+    top, at = order(clean)[:K], np.sort(at)[::-1]
     border = (at[K - 1] + at[K]) / 2  # a constant: taken from `at`
     soft = 1 / (1 + np.exp(-(values / border - 1) / temperature))
-    return drawn_weights(clean, spread) @ soft / (2 * K)
+    sign = [1 if i in top else -1 for i in range(len(clean))]
+    return (drawn_weights(clean, spread) * sign) @ soft / (2 * K)
+
+
+def log_precision(values, clean, at, temperature=0.4, spread=0.6):
+    top, ranked = order(clean)[:K], np.sort(at)[::-1]
+    border = np.sqrt(ranked[K - 1] * ranked[K])
+    weights, total, inside = drawn_weights(clean, spread), 0.0, 0.0
+    for i, size in enumerate(at):  # constants: taken from `at`
+        share = 1 / (1 + (border / size) ** (1 / temperature))
+        total += weights[i] * share * (1 - share)
+        inside += weights[i] * share * (1 - share) * (i in top)
+    return sum(
+        weights[i]
+        * ((i in top) - inside / total)
+        / (1 + (border / values[i]) ** (1 / temperature))
+        for i in range(len(values))
+    )
 
 
 CASES = {
@@ -83,9 +98,9 @@ CASES = {
     "smallest_pairs": (goals.smallest_pairs(k_prime=2), smallest_pairs),
     "mse": (goals.mse(), mse),
     "smooth_precision": (goals.smooth_precision(temperature=0.3), smooth_precision),
-    "smooth_precision of weights": (
-        goals.smooth_precision(temperature=0.3, spread=0.6),
-        lambda *maps: smooth_precision(*maps, spread=0.6),
+    "log_precision": (
+        goals.log_precision(temperature=0.4, spread=0.6),
+        log_precision,
     ),
     "weighted_precision": (
         goals.weighted_precision(temperature=0.4, spread=0.7),
@@ -188,7 +203,8 @@ def test_a_random_target_depends_on_the_key():
         (lambda: goals.exponential_gap(scale=0.0), "scale must be positive"),
         (lambda: goals.smooth_precision(temperature=-1.0), "temperature must be pos"),
         (lambda: goals.weighted_precision(temperature=0.0), "temperature must be pos"),
-        (lambda: goals.smooth_precision(spread=-0.1), "spread must be nonnegative"),
+        (lambda: goals.log_precision(temperature=0.0), "temperature must be pos"),
+        (lambda: goals.log_precision(spread=-0.1), "spread must be nonnegative"),
         (lambda: goals.weighted_precision(spread=-0.1), "spread must be nonnegative"),
         (lambda: goals.smallest_pairs(k_prime=0), "k_prime must be an integer"),
         (
