@@ -208,8 +208,9 @@ def test_every_member_of_the_default_ensemble_fits_its_evaluations(num_steps):
         default_ensemble(Form(net), k=K, num_steps=num_steps, evaluations=evaluations)
         for evaluations in (fewest - 1, DEFAULT_EVALUATIONS)
     )
-    # Published attacks of 1,200 steps gave way to such of 200, if none are asked for.
-    assert round_cost(few) == 1190
+    # Published attacks of 1,200 steps gave way to such of 200, if none are asked for;
+    # there is room for a second restart then.
+    assert round_cost(few) == (1190 if num_steps else 1760)
     # Three of short runs and one evolution; on smooth models more rounds of others.
     for suited, restarts in (("kinked", {1, 3}), ("smooth", {5, 15})):
         going_on = (m for m in many if m.start == "best" and m.suited == suited)
