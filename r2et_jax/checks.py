@@ -267,6 +267,16 @@ def shape_of_outputs(apply: Any, params: Any, x: Any) -> Any:
         check_no_batch_statistics(params)
         shapes = jax.tree.map(jnp.shape, x)
         message = f"the model does not take an input of shape {shapes}: {error}"
+        if isinstance(error, KeyError) or params is None:
+            message += f"; its params are a {type(params).__name__}"
+            if isinstance(params, dict):
+                message += f" of {sorted(map(str, params))}"
+        if isinstance(error, jax.errors.TracerBoolConversionError):
+            message = (
+                "the model must not branch on the values of an input, as `if` does: "
+                "take jax.numpy.where or jax.lax.cond, or r2et_jax.adapters.black_box("
+                "predict, x)"
+            )
         if isinstance(error, jax.errors.TracerArrayConversionError):
             first = str(error).partition("\n")[0]
             message = (

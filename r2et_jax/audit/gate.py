@@ -18,6 +18,7 @@ class Gate:
       epsilon: the budget of the attack.
       k: size of the top set.
       prediction: "free", or "same_class" for attacks that keep the class.
+      doubts: of how many inputs the precision says nothing, in words; empty for none.
     """
 
     passed: bool
@@ -26,6 +27,7 @@ class Gate:
     epsilon: float
     k: int
     prediction: str
+    doubts: str = ""
 
     @property
     def exit_status(self) -> int:
@@ -43,5 +45,5 @@ class Gate:
             got = "not available: no input has a ranking"
         return (
             f"{word}: mean P@{self.k}{kept} of at least {self.min_precision:g} at "
-            f"ε = {self.epsilon:g}, got {got}"
+            f"ε = {self.epsilon:g}, got {got}{self.doubts}"
         )

@@ -193,6 +193,7 @@ class Audit:
             epsilon=float(self.epsilons[place]),
             k=self.asked.k,
             prediction=prediction,
+            doubts=words.doubts(self),
         )
 
     def save(

@@ -146,10 +146,13 @@ def audit(
         if adapted:
             check_no_module("params", given[0] if given else None)
             check_no_module("model", model)
+        if isinstance(model, type):
+            check_no_module("model", model)
         raise ValueError(
             "audit takes audit(subject, x, k=…) or audit(model, params, x, k=…), where "
             f"params may be None, got {len(given)} arguments after a "
-            f"{type(model).__name__}"
+            f"{type(model).__name__}: a function of NumPy arrays, such as an "
+            "estimator's predict_proba, is for r2et_jax.adapters.black_box"
         )
     check_in("output", output, subject_lib.OUTPUTS)
     layout, x = as_rows(given[-1], channel_axis)

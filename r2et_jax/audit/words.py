@@ -124,7 +124,7 @@ def verdict(audit: Audit) -> list[str]:
         f"On average {100 * row.precision:.1f} % of the top {k} features stay on top "
         f"when an adversary may change an input by ε = {epsilon:g}: the explanations "
         f"are {kind} against such changes (stable from {percent(STABLE)}, unstable "
-        f"below {percent(UNSTABLE)})."
+        f"below {percent(UNSTABLE)}){doubts(audit)}."
     )
     if not epsilon:
         first = (
@@ -132,6 +132,23 @@ def verdict(audit: Audit) -> list[str]:
             "is: ask at a budget above 0."
         )
     return [first, _smallest(audit), _worth(audit, row)]
+
+
+def doubts(audit: Audit) -> str:
+    """Of how many inputs P@k says nothing, though it is a number; empty for none."""
+    k, m = audit.asked.k, len(audit.precision)
+    ties, coarse = int(audit.tied.sum()), int(audit.coarse.sum())
+    said = []
+    if ties:
+        said.append(
+            f"{ties} of {m} inputs are tied between ranks {k} and {k + 1}, where the "
+            "order of the columns decides what is on top"
+        )
+    if coarse:
+        said.append(
+            f"{coarse} of {m} inputs are so large that rounding takes changes of ε away"
+        )
+    return f"; but {', and '.join(said)}" if said else ""
 
 
 def _smallest(audit: Audit) -> str:

@@ -77,6 +77,9 @@ def test_inputs_without_a_ranking_are_left_out_and_said():
     np.testing.assert_array_equal(report.precision, [1, 0.5, np.nan, np.nan, 1, 1])
     np.testing.assert_array_equal(report.num_positive, [3, 3, 0, 0, 1, 3])
     np.testing.assert_array_equal(report.tied, [0, 0, 0, 0, 0, 1])
+    # The verdict and the gate say so, too.
+    doubt = "; but 1 of 6 inputs are tied between ranks 2 and 3, where the order"
+    assert doubt in str(report) and doubt in str(report.check(0.5))
     np.testing.assert_array_equal(report.kept.sum(axis=1), [2, 1, 0, 0, 1, 2])
     assert report.same == pytest.approx(0.875)
     assert str(report).splitlines()[:7] == [

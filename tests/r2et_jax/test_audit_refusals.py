@@ -142,7 +142,14 @@ REFUSED = {
     "scalar": ({"apply": lambda w, x: jnp.dot(w, x)}, r"logits of shape \[C\]"),
     "classes": ({"apply": lambda w, x: x > 0}, "logits, which are floats, got .*bool"),
     "no function": ({"apply": "linear"}, "model must be .*function.*'linear'"),
-    "no params": ({"apply": MLP(), "params": None}, "does not take an input of shape"),
+    "no params": (
+        {"apply": MLP(), "params": None},
+        "(?s)does not take an input of shape.*its params are a NoneType",
+    ),
+    "params without": (
+        {"apply": lambda w, x: x @ w["v"], "params": {"w": WEIGHTS}},
+        r"'v'; its params are a dict of \['w'\]",
+    ),
     "nnx as params": ({"params": Tiny()}, "params must not.*flax.nnx.*adapters.nnx"),
     "nnx as apply": ({"apply": Tiny(), "params": None}, "model must not.*adapters.nnx"),
     "equinox": ({"params": foreign_module()}, "Net of equinox: .*adapters.equinox"),
@@ -296,7 +303,7 @@ REFUSED = {
     ),
     "it branches by value": (
         {"apply": lambda w, x: w[:1] if x[0] > 0 else x[:1]},
-        r"does not take an input of shape \(4,\): .*boolean conversion",
+        "must not branch on the values.*jax.numpy.where.*black_box",
     ),
     "no class at all": ({"apply": lambda w, x: x[:0]}, r"shape \[C\], got \(0,\)"),
     "it returns nothing": ({"apply": lambda w, x: None}, r"\[C\], got NoneType"),
