@@ -104,6 +104,13 @@ def guards(audit: Audit) -> list[Guard]:
             silent > 0,
         ),
         Guard(
+            "inputs with changes that have no explanation",
+            f"{int(np.sum(no_number(audit)))} of {m}",
+            f"of {audit.quality.num_draws} random changes within ε one or more gives a "
+            "number that is not finite; the attack leaves such changes out",
+            bool(np.any(no_number(audit))),
+        ),
+        Guard(
             f"inputs with fewer than {k} features",
             f"{fewer} of {m}",
             "features without any weight do not count as top features",
@@ -129,6 +136,11 @@ def guards(audit: Audit) -> list[Guard]:
             outside > 0,
         ),
     ]
+
+
+def no_number(audit: Audit) -> np.ndarray:
+    """Which inputs that have a ranking lose every number by a random change [m]."""
+    return audit.counted & (audit.quality.num_nonfinite > 0)
 
 
 def _worth_reading(audit: Audit) -> list[Guard]:

@@ -43,6 +43,8 @@ class Quality(NamedTuple):
       thickness: share of the way to random changes within ε on which pairs of a top
         feature and another keep their order, Θ_k [m].
       thickness_attacked: the same on the way to what the attack found [m].
+      num_nonfinite: of these random changes, those at which the explanation holds a
+        number that is not finite [m].
       faithfulness: `metrics.Faithfulness` of the explanation, entries [m].
       random: the same of random rankings, means over `num_rankings` of each [m].
       num_draws: changes drawn for the thickness of an input.
@@ -53,6 +55,7 @@ class Quality(NamedTuple):
 
     thickness: np.ndarray
     thickness_attacked: np.ndarray
+    num_nonfinite: np.ndarray
     faithfulness: Faithfulness
     random: Faithfulness
     num_draws: int
@@ -164,9 +167,12 @@ def _measuring(
         )
         ends = jnp.concatenate([draws, attacked[None]])[:, None]
         shares = jax.lax.map(lambda end: thick(params, x, target, end).mean, ends)
-        thickness = jnp.mean(shares[:-1]), shares[-1]
+        finite = jax.lax.map(
+            lambda end: jnp.all(jnp.isfinite(explain(params, end, target))), draws
+        )
+        drawn = jnp.mean(shares[:-1]), shares[-1], jnp.sum(~finite, dtype=jnp.int32)
         if features is None:
-            return *thickness, nothing, nothing
+            return *drawn, nothing, nothing
         measure = metrics.faithfulness(
             form.apply,
             metrics.constant_baseline(baseline),
@@ -178,7 +184,7 @@ def _measuring(
         rankings = jnp.concatenate([explain(params, x, target)[None], rankings])
         each = jax.lax.map(lambda values: measure(params, x, values, key=key), rankings)
         of_it = jax.tree.map(lambda values: values[0], each)
-        return *thickness, of_it, jax.tree.map(lambda v: jnp.mean(v[1:]), each)
+        return *drawn, of_it, jax.tree.map(lambda v: jnp.mean(v[1:]), each)
 
     def chunk(shared, batched):
         return jax.vmap(of_input, (None, None, None, None, 0, 0, 0, 0))(

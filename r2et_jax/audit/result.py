@@ -243,6 +243,11 @@ class Audit:
             (fewer, f"have fewer than {k} features with saliency: P@{k} is over those"),
             (int(self.tied.sum()), f"are tied between ranks {k} and {k + 1}"),
             (silent, "have no ranking under the noise, and are left out there"),
+            (
+                int(guard_words.no_number(self).sum()),
+                "can be changed within ε so that the explanation is not finite: the "
+                "attack leaves such changes out",
+            ),
             (int(self.moved.sum()), "were outside of the box and were moved inside"),
             (
                 int(self.coarse.sum()),

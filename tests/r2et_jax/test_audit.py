@@ -82,7 +82,7 @@ def test_inputs_without_a_ranking_are_left_out_and_said():
     assert doubt in str(report) and doubt in str(report.check(0.5))
     np.testing.assert_array_equal(report.kept.sum(axis=1), [2, 1, 0, 0, 1, 2])
     assert report.same == pytest.approx(0.875)
-    assert str(report).splitlines()[:7] == [
+    assert str(report).splitlines()[:8] == [
         "P@2 0.875 under attack (0.875 with the class kept), 1.000 under noise of norm "
         "1e-6, 0.875 between different inputs; 4 of 6 inputs",
         "all are predicted as class 1",
@@ -90,6 +90,8 @@ def test_inputs_without_a_ranking_are_left_out_and_said():
         "left out: 1 of 6 inputs, whose explanation is zero everywhere",
         "1 of 6 inputs have fewer than 2 features with saliency: P@2 is over those",
         "1 of 6 inputs are tied between ranks 2 and 3",
+        "1 of 6 inputs can be changed within ε so that the explanation is not finite: "
+        "the attack leaves such changes out",
         "  ε = 0.3: 0.875 ± 0.125 of the top 2 stay; 25 % of the inputs lose one",
     ]
 
