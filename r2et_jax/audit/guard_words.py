@@ -139,7 +139,7 @@ def guards(audit: Audit) -> list[Guard]:
 
 
 def no_number(audit: Audit) -> np.ndarray:
-    """Which inputs that have a ranking lose every number by a random change [m]."""
+    """Which inputs with a ranking have a changed one, drawn at random, without [m]."""
     return audit.counted & (audit.quality.num_nonfinite > 0)
 
 
