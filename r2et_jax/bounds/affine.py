@@ -13,6 +13,8 @@ from r2et_jax.types import Array
 
 # Values of a block of rows in `Affine.separations`, which stay in a core's cache.
 _BLOCK = 2**17
+# Rows of a block that are added one by one, at most.
+_UNROLLED = 16
 
 
 @functools.partial(
@@ -211,7 +213,7 @@ class Affine:
     def _pair_sums(rows, features, signs, f) -> tuple[Array, Array]:
         """Σ_r f(s_i B_ri − B_rj) and Σ_r f(s_i B_ri + B_rj), both [k, N]."""
         k, count = features.shape[0], rows.shape[1]
-        each = max(_BLOCK // max(k * count, 1), 1)
+        each = max(_BLOCK // max(k * count, 1), _UNROLLED)
         blocks = max(-(-rows.shape[0] // each), 1)
         each = -(-rows.shape[0] // blocks)
         padded = jnp.pad(rows, ((0, blocks * each - rows.shape[0]), (0, 0)))
@@ -219,11 +221,16 @@ class Affine:
         def add(totals, block):
             leading = (signs * block[:, features].T).T[:, :, None]
             other = block[:, None, :]
-            sums = (
-                jnp.sum(f(leading - other), axis=0),
-                jnp.sum(f(leading + other), axis=0),
-            )
-            return (totals[0] + sums[0], totals[1] + sums[1]), None
+            if each > _UNROLLED:
+                sums = (
+                    jnp.sum(f(leading - other), axis=0),
+                    jnp.sum(f(leading + other), axis=0),
+                )
+                return (totals[0] + sums[0], totals[1] + sums[1]), None
+            # Row by row: of few, large rows a reduction is ten times as slow.
+            for mine, theirs in zip(leading, other, strict=True):
+                totals = totals[0] + f(mine - theirs), totals[1] + f(mine + theirs)
+            return totals, None
 
         zero = jnp.zeros((k, count), rows.dtype)
         if blocks == 1:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax.numpy as jnp
@@ -153,13 +153,14 @@ class Space:
         chosen = [g for g in form.sparse if groups is None or g in groups]
         if not chosen:
             return form
-        parts = dict(self.parts(form))
-        for group in chosen:
-            index, scale = form.sparse[group]
-            parts[group] = _rows(index, scale, self.counts[group])
         kept = {g: part for g, part in form.sparse.items() if g not in chosen}
-        layout = tuple((g, self.counts[g]) for g in sorted(parts))
-        dense = jnp.concatenate([parts[g] for g, _ in layout])
+        groups = sorted({*chosen, *(g for g, _ in form.layout)})
+
+        def rows(group):
+            return _rows(*form.sparse[group], self.counts[group])
+
+        layout = tuple((g, self.counts[g]) for g in groups)
+        dense = self.gathered(form, groups, rows)
         return dataclasses.replace(form, dense=dense, layout=layout, sparse=kept)
 
     def parts(self, form: Form):
@@ -175,21 +176,40 @@ class Space:
         layout = tuple((g, self.counts[g]) for g in groups)
         rows = []
         for form in forms:
-            if form.layout == layout:
-                rows.append(form.dense)
-                continue
-            parts = dict(self.parts(form))
-            rows.append(
-                jnp.concatenate(
-                    [
-                        parts[g]
-                        if g in parts
-                        else jnp.zeros((count, *form.shape), form.dtype)
-                        for g, count in layout
-                    ]
-                )
-            )
+
+            def missing(group, form=form):
+                return jnp.zeros((self.counts[group], *form.shape), form.dtype)
+
+            if layout:
+                rows.append(self.gathered(form, groups, missing))
         return layout, rows
+
+    def gathered(
+        self, form: Form, groups: list[int], missing: Callable[[int], Array]
+    ) -> Array:
+        """The rows of some groups, dense ones of the form or what `missing` gives.
+
+        Groups that follow one another are one slice: of many small ones a product with
+        them could not be vectorised.
+        """
+        places, start = {}, 0
+        for group, count in form.layout:
+            places[group] = start, start + count
+            start += count
+        pieces: list[Any] = []
+        for group in groups:
+            if group not in places:
+                pieces.append(missing(group))
+            elif (
+                pieces
+                and isinstance(pieces[-1], tuple)
+                and pieces[-1][1] == places[group][0]
+            ):
+                pieces[-1] = pieces[-1][0], places[group][1]
+            else:
+                pieces.append(places[group])
+        parts = [form.dense[slice(*p)] if isinstance(p, tuple) else p for p in pieces]
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
     def noisy(self, form: Form, radius: Array) -> Form:
         """The form ± radius by fresh symbols, one for each entry."""
@@ -245,7 +265,9 @@ class Space:
                 continue
             box = box + moved * (1 + (self.counts[group] + 4) * unit)
         layout = tuple((g, count) for g, count in form.layout if g in parts)
-        dense = jnp.concatenate([parts[g] for g, _ in layout]) if layout else None
+        dense = None
+        if layout:
+            dense = self.gathered(form, [g for g, _ in layout], parts.__getitem__)
         return dataclasses.replace(
             form, dense=dense, layout=layout, sparse=sparse, box=box, ends=None
         )

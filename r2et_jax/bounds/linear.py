@@ -208,7 +208,7 @@ def combination(
     space: Space, terms: Sequence[tuple[Array, Form]], constant: Array
 ) -> Form:
     """Σ coefficient ⊙ form + constant, of one shape; coefficients may be anything."""
-    factors = [factor for factor, _ in terms]
+    factors = settled(space, [factor for factor, _ in terms])
     forms = [form for _, form in terms]
     shape = forms[0].shape
 
@@ -242,6 +242,20 @@ def combination(
         elementwise=True,
     )
     return made
+
+
+def settled(space: Space, values: Any) -> Any:
+    """The values themselves, which the compiler puts down before they are used.
+
+    What multiplies every row of a form would be fused into that product, and computed
+    again for each row. A choice that is not known when compiled is not fused: where
+    the domain is no set of numbers, nothing is.
+    """
+    known = jnp.all(space.domain.low == space.domain.low)
+    if space.domain.epsilon is not None:
+        known = space.domain.epsilon == space.domain.epsilon
+    nothing = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), values)
+    return jax.lax.cond(known, lambda: values, lambda: nothing)
 
 
 def _scaled(factor: Array, end: Array) -> Array:

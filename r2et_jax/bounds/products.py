@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from r2et_jax.bounds import jets
 from r2et_jax.bounds.forms import INPUT, Form, Space
-from r2et_jax.bounds.linear import clipped, combination, linear_map, shifted
+from r2et_jax.bounds.linear import clipped, combination, linear_map, settled, shifted
 from r2et_jax.types import Array
 
 
@@ -68,6 +68,7 @@ def mixed_reach(
 ) -> tuple[Array, Array]:
     """How far λx + μy and λx − μy may go from their centres, rounding included."""
     (first_scale, x), (second_scale, y) = first, second
+    first_scale, second_scale = settled(space, (first_scale, second_scale))
     box = first_scale * x.box + second_scale * y.box
     sums = [box, box]
     shared, x, y = _shared(space, x, y)

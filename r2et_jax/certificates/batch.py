@@ -29,6 +29,9 @@ from r2et_jax.threat.geometry import check_inputs
 from r2et_jax.types import Array
 
 _IN_CACHE = 64
+# Features from which on bounds of a program outweigh its compilation: their work and
+# their symbols grow with the square.
+_MANY_FEATURES = 256
 
 
 def certify(
@@ -86,7 +89,8 @@ def certify(
     layers = _check(subject, x, threat, policy, batch_size)
     check_count("num_pairs", num_pairs, minimum=0)
     cuts = num_slabs, num_pairs
-    run = _certifying(subject.form, layers, policy, k, cuts, batch_size)
+    work = _work(layers, x)
+    run = _certifying(subject.form, layers, policy, k, cuts, batch_size, work)
     certificate = run((subject.params, threat), (x, subject.context))
     _check_matches(certificate.matches)
     return certificate
@@ -155,7 +159,8 @@ def certified_radii(
     check_positive("largest", largest)
     check_count("num_steps", num_steps)
     cuts = num_slabs, 0
-    run = _searching(subject.form, layers, policy, k, cuts, num_steps, batch_size)
+    work = _work(layers, x, "some")
+    run = _searching(subject.form, layers, policy, k, cuts, num_steps, batch_size, work)
     shared = subject.params, threat, np.asarray(largest, np.asarray(x).dtype)
     radii, matches = run(shared, (x, subject.context))
     _check_matches(matches)
@@ -178,6 +183,12 @@ def _check(subject, x, threat, policy, batch_size) -> Callable | None:
     if policy is not None or subject.form.explainer is not saliency.gradient:
         layers = None
     return None if layers is None else hashable(layers)
+
+
+def _work(layers: Callable | None, x: Array, usual: str = "little") -> str:
+    """What one input's certificate takes, as `execution.jit` names it."""
+    is_much = layers is None and x.shape[-1] > _MANY_FEATURES
+    return "much" if is_much else usual
 
 
 def _check_matches(matches: np.ndarray) -> None:
@@ -203,7 +214,7 @@ def _certificate(form: Form, layers: Callable | None, policy, k, cuts) -> Certif
 
 
 @kept
-def _certifying(form: Form, layers: Callable | None, policy, k, cuts, batch_size):
+def _certifying(form: Form, layers: Callable | None, policy, k, cuts, batch_size, work):
     certify_one = _certificate(form, layers, policy, k, cuts)
 
     def chunk(shared, batched):
@@ -214,13 +225,11 @@ def _certifying(form: Form, layers: Callable | None, policy, k, cuts, batch_size
 
         return jax.vmap(each)(*batched)
 
-    return compile_chunked(
-        chunk, batch_size=batch_size, in_cache=_IN_CACHE, work="little"
-    )
+    return compile_chunked(chunk, batch_size=batch_size, in_cache=_IN_CACHE, work=work)
 
 
 @kept
-def _searching(form, layers, policy, k, cuts, num_steps, batch_size):
+def _searching(form, layers, policy, k, cuts, num_steps, batch_size, work):
     certify_one = _certificate(form, layers, policy, k, cuts)
 
     def radii(params, x, threat, largest):
@@ -259,4 +268,4 @@ def _searching(form, layers, policy, k, cuts, num_steps, batch_size):
 
         return jax.vmap(each)(*batched)
 
-    return compile_chunked(chunk, batch_size=batch_size, in_cache=_IN_CACHE)
+    return compile_chunked(chunk, batch_size=batch_size, in_cache=_IN_CACHE, work=work)

@@ -71,6 +71,25 @@ def test_a_ball_in_a_box_is_no_wider_than_either():
     assert np.mean(np.asarray(cut.support(a)) / np.minimum(*alone)) < 0.99
 
 
+@pytest.mark.parametrize("epsilon", [0.1, 0.5, 1.5])
+def test_a_ball_in_a_box_has_the_best_multiplier(epsilon):
+    """Duality is exact there: against the largest value, by bisection."""
+    rng = np.random.default_rng(2)
+    x = np.where(rng.uniform(size=60) < 0.5, 0.0, rng.integers(0, 256, 60) / 255)
+    a = rng.standard_normal((60, 20)) * np.exp(rng.standard_normal((60, 1)))
+    cut = of_threat(threat_model("l2", epsilon, lower=0, upper=1), jnp.asarray(x))
+    least, most = np.zeros(20), np.full(20, 1e3)
+    for _ in range(100):
+        mu = (least + most) / 2
+        delta = np.clip(mu * a, -x[:, None], 1 - x[:, None])
+        inside = np.linalg.norm(delta, axis=0) <= epsilon
+        least, most = np.where(inside, mu, least), np.where(inside, most, mu)
+    exact = (a * np.clip(least * a, -x[:, None], 1 - x[:, None])).sum(axis=0)
+    support = np.asarray(cut.support(jnp.asarray(a)))
+    assert np.all(support >= exact)
+    np.testing.assert_allclose(support, exact, rtol=1e-6)
+
+
 def test_what_a_threat_model_freezes_has_no_part():
     threat = threat_model("l2", 0.5, absent="frozen")
     domain = of_threat(threat, jnp.array([0.0, 1.0, 2.0]))
@@ -108,6 +127,20 @@ def test_slabs_together_hold_what_the_whole_ball_holds():
 def test_sets_that_are_none_are_refused(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+@pytest.mark.parametrize("block", [40, 400, 2**17])
+def test_sums_of_pairs_by_blocks(monkeypatch, block):
+    """In one piece, in blocks, and row by row."""
+    monkeypatch.setattr(affine, "_BLOCK", block)
+    rng = np.random.default_rng(6)
+    rows, features = rng.normal(size=(70, 5)), np.array([4, 1, 2])
+    signs = np.array([[1.0], [-1.0], [0.0]])
+    sums = affine.Affine._pair_sums(jnp.asarray(rows), features, signs, jnp.abs)
+    leading = (signs * rows[:, features].T)[:, None]
+    for made, t in zip(sums, (-1, 1), strict=True):
+        expected = np.abs(leading + t * rows.T).sum(axis=2)
+        np.testing.assert_allclose(made, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("block", [None, 40])

@@ -144,3 +144,12 @@ def test_zeros_of_a_matrix_round_nothing():
     eps = np.finfo(np.float32).eps
     assert (high - low <= 60 * eps * size).all()
     assert (high - low >= 2 * 6 * eps * size).all()
+
+
+def test_factors_of_rows_are_computed_once():
+    """Not once for each row, as a compiler that sees through the choice would do."""
+
+    def lower(epsilon):
+        return bound(lambda x: x * x[::-1], ball(jnp.ones(3), epsilon)).lower()
+
+    assert "conditional(" in jax.jit(lower).lower(0.1).compile().as_text()

@@ -11,6 +11,7 @@ import pytest
 from r2et_jax import saliency, score
 from r2et_jax.bounds import Policy
 from r2et_jax.certificates import (
+    batch,
     certify,
     program_certificate,
     programs,
@@ -178,6 +179,12 @@ def test_a_subject_without_layers_is_certified_by_its_program():
     )
     assert near.precision.mean() > wide.precision.mean() - 1e-6
     assert (near.precision <= 1).all() and near.precision.mean() > 0.5
+
+
+def test_programs_of_many_features_are_compiled_to_run_fast():
+    image, row = np.zeros((1, 784)), np.zeros((1000, 60))
+    assert batch._work(None, image) == "much"
+    assert batch._work(None, row) == batch._work(MLP().layers, image) == "little"
 
 
 def test_slabs_of_chosen_pairs_are_sound_and_tighter():

@@ -102,7 +102,7 @@ def test_a_certificate_that_rises_again_counts(monkeypatch):
         return batch.Certificate(x[0], jnp.arange(K), kept, x, jnp.array(True))
 
     monkeypatch.setattr(batch, "_certificate", lambda *args: certify_one)
-    run = batch._searching.__wrapped__(None, None, None, K, 1, 10, 64)
+    run = batch._searching.__wrapped__(None, None, None, K, 1, 10, 64, "some")
     shared = (), threat_model("l2"), np.float32(1.0)
     radii = run(shared, (X, None))[0].feature_radii
     np.testing.assert_allclose(radii, [[1.0, 0.9]] * len(X), atol=2e-3)
