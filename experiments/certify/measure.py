@@ -28,8 +28,6 @@ from r2et_jax.subject import Subject, subject
 _BATCH_SIZE = 8
 # Of shares of k that are multiples of 1/k.
 _ROUNDING = 1e-4
-# The budget as a share of which radii are searched for, and halvings of that.
-_RADIUS_STEPS = 10
 
 
 class Certifier:
