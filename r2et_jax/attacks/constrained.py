@@ -236,7 +236,13 @@ def constrained_attack(
             first = jnp.asarray(weights, x.dtype)
             first = first / jnp.sum(first)
         state = ConstrainedState(
-            **state._asdict(), weights=first, objectives=jnp.zeros(num, x.dtype)
+            perturbed=state.perturbed,
+            optimizer_state=state.optimizer_state,
+            objective=state.objective,
+            num_vanished=state.num_vanished,
+            key=state.key,
+            weights=first,
+            objectives=jnp.zeros(num, x.dtype),
         )
         return context._replace(reference=reference), state
 

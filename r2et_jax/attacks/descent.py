@@ -50,6 +50,7 @@ class State(NamedTuple):
       objective: the goal at the input that the last step started from.
       num_vanished: steps so far in which the gradient was exactly zero.
       key: for steps that draw.
+      num_steps: steps so far, of attacks that change with them.
     """
 
     perturbed: Array
@@ -57,6 +58,7 @@ class State(NamedTuple):
     objective: Array
     num_vanished: Array
     key: Array
+    num_steps: Array | tuple[()] = ()
 
 
 class Attack(NamedTuple):
@@ -109,6 +111,7 @@ def gradient_attack(
     attack_saliency: SaliencyFn | None = None,
     random_start: float = 0.0,
     segment_points: int = 1,
+    anneal: Callable[[Array], tuple[Goal, SaliencyFn]] | None = None,
 ) -> Attack:
     """Projected descent on a goal of the explanation.
 
@@ -130,6 +133,9 @@ def gradient_attack(
         least at .1.
       segment_points: T; above 1 the goal is averaged over the points x + (t/T)δ,
         t = 1…T, the published integral over the segment.
+      anneal: `anneal(step) -> (goal, attack_saliency)` of a traced step 0, 1, …, whose
+        values take the place of those above at that step: a border or a stand-in that
+        grows sharper. What is pushed stays what `goal` prepared.
 
     Returns:
       `Attack`.
@@ -182,18 +188,21 @@ def gradient_attack(
             objective=jnp.zeros((), x.dtype),
             num_vanished=jnp.zeros((), jnp.int32),
             key=step_key,
+            num_steps=() if anneal is None else jnp.zeros((), jnp.int32),
         )
         return context, state
 
-    def objective(params, perturbed, context):
+    def objective(params, perturbed, context, num_steps):
+        now, seen = (goal, explain) if anneal is None else anneal(num_steps)
+
         def at(share):
             point = context.clean + share * (perturbed - context.clean)
-            values = explain(params, point, context.target).ravel()
-            return goal.value(values, context.reference)
+            values = seen(params, point, context.target).ravel()
+            return now.value(values, context.reference)
 
         if segment_points == 1:
-            values = explain(params, perturbed, context.target).ravel()
-            value = goal.value(values, context.reference)
+            values = seen(params, perturbed, context.target).ravel()
+            value = now.value(values, context.reference)
         else:
             shares = jnp.arange(1, segment_points + 1) / segment_points
             value = jnp.mean(jax.vmap(at)(shares.astype(perturbed.dtype)))
@@ -206,7 +215,7 @@ def gradient_attack(
 
     def step(params, context, state, /):
         value, gradient = jax.value_and_grad(objective, argnums=1)(
-            params, state.perturbed, context
+            params, state.perturbed, context, state.num_steps
         )
         perturbed, optimizer_state, vanished = move(optimizer, gradient, state, context)
         return State(
@@ -215,6 +224,7 @@ def gradient_attack(
             objective=value,
             num_vanished=state.num_vanished + vanished.astype(jnp.int32),
             key=state.key,
+            num_steps=() if anneal is None else state.num_steps + 1,
         )
 
     return Attack(init, step, apply, saliency, k)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
-
-import optax
 
 from r2et_jax import score
 from r2et_jax.attacks import goals, optimizers
@@ -20,79 +19,36 @@ from r2et_jax.subject import Form, Subject
 # Where a member starts: at the clean input, at the best one so far, or at the best one
 # so far of the clean class.
 STARTS = ("clean", "best", "same_class")
-# Models that a member is for: those with kinks, those of them whose cells an evolution
-# searches, those without kinks, or all.
-SUITED = ("all", "kinked", "cells", "smooth")
-# Kind of model -> what of these it takes.
-SUITED_TO = {
-    "smooth": ("all", "smooth"),
-    "kinked": ("all", "kinked"),
-    "cells": ("all", "kinked", "cells"),
-}
-_STEPS = 60
+# Kinds of models: without kinks, with cells between them that an evolution searches, or
+# with too many kinks for that.
+KINDS = ("smooth", "cells", "many_kinks")
+_STEPS = 99
 _POPULATION = 20
-_RESTARTS = 10
-# Restarts of the evolution for each of the runs by gradients.
-_EVOLUTION_SHARE = 3
-# Of the evolution, for each of its restarts.
-_GENERATIONS = 9
-# Members that start at random or go on from the best: start and first step are shares
-# of the budget.
-_FAR, _NEAR, _ELITE = (1.0, 0.3), (0.3, 0.1), (0.5, 0.3)
-# Name -> start, and the settings of `drawn`: ρ, temperature, spread, start, step. Which
-# sharpness suits differs from model to model by more than ten. P@k of vanilla models
-# after 300 evaluations of one member, ρ = 1, 3, 10, 30: MNIST, 32 inputs, .066, .084,
-# .132 and –; planted graphs, 48 inputs, –, .056, .029 and .040. Wider borders (.3) left
-# .087 and .065 at best, and `goals.smooth_precision` at its best width .086 and .060.
+# Of the evolution at least, and of that in cells at most so many times as many.
+_GENERATIONS, _LONGEST = 9, 5
+# Name -> start, and the settings of `annealed`: ρ and its growth, the width of the
+# border and the step, each at first and in the end, spread, and where a run starts.
+# Steps that fall slowly let P@k fall furthest: on vanilla of MNIST, 32 pairs, steps of
+# .3 … .02 of the budget left .031 at 3,500 evaluations and 1 … .1 left .024.
 _RUNS = {
-    "straight_rho1": ("clean", (1.0, 0.1, 0.0, *_FAR)),
-    "straight_rho3": ("clean", (3.0, 0.1, 0.0, *_FAR)),
-    "straight_rho10": ("clean", (10.0, 0.1, 0.0, *_FAR)),
-    "straight_rho30": ("clean", (30.0, 0.1, 0.0, *_FAR)),
-    "elite_rho3": ("best", (3.0, 0.1, 0.5, *_ELITE)),
-    "elite_rho10": ("best", (10.0, 0.1, 0.5, *_ELITE)),
-    "elite_narrow_rho10": ("best", (10.0, 0.03, 0.5, *_ELITE)),
+    "annealed": ("clean", (1.2, 14.0, 0.3, 0.05, 1.0, 0.1, 0.0, 1.0)),
+    "annealed_narrow": ("clean", (12.0, 3.0, 0.05, 0.02, 1.0, 0.1, 0.5, 1.0)),
+    "elite_soft": ("best", (2.0, 6.0, 0.15, 0.05, 0.5, 0.1, 0.5, 0.5)),
+    "elite_sharp": ("best", (6.0, 6.0, 0.15, 0.03, 0.5, 0.1, 0.5, 0.5)),
 }
-# On models without kinks, where ρ is nothing and the evolution has nothing to cross, in
-# place of both: runs without a spread, and the settings of `sharp`, which are runs for
-# each restart of the others, temperature, spread, start and step.
-_SMOOTH_RUNS = {
-    "precision": ("clean", (1.0, 0.3, *_FAR)),
-    "precision_narrow": ("clean", (1.0, 0.05, *_FAR)),
-    "elite": ("best", (1.0, 0.03, *_NEAR)),
-}
-_SMOOTH_STEPS = 30
-_SHARP = {
-    "sharp": ("clean", 4, (0.03, 0.5, 1.0, 0.3)),
-    "sharp_near": ("best", 3, (0.03, 0.5, 0.3, 0.3)),
-    "sharp_far": ("best", 3, (0.03, 0.5, 1.0, 0.3)),
-    "sharp_same_class": ("same_class", 2, (0.03, 0.5, 0.5, 0.3)),
-}
-_SHARP_STEPS, _SHARP_DECAY = 60, 0.8
-# At most so many restarts, for more rounds, as more of the members go on from the best
-# so far. P@8 on 100 validation inputs of Adult, softplus, at 16,000 evaluations by 10
-# and 5 restarts: .381 and .380; at 8,000: .393 and .384.
-_SMOOTH_RESTARTS = 5
+_DECAY = 0.8
 _DRAWS = 30
-# Evaluations of one restart of all members, the random draws' included, where no cells
-# are searched and where they are.
-_RESTART_COST = len(_RUNS) * _STEPS + _DRAWS + _GENERATIONS * _POPULATION
-_CELLS_COST = _RESTART_COST + (len(STARTS) - 1) * _GENERATIONS * _POPULATION
-# The same on models without kinks.
-_SMOOTH_COST = (
-    len(_SMOOTH_RUNS) * _SMOOTH_STEPS
-    + sum(runs for _, runs, _ in _SHARP.values()) * _SHARP_STEPS
-    + _DRAWS
-)
+# Evaluations of a round, the random draws' included, where no cells are searched and
+# where they are, at least.
+_ROUND = len(_RUNS) * _STEPS + _DRAWS + _GENERATIONS * _POPULATION
+_CELLS_ROUND = _ROUND + (len(STARTS) - 1) * _GENERATIONS * _POPULATION
 # Steps of the published attacks on images, and where evaluations are too few for more.
 _FEW_STEPS = 100
 # Evaluations for each input; the curve of P@k against them is flat by then on the
 # tabular networks (python -m experiments.evidence --claim=saturation).
 DEFAULT_EVALUATIONS = 16_000
-# With which every member runs once, if only just.
-_LEAST = 2 * _FEW_STEPS + max(_RESTART_COST, _SMOOTH_COST)
-# Numbers in an input -> evaluations: an evaluation takes longer the larger the input.
-_EVALUATIONS = ((256, DEFAULT_EVALUATIONS), (16_384, 3500))
+# Numbers in an input, at most -> evaluations, which take longer the larger the input.
+_EVALUATIONS = ((256, DEFAULT_EVALUATIONS), (16_384, 3500), (math.inf, 1040))
 
 
 def default_evaluations(n: int) -> int:
@@ -116,7 +72,7 @@ def default_evaluations(n: int) -> int:
       [16000, 3500, 1040]
     """
     check_count("n", n)
-    return next((most for largest, most in _EVALUATIONS if n <= largest), _LEAST)
+    return next(most for largest, most in _EVALUATIONS if n <= largest)
 
 
 class Member(NamedTuple):
@@ -133,10 +89,10 @@ class Member(NamedTuple):
       once: whether later rounds leave it out, as it draws nothing.
       start: one of `STARTS`.
       step_cost: evaluations of a step.
-      suited: one of `SUITED`; on other models the member does not run.
+      suited: one of `KINDS` or "all"; on other models the member does not run.
       relative: whether the first of the settings is a sharpness ρ that suits
         pre-activations which the budget moves as it does in standardised tables, and is
-        a power of ten higher where they move less.
+        a power of two higher where they move less.
     """
 
     name: str
@@ -172,19 +128,18 @@ def default_ensemble(
     """Published attacks, short runs from random starts, elite runs, and an evolution.
 
     Many short runs beat few long ones at equal cost: P@k falls by restarts, while a
-    run has settled after some sixty steps. They follow the model's own explanation,
-    whose derivative alone sees its kinks as smooth, see `straight_through`;
-    which sharpness suits differs from model to model and from input to input, so that
-    members differ in it. Where the budget moves the pre-activations less than it does
-    in tables at ε = 1, ρ is 10, 100, … times as high, see `Member.relative`. Three go
-    on from the best input so far, with random weights of the features. An evolution
-    that crosses kinks finds what no gradient does. Where it searches the cells between
-    them, see `evolution`, it runs from the clean input, from the best, and with the
-    class kept, elsewhere from the best alone.
+    run has settled after some hundred steps. They follow the model's own explanation,
+    whose derivative alone sees its kinks as smooth, see `straight_through`. Within a
+    run kinks and border grow sharper: wide ones find the way, sharp ones the last
+    swaps. Where the budget moves the pre-activations less than it does in tables at
+    ε = 1, ρ is 2, 4, … times as high, see `Member.relative`. All but one weigh the
+    features at random, and two go on from the best input so far. On a model without
+    kinks the border alone grows sharper.
 
-    A model without kinks gets other members of the same cost: longer runs with momentum
-    at a sharper border, each with random weights of the features, from the clean input
-    and around the best so far.
+    On models with kinks an evolution that crosses them finds what no gradient does.
+    Where it searches the cells between them, see `evolution`, it runs from the clean
+    input, from the best, and with the class kept, and takes most of the evaluations;
+    elsewhere briefly from the best alone.
 
     Args:
       subject: the model; its parameters have no part in it.
@@ -192,9 +147,9 @@ def default_ensemble(
       num_steps: of the published attacks, as in `protocol`; by default 100, as on
         images, where the evaluations let every member run once with these alone.
       rho: sharpness of the stand-in in `er_surrogate`.
-      evaluations: for each input, that are planned for. The evolution is ten times as
-        long in a round as its shortest, or as long as lets every member run once
-        within them; the random starts and draws are in proportion.
+      evaluations: for each input, that are planned for. The evolution in cells is five
+        times as long in a round as its shortest, or as long as lets every member run
+        once within them; the random draws are in proportion.
 
     Returns:
       Members, those that draw nothing first; of a black box random draws and evolution
@@ -215,39 +170,16 @@ def default_ensemble(
     if not form.differentiable:
         return _by_evaluations(evolve, apply, judged, k, evaluations)
     members = _published(form, k, num_steps, rho)
-    if num_steps is None and _LEAST <= evaluations < round_cost(members) + _CELLS_COST:
+    if num_steps is None and evaluations < round_cost(members) + _CELLS_ROUND:
         members = _published(form, k, _FEW_STEPS, rho)
     left = evaluations - round_cost(members)
-    restarts = min(max(left // _CELLS_COST, 1), _RESTARTS)
-    members += _runs(
-        form,
-        k,
-        _RUNS,
-        lambda width, spread: goals.log_precision(temperature=width, spread=spread),
-        _STEPS,
-        max(restarts // _EVOLUTION_SHARE, 1),
-        suited="kinked",
-        relative=True,
-    )
-    searching = _evolutions(evolve, restarts)
-    members += [
-        member._replace(suited="kinked" if member.start == "best" else "cells")
-        for member in searching
-    ]
-    # Two rounds of them, rather than one with all restarts.
-    fewer = min(max(left // (2 * _SMOOTH_COST), 1), _SMOOTH_RESTARTS)
-    members += _runs(
-        form,
-        k,
-        _SMOOTH_RUNS,
-        lambda width: goals.smooth_precision(temperature=width),
-        _SMOOTH_STEPS,
-        fewer,
-        suited="smooth",
-    )
-    members += _sharp(form, k, fewer)
+    times = min(max(left // _CELLS_ROUND, 1), _LONGEST)
+    members += _annealed(form, k)
+    members += [m._replace(suited="cells") for m in _evolutions(evolve, times)]
+    (alone,) = (m for m in _evolutions(evolve, 1) if m.start == "best")
+    members.append(alone._replace(name="evolution", suited="many_kinks"))
     draw = functools.partial(random_search, apply, judged, k=k)
-    members.append(Member("random", draw, (), _DRAWS * restarts, 1, 1, True))
+    members.append(Member("random", draw, (), _DRAWS * times, 1, 1, True))
     return tuple(members)
 
 
@@ -262,65 +194,48 @@ def _published(form: Form, k: int, num_steps: int | None, rho: float) -> list[Me
     return members
 
 
-def _runs(form: Form, k: int, runs, goal, num_steps: int, restarts: int, **kind):
-    """Short runs by the model's own explanation, see `straight_through`."""
-    decay = optax.cosine_decay_schedule(1.0, num_steps)
+def _annealed(form: Form, k: int) -> list[Member]:
+    """Runs by the model's own explanation that grow sharper, see `straight_through`."""
 
-    def drawn(rho, *settings):
-        *about_goal, share, step_size = settings
-        bent = straight_through(form.apply, rho=rho)
+    def annealed(rho, growth, width, last_width, step, last_step, spread, start):
+        def at(count):
+            done = count / _STEPS
+            bent = straight_through(form.apply, rho=rho * growth**done)
+            temperature = width * (last_width / width) ** done
+            goal = goals.log_precision(temperature=temperature, spread=spread)
+            return goal, form.explainer(score.log_odds(bent), normalize=False)
+
         return gradient_attack(
             form.apply,
             form.saliency(),
-            goal(*about_goal),
-            k=k,
-            optimizer=optimizers.steepest(lambda count: step_size * decay(count)),
-            attack_saliency=form.explainer(score.log_odds(bent), normalize=False),
-            random_start=share,
-        )
-
-    return [
-        Member(name, drawn, settings, num_steps, 3, restarts, False, start, **kind)
-        for name, (start, settings) in runs.items()
-    ]
-
-
-def _sharp(form: Form, k: int, restarts: int) -> list[Member]:
-    """Runs at a sharp border, with random weights and momentum, for smooth models."""
-    decay = optax.cosine_decay_schedule(1.0, _SHARP_STEPS)
-
-    def sharp(temperature, spread, share, step_size):
-        return gradient_attack(
-            form.apply,
-            form.saliency(),
-            goals.weighted_precision(temperature=temperature, spread=spread),
+            goals.log_precision(spread=spread),
             k=k,
             optimizer=optimizers.momentum(
-                lambda count: step_size * decay(count), decay=_SHARP_DECAY
+                lambda count: step * (last_step / step) ** (count / _STEPS),
+                decay=_DECAY,
             ),
-            # A factor of all saliencies is no change of their ranking.
-            attack_saliency=form.explainer(score.log_odds(form.apply), normalize=False),
-            random_start=share,
+            random_start=start,
+            anneal=at,
         )
 
     return [
         Member(
             name,
-            sharp,
+            annealed,
             settings,
-            _SHARP_STEPS,
+            _STEPS,
+            3,
             1,
-            runs * restarts,
             False,
             start,
-            suited="smooth",
+            relative=True,
         )
-        for name, (start, runs, settings) in _SHARP.items()
+        for name, (start, settings) in _RUNS.items()
     ]
 
 
-def _evolutions(evolve, restarts: int) -> list[Member]:
-    generations = _GENERATIONS * restarts
+def _evolutions(evolve, times: int) -> list[Member]:
+    generations = _GENERATIONS * times
     return [
         Member(
             f"evolution_{start}",
@@ -342,22 +257,20 @@ def _by_evaluations(
 ) -> tuple[Member, ...]:
     """The members that take no gradients, of which every round draws afresh."""
     cost = _DRAWS + len(STARTS) * _GENERATIONS * _POPULATION
-    restarts = min(max(evaluations // cost, 1), _RESTARTS)
+    times = min(max(evaluations // cost, 1), _LONGEST)
     draw = functools.partial(random_search, apply, judged, k=k)
-    random = Member("random", draw, (), _DRAWS * restarts, 1, 1, False)
-    return (random, *_evolutions(evolve, restarts))
+    random = Member("random", draw, (), _DRAWS * times, 1, 1, False)
+    return (random, *_evolutions(evolve, times))
 
 
-def round_cost(
-    members: Sequence[Member], kinds: Iterable[str] = tuple(SUITED_TO)
-) -> int:
+def round_cost(members: Sequence[Member], kinds: Iterable[str] = KINDS) -> int:
     """Evaluations for each input with which every member runs once.
 
     Args:
       members: of the ensemble.
-      kinds: of models, keys of `SUITED_TO`; those that suit none of them do not count.
+      kinds: of models, of `KINDS`; those that suit none of them do not count.
     """
     return max(
-        sum(member.cost for member in members if member.suited in SUITED_TO[kind])
+        sum(member.cost for member in members if member.suited in ("all", kind))
         for kind in kinds
     )

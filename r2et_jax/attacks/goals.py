@@ -139,41 +139,6 @@ def smooth_precision(*, temperature: Array | float = 0.3) -> Goal:
     return Goal(prepare, value)
 
 
-def weighted_precision(
-    *, temperature: Array | float = 0.03, spread: Array | float = 0.5
-) -> Goal:
-    """P@k around the border, each feature with a random weight of its own.
-
-    (1/2k)·Σ_i w_i·s_i·σ((I_i/b − 1)/temperature), s = 1 in T and −1 outside, b the
-    midpoint of the k-th and (k+1)-th largest saliencies of the perturbed input, a
-    constant in the derivative, and w_i = e^{spread·z_i}, z ~ N(0, 1) drawn once. Other
-    weights have other local optima, of which one may be the worst case.
-
-    Args:
-      temperature: width of the border as a share of b, above zero; may be traced.
-      spread: standard deviation of the logarithms of the weights, at least 0; may be
-        traced.
-    """
-    if not isinstance(temperature, jax.Array):
-        check_positive("temperature", temperature)
-    if not isinstance(spread, jax.Array):
-        check_nonnegative("spread", spread)
-
-    def prepare(clean_map, seen_map, *, k, key):
-        del seen_map
-        mask = top_k_mask(clean_map, k=k)
-        weights = _drawn_weights(clean_map, spread, key) * jnp.where(mask, 1, -1)
-        return weights / (2 * k), top_k_indices(clean_map, k=k)
-
-    def value(values, reference):
-        weights, top = reference
-        middle = 0.5 * sum(border(values, k=top.shape[0]))
-        above = values / jnp.where(middle > 0, middle, 1) - 1
-        return weights @ jax.nn.sigmoid(above / temperature)
-
-    return Goal(prepare, value)
-
-
 def log_precision(
     *, temperature: Array | float = 0.1, spread: Array | float = 0.0
 ) -> Goal:
@@ -198,7 +163,8 @@ def log_precision(
 
     def prepare(clean_map, seen_map, *, k, key):
         del seen_map
-        weights = _drawn_weights(clean_map, spread, key)
+        drawn = jax.random.normal(key, clean_map.shape, clean_map.dtype)
+        weights = jnp.exp(spread * drawn)
         return weights, top_k_mask(clean_map, k=k), top_k_indices(clean_map, k=k)
 
     def value(values, reference):
@@ -215,11 +181,6 @@ def log_precision(
         return jnp.sum(weights * (jnp.where(mask, 1, 0) - share) * soft)
 
     return Goal(prepare, value)
-
-
-def _drawn_weights(like: Array, spread: Array | float, key: Array) -> Array:
-    """e^{spread·z}, z ~ N(0, 1) [n]."""
-    return jnp.exp(spread * jax.random.normal(key, like.shape, like.dtype))
 
 
 def random_target() -> Goal:

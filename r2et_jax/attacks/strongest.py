@@ -20,9 +20,8 @@ from r2et_jax.attacks.cells import are_searched
 from r2et_jax.attacks.descent import Attack
 from r2et_jax.attacks.ensemble import (
     DEFAULT_EVALUATIONS,
+    KINDS,
     STARTS,
-    SUITED,
-    SUITED_TO,
     Member,
 )
 from r2et_jax.attacks.results import AttackResult, Best, Rounds
@@ -67,7 +66,7 @@ def compile_strongest(
     Every round runs each member that suits the model from fresh random starts. Inputs
     whose P@k is 0 with the predicted class kept, which cannot be beaten under any
     prediction rule, drop out of all that follows. What happens to an input does not
-    depend on the others, but for the power of ten of `Member.relative`, which is that
+    depend on the others, but for the power of two of `Member.relative`, which is that
     of the first 16 inputs' median.
 
     Args:
@@ -96,7 +95,7 @@ def compile_strongest(
     movement = _compile_movement(first.apply)
     for member in members:
         check_in(f"start of {member.name}", member.start, STARTS)
-        check_in(f"suited of {member.name}", member.suited, SUITED)
+        check_in(f"suited of {member.name}", member.suited, ("all", *KINDS))
     families: dict[Any, Callable] = {}
     shapes = [(m.build, m.num_steps, m.track_every) for m in members]
     for shape in shapes:
@@ -225,12 +224,12 @@ def _suited(members, params: Params, threat, x: Array, context: Any) -> list[boo
         )
         given = in_context(params, beside), example
         apply = members[0].build(*members[0].settings).apply
-        kind = "kinked" if has_kinks(apply, *given) else "smooth"
-        if kind == "kinked":
+        kind = "smooth"
+        if has_kinks(apply, *given):
             (count,) = jax.eval_shape(kinks(apply), *given).shape
-            if are_searched(threat.norm, count, example.size):
-                kind = "cells"
-        kinds = SUITED_TO[kind]
+            searched = are_searched(threat.norm, count, example.size)
+            kind = "cells" if searched else "many_kinks"
+        kinds = ("all", kind)
     return [member.suited in kinds for member in members]
 
 
@@ -265,11 +264,11 @@ def _compile_movement(apply: ApplyFn):
 
 
 def _sharper(movement: Array) -> float:
-    """The power of ten, at least 1, by which members' sharpness grows."""
+    """The power of two, at least 1, by which members' sharpness grows."""
     movement = float(movement)
     if not 0 < movement < _MOVEMENT:
         return 1.0
-    return 10.0 ** round(np.log10(_MOVEMENT / movement))
+    return 2.0 ** round(np.log2(_MOVEMENT / movement))
 
 
 def _starts(start: str, x: np.ndarray, best: Best, same: Best) -> np.ndarray:

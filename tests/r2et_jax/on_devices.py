@@ -105,7 +105,7 @@ def strongest(size):
     members = [
         member._replace(num_steps=4, track_every=2, restarts=2, suited="all")
         for member in default_ensemble(Form(model.apply), k=K)
-        if member.name in ("straight_rho10", "evolution_best", "random")
+        if member.name in ("annealed", "evolution_best", "random")
     ]
     run = compile_strongest(members, evaluations=400, batch_size=size)
     budget = threat_model("l2", 0.5)

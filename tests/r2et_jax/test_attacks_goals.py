@@ -68,14 +68,6 @@ def smooth_precision(values, clean, at, temperature=0.3):
     return (soft[top].sum() + K - soft[rest].sum()) / (2 * K)
 
 
-def weighted_precision(values, clean, at, temperature=0.4, spread=0.7):
-    top, at = order(clean)[:K], np.sort(at)[::-1]
-    border = (at[K - 1] + at[K]) / 2  # a constant: taken from `at`
-    soft = 1 / (1 + np.exp(-(values / border - 1) / temperature))
-    sign = [1 if i in top else -1 for i in range(len(clean))]
-    return (drawn_weights(clean, spread) * sign) @ soft / (2 * K)
-
-
 def log_precision(values, clean, at, temperature=0.4, spread=0.6):
     top, ranked = order(clean)[:K], np.sort(at)[::-1]
     border = np.sqrt(ranked[K - 1] * ranked[K])
@@ -101,10 +93,6 @@ CASES = {
     "log_precision": (
         goals.log_precision(temperature=0.4, spread=0.6),
         log_precision,
-    ),
-    "weighted_precision": (
-        goals.weighted_precision(temperature=0.4, spread=0.7),
-        weighted_precision,
     ),
 }
 
@@ -202,10 +190,8 @@ def test_a_random_target_depends_on_the_key():
     [
         (lambda: goals.exponential_gap(scale=0.0), "scale must be positive"),
         (lambda: goals.smooth_precision(temperature=-1.0), "temperature must be pos"),
-        (lambda: goals.weighted_precision(temperature=0.0), "temperature must be pos"),
         (lambda: goals.log_precision(temperature=0.0), "temperature must be pos"),
         (lambda: goals.log_precision(spread=-0.1), "spread must be nonnegative"),
-        (lambda: goals.weighted_precision(spread=-0.1), "spread must be nonnegative"),
         (lambda: goals.smallest_pairs(k_prime=0), "k_prime must be an integer"),
         (
             lambda: goals.smallest_pairs(k_prime=3).prepare(

@@ -71,7 +71,7 @@ def test_short_runs_lead_further_than_four_times_as_much_evolution_of_another_ha
     members = [
         member
         for member in default_ensemble(Form(net), k=K, evaluations=3500)
-        if member.name.startswith(("straight", "elite_"))
+        if member.name.startswith(("annealed", "elite_"))
     ]
     run = compile_strongest(members, evaluations=2700)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, "float32"), PARAMS)

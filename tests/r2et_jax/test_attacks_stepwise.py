@@ -94,7 +94,7 @@ def test_the_ensemble_driven_from_the_host_finds_what_the_scan_finds():
             **short, restarts=1 if member.name == "random" else 2, suited="all"
         )
         for member in members
-        if member.name in ("straight_rho10", "straight_narrow_rho10", "random")
+        if member.name in ("annealed", "annealed_narrow", "random")
     ]
     with jax.enable_x64(True):
         compiled = functools.partial(compile_strongest, members, evaluations=50)

@@ -195,12 +195,12 @@ def test_static_mistakes_are_named(members, keywords, message):
 @pytest.mark.parametrize("num_steps", [None, 100])
 def test_every_member_of_the_default_ensemble_fits_its_evaluations(num_steps):
     """Also where they allow few restarts; less than that is said."""
-    fewest = 1190 if num_steps else 2190
+    fewest = 1166 if num_steps else 2166
     for evaluations in (fewest, 4200, DEFAULT_EVALUATIONS):
         members = default_ensemble(
             Form(net), k=K, num_steps=num_steps, evaluations=evaluations
         )
-        assert len({member.name for member in members}) == len(members) >= 12
+        assert len({member.name for member in members}) == len(members) == 11
         assert round_cost(members) <= evaluations
         starts = {member.start for member in members}
         assert starts == {"clean", "best", "same_class"}
@@ -209,12 +209,11 @@ def test_every_member_of_the_default_ensemble_fits_its_evaluations(num_steps):
         for evaluations in (fewest - 1, DEFAULT_EVALUATIONS)
     )
     # Published attacks of 1,200 steps gave way to such of 200, if none are asked for;
-    # there is room for a second restart then.
-    assert round_cost(few) == (1190 if num_steps else 1760)
-    # Three of short runs and one evolution; on smooth models more rounds of others.
-    for suited, restarts in (("kinked", {1, 3}), ("smooth", {5, 15})):
-        going_on = (m for m in many if m.start == "best" and m.suited == suited)
-        assert {member.restarts for member in going_on} == restarts
+    # there is room for an evolution twice as long then.
+    assert round_cost(few) == (1166 if num_steps else 1736)
+    for drawn, longest in ((few, 9 if num_steps else 18), (many, 45)):
+        assert {m.num_steps for m in drawn if m.suited == "cells"} == {longest}
+        assert {m.num_steps for m in drawn if m.suited == "many_kinks"} == {9}
 
 
 def test_larger_inputs_get_fewer_evaluations_and_every_member_still_runs():
@@ -223,7 +222,7 @@ def test_larger_inputs_get_fewer_evaluations_and_every_member_still_runs():
     for evaluations in each:
         members = default_ensemble(Form(net), k=K, evaluations=evaluations)
         # Of the largest inputs no cells are searched, which all members together are.
-        kinds = ensemble.SUITED_TO if evaluations > 1040 else ("smooth", "kinked")
+        kinds = ensemble.KINDS if evaluations > 1040 else ("smooth", "many_kinks")
         assert round_cost(members, kinds) <= evaluations
     with pytest.raises(ValueError, match="n must be an integer of at least 1, got 0"):
         default_evaluations(0)
@@ -252,7 +251,7 @@ def test_the_units_of_hidden_layers_do_not_matter():
     members = [
         member
         for member in default_ensemble(Form(kinked), k=K, evaluations=4200)
-        if member.name in ("straight_rho10", "elite_rho10")
+        if member.name in ("annealed", "elite_sharp")
     ]
     attack = compile_strongest(members, evaluations=500)
     x, threat = rng.normal(size=(30, N)), threat_model("l2", 0.5)
