@@ -98,6 +98,8 @@ MUTANTS: tuple[Mutant, ...] = (
          'update, optimizer_state = optimizer("l2").update('),
         ("perturbed = threat_lib.project(threat, context.clean, moved)",
          "perturbed = moved"),
+        ("num_steps=() if anneal is None else state.num_steps + 1",
+         "num_steps=state.num_steps"),
     ),
     *_of(
         "r2et_jax/attacks/goals.py",

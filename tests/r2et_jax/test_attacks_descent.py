@@ -131,6 +131,33 @@ def test_the_segment_goal_is_the_mean_over_its_points():
 
 
 @pytest.mark.usefixtures("float64")
+def test_an_annealed_attack_sees_what_it_is_given_at_each_step():
+    """First Σ cᵢ|gᵢ|, then Σ cᵢ(1 + gᵢ²), as another goal of another explanation."""
+    explain = saliency.gradient(score.log_odds(quadratic), normalize=False)
+
+    def at(step):
+        def seen(params, x, target):
+            return explain(params, x, target) ** (1.0 + step.astype(float))
+
+        def value(values, weights):
+            return weights @ (step.astype(float) + values)
+
+        return attacks.goals.mean_gap()._replace(value=value), seen
+
+    _, state = one_step(mean_gap_attack(False, anneal=at), num_steps=2)
+    g = A @ X + B
+    c = gap_weights(g)
+    slope = A @ (c * np.sign(g))
+    moved = X - EPSILON * STEP * slope / np.linalg.norm(slope)
+    g = A @ moved + B
+    slope = A @ (c * g)
+    expected = moved - EPSILON * STEP * slope / np.linalg.norm(slope)
+    np.testing.assert_allclose(state.perturbed, expected, rtol=1e-12)
+    np.testing.assert_allclose(state.objective, c @ (1 + g**2), rtol=1e-12)
+    assert state.num_steps == 2
+
+
+@pytest.mark.usefixtures("float64")
 def test_a_flat_goal_starts_at_a_tenth_of_the_budget():
     def mse(random_start):
         return attacks.gradient_attack(

@@ -26,16 +26,18 @@ def net(params, x, /):
     return (jax.nn.softplus(RHO * (x @ weight + bias)) @ out / RHO)[None]
 
 
-def strongest(apply, params, x, k, evaluations):
+def strongest(apply, params, x, k, evaluations, keys=1):
     members = default_ensemble(Form(apply), k=k, num_steps=30, evaluations=evaluations)
     run = compile_strongest(members, evaluations=evaluations)
     threat = threat_model("l2", EPSILON)
-    return members, run(params, x, threat, key=jax.random.key(0))
+    return members, *(
+        run(params, x, threat, key=jax.random.key(i)) for i in range(keys)
+    )
 
 
 @pytest.fixture(scope="module")
 def smooth():
-    return strongest(net, PARAMS, X, K, 3300)
+    return strongest(net, PARAMS, X, K, 3300, keys=3)
 
 
 def gradient(points):
@@ -86,14 +88,15 @@ def outsider(runs=120, steps=50, rounds=6):
 
 
 def test_an_attacker_of_another_hand_gains_little_by_ten_times_the_effort(smooth):
-    attacked = smooth[1].best.precision
-    theirs = outsider()
-    assert theirs.mean() < 0.7
-    assert attacked.mean() - theirs.mean() < 0.01
+    theirs = outsider().mean()
+    assert theirs < 0.7
+    # Members of one sharpness each, as they once were, left .015 more.
+    ours = np.mean([attacked.best.precision for attacked in smooth[1:]])
+    assert ours - theirs < 0.01
 
 
 def test_members_run_on_the_models_that_they_suit(smooth):
-    members, attacked = smooth
+    members, attacked, *_ = smooth
     assert {member.suited for member in members} == {"all", "cells", "many_kinks"}
     assert attacked.details.left_out == ()
     ran = (attacked.details.member_precision < 1).any(axis=1)
