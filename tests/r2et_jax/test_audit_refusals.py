@@ -336,6 +336,7 @@ def test_what_a_subject_says_is_not_said_twice():
         audit(subject(linear, WEIGHTS, context=np.zeros(3)), X, k=2)
 
 
+@pytest.mark.standard_promotion  # Optax's momentum divides by a counted power
 def test_what_is_taken_as_it_is_meant():
     """A bound key, integers, logits that happen to lie in [0, 1], a raw key."""
 

@@ -287,6 +287,7 @@ def test_the_command_says_it_in_a_line(
     assert re.search(message, line), line
 
 
+@pytest.mark.standard_promotion  # Optax's momentum divides by a counted power
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
@@ -307,6 +308,7 @@ def test_what_the_numbers_show_is_counted_and_said(change, finding):
     assert finding in str(ask(**change))
 
 
+@pytest.mark.standard_promotion  # Optax's momentum divides by a counted power
 def test_an_explainer_of_its_own_features_names_those():
     pixels = saliency.of_pixels(2)
     asked = ask(explainer=pixels, k=1).asked
