@@ -261,7 +261,9 @@ def test_the_units_of_hidden_layers_do_not_matter():
         return attack(params, x, threat, key=jax.random.key(0)).precision
 
     np.testing.assert_array_equal(precision(0.01), precision(1.0))
-    # Only ever sharper: within a decade of the tables' units ρ stays as it is.
+    # By powers of two nothing is rounded.
+    np.testing.assert_array_equal(precision(2.0**-9), precision(2.0**-2))
+    # Only ever sharper: in larger units than those of tables ρ stays as it is.
     assert not np.array_equal(precision(100.0), precision(1.0))
 
 
