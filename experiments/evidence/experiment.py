@@ -16,7 +16,7 @@ from typing import NamedTuple
 from absl import flags as absl_flags
 
 from experiments.console import flags
-from experiments.evidence import measure, report
+from experiments.evidence import measure, radii, report
 from experiments.loop import asked
 from experiments.problems import presets
 from r2et_jax import checks, datasets
@@ -36,6 +36,18 @@ STATEMENTS = {
         "preset, on vanilla, softplus and weight decay",
         ("adult", "bank", "compas", "mnist", "hiv", "planted"),
         measure.saturation,
+    ),
+    "radii": Statement(
+        "the median certified radius of the whole top set is at least .9 of the "
+        "smallest change found that alters it",
+        ("adult", "bank", "compas"),
+        radii.radii,
+    ),
+    "many_radii": Statement(
+        "certified P@k of 1,000 inputs at ten radii takes less than 60 s, with "
+        "compilation, by the bounds of one layer and by those of programs",
+        ("adult",),
+        radii.many_radii,
     ),
 }
 # Claims of before -> what judges them in evidence's place.

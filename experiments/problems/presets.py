@@ -6,6 +6,8 @@ how much is measured.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from experiments.problems import methods
 from r2et_jax import objectives
 from r2et_jax.attacks.protocols import SURROGATE_RHO as SURROGATE_RHO
@@ -25,6 +27,16 @@ TABULAR_K = 8
 _EVERY = ",".join(["logistic", *objectives.NAMES, *methods.SUMS])
 _SHORT = "vanilla,wd,r2et_nh,r2et"
 _BUDGETS = ".1,.25,.5,1"
+
+
+class Radii(NamedTuple):
+    """How much the claims on certified radii measure."""
+
+    num_inputs: int
+    largest: float
+    evaluations: int
+    num_budgets: int
+    num_timed: int
 
 
 def _two(smoke: str, others: str) -> dict[str, str]:
@@ -314,6 +326,20 @@ CONSTRAINED_STEPS, CONSTRAINED_EVERY = 200, 5
 # evidence, saturation: methods, and test inputs of each data set at most.
 SATURATION_METHODS = ("vanilla", "sp", "wd")
 SATURATION_INPUTS = 200
+# evidence, radii: methods; by preset the validation inputs, the largest budget that is
+# looked at, evaluations of strongest at each budget, budgets of each input, and the
+# test inputs whose certificates are timed; how near the ends of an input's interval
+# have to come, in its upper one.
+RADII_METHODS = ("vanilla", "wd", "sp", "skip+cert_rank")
+RADII = {
+    "smoke": Radii(6, 4.0, 2000, 4, 40),
+    "standard": Radii(24, 4.0, 4200, 12, 1000),
+    "paper": Radii(200, 4.0, 16_000, 16, 1000),
+}
+RADII_PRECISION = 0.002
+# many_radii: budgets, networks, methods, and the time for all of it.
+NUM_RADII, RADII_NETWORKS = 10, ((32,), (32, 32))
+TIMED_METHODS, MOST_SECONDS = ("vanilla", "sp"), 60.0
 # quickstart: its training, the evaluations and the test inputs of its audits, and how
 # its search trains.
 QUICKSTART_EPOCHS = 40
