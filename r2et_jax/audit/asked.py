@@ -332,9 +332,16 @@ def _explainer_name(examined: Subject) -> str:
     return name.replace("_", " ")
 
 
+def _frozen(threat: ThreatModel) -> list[int]:
+    if threat.movable is None:
+        return []
+    return np.flatnonzero(~np.asarray(threat.movable)).tolist()
+
+
 def _constraints(threat: ThreatModel) -> str:
     digest = hashlib.sha256()
-    for part in (threat.lower, threat.upper, threat.movable, threat.groups):
+    movable = threat.movable if _frozen(threat) else None
+    for part in (threat.lower, threat.upper, movable, threat.groups):
         for leaf in jax.tree.leaves(part):
             values = np.asarray(leaf)
             digest.update(f"{values.shape}{values.dtype}".encode() + values.tobytes())
@@ -354,8 +361,8 @@ def _rules(threat: ThreatModel, columns: Sequence[Any]) -> tuple[str, ...]:
                 rules.append(f"every value stays {word} {values[0]:g}")
             elif len(values):
                 rules.append(f"values stay {word} each column's bound")
-    if threat.movable is not None:
-        frozen = np.flatnonzero(~np.asarray(threat.movable)).tolist()
+    frozen = _frozen(threat)
+    if frozen:
         which = ", ".join(str(columns[i]) for i in frozen)
         which = f": {which}" if len(frozen) <= _LISTED else ""
         rules.append(

@@ -35,6 +35,8 @@ _HEADS = (
     "input", "feature", "value", "before", "after", "rank", "in_top", "stays",
     "leaves_at", "proved_up_to",
 )  # fmt: skip
+# What a spreadsheet takes for the beginning of a formula.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def save(
@@ -120,7 +122,7 @@ def _csv(audit: Audit) -> str:
             writer.writerow(
                 [
                     i,
-                    name,
+                    _text(name),
                     _cell(audit.x[i, j]) if valued else "",
                     _cell(audit.maps[i, j]),
                     _cell(audit.perturbed_maps[i, j]),
@@ -132,6 +134,12 @@ def _csv(audit: Audit) -> str:
                 ]
             )
     return text.getvalue()
+
+
+def _text(name: Any) -> str:
+    """A name; before what a spreadsheet would run as a formula an apostrophe."""
+    name = str(name)
+    return f"'{name}" if name.startswith(_FORMULA) else name
 
 
 def _cell(value: Any) -> str:

@@ -98,7 +98,7 @@ def threat_model(
       prediction: "free", "same_class" or "penalized", see `ThreatModel`.
       penalty: weight ≥ 0 under "penalized".
       num_features: n, needed where `frozen` or frozen groups are given as indices,
-        which are checked against it.
+        which are checked against it, as inputs are.
       clip: move clean inputs outside of the box or of a simplex onto them, and take
         the ball around the moved point, instead of refusing such inputs.
 
@@ -155,9 +155,10 @@ def threat_model(
             "group_rule 'frozen', got 'simplex'"
         )
     movable = None
-    if fixed:
-        if num_features is None:
-            raise ValueError("num_features is needed where features are frozen")
+    if fixed and num_features is None:
+        raise ValueError("num_features is needed where features are frozen")
+    # Where n is said all may be free: inputs of another n are then refused.
+    if num_features is not None:
         movable = np.ones(num_features, bool)
         movable[sorted(fixed)] = False
         movable = jnp.asarray(movable)

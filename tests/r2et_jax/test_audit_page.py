@@ -180,6 +180,15 @@ def test_json_and_csv_hold_the_audit(report, tmp_path):
     np.testing.assert_allclose(least, report.radius, rtol=1e-6)
 
 
+def test_no_name_is_a_formula_of_a_spreadsheet(report, tmp_path):
+    names = ("=1+1", "@x", "+a", "-b", "a=b", NAMES[-1])
+    asked = report.asked._replace(names=names)
+    dataclasses.replace(report, asked=asked).save(tmp_path, figures=False)
+    with (tmp_path / "features.csv").open(encoding="utf-8", newline="") as file:
+        features = [row["feature"] for row in csv.DictReader(file)][:6]
+    assert features == ["'=1+1", "'@x", "'+a", "'-b", "a=b", NAMES[-1]]
+
+
 def test_pictures_that_are_not_drawn_are_said(report, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "can_draw", lambda: False)
     with pytest.warns(UserWarning, match="no PNGs are drawn: Matplotlib"):

@@ -50,6 +50,7 @@ SIMPLEX = {"groups": [(0, 2)], "group_rule": "simplex"}
         (SIMPLEX, [[0.5, 9, -0.5]], r"x\[0, 2\] is -0.5, outside .*\[0, inf\]"),
         ({"lower": [0.0, 0.0]}, [[1, 1, 1]], r"lower of shape \(2,\), expected \(3,\)"),
         ({"frozen": MASK}, [[1, 1, 1]], r"movable of shape \(4,\), expected \(3,\)"),
+        ({"num_features": 4}, [[1, 1, 1]], r"movable of shape \(4,\), expected \(3,\)"),
         (SIMPLEX | {"groups": [(1, 3)]}, [[1, 1, 1]], r"feature 3 .*in 0…2"),
     ],
 )
