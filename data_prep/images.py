@@ -1,6 +1,6 @@
 r"""Prepare images: raw public files -> <data_dir>/<name>.npz.
 
-  python -m data_prep.images --datasets=mnist,cifar10 --data_dir=data --seed=0
+  python -m data_prep.images --datasets=mnist,mnist_digits,cifar10 --data_dir=data
 
 Without --raw_dir the official files are downloaded (into <data_dir>/raw) and kept.
 Checksums are compared either way.
@@ -9,11 +9,12 @@ mnist: pairs of a 3 and an 8, or of two of either, half of the pairs of the same
 n = 784. Training pairs (10,000) are of training images; validation (2,000) and test
 pairs (2,000) are of test images, of which either split has its own half. Read with
 r2et_jax.datasets.load("mnist"): a PairDataset.
-cifar10: single images of ten classes, n = 3072 (row, column, channel). The official
-training images are split 90/10, stratified by class, into training and validation
-images; test images are the official ones. Of training images those that equal a test
-image are left out, and a validation image that equals a training image joins the
-training images; how many is printed and stored. Read with load("cifar10"): a Dataset.
+cifar10, mnist_digits: single images of ten classes, n = 3072 (row, column, channel) and
+784. The official training images are split 90/10, stratified by class, into training
+and validation images; test images are the official ones. Of training images those that
+equal a test image are left out, and a validation image that equals a training image
+joins the training images; how many is printed and stored. Read with load("cifar10"): a
+Dataset.
 
 Pixels are kept as bytes and divided by 255 when they are read.
 """
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ from r2et_jax.datasets.pairs import PairTable
 from r2et_jax.datasets.splitting import equal_rows
 from r2et_jax.files import replacing
 
-NAMES = ("cifar10", "mnist")
+NAMES = ("cifar10", "mnist", "mnist_digits")
+# Data of the same files as others.
+_SAME_FILES = {"mnist_digits": "mnist"}
 DIGITS = (3, 8)
 PAIRS = (10_000, 2_000, 2_000)
 _VALID_SHARE = 0.1
@@ -79,26 +82,29 @@ def prepare(
     counts: how many training, validation and test pairs (mnist).
     """
     check_in("dataset", name, NAMES)
+    files = sources[_SAME_FILES.get(name, name)]
     contents = {
         source.content: fetch(source, raw_dir=raw_dir, cache_dir=data_dir / "raw")
-        for source in sources[name]
+        for source in files
     }
     meta = {
         "name": name,
         "seed": seed,
-        "licence": sources[name][0].licence,
-        "source": [source.url for source in sources[name]],
+        "licence": files[0].licence,
+        "source": [source.url for source in files],
         "sha256": {
             file: hashlib.sha256(content).hexdigest()
             for file, content in contents.items()
         },
-        "citation": sources[name][0].citation,
+        "citation": files[0].citation,
     }
     data_dir.mkdir(parents=True, exist_ok=True)
     path = data_dir / f"{name}.npz"
     if name == "mnist":
         table = digit_pairs(contents, meta, seed=seed, counts=counts)
         save_pairs_npz(path, table, scale=255)
+    elif name == "mnist_digits":
+        _write_images(path, *_all_digits(contents), meta, seed=seed)
     else:
         ((file, content),) = contents.items()
         _write_images(path, *cifar.read(content, file), meta, seed=seed)
@@ -114,14 +120,7 @@ def digit_pairs(
 ) -> PairTable:
     """Pair the 3s and 8s of MNIST's four unpacked files."""
     images, digits = [], []
-    for part in ("train", "t10k"):
-        files = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
-        x, y = (idx.read(contents[file], file) for file in files)
-        if x.ndim != 3 or y.shape != x.shape[:1]:
-            raise ValueError(
-                f"{files[0]} must have shape [m, height, width] and {files[1]} [m], "
-                f"got {x.shape} and {y.shape}"
-            )
+    for x, y in _mnist(contents):
         rows = np.isin(y, DIGITS)
         images.append(x[rows])
         digits.append(y[rows])
@@ -188,6 +187,27 @@ def main(argv: Sequence[str]) -> None:
     for name in names:
         path = prepare(name, raw_dir=raw_dir, data_dir=data_dir, seed=_SEED.value)
         print(summary(name, path), flush=True)
+
+
+def _mnist(contents: Mapping[str, bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images and digits of MNIST's four unpacked files, training ones first."""
+    for part in ("train", "t10k"):
+        files = (f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte")
+        x, y = (idx.read(contents[file], file) for file in files)
+        if x.ndim != 3 or y.shape != x.shape[:1]:
+            raise ValueError(
+                f"{files[0]} must have shape [m, height, width] and {files[1]} [m], "
+                f"got {x.shape} and {y.shape}"
+            )
+        yield x, y
+
+
+def _all_digits(contents: Mapping[str, bytes]):
+    """Images, digits, whether they are test images, and the names of the classes."""
+    (x, y), (test_x, test_y) = _mnist(contents)
+    is_test = np.arange(len(y) + len(test_y)) >= len(y)
+    classes = [str(digit) for digit in range(10)]
+    return np.concatenate([x, test_x]), np.concatenate([y, test_y]), is_test, classes
 
 
 def _halves(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -25,6 +25,24 @@ from r2et_jax.threat.definition import with_epsilon
 _ROUNDING = 1e-4
 
 
+class Sizes(NamedTuple):
+    """How much is measured.
+
+    Attributes:
+      num_inputs: validation inputs whose radii are measured.
+      largest: budget that is looked at.
+      evaluations: of the gradient by `strongest` at each budget.
+      num_budgets: budgets of each input, at most.
+      num_timed: test inputs whose certificates are timed.
+    """
+
+    num_inputs: int
+    largest: float
+    evaluations: int
+    num_budgets: int
+    num_timed: int
+
+
 class Radii(NamedTuple):
     """Of m inputs, in units of x.
 
@@ -40,7 +58,7 @@ class Radii(NamedTuple):
 
 def radii(options: Options) -> Iterator[Finding]:
     """Certified radius over the smallest change found, model by model."""
-    sizes = presets.RADII[options.preset]
+    sizes = Sizes(*presets.RADII[options.preset])
     for name in options.datasets:
         problem = registry.problem(datasets.load(name, data_dir=options.data_dir))
         k = problem.k or options.k[0]
@@ -166,7 +184,7 @@ def finding(subject_name: str, measured: Radii, largest: float, seconds: float):
 
 def many_radii(options: Options) -> Iterator[Finding]:
     """Seconds that certified P@k of many inputs takes at ten budgets."""
-    sizes = presets.RADII[options.preset]
+    sizes = Sizes(*presets.RADII[options.preset])
     budgets = np.linspace(0.1, 1.0, presets.NUM_RADII)
     for name in options.datasets:
         for hidden in presets.RADII_NETWORKS:

@@ -23,7 +23,7 @@ _BUNDLED_PAIRS = {"digits": digits, "planted": planted}
 # Prepared by the module of the same name in data_prep.
 _PAIRS = {"mnist": "images", "adhd": "brain_graphs", "hiv": "brain_graphs",
           "bp": "brain_graphs"}  # fmt: skip
-_IMAGES = {"cifar10": "images"}
+_IMAGES = {"cifar10": "images", "mnist_digits": "images"}
 
 _NAMES = {
     "tabular": (
@@ -50,7 +50,7 @@ def names(kind: str = "tabular") -> tuple[str, ...]:
 
     Example:
       >>> names("images")
-      ('cifar10',)
+      ('cifar10', 'mnist_digits')
     """
     check_in("kind", kind, _NAMES)
     return _NAMES[kind]
@@ -95,9 +95,9 @@ def load(
       name: tabular: breast_cancer (bundled, seed 0), or adult, bank, compas (prepared
         files), or one of the latter with "_ref": one reference level of each one-hot
         group dropped (`drop_reference`). Pairs: digits, planted (bundled, seed 0), or
-        mnist, adhd, hiv, bp (prepared files). Single images: cifar10 (a prepared
-        file). Any other name: a table or pairs of your own, as `save_npz` and
-        `save_pairs_npz` have written them to the folder.
+        mnist, adhd, hiv, bp (prepared files). Single images: cifar10, mnist_digits
+        (prepared files). Any other name: a table or pairs of your own, as `save_npz`
+        and `save_pairs_npz` have written them to the folder.
       data_dir: the folder of the prepared .npz files.
       fold: of the cross-validation of graphs, 0 … 4; 0 for all others.
 

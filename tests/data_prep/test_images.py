@@ -120,6 +120,25 @@ def test_pairs_hold_the_pixels_of_the_right_digits(tmp_path):
     }
 
 
+def test_all_digits_are_single_images(tmp_path):
+    arrays, sources = small_mnist(tmp_path)
+    path = images.prepare(
+        "mnist_digits", raw_dir=tmp_path, data_dir=tmp_path / "out", sources=sources
+    )
+    data = load("mnist_digits", data_dir=path.parent)
+    assert [getattr(data, s).y.size for s in SPLITS] == [270, 30, 200]
+    assert data.meta["shape"] == [4, 5] and data.meta["classes"][9] == "9"
+    for name in SPLITS:
+        split = getattr(data, name)
+        told = np.rint(split.x[:, 0] * 255).astype(int)
+        np.testing.assert_array_equal(split.y, told)
+    test = arrays["t10k-images-idx3-ubyte"].reshape(200, -1) / np.float32(255)
+    np.testing.assert_array_equal(data.test.x, test.astype(np.float32))
+    assert np.bincount(data.valid.y).tolist() == [3] * 10
+    said = images.summary("mnist_digits", path)
+    assert said.startswith("mnist_digits: 20 pixels; train 270 images, valid 30 images")
+
+
 def test_pairs_are_seeded(tmp_path):
     first = fingerprint(load_pairs_npz(prepare_small(tmp_path)[1]))
     again = fingerprint(load_pairs_npz(prepare_small(tmp_path, "again")[1]))

@@ -133,7 +133,7 @@ def test_time_counts_with_what_compiles(monkeypatch):
 @pytest.mark.parametrize("claim", ["radii", "many_radii"])
 def test_a_claim_runs(claim, tmp_path, small_models, monkeypatch, capsys):
     monkeypatch.setitem(protocols.PRESETS, "smoke", small_runs.TINY)
-    monkeypatch.setitem(presets.RADII, "smoke", presets.Radii(2, 4.0, 1300, 2, 5))
+    monkeypatch.setitem(presets.RADII, "smoke", (2, 4.0, 1300, 2, 5))
     monkeypatch.setattr(presets, "RADII_METHODS", ("vanilla",))
     monkeypatch.setattr(presets, "TIMED_METHODS", ("vanilla",))
     # Compiles in a fraction of the time.
