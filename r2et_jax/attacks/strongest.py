@@ -45,9 +45,9 @@ from r2et_jax.types import ApplyFn, Array, Params
 
 # Inputs that suit a core's cache with the states of all restarts.
 _IN_CACHE = 64
-# How far a random change of the budget's size moves a pre-activation in the median, on
-# the tables at ε = 1 for which the sharpness of members was chosen; of so many inputs
-# it is measured, with so many changes of each.
+# How far a random change of the budget's size moves a pre-activation on average, on the
+# tables at ε = 1 for which the sharpness of members was chosen; of so many inputs it is
+# measured, with so many changes of each.
 _MOVEMENT, _LOOKED_AT, _CHANGES = 0.25, 16, 4
 # Evaluations of an input in a call, up to which a program of few inputs runs for less
 # time than its compiler takes to make it faster.
@@ -236,7 +236,10 @@ def _suited(members, params: Params, threat, x: Array, context: Any) -> list[boo
 def _compile_movement(apply: ApplyFn):
     """`run(params, threat, x, context) -> scalar`, see `_MOVEMENT`.
 
-    It is the median over kinks that move at all, and over the inputs.
+    It is the mean over kinks that move at all, and the median over the inputs. Units
+    that weight decay has all but switched off hardly move, and their share would drag a
+    median of kinks down: of MNIST's network twofold, and P@50 under attack was .03
+    higher (32 validation pairs) by the ρ that follows.
     """
     switches = kinks(apply)
 
@@ -250,7 +253,7 @@ def _compile_movement(apply: ApplyFn):
             return switches(params, sample_boundary(threat, x, key=key)) - clean
 
         size = jnp.sqrt(jnp.mean(jax.lax.map(change, keys) ** 2, axis=0))
-        return jnp.nanmedian(jnp.where(size > 0, size, jnp.nan))
+        return jnp.nanmean(jnp.where(size > 0, size, jnp.nan))
 
     def several(params, threat, x, context):
         keys = jax.random.split(jax.random.key(0), _CHANGES)

@@ -234,6 +234,46 @@ def test_members_that_never_ran_are_named():
     assert run(evaluations=32)[0].details.left_out == ()
 
 
+def kinked(params, x, /):
+    first, bias, second = params
+    return second @ jax.nn.relu(first @ x + bias)
+
+
+def annealed():
+    return [
+        member
+        for member in default_ensemble(Form(kinked), k=K, evaluations=4200)
+        if member.name in ("annealed", "elite_sharp")
+    ]
+
+
+@pytest.mark.standard_promotion
+def test_units_that_are_all_but_switched_off_change_rho_by_their_share_alone():
+    """Of 12 units and 13 that hardly move the mean is half, and the median nearly 0."""
+    rng = np.random.default_rng(3)
+    live = rng.normal(size=(12, N)), rng.normal(size=12), rng.normal(size=(1, 12))
+    off = 1e-5 * rng.normal(size=(13, N)), rng.normal(size=13), np.zeros((1, 13))
+    both = (
+        np.concatenate([live[0], off[0]]),
+        np.concatenate([live[1], off[1]]),
+        np.concatenate([live[2], off[2]], axis=1),
+    )
+    x, threat = rng.normal(size=(30, N)), threat_model("l2", 0.5)
+    doubled = [
+        member._replace(settings=(2 * member.settings[0], *member.settings[1:]))
+        for member in annealed()
+    ]
+
+    def precision(params, members):
+        params = tuple(0.01 * p for p in params[:2]) + params[2:]
+        attack = compile_strongest(members, evaluations=500)
+        return attack(params, x, threat, key=jax.random.key(0)).precision
+
+    expected = precision(live, doubled)
+    np.testing.assert_array_equal(precision(both, annealed()), expected)
+    assert not np.array_equal(precision(live, annealed()), expected)
+
+
 @pytest.mark.standard_promotion
 def test_the_units_of_hidden_layers_do_not_matter():
     """ReLU(c·z)/c = ReLU(z): the same model, of which a fixed ρ is another stand-in.
@@ -241,18 +281,10 @@ def test_the_units_of_hidden_layers_do_not_matter():
     Small pre-activations, as of graphs, were all within its smooth part.
     """
 
-    def kinked(params, x, /):
-        first, bias, second = params
-        return second @ jax.nn.relu(first @ x + bias)
-
     rng = np.random.default_rng(2)
     first, bias = rng.normal(size=(12, N)), rng.normal(size=12)
     second = rng.normal(size=(1, 12))
-    members = [
-        member
-        for member in default_ensemble(Form(kinked), k=K, evaluations=4200)
-        if member.name in ("annealed", "elite_sharp")
-    ]
+    members = annealed()
     attack = compile_strongest(members, evaluations=500)
     x, threat = rng.normal(size=(30, N)), threat_model("l2", 0.5)
 
