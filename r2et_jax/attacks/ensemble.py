@@ -55,8 +55,8 @@ def default_evaluations(n: int) -> int:
     """Evaluations for each input of n numbers that an attack takes by default.
 
     Of tables as many as it takes until more lower P@k hardly any further; of images and
-    graphs as many as the experiments take at `standard`; of inputs of more than 16,384
-    numbers, such as photographs, those with which every member runs once.
+    graphs those at which twice as many lower it by about .01 at most; of inputs of more
+    than 16,384 numbers, such as photographs, those with which every member runs once.
 
     Args:
       n: numbers in an input.
