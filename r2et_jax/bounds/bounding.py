@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +16,13 @@ from r2et_jax.bounds.forms import INPUT, Form, Space
 from r2et_jax.bounds.policy import Policy
 from r2et_jax.bounds.rules import as_form
 from r2et_jax.bounds.walk import run
-from r2et_jax.programs.steps import program_of
+from r2et_jax.programs.steps import Program, program_of
 from r2et_jax.types import Array
 
 DEFAULT = Policy()
+# Coefficients of a program's largest value, of which several are held at a time, beyond
+# which it is said before the wait: a quarter of a GiB.
+_MANY = 2**26
 
 
 def bound(
@@ -44,6 +49,8 @@ def bound(
       ValueError: when traced, for a primitive without a rule, with the line of the
         model's source that it comes from, and for results that are no float arrays.
 
+    A program whose largest value has more than 2²⁶ coefficients is warned of.
+
     Example:
       >>> from r2et_jax.bounds import ball
       >>> slope = jax.grad(lambda x: jnp.tanh(x).sum())
@@ -64,11 +71,28 @@ def bound(
             raise ValueError(
                 f"bounds are of functions with float results, got one of {aval.dtype}"
             )
+    _warn_if_large(program, domain.size)
     space = Space(domain, policy)
     made = run(space, program, [space.input()])
     made = [as_form(space, value) for value in made]
     structure = jax.tree.structure(shape)
     return structure.unflatten(_finished(space, made))
+
+
+def _warn_if_large(program: Program, n: int) -> None:
+    changing, largest = set(program.inputs), 0
+    for step in program.steps:
+        if changing.intersection(step.inputs):
+            changing.update(step.outputs)
+            sizes = [math.prod(program.types[made].shape) for made in step.outputs]
+            largest = max([largest, *sizes])
+    if largest * n > _MANY:
+        warnings.warn(
+            f"the largest value of the program has {largest:,} entries, and its bounds "
+            f"{largest:,} × {n:,} coefficients, of which several such are held at a "
+            "time: it may take long to compile, and more memory than there is",
+            stacklevel=3,
+        )
 
 
 def _finished(space: Space, forms: list[Form]) -> list[Affine]:

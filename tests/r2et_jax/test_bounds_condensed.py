@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from r2et_jax.bounds import Policy, ball, bound, forms
+from r2et_jax.bounds import Policy, ball, bound, bounding, forms
 from r2et_jax.models import MLP
 from r2et_jax.models.convolution import Conv
 from r2et_jax.models.pooling import pool
@@ -99,3 +99,18 @@ def test_dense_networks_with_less_noise_are_sound():
     for limit in (100, 40, 0):
         policy = Policy(max_coefficients=limit)
         assert violation(gradient, domain, policy=policy)[0] <= 1e-12
+
+
+def test_a_program_too_large_for_most_machines_is_warned_of(monkeypatch):
+    """The hidden layer of 5 units is the largest value that changes with the input."""
+    weights = jnp.ones((5, 3))
+
+    def fn(x):
+        fixed = jnp.sum(jnp.ones((9, 3)) ** 2)
+        return jnp.sum(jnp.tanh(weights @ x)) * fixed
+
+    monkeypatch.setattr(bounding, "_MANY", 15)
+    bound(fn, ball(jnp.zeros(3), 0.1))
+    monkeypatch.setattr(bounding, "_MANY", 14)
+    with pytest.warns(UserWarning, match=r"has 5 entries, and its bounds 5 × 3 coeff"):
+        bound(fn, ball(jnp.zeros(3), 0.1))
