@@ -264,6 +264,7 @@ def shape_of_outputs(apply: Any, params: Any, x: Any) -> Any:
         return jax.eval_shape(apply, params, x)
     except Exception as error:
         check_no_module("apply", apply)
+        check_no_module("params", params)
         check_no_batch_statistics(params)
         shapes = jax.tree.map(jnp.shape, x)
         message = f"the model does not take an input of shape {shapes}: {error}"

@@ -8,6 +8,8 @@ over examples maps over their contexts too.
 
 from __future__ import annotations
 
+import inspect
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -80,9 +82,12 @@ def check_takes(subject: Any, x: Any) -> None:
 
     Raises:
       ValueError: for no subject, inputs that are no floats, no batch, or of a shape
-        that the model does not take; for a context of another number of inputs.
+        that the model does not take; for a context of another number of inputs; for
+        groups of features that an input does not have, and an explanation that draws
+        and has no key.
     """
     check_subject(subject)
+    _check_key(subject.saliency())
     leaves = jax.tree.leaves(x)
     if not leaves:
         raise ValueError(f"x must be a batch [m, ...] of inputs, got {x!r}")
@@ -101,8 +106,27 @@ def check_takes(subject: Any, x: Any) -> None:
             raise ValueError(
                 f"x must be a batch [m, ...] of inputs, got shape {np.shape(leaf)}"
             )
+    size = sum(math.prod(np.shape(leaf)[1:]) for leaf in leaves)
+    for i, group in enumerate(subject.groups):
+        if max(group) >= size:
+            raise ValueError(
+                f"groups[{i}] must hold features in 0…{size - 1}, got {list(group)}"
+            )
     example, context = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf)[1:], leaf.dtype),
         (x, subject.context),
     )
     shape_of_outputs(subject.apply, in_context(subject.params, context), example)
+
+
+def _check_key(explain: Any) -> None:
+    try:
+        key = inspect.signature(explain).parameters.get("key")
+    except (TypeError, ValueError):  # of a callable that tells nothing
+        return
+    if key is not None and key.default is key.empty:
+        raise ValueError(
+            "explainer must have its key bound where it draws: give a factory that "
+            "fixes it, such as lambda score, **options: functools.partial(explainer("
+            "score, **options), key=key)"
+        )

@@ -63,7 +63,8 @@ class Form(NamedTuple):
         the program, too.
 
         Raises:
-          ValueError: for a black box, which has no gradients.
+          ValueError: for a black box, which has no gradients, and a `smoothed` that
+            does not take a sharpness alone.
         """
         if not self.differentiable:
             raise ValueError(
@@ -71,7 +72,14 @@ class Form(NamedTuple):
                 "'random' or 'strongest', which searches at random"
             )
         if self.smoothed is not None:
-            made = self.smoothed(rho)
+            try:
+                made = self.smoothed(rho)
+            except TypeError as error:
+                raise ValueError(
+                    "smoothed must be a function of the sharpness that returns a "
+                    "model, such as lambda rho: model.surrogate(rho=rho).apply; it "
+                    f"gives: {error}"
+                ) from error
             # Not `is`: each look at `module.apply` makes another bound method.
             if made != self.apply:
                 return made

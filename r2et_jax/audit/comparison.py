@@ -15,7 +15,7 @@ from r2et_jax.audit import words
 from r2et_jax.audit.result import Audit
 from r2et_jax.metrics import statistics
 from r2et_jax.metrics.statistics import Estimate
-from r2et_jax.metrics.summary import mean_and_stderr
+from r2et_jax.metrics.summary import as_units, distinct_inputs, means_by_unit
 
 
 class Difference(NamedTuple):
@@ -57,9 +57,9 @@ class Compared:
         """
         lines = []
         for name, audit in self.audits.items():
-            mean = mean_and_stderr(audit.curve[audit.at(self.epsilon)])
+            row = words.rows(audit)[audit.at(self.epsilon)]
             plus = float(audit.corrected.mean) if audit.counted.any() else np.nan
-            lines.append((name, float(mean.mean), float(mean.stderr), audit.same, plus))
+            lines.append((name, row.precision, row.stderr, audit.same, plus))
         return lines
 
     def sentences(self) -> list[str]:
@@ -144,7 +144,8 @@ def compare(audits: Mapping[str, Audit], *, at: float | None = None) -> Compared
     epsilon = base.asked.epsilon if at is None else at
     values = {name: audit.curve[audit.at(epsilon)] for name, audit in audits.items()}
     pairs = list(itertools.combinations(values, 2))
-    estimates = [_paired(values[a] - values[b]) for a, b in pairs]
+    units = distinct_inputs(next(iter(audits.values())).x)
+    estimates = [_paired(values[a] - values[b], units) for a, b in pairs]
     corrected = statistics.holm([paired.p_value() for paired in estimates])
     clear = statistics.verdicts(estimates)
     differences = tuple(
@@ -160,9 +161,11 @@ def _of(audits: Any) -> str:
     return f" of {len(audits)}" if hasattr(audits, "__len__") else ""
 
 
-def _paired(differences: np.ndarray) -> Estimate:
-    known = differences[np.isfinite(differences)]
-    return metrics.estimate(known.tolist(), over="inputs")
+def _paired(differences: np.ndarray, units: np.ndarray) -> Estimate:
+    """Over different inputs: rows of the same one, as with partners, count once."""
+    known = np.isfinite(differences)
+    of_inputs = means_by_unit(differences[known], as_units(units[known], known.sum()))
+    return metrics.estimate(of_inputs.tolist(), over="inputs")
 
 
 def _check_same(first: str, base: Audit, name: str, audit: Audit) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from r2et_jax.metrics.summary import mean_and_stderr
+from r2et_jax.metrics.summary import distinct_inputs, mean_and_stderr
 
 if TYPE_CHECKING:
     from r2et_jax.audit.result import Audit
@@ -45,9 +45,12 @@ class Row(NamedTuple):
 def rows(audit: Audit) -> list[Row]:
     """The table of P@k against the budgets."""
     counted = audit.counted
+    # Rows of the same input, such as with several partners, are no independent ones.
+    units = distinct_inputs(audit.x)
     table = []
     for i, epsilon in enumerate(audit.epsilons):
         mean = mean_and_stderr(audit.curve[i])
+        stderr = mean_and_stderr(audit.curve[i], units=units).stderr
         proved = np.nan
         if audit.certified.precision is not None and counted.any():
             proved = float(np.mean(audit.certified.precision[i][counted]))
@@ -55,7 +58,7 @@ def rows(audit: Audit) -> list[Row]:
             Row(
                 epsilon=float(epsilon),
                 precision=float(mean.mean),
-                stderr=float(mean.stderr),
+                stderr=float(stderr),
                 same_class=float(mean_and_stderr(audit.curve_same_class[i]).mean),
                 certified=proved,
                 reordered=_share(audit.curve[i][counted] < 1),

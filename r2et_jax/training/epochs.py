@@ -302,6 +302,12 @@ def train_epochs(
 
 def check_batch(x: Any, y: Array) -> None:
     """Raise unless x and y are as many examples; where they are known, finite ones."""
+    for leaf in (*jax.tree.leaves(x), y):
+        if not getattr(leaf, "shape", None):
+            raise ValueError(
+                "x and y must be arrays of examples along their first axis, got a "
+                f"{type(leaf).__name__} among them: numpy.asarray makes one of a list"
+            )
     lengths = {leaf.shape[0] for leaf in (*jax.tree.leaves(x), y)}
     if len(lengths) != 1:
         # Rows beyond the end of an array would be its last one.

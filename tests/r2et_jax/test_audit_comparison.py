@@ -56,6 +56,25 @@ def test_differences_are_paired_and_corrected(audits):
     assert "linear is the more stable one" in text and "chance may explain" in text
 
 
+def test_rows_of_the_same_input_are_no_independent_ones(audits):
+    """Eight inputs with two partners each: every ± and every verdict is over eight."""
+    twice = np.concatenate([X[:8], X[:8]])
+    several = {name: dataclasses.replace(a, x=twice) for name, a in audits.items()}
+    compared = compare(several)
+    halves = {
+        name: a.precision.reshape(2, 8).mean(axis=0) for name, a in audits.items()
+    }
+    expected = stats.ttest_rel(halves["curved"], halves["linear"])
+    estimate = compared.differences[0].estimate
+    assert estimate.n == 8
+    assert estimate.p_value() == pytest.approx(expected.pvalue)
+    (row,) = words.rows(several["curved"])
+    assert row.precision == pytest.approx(halves["curved"].mean())
+    assert row.stderr == pytest.approx(stats.sem(halves["curved"]))
+    assert compared.rows()[0][2] == row.stderr
+    assert row.stderr != pytest.approx(stats.sem(audits["curved"].precision))
+
+
 def test_the_table_holds_the_means(audits):
     compared = compare(audits)
     name, mean, stderr, same, _ = compared.rows()[0]

@@ -353,6 +353,37 @@ def test_inputs_that_the_model_does_not_take(door):
         DOORS[door](subject, X.astype(str))
 
 
+# The exact worst case is for subjects with layers, explained by the gradient.
+@pytest.mark.parametrize("door", sorted(DOORS.keys() - {"exact"}))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": [[1, 9]]}, r"groups\[0\] must hold features in 0…3, got \[1, 9\]"),
+        ({"explainer": saliency.smooth_grad}, r"key bound .*partial\(explainer\("),
+    ],
+    ids=["groups", "key"],
+)
+def test_subjects_that_do_not_fit_the_inputs(door, options, message):
+    with pytest.raises(ValueError, match=message):
+        DOORS[door](r2.subject(linear, WEIGHTS, **options), X)
+
+
+def test_a_stand_in_that_is_the_model_itself_is_no_function_of_the_sharpness():
+    subject = r2.subject(linear, WEIGHTS, smoothed=lambda w, x: linear(w, x))
+    attack = r2.attack("er_surrogate", k=2, num_steps=2)
+    with pytest.raises(ValueError, match="smoothed must be a function of the sharp"):
+        attack(subject, X, r2.threat_model("l2", 0.1), key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("listed", ["x", "y"])
+def test_lists_in_place_of_arrays_to_train_on(listed):
+    x, y = DATA
+    given = {"x": x, "y": y, listed: {"x": x, "y": y}[listed].tolist()}
+    goal = r2.objective("vanilla", linear, k=2)
+    with pytest.raises(ValueError, match="must be arrays of examples .*numpy.asarray"):
+        r2.train(goal, WEIGHTS, **given, num_epochs=1, key=jax.random.key(0))
+
+
 def test_training_on_what_the_model_does_not_take():
     model, params, _ = _mlp()
     objective = r2.objective("vanilla", model.apply, k=2)
