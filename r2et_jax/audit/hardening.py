@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -100,7 +101,7 @@ def harden(
       quality: "accuracy" or "auc".
       threat: what the adversary may do, in the selection and in the audits; the l2
         ball of radius 1 by default, which suits standardised columns. Its ε is the
-        radius in penalties that look at a ball.
+        radius in penalties that look at a ball, always one in l2: another norm warns.
       weights: penalty -> the weights that are tried, in all combinations; by default
         those of the experiments, twelve settings, which suit standardised columns; on
         other inputs than tables those of mean gaps grow with the number of features.
@@ -185,6 +186,7 @@ def harden(
             check_inputs(threat, part.x)
 
     terms = objectives.method(method).terms
+    _warn_of_norm(method, threat)
     tried = weights_lib.settings(terms, _grid(terms, weights, data))
     objective = _objective(method, examined, data, k, threat)
     candidates = Candidates(ranked, data.valid, under_attack, threat, k, quality)
@@ -424,6 +426,15 @@ def _objective(method, examined, data: Examples, k: int, threat: ThreatModel):
         epsilon=float(threat.epsilon),
         channels=channels,
     )
+
+
+def _warn_of_norm(method: str, threat: ThreatModel) -> None:
+    if threat.norm != "l2" and objectives.method(method).in_a_ball:
+        warnings.warn(
+            f"{method} trains within l2 balls of ε = {float(threat.epsilon):g}, which "
+            f"the threat model's {threat.norm} ball holds and goes beyond",
+            stacklevel=3,
+        )
 
 
 def _teller(progress: Any, total: int) -> Callable[[int, str], None]:

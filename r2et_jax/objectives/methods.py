@@ -266,6 +266,11 @@ TERMS: dict[str, Term] = {
         _certified, ramped=True, most=_bounded_examples, weights=_CERTIFIED
     ),
 }
+# Those that take ε, the radius of an l2 ball.
+_IN_A_BALL = {
+    "adv_gap", "adv_hinge", "adv_loss", "certified_gap", "gradient_change", "ig_change",
+    "radius_hinge",
+}  # fmt: skip
 
 
 class Method(NamedTuple):
@@ -286,6 +291,11 @@ class Method(NamedTuple):
     smooth: bool = False
     skip: bool = False
     attacked: bool = False
+
+    @property
+    def in_a_ball(self) -> bool:
+        """Whether it looks at an l2 ball around each input."""
+        return self.attacked or not _IN_A_BALL.isdisjoint(self.terms)
 
 
 METHODS: dict[str, Method] = {

@@ -72,6 +72,28 @@ def hardened(told):
     return ask(tolerance=0.05, progress=lambda *now: told.append(now))
 
 
+@pytest.mark.parametrize(
+    ("method", "norm", "warns"),
+    [
+        ("rat", "linf", True),
+        ("at_mixed", "linf", True),
+        ("rat", "l2", False),
+        ("r2et", "linf", False),
+    ],
+)
+def test_a_ball_of_another_norm_than_penalties_have_is_said(method, norm, warns):
+    # It is said before the weights are looked at, which are wrong here.
+    def call():
+        with pytest.raises(ValueError, match="weights"):
+            ask(method=method, threat=r2.threat_model(norm, 0.5), weights={"no": (1,)})
+
+    if warns:
+        with pytest.warns(UserWarning, match=f"{method} trains within l2 balls of ε"):
+            call()
+    else:
+        call()
+
+
 def test_progress_counts_each_stage_once(hardened, told):
     # Three blocks of training, and five stages of either audit.
     assert [done for done, _, _ in told] == list(range(14))

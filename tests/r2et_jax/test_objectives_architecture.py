@@ -8,6 +8,7 @@ import pytest
 
 from r2et_jax import models, objectives, programs, training
 from r2et_jax.models import MLP, SkipMLP
+from r2et_jax.objectives import methods
 from r2et_jax.objectives.architecture import check_smooth
 from r2et_jax.programs.linear_part import has_linear_part
 
@@ -145,3 +146,25 @@ def hidden(w, x):
 )  # fmt: skip
 def test_a_linear_part_has_weights_of_its_own(apply, expected):
     assert has_linear_part(apply, W, jnp.ones(3)) is expected
+
+
+class Watched(methods.Setting):
+    """Settings that remember whether ε was asked for."""
+
+    def __getattribute__(self, name):
+        if name == "epsilon":
+            seen.append(name)
+        return super().__getattribute__(name)
+
+
+seen: list[str] = []
+
+
+@pytest.mark.parametrize("term", [n for n, t in methods.TERMS.items() if t.build])
+def test_methods_that_look_at_a_ball_are_those_whose_penalties_take_its_radius(term):
+    def apply(params, x):
+        return jnp.dot(params, x)[None]
+
+    seen.clear()
+    methods.TERMS[term].build(apply, Watched(2, 2, apply, 0.1))
+    assert methods.Method("", (term,)).in_a_ball == bool(seen)
