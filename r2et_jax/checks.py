@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 import os
@@ -286,6 +287,20 @@ def shape_of_outputs(apply: Any, params: Any, x: Any) -> Any:
                 f"predict, x) for a function of NumPy arrays; {first}"
             )
         raise ValueError(message) from error
+
+
+def check_key_bound(explain: Any) -> None:
+    """Raise for an explanation that draws and has no key yet."""
+    try:
+        key = inspect.signature(explain).parameters.get("key")
+    except (TypeError, ValueError):  # of a callable that tells nothing
+        return
+    if key is not None and key.default is key.empty:
+        raise ValueError(
+            "explainer must have its key bound where it draws: give a factory that "
+            "fixes it, such as lambda score, **options: functools.partial(explainer("
+            "score, **options), key=key)"
+        )
 
 
 def check_no_module(name: str, value: Any) -> None:

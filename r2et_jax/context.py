@@ -8,14 +8,13 @@ over examples maps over their contexts too.
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from r2et_jax.checks import shape_of_outputs
+from r2et_jax.checks import check_key_bound, shape_of_outputs
 from r2et_jax.types import ApplyFn, Params
 
 
@@ -87,7 +86,7 @@ def check_takes(subject: Any, x: Any) -> None:
         and has no key.
     """
     check_subject(subject)
-    _check_key(subject.saliency())
+    check_key_bound(subject.saliency())
     leaves = jax.tree.leaves(x)
     if not leaves:
         raise ValueError(f"x must be a batch [m, ...] of inputs, got {x!r}")
@@ -117,16 +116,3 @@ def check_takes(subject: Any, x: Any) -> None:
         (x, subject.context),
     )
     shape_of_outputs(subject.apply, in_context(subject.params, context), example)
-
-
-def _check_key(explain: Any) -> None:
-    try:
-        key = inspect.signature(explain).parameters.get("key")
-    except (TypeError, ValueError):  # of a callable that tells nothing
-        return
-    if key is not None and key.default is key.empty:
-        raise ValueError(
-            "explainer must have its key bound where it draws: give a factory that "
-            "fixes it, such as lambda score, **options: functools.partial(explainer("
-            "score, **options), key=key)"
-        )

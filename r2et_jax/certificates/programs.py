@@ -7,7 +7,6 @@ that all features share, so that the difference of two is bounded as one express
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,7 @@ from r2et_jax import saliency as saliency_lib
 from r2et_jax.bounds import Policy, bound, of_threat
 from r2et_jax.bounds.domain import with_slabs
 from r2et_jax.certificates.counting import Certificate, Certify
-from r2et_jax.checks import check_count, check_k
+from r2et_jax.checks import check_count, check_k, check_key_bound
 from r2et_jax.ranking import top_k_indices
 from r2et_jax.score import log_odds, predicted_class
 from r2et_jax.threat import project
@@ -158,11 +157,6 @@ def _signed(
     if explainer is saliency_lib.integrated_gradients:
         return explainer(score, signed=True)
     explain = explainer(score, normalize=False)
-    key = inspect.signature(explain).parameters.get("key")
-    if key is not None and key.default is inspect.Parameter.empty:
-        raise ValueError(
-            "a certificate is about one map, this explainer draws one for each key: "
-            "give a factory that fixes it, such as lambda score, **options: "
-            "functools.partial(explainer(score, **options), key=key)"
-        )
+    # A certificate is about one map.
+    check_key_bound(explain)
     return explain
