@@ -6,11 +6,16 @@ so that class 1 has the log-odds z and class 0 has −z.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from r2et_jax import context as context_lib
 from r2et_jax.checks import check_class, check_no_batch_statistics
+from r2et_jax.execution import hashable, kept
 from r2et_jax.numerics import sigmoid, softplus
+from r2et_jax.programs.transform import output_bounds
 from r2et_jax.types import ApplyFn, Array, Params, ScoreFn
 
 __all__ = [
@@ -23,6 +28,53 @@ __all__ = [
     "predicted_class",
     "probability",
 ]
+
+
+def check_takes(subject: Any, x: Any) -> None:
+    """Raise unless the model takes the inputs to logits; runs nothing.
+
+    Args:
+      subject: a `Subject`.
+      x: inputs [m, ...], or a pytree of them.
+
+    Raises:
+      ValueError: as `context.check_takes`, and as `check_no_probabilities` unless the
+        subject says that its outputs are logits.
+    """
+    context_lib.check_takes(subject, x)
+    if subject.output == "auto":
+        example, beside = jax.tree.map(lambda leaf: leaf[0], (x, subject.context))
+        params = context_lib.in_context(subject.params, beside)
+        check_no_probabilities(subject.apply, params, example)
+
+
+def check_no_probabilities(apply: ApplyFn, params: Params, x: Any) -> None:
+    """Raise for a model whose outputs lie in [0, 1] whatever its input; runs nothing.
+
+    Args:
+      apply: `apply(params, x) -> logits [C]` of one input.
+      params: its parameters, of which only shapes and dtypes count, as of x.
+      x: an input.
+
+    Raises:
+      ValueError: for probabilities in place of logits.
+    """
+    leaves, structure = jax.tree.flatten((params, x))
+    shapes = tuple(
+        jax.ShapeDtypeStruct(jnp.shape(v), jnp.result_type(v)) for v in leaves
+    )
+    low, high = _bounds(hashable(apply), structure, shapes)
+    if low >= 0 and high <= 1:
+        raise ValueError(
+            "apply must return logits, but its outputs lie in [0, 1] for every input, "
+            "as probabilities do: pass subject(..., output='probabilities') to have "
+            "them converted, or output='logits' if they are logits"
+        )
+
+
+@kept
+def _bounds(apply, structure, shapes) -> tuple[float, float]:
+    return output_bounds(apply, *jax.tree.unflatten(structure, shapes))
 
 
 def _check_logits(logits: Array) -> None:

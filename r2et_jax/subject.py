@@ -29,7 +29,7 @@ from r2et_jax.checks import (
     feature_indices,
     is_linen,
 )
-from r2et_jax.context import check_subject, check_takes, in_context
+from r2et_jax.context import check_subject, in_context
 from r2et_jax.execution import drive_chunks, hashable, jit, kept
 from r2et_jax.tracing import examples_in_cache
 from r2et_jax.types import ApplyFn, Array, Params, SaliencyFn
@@ -331,7 +331,7 @@ def explain(
                 "one input x is the batch x[None]"
             )
         check_finite(name, values)
-    check_takes(subject, x)
+    score.check_takes(subject, x)
     if target is not None:
         target = _targets(subject, x, target)
     run = _explaining(subject.form, batch_size)

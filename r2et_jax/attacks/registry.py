@@ -11,8 +11,8 @@ from r2et_jax.attacks.results import AttackResult
 from r2et_jax.attacks.runner import compile_attack
 from r2et_jax.attacks.strongest import compile_strongest
 from r2et_jax.checks import check_count, check_in, check_key, check_positive
-from r2et_jax.context import check_takes
 from r2et_jax.execution import kept
+from r2et_jax.score import check_takes
 from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel
 from r2et_jax.threat.definition import check_threat, with_epsilon

@@ -23,6 +23,7 @@ from r2et_jax.checks import (
     is_linen,
     is_mask,
 )
+from r2et_jax.programs.transform import left_in_words
 from r2et_jax.saliency.grouped import by_variable, variables
 from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel
@@ -59,6 +60,7 @@ class Asked(NamedTuple):
       dtype: float type of the inputs.
       differentiable: whether the model has gradients; a black box has none.
       stand_in: where the attack's gradients come from.
+      unsmoothed: where the model switches and no smooth form is known, "" for nowhere.
       versions: package -> version.
     """
 
@@ -82,6 +84,7 @@ class Asked(NamedTuple):
     dtype: str
     differentiable: bool
     stand_in: str
+    unsmoothed: str
     versions: dict[str, str]
 
 
@@ -266,8 +269,9 @@ def asked(
     evaluations: int,
     certify: bool | str,
     key: Array,
+    left: Mapping[str, int],
 ) -> Asked:
-    """What was asked, in plain values."""
+    """What was asked, in plain values; `left` as `programs.describe` tells it."""
     columns = examined.names or ()
     columns = columns if len(columns) == layout.size else range(layout.size)
     own_features = len(names) != math.prod(layout.explained)
@@ -293,6 +297,7 @@ def asked(
         dtype=str(x.dtype),
         differentiable=examined.form.differentiable,
         stand_in=_stand_in(examined.form),
+        unsmoothed=left_in_words(left),
         versions={name: _version(name) for name in _VERSIONS},
     )
 

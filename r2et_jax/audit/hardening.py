@@ -374,7 +374,8 @@ def _subject(model: Any, params: tuple, data: Examples) -> Subject:
 def _in_rows(examined: Subject, data: Examples) -> Subject:
     """The model of inputs in rows, as it is explained in the selection."""
     explained = asked_lib.explained(examined, data.layout)
-    return Subject(examined.params, of_rows(explained.form, data.layout))
+    form = of_rows(explained.form, data.layout)
+    return Subject(examined.params, form, output="logits")
 
 
 def _num_explained(examined: Subject, data: Examples) -> int:

@@ -258,6 +258,8 @@ class Audit:
             lines += [f"{n} of {m} inputs {what}"] * bool(n)
         if not self.asked.differentiable:
             lines.append(f"gradients are from {self.asked.stand_in}")
+        if self.asked.unsmoothed:
+            lines.append(words.unseen(self.asked))
         if counted.any():
             lines += [words.table(self), guard_words.worth(self), *words.verdict(self)]
         return "\n".join(lines)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax import attacks, metrics
+from r2et_jax import attacks, metrics, programs
 from r2et_jax import subject as subject_lib
 from r2et_jax._callable import make_callable
 from r2et_jax.attacks.ensemble import default_evaluations
@@ -214,7 +214,7 @@ def audit(
     names = asked_lib.explained_names(examined, layout, given[-1], count)
     asked = asked_lib.asked(
         shown, layout, threat, x, k=k, names=names, evaluations=evaluations,
-        certify=certify, key=key,
+        certify=certify, key=key, left=_left(centred.form, first, x[0]),
     )  # fmt: skip
     if examined.output == "regression" and threat.prediction != "free":
         raise ValueError(
@@ -223,7 +223,7 @@ def audit(
         )
     tell = _teller(progress, len(budgets))
     form = centred.form._replace(explainer=_passing_nan(centred.form.explainer))
-    victim = Subject(params, form, context)
+    victim = Subject(params, form, context, output="logits")
     attack = attacks.attack("strongest", k=k, evaluations=evaluations)
     curve = measures.curve(attack, victim, x, threat, budgets, key=key, tell=tell)
     main = budgets.index(float(threat.epsilon))
@@ -360,6 +360,11 @@ def _passing_nan(explainer):
         return saliency
 
     return of_score
+
+
+def _left(form: Form, params, x) -> dict[str, int]:
+    """Where the model's program switches without a smooth form; of a black box none."""
+    return programs.describe(form.apply, params, x).left if form.differentiable else {}
 
 
 @kept

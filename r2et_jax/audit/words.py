@@ -10,6 +10,7 @@ import numpy as np
 from r2et_jax.metrics.summary import distinct_inputs, mean_and_stderr
 
 if TYPE_CHECKING:
+    from r2et_jax.audit.asked import Asked
     from r2et_jax.audit.result import Audit
 
 # P@k from which an explanation is called stable, and below which unstable.
@@ -200,6 +201,14 @@ def _worth(audit: Audit, row: Row) -> str:
     return f"{proved}; {alike}, which is what a fixed ranking would keep."
 
 
+def unseen(asked: Asked) -> str:
+    """What of the model gradients do not see, a sentence without its end."""
+    return (
+        f"The model switches where no smooth form is known ({asked.unsmoothed}): "
+        "gradients do not see that, and the attack may leave more than there is"
+    )
+
+
 def limits(audit: Audit) -> list[str]:
     """What was assumed, and what the answer does not say."""
     asked = audit.asked
@@ -218,6 +227,7 @@ def limits(audit: Audit) -> list[str]:
         if not proved
         else f"No lower bound is given: {proved.removeprefix('nothing is proved: ')}.",
         f"The attack takes its gradients from {asked.stand_in}.",
+        *([f"{unseen(asked)}."] if asked.unsmoothed else []),
         "Distances are of changes that were found: the smallest one may be smaller."
         + (
             ""

@@ -20,8 +20,9 @@ from r2et_jax.certificates.counting import (
 )
 from r2et_jax.certificates.programs import program_certificate
 from r2et_jax.checks import check_count, check_positive
-from r2et_jax.context import check_takes, in_context
+from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, hashable, kept
+from r2et_jax.score import check_takes
 from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel
 from r2et_jax.threat.definition import check_threat

@@ -15,11 +15,10 @@ from r2et_jax.certificates.agreement import layers_agree
 from r2et_jax.certificates.regions import Moves
 from r2et_jax.certificates.search import Layer, search
 from r2et_jax.checks import check_count, check_k, check_positive
-from r2et_jax.context import check_takes
 from r2et_jax.execution import compile_chunked, hashable, kept
 from r2et_jax.ranking import top_k_overlap
 from r2et_jax.ranking.topk import positive_top_k_mask
-from r2et_jax.score import predicted_class
+from r2et_jax.score import check_takes, predicted_class
 from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel, contains
 from r2et_jax.threat.definition import check_threat

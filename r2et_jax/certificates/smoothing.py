@@ -25,7 +25,7 @@ from r2et_jax.checks import (
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, example_keys, kept
 from r2et_jax.ranking import top_k_mask
-from r2et_jax.score import predicted_class
+from r2et_jax.score import check_takes, predicted_class
 from r2et_jax.subject import Form, Subject
 from r2et_jax.types import Array
 
@@ -119,6 +119,8 @@ def smoothed_counts(
         raise ValueError(
             f"explain must be a subject or a function, x -> map [n], got {explain!r}"
         )
+    if is_subject:
+        check_takes(explain, x)
     raw = np.asarray(_raw(key))
     first = 0
     if state is not None:

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from r2et_jax.checks import check_count, check_in, check_k, check_key, check_positive
-from r2et_jax.context import check_takes, in_context
+from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, kept
 from r2et_jax.ranking.thickness import pair_thickness
-from r2et_jax.score import predicted_class
+from r2et_jax.score import check_takes, predicted_class
 from r2et_jax.subject import Form, Subject
 from r2et_jax.threat import ThreatModel, sample
 from r2et_jax.threat.definition import check_threat

@@ -19,7 +19,7 @@ from r2et_jax.attacks.descent import move
 from r2et_jax.attacks.optimizers import steepest
 from r2et_jax.attacks.protocols import SURROGATE_RHO
 from r2et_jax.checks import check_count, check_key, check_positive
-from r2et_jax.context import check_takes, in_context
+from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, kept
 from r2et_jax.numerics import safe_norm
 from r2et_jax.subject import Form, Subject
@@ -170,7 +170,7 @@ def local_lipschitz(
 
 def _largest(kind, subject, x, threat, key, *, counts, rho, size):
     check_threat(threat)
-    check_takes(subject, x)
+    score.check_takes(subject, x)
     check_inputs(threat, x)
     check_key(key)
     check_positive("rho", rho)

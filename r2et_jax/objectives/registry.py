@@ -28,7 +28,11 @@ from r2et_jax.objectives.certified import Layers
 from r2et_jax.objectives.curvature_penalties import Split
 from r2et_jax.objectives.loss import Objective
 from r2et_jax.objectives.methods import METHODS, TERMS, Setting, method
-from r2et_jax.score import cross_entropy, predicted_class
+from r2et_jax.score import (
+    check_no_probabilities,
+    cross_entropy,
+    predicted_class,
+)
 from r2et_jax.subject import Subject
 from r2et_jax.types import ApplyFn
 
@@ -145,6 +149,8 @@ def objective(
     def check(params, x, y, weights, /):
         check_given(params, weights)
         outputs = shape_of_outputs(jax.vmap(apply, (None, 0)), params, x)
+        if not isinstance(model, Subject) or model.output == "auto":
+            check_no_probabilities(apply, params, one_input(x))
         check_data(params, x, y, outputs)
 
     def check_given(params, weights):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax.numpy as jnp
 
 from r2et_jax.programs.flow import (
@@ -22,11 +24,14 @@ from r2et_jax.programs.lines import (
     lines_of,
     subtract,
 )
+from r2et_jax.programs.pieces import Pieces, pieces_of, roots_of
 from r2et_jax.programs.ranges import ranges_of
 from r2et_jax.programs.steps import Program, Step
 
 # Share of a range, and of 1 for wider ones, that a guard may cut off.
 _SLIVER = 1e-4
+# Constant between the points at which they jump.
+ROUNDING = frozenset({"sign", "floor", "ceil", "round"})
 _ABOVE, _BELOW = frozenset({"gt", "ge"}), frozenset({"lt", "le"})
 
 
@@ -45,6 +50,8 @@ class Facts:
       lines: number -> the value as a line in another.
       makers: number -> the step that makes the value.
       users: number -> the steps that take it.
+      flat: those that jump where a moving value passes a number, and are constant
+        elsewhere, such as z > 0 as a number, with the name of the step that jumps.
     """
 
     def __init__(self, program: Program, sources: set[int]):
@@ -62,6 +69,40 @@ class Facts:
         for step in program.steps:
             for number in step.inputs:
                 self.users.setdefault(number, []).append(step)
+        self.flat: dict[int, str] = {}
+
+    @functools.cached_property
+    def roots(self) -> dict[int, int]:
+        """Number -> the value that it is an elementwise function of."""
+        return roots_of(self.program, self.depends, self.ranges, self.same)
+
+    def pieces(self, number: int) -> Pieces | None:
+        """What pieces a value consists of, None where it jumps or cannot be told."""
+        makers, same = self.makers, self.same
+        return pieces_of(self.program, makers, self.ranges, same, self.roots, number)
+
+    def flat_name(self, step: Step) -> str | None:
+        """The step that makes a step's result flat, None for one that is not flat.
+
+        What is made from flat values alone is flat; behind a `stop_gradient` it is
+        meant to be no part of the derivative.
+        """
+        if self.moves.intersection(step.outputs) or step.name == "stop_gradient":
+            return None
+        for number in step.inputs:
+            if number in self.flat:
+                return self.flat[number]
+        moved = self.moves.intersection(step.inputs)
+        if step.name in ROUNDING and moved:
+            low, high = self.ranges[step.inputs[0]]
+            of_one_sign = step.name == "sign" and (low >= 0 or high <= 0)
+            return None if of_one_sign else step.name
+        if step.name in {"convert_element_type", "select_n"}:
+            if self.switches(step.inputs[0]):
+                comparison, _ = self.comparison(step.inputs[0])
+                numbers = comparison and step.name == "convert_element_type"
+                return comparison.name if numbers else step.name
+        return None
 
     def hidden(self, step: Step) -> bool:
         """Whether the step switches only where a later selection does not look.
@@ -233,5 +274,7 @@ class Facts:
             return False
         if step.name in _ABOVE | _BELOW:
             moves = bool(self.moves.intersection(step.inputs))
+            if self.flat.keys() & set(step.inputs):
+                return True
             return moves and not self.one_sided(*step.inputs)
         return any(self.switches(number) for number in step.inputs)

@@ -12,7 +12,7 @@ from jax.extend.core import ClosedJaxpr
 
 from r2et_jax.programs import custom
 from r2et_jax.programs import kink as forms
-from r2et_jax.programs.facts import Facts
+from r2et_jax.programs.facts import ROUNDING, Facts
 from r2et_jax.programs.flow import array_sources, mixing
 from r2et_jax.programs.kink import Kink
 from r2et_jax.programs.lines import Coefficient, Line
@@ -32,8 +32,8 @@ KINKED = frozenset(
 )
 # Their derivative jumps too, or their value does, and they have no smooth form here.
 UNTREATED = frozenset(
-    {"sort", "top_k", "argmax", "argmin", "cummax", "cummin", "sign", "floor", "ceil"}
-    | {"round", "rem", "scatter-max", "scatter-min"}
+    {"sort", "top_k", "argmax", "argmin", "cummax", "cummin", "rem"}
+    | {"scatter-max", "scatter-min"}
 )
 
 
@@ -92,6 +92,8 @@ def read(
     finder = _Finder(program, sources, judges)
     for index, step in enumerate(program.steps):
         finder.visit(index, step)
+    jumps = finder.flat | finder.jumping
+    finder.left.update(jumps[n] for n in program.outputs if n in jumps)
     moved = tuple(number in finder.moves for number in program.outputs)
     beside = _beside(program, finder) if finder.kinks or finder.bodies else {}
     return Reading(program, finder.kinks, beside, finder.bodies, finder.left, moved)
@@ -107,7 +109,9 @@ def _beside(program: Program, finder: _Finder) -> dict[int, Kink]:
     mixed = mixing(program, others)
     apart = _Finder(program, others, finder.judges)
     for index, step in enumerate(program.steps):
-        if mixed.intersection(step.inputs) and step.name in KINKED:
+        switches = step.name in KINKED | ROUNDING | {"convert_element_type"}
+        switches |= bool(apart.flat.keys() & set(step.inputs))
+        if mixed.intersection(step.inputs) and switches:
             if not finder.depends.intersection(step.outputs):
                 apart.visit(index, step)
     return apart.kinks
@@ -122,6 +126,8 @@ class _Finder(Facts):
         self.kinks: dict[int, Kink] = {}
         self.bodies: dict[int, tuple[Reading, ...]] = {}
         self.left: Counter = Counter()
+        # Number -> the step that jumps, of functions of one value.
+        self.jumping: dict[int, str] = {}
 
     def visit(self, index: int, step: Step) -> None:
         """Note the step's kink, or that it is left as it is."""
@@ -129,12 +135,22 @@ class _Finder(Facts):
             return
         if not self.depends.intersection(step.inputs):
             return
+        if (flat := self.flat_name(step)) is not None:
+            self.flat.update(dict.fromkeys(step.outputs, flat))
+            return
+        jumps = [n for n in step.inputs if n in self.flat or n in self.jumping]
+        if jumps and step.name not in {"select_n", "cond"}:
+            name = self.flat.get(jumps[0]) or self.jumping[jumps[0]]
+            self._keep(index, self.pieced(step, name))
         if step.name in UNTREATED:
             if self.moves.intersection(step.inputs):
                 self.left[step.name] += 1
         elif step.name == "select_n":
             if not self.hidden(step):
-                self._keep(index, self.select(step))
+                kink = self.select(step)
+                if self.jumping.keys() & set(step.inputs[1:]):
+                    kink = self.pieced(step, step.name) or kink
+                self._keep(index, kink)
         elif step.name in KINKED:
             if self.felt.intersection(step.outputs) and not self.hidden(step):
                 self._keep(index, self.extreme(step))
@@ -268,8 +284,7 @@ class _Finder(Facts):
             return None
         comparison, is_below = self.comparison(which)
         if comparison is None:
-            self.left[step.name] += self.switches(which)
-            return None
+            return self.pieced(step, step.name) if self.switches(which) else None
         a, b = comparison.inputs
         if self.one_sided(a, b):
             return None
@@ -285,5 +300,16 @@ class _Finder(Facts):
                 return None
             if slope is not None:
                 return self.bent(step.name, switch, base, slope)
-        self.left[step.name] += 1
+        return self.pieced(step, step.name)
+
+    def pieced(self, step: Step, name: str) -> Kink | None:
+        """The kink of a function of one value that is put together from pieces."""
+        (number,) = step.outputs[:1]
+        made = self.pieces(number) if number in self.felt else None
+        if made is not None:
+            return forms.pieced(name, made) if made.bends else None
+        if number in self.felt and self.roots[number] != self.same[number]:
+            self.jumping[number] = name  # another piece may yet meet it
+        else:
+            self.left[name] += 1
         return None

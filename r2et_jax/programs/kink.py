@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from r2et_jax.programs import surrogates
 from r2et_jax.programs.lines import Coefficient, Line, evaluate
+from r2et_jax.programs.pieces import Pieces
 from r2et_jax.programs.steps import Step
 from r2et_jax.programs.surrogates import Forms
 from r2et_jax.types import Array
@@ -116,3 +118,28 @@ def windowed(step: Step) -> Kink:
         return [leads.reshape(-1)[np.flatnonzero(compared)]]
 
     return Kink(step.name, replaced, switches)
+
+
+def pieced(name: str, made: Pieces) -> Kink:
+    """The function itself, and κ·(bend(v − t) − relu(v − t)) at each of its bends.
+
+    Of a function that is nothing but lines: the outermost one and κ·bend(v − t).
+    """
+
+    def switches(read: Read) -> list[Array]:
+        return [read(made.root) - t for t, _ in made.bends]
+
+    def replaced(read: Read, forms: Forms) -> Array:
+        value = read(made.root)
+        if made.start is not None:
+            offset, slope = made.start
+            total = offset + slope * value
+        else:
+            total = made.function(value)
+        for (_, turn), switch in zip(made.bends, switches(read), strict=True):
+            total = total + turn * forms.bend(switch)
+            if made.start is None:
+                total = total - turn * jnp.where(switch > 0, switch, 0)
+        return total
+
+    return Kink(name, replaced, switches)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,8 +12,9 @@ import jax.numpy as jnp
 
 from r2et_jax.checks import check_positive
 from r2et_jax.programs.finding import Reading, read
+from r2et_jax.programs.ranges import ranges_of
 from r2et_jax.programs.running import run
-from r2et_jax.programs.steps import Traced, trace
+from r2et_jax.programs.steps import Traced, program_of, trace
 from r2et_jax.programs.surrogates import Forms, smooth_forms, straight_through_forms
 from r2et_jax.types import ApplyFn, Array, Params
 
@@ -41,7 +44,8 @@ def smooth(apply: ApplyFn, *, rho: float | Array) -> ApplyFn:
     was: what changes only through `stop_gradient`, what is made from one parameter
     alone, guards such as the floor of a norm, and functions with a derivative of their
     own that does not jump, such as a softplus. A model without kinks in its input comes
-    back as it is, to the last bit.
+    back as it is, to the last bit. What switches and has no smooth form (a sort, a
+    `cond`, branches that do not meet) stays as it is, and is warned of.
 
     On the library's models it equals `model.surrogate(rho=rho)`.
 
@@ -108,11 +112,32 @@ def _with(forms: Forms, apply: ApplyFn) -> ApplyFn:
 
     def replaced(params: Params, x: Array, /) -> Array:
         traced, reading = _read(apply, params, x)
+        if +reading.left:
+            _warn_of(reading.left)
         if not reading.is_kinked:
             return apply(params, x)
         return traced.restore(run(reading, traced.arguments, forms=forms))
 
     return replaced
+
+
+def _warn_of(left: Counter[str]) -> None:
+    warnings.warn(
+        "the model's program switches where no smooth form is known ("
+        f"{left_in_words(left)}): this stays as it is, gradients do not see it, and an "
+        "attack through them may leave more than there is; jax.numpy.maximum, abs, "
+        "clip, pooling, and where between branches that meet have smooth forms",
+        stacklevel=2,
+    )
+
+
+def left_in_words(left: Mapping[str, int]) -> str:
+    """ "sort at 1 place, cond at 2", of the counts of `Contents.left`."""
+    return ", ".join(
+        f"{name} at {count}" + (" place" if count == 1 else " places")
+        for name, count in left.items()
+        if count
+    )
 
 
 def has_kinks(apply: ApplyFn, params: Params, x: Array) -> bool:
@@ -218,6 +243,29 @@ def describe(apply: ApplyFn, params: Params, x: Array) -> Contents:
     _, reading = _read(apply, params, x)
     size = jax.eval_shape(kinks(apply), params, x).shape[0]
     return Contents(dict(reading.counts()), dict(+reading.left), size)
+
+
+def output_bounds(apply: ApplyFn, params: Params, x: Array) -> tuple[float, float]:
+    """The smallest and the largest number that a model can return, for any input.
+
+    Args:
+      apply: `apply(params, x)` of one input.
+      params: its parameters, of which only shapes and dtypes count, as of x.
+      x: an input [n].
+
+    Returns:
+      (low, high), infinite where the program tells nothing; nothing is computed.
+
+    Example:
+      >>> output_bounds(lambda w, x: jax.nn.sigmoid(w @ x), jnp.ones(2), jnp.ones(2))
+      (0.0, 1.0)
+      >>> output_bounds(lambda w, x: w @ x, jnp.ones(2), jnp.ones(2))
+      (-inf, inf)
+    """
+    program = program_of(trace(apply, params, x).closed, lambda call, body: True)
+    known = ranges_of(program)
+    bounds = [known[number] for number in program.outputs]
+    return min(low for low, _ in bounds), max(high for _, high in bounds)
 
 
 def _read(apply: ApplyFn, params: Params, x: Array) -> tuple[Traced, Reading]:

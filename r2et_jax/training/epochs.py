@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from r2et_jax.checks import check_count, check_finite, check_in
@@ -262,7 +263,7 @@ def train_epochs(
                 f"{'without' if state.average is None else 'with'} an average"
             )
         # Rows are taken by indices that are traced, which NumPy does not know.
-        x, y = jax.tree.map(jnp.asarray, (x, y))
+        x, y = as_arrays(x, y)
         check_batch(x, y)
         if objective.check is not None:
             objective.check(state.params, x, y, weights)
@@ -298,6 +299,20 @@ def train_epochs(
         return jax.lax.scan(epoch, state, None, length=num_epochs)[0]
 
     return run
+
+
+def as_arrays(x: Any, y: Any) -> tuple[Any, Array]:
+    """x and y as arrays of JAX; a ValueError for labels that would wrap in its type."""
+    if not isinstance(y, jax.core.Tracer) and np.asarray(y).dtype.kind in "iu":
+        given = np.asarray(y)
+        kept = given.astype(jax.dtypes.canonicalize_dtype(given.dtype))
+        if (kept != given).any():
+            raise ValueError(
+                "y must be class indices 0…C−1, got "
+                f"{np.unique(given[kept != given])[:5].tolist()}, which are beyond "
+                f"{kept.dtype}"
+            )
+    return jax.tree.map(jnp.asarray, (x, y))
 
 
 def check_batch(x: Any, y: Array) -> None:

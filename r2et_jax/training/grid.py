@@ -16,6 +16,7 @@ from r2et_jax.execution import compile_chunked
 from r2et_jax.objectives import Objective
 from r2et_jax.training.epochs import (
     TrainState,
+    as_arrays,
     check_batch,
     init_state,
     train_epochs,
@@ -95,7 +96,7 @@ def compile_grid(
     runs = {}
 
     def run(states, weights, x, y, /):
-        x, y = jax.tree.map(jnp.asarray, (x, y))
+        x, y = as_arrays(x, y)
         check_batch(x, y)
         if objective.check is not None:
             objective.check(_of_one(states.params), x, y, _worst(weights))

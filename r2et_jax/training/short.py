@@ -13,7 +13,7 @@ from r2et_jax.checks import check_count, check_key, check_weights
 from r2et_jax.execution import kept
 from r2et_jax.objectives import Objective
 from r2et_jax.objectives.loss import check_objective
-from r2et_jax.training.epochs import check_batch, init_state, train_epochs
+from r2et_jax.training.epochs import as_arrays, check_batch, init_state, train_epochs
 from r2et_jax.training.optimizers import adam
 from r2et_jax.types import Array, Params
 
@@ -92,7 +92,7 @@ def train(
             "y must be class indices 0…C−1, such as np.unique(y, return_inverse=True)"
             f"[1], got {np.asarray(y).dtype} such as {str(np.asarray(y).flat[0])!r}"
         )
-    x, y = jax.tree.map(jnp.asarray, (x, y))
+    x, y = as_arrays(x, y)
     check_batch(x, y)
     if objective.check is not None:
         objective.check(params, x, y, weights)

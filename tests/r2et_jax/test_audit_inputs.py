@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from r2et_jax import attacks, threat
-from r2et_jax.audit import audit
+from r2et_jax.audit import audit, words
 from r2et_jax.audit.asked import variable_name
 from r2et_jax.audit.layout import as_rows
 from r2et_jax.audit.progress import as_progress
@@ -346,3 +346,26 @@ def test_a_model_of_another_library_needs_no_params():
     assert report.asked.names == ("a", "b") and report.asked.classes == ("0", "1")
     np.testing.assert_array_equal(report.predicted, model.predict(X))
     np.testing.assert_array_equal(report.precision, 1)
+
+
+def layered(layer):
+    weights = jax.random.normal(jax.random.key(1), (5, 4))
+    ends = jnp.arange(1.0, 6)[:, None]
+    given = {"k": 2, "evaluations": 1000}
+    x = np.asarray(jax.random.normal(jax.random.key(0), (6, 4)))
+    return audit(lambda w, x: layer(w @ x) @ ends, weights, x, **given)
+
+
+def test_what_gradients_do_not_see_is_said():
+    with pytest.warns(UserWarning, match="no smooth form is known .sort at 1 place"):
+        report = layered(jnp.sort)
+    sentence = "switches where no smooth form is known (sort at 1 place)"
+    assert sentence in str(report)
+    assert any(sentence in limit for limit in words.limits(report))
+
+
+def test_a_layer_is_the_same_in_whichever_way_it_is_written():
+    by_name, by_product = layered(jax.nn.relu), layered(lambda z: z * (z > 0))
+    assert not by_product.asked.unsmoothed
+    assert by_name.precision.min() < 1
+    np.testing.assert_array_equal(by_name.precision, by_product.precision)

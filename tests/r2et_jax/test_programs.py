@@ -42,10 +42,19 @@ plain_relu.defvjp(
     lambda x: (plain_relu(x), x), lambda x, g: (jnp.where(x > 0, g, 0.0),)
 )
 
+
+@jax.custom_vjp
+def relu_by_product(x):
+    return jnp.maximum(x, 0)
+
+
+relu_by_product.defvjp(lambda x: (relu_by_product(x), x), lambda x, g: (g * (x > 0),))
+
 x64 = np.asarray(X, np.float64)
 FORMS = {
     "relu": (jax.nn.relu, soft(x64)),
     "custom vjp": (plain_relu, soft(x64)),
+    "custom vjp, a product": (relu_by_product, soft(x64)),
     "remat": (jax.checkpoint(jax.nn.relu), soft(x64)),
     "maximum": (lambda x: jnp.maximum(x, 1), 1 + soft(x64 - 1)),
     "minimum": (lambda x: jnp.minimum(1, x), 1 - soft(1 - x64)),
@@ -74,6 +83,23 @@ FORMS = {
         lambda x: jnp.where(x > 0, x, jnp.where(x > 0, 0, 0.1 * x)),
         0.1 * x64 + 0.9 * soft(x64),
     ),
+    "product": (lambda x: x * (x > 0), soft(x64)),
+    "product with numbers": (lambda x: jnp.where(x > 0, 1.0, 0.0) * x, soft(x64)),
+    "product, leaky": (
+        lambda x: x * (0.1 + 0.9 * (x >= 0)),
+        0.1 * x64 + 0.9 * soft(x64),
+    ),
+    "product, shifted": (lambda x: (2 * x - 1) * (x > 0.5), 2 * soft(x64 - 0.5)),
+    "product with the sign": (lambda x: x * jnp.sign(x), soft(x64) + soft(-x64)),
+    "product with a step": (lambda x: x * jnp.heaviside(x, 0.5), soft(x64)),
+    "pieces that meet": (
+        lambda x: jnp.where(x > -1, x, -1) * (x < 2) + 2 * (x >= 2),
+        -1 + soft(x64 + 1) - soft(x64 - 2),
+    ),
+    "band": (
+        lambda x: jnp.where((x > -1) & (x < 1), 1 - jnp.abs(x), 0),
+        soft(x64 + 1) - 2 * soft(x64) + soft(x64 - 1),
+    ),
     "abs": (jnp.abs, soft(x64) + soft(-x64)),
     "where abs": (lambda x: jnp.where(x > 0, x, -x), soft(x64) + soft(-x64)),
     "maximum abs": (lambda x: jnp.maximum(x, -x), soft(x64) + soft(-x64)),
@@ -91,6 +117,7 @@ FORMS = {
 }
 
 
+@pytest.mark.standard_promotion
 @pytest.mark.parametrize("name", FORMS)
 def test_smooth_form_of_each_kink(name):
     function, right = FORMS[name]
@@ -176,6 +203,19 @@ def test_layer_of_a_context_is_smoothed_with_the_model():
     assert not has_kinks(lambda p, x: apply(p, X) * x, params, X)
 
 
+@pytest.mark.standard_promotion
+def test_layer_of_a_context_is_smoothed_in_whichever_way_it_is_written():
+    def apply(params, x):
+        weights, bias, context = params
+        inner = [weights @ v + bias for v in (x, context)]
+        return (inner[0] * (inner[0] > 0)) @ (inner[1] * (inner[1] > 0))
+
+    params = jnp.eye(4, dtype=X.dtype), X[::-1], -X
+    right = soft(x64 + x64[::-1]) @ soft(-x64 + x64[::-1])
+    mine = programs.smooth(apply, rho=RHO)(params, X)
+    assert np.allclose(mine, right, rtol=1e-5)
+
+
 def test_kinks_of_parameters_alone_stay():
     def apply(params, x):
         return jnp.maximum(x @ jnp.abs(params), 0)
@@ -189,7 +229,9 @@ def test_kinks_of_parameters_alone_stay():
 LEFT = {
     "step": (lambda x: jnp.where(x > 0, 1.0, 0.0), {"select_n": 1}),
     "guard": (lambda x: jnp.where(x > 0, x, 1), {"select_n": 1}),
-    "elu": (jax.nn.elu, {"select_n": 1}),
+    "ramp that jumps": (lambda x: x * (x > 1), {"gt": 1}),
+    "number of units": (lambda x: x * jnp.sum(x > 0), {"gt": 1}),
+    "steps of a product": (lambda x: x[::-1] * (x > 0), {"gt": 1}),
     "double where": (
         lambda x: jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0),
         {"select_n": 1},
@@ -200,11 +242,45 @@ LEFT = {
 }
 
 
+@pytest.mark.standard_promotion
 @pytest.mark.parametrize("name", LEFT)
 def test_what_has_no_smooth_form_is_told_and_stays(name):
     function, left = LEFT[name]
     assert contents(function) == ({}, left, 0)
-    assert smoothed(function).tolist() == function(X).tolist()
+    ((step, _),) = left.items()
+    with pytest.warns(UserWarning, match=f"no smooth form is known .{step} at 1 place"):
+        assert smoothed(function).tolist() == function(X).tolist()
+
+
+SMOOTH = {
+    "elu": jax.nn.elu,
+    "elu as products": lambda x: x * (x > 0) + (jnp.exp(x) - 1) * (x <= 0),
+    "square": lambda x: jnp.where(x > 0, x * x, 0),
+    "square as a product": lambda x: x * x * (x > 0),
+    "sparse plus": jax.nn.sparse_plus,
+    "mish": jax.nn.mish,
+}
+
+
+@pytest.mark.standard_promotion
+@pytest.mark.parametrize("name", SMOOTH)
+def test_pieces_that_meet_without_a_kink_are_none(name):
+    function = SMOOTH[name]
+    described = contents(function)
+    assert not described.left
+    if not described.kinks:
+        assert smoothed(function).tolist() == function(X).tolist()
+
+
+def test_pieces_that_are_no_lines_change_by_what_their_slope_turns():
+    """SELU: from slope λα to slope λ at 0."""
+    scale, alpha = 1.0507009873554805, 1.6732632423543772
+    assert contents(jax.nn.selu) == ({"select_n": 1}, {}, 4)
+    right = np.where(x64 > 0, scale * x64, scale * alpha * np.expm1(x64))
+    right = right + scale * (1 - alpha) * (soft(x64) - np.maximum(x64, 0))
+    assert np.allclose(smoothed(jax.nn.selu), right, rtol=1e-5, atol=1e-5)
+    switches = kinks(model(jax.nn.selu))(None, X)
+    assert np.allclose(switches, X, atol=1e-6)
 
 
 @pytest.mark.parametrize("padding", ["VALID", "SAME"])
@@ -341,5 +417,6 @@ def test_branch_that_meets_on_one_side_and_jumps_further_on():
         return jnp.where(x > 1, jnp.where(x > 2, x, 1), x)
 
     assert contents(function) == ({"select_n": 1}, {"select_n": 1}, 4)
-    sharp = programs.smooth(model(function), rho=1e5)(None, X)
+    with pytest.warns(UserWarning, match="select_n at 1 place"):
+        sharp = programs.smooth(model(function), rho=1e5)(None, X)
     assert np.allclose(sharp, function(X), atol=1e-4)

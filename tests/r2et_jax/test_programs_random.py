@@ -24,6 +24,8 @@ OPERATIONS = {
     "clip": lambda x: jnp.clip(x, -0.6, 0.8),
     "clamp": lambda x: jax.lax.clamp(-0.5, x, 0.9),
     "where": lambda x: jnp.where(x <= 0.2, 3 * x, x + 0.4),
+    "product": lambda x: (x - 0.2) * jnp.where(x > 0.2, 1.0, 0.0),
+    "signed": lambda x: x * jnp.sign(x) - 0.5 * x,
     "nested": lambda x: jnp.where(x > 0.9, 0.9, jnp.where(x < -0.7, -0.7, x)),
     "max": lambda x: x - jnp.max(x),
     "min": lambda x: x + jnp.min(x, keepdims=True),

@@ -1,0 +1,224 @@
+"""Elementwise functions of one value that are put together from pieces.
+
+z·(z > 0), z·sign(z), where(z > 0, z, e^z − 1): no lines tell how their pieces meet, so
+the function is evaluated on both sides of every point at which it switches. Where two
+pieces have one value and two slopes there is a kink; where they have one slope, too,
+there is none; where their values differ it is a jump, and no smooth form is near.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from r2et_jax.programs.ranges import Range
+from r2et_jax.programs.steps import Program, Step, bind
+from r2et_jax.types import Array
+
+_COMPARISONS = frozenset({"gt", "ge", "lt", "le"})
+# Of two values they switch where the first one equals the second.
+_SWITCHING = _COMPARISONS | {"max", "min", "sign", "abs"}
+_ELEMENTWISE = _SWITCHING | frozenset(
+    {"add", "add_any", "sub", "mul", "div", "neg", "integer_pow", "square", "sqrt"}
+    | {"rsqrt", "pow", "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic"}
+    | {"erf", "sin", "cos", "select_n", "convert_element_type", "copy", "not", "and"}
+    | {"or", "xor", "stop_gradient", "eq", "ne"}
+)
+# Distance at which pieces are looked at, for points of size 1, and how exactly they are
+# to meet there.
+_STEP, _EXACT = 1e-3, 1e-4
+# How far out a function is looked at to see whether its outer pieces are lines.
+_OUTWARDS = np.array([1.0, 2.0, 5.0])
+
+
+class Pieces(NamedTuple):
+    """A function of one value.
+
+    Attributes:
+      root: number of that value.
+      function: `function(values) -> values`, elementwise.
+      bends: (t, κ): where its slope changes, and by how much.
+      start: (value at 0, slope) of the line left of all bends if all pieces are lines,
+        else None.
+    """
+
+    root: int
+    function: Callable[[Array], Array]
+    bends: tuple[tuple[float, float], ...]
+    start: tuple[float, float] | None
+
+
+def roots_of(
+    program: Program, depends: set[int], ranges: dict[int, Range], same: dict[int, int]
+) -> dict[int, int]:
+    """Number -> the value that it is an elementwise function of, with known numbers.
+
+    A value that is no such function of another one is its own root; numbers that are
+    known have none.
+    """
+    roots: dict[int, int] = {}
+
+    def root(number: int) -> int | None:
+        if number not in roots and not _is_known(ranges[number]):
+            roots[number] = same[number]
+        return roots.get(number)
+
+    for step in program.steps:
+        for number in step.outputs:
+            if number not in depends or _is_known(ranges[number]):
+                continue
+            taken = {root(taken) for taken in step.inputs} - {None}
+            shape = program.types[number].shape
+            if step.name in _ELEMENTWISE and len(taken) == 1:
+                (single,) = taken
+                if program.types[single].shape == shape:
+                    roots[number] = single
+    return {n: made for n in program.types if (made := root(n)) is not None}
+
+
+def pieces_of(
+    program: Program,
+    makers: dict[int, Step],
+    ranges: dict[int, Range],
+    same: dict[int, int],
+    roots: dict[int, int],
+    number: int,
+) -> Pieces | None:
+    """What pieces a value consists of, or None where it jumps or it cannot be told."""
+    root = roots.get(number)
+    if root is None or root == same[number]:
+        return None
+    steps = _between(makers, same, roots, root, number)
+
+    def computed(values: Array, which: tuple[int, ...]) -> list[Array]:
+        """Values of these numbers, at the root's."""
+        known: dict[int, Any] = {}
+
+        def read(taken: int) -> Array:
+            if taken in known:
+                return known[taken]
+            if taken in roots:
+                return values
+            dtype = program.types[taken].dtype
+            return jnp.full(values.shape, ranges[taken][0], dtype)
+
+        for step in steps:
+            known[step.outputs[0]] = bind(step, [read(n) for n in step.inputs])[0]
+        return [read(n) for n in which]
+
+    dtype = program.types[root].dtype
+
+    def at(points: np.ndarray, which: tuple[int, ...]) -> np.ndarray:
+        with jax.ensure_compile_time_eval():
+            made = computed(jnp.asarray(points, dtype), which)
+            return np.asarray([np.asarray(values, float) for values in made])
+
+    switches = [step for step in steps if step.name in _SWITCHING]
+    where = _thresholds(switches, at)
+    if where is None:
+        return None
+
+    def function(values: Array) -> Array:
+        return computed(values, (number,))[0]
+
+    def values_and_slopes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with jax.ensure_compile_time_eval():
+            given = jnp.asarray(points, dtype)
+            made = jax.jvp(function, (given,), (jnp.ones_like(given),))
+            return tuple(np.asarray(part, float) for part in made)
+
+    bends = _bends(where, values_and_slopes)
+    if bends is None:
+        return None
+    return Pieces(root, function, bends, _start(where, bends, values_and_slopes))
+
+
+def _is_known(bounds: Range) -> bool:
+    return bounds[0] == bounds[1] and bool(np.isfinite(bounds[0]))
+
+
+def _between(makers, same, roots, root: int, number: int) -> list[Step]:
+    """The steps from the root to the value, in the order of evaluation."""
+    needed: dict[int, Step] = {}
+
+    def visit(taken: int) -> None:
+        if same[taken] == root or taken in needed or taken not in roots:
+            return
+        for before in makers[taken].inputs:
+            visit(before)
+        needed[taken] = makers[taken]
+
+    visit(number)
+    return list(needed.values())
+
+
+def _thresholds(switches: list[Step], at) -> np.ndarray | None:
+    """Points at which some step switches; None where one compares no line."""
+    switching: set[float] = set()
+    points = np.array([-1.0, 0.0, 1.0, 3.0])
+    for step in switches:
+        made = at(points, step.inputs)
+        gap = made[0] - (made[1] if len(made) > 1 else 0)
+        slope = gap[2] - gap[1]
+        line = gap[1] + slope * points
+        size = np.abs(made).max() + 1
+        if not np.allclose(gap, line, rtol=0, atol=_EXACT * size):
+            return None
+        if abs(slope) > _EXACT * size:
+            switching.add(float(-gap[1] / slope))
+    return np.array(sorted(switching))
+
+
+def _bends(where: np.ndarray, values_and_slopes):
+    """(t, κ) of the points at which slopes change; None at a jump."""
+    steps = _STEP * np.maximum(1, np.abs(where))
+    if (np.diff(where) < 4 * (steps[1:] + steps[:-1])).any():
+        return None
+    if not len(where):
+        return ()
+    points = where[:, None] + steps[:, None] * np.array([-2.0, -1.0, 1.0, 2.0])
+    values, slopes = (
+        part.reshape(points.shape) for part in values_and_slopes(points.ravel())
+    )
+    rises = []
+    for part in (values, slopes):
+        left, right = 2 * part[:, 1] - part[:, 0], 2 * part[:, 2] - part[:, 3]
+        rises.append((right - left, _EXACT * (1 + np.abs(left) + np.abs(right))))
+    (jumps, exact), (turns, exactly) = rises
+    if not (np.isfinite(turns).all() and (np.abs(jumps) <= exact).all()):
+        return None
+    return tuple(
+        (float(t), float(turn))
+        for t, turn, least in zip(where, turns, exactly, strict=True)
+        if abs(turn) > least
+    )
+
+
+def _start(where, bends, values_and_slopes) -> tuple[float, float] | None:
+    """The line left of all bends, if the function is nothing but lines."""
+    if not len(where):
+        return None
+    between = [
+        low + (high - low) * np.array([0.25, 0.75])
+        for low, high in zip(where[:-1], where[1:], strict=True)
+    ]
+    points = np.concatenate(
+        [where[0] - _OUTWARDS, *between, where[-1] + _OUTWARDS]
+    ).ravel()
+    values, slopes = values_and_slopes(points)
+    slope = float(slopes[0])
+    offset = float(values[0] - slope * points[0])
+    right, rising = offset + slope * points, np.full(points.shape, slope)
+    for t, turn in bends:
+        right = right + turn * np.maximum(points - t, 0)
+        rising = rising + turn * (points > t)
+    exact = _EXACT * (1 + np.abs(right))
+    if (np.abs(values - right) <= exact).all() and (
+        np.abs(slopes - rising) <= _EXACT * (1 + np.abs(rising))
+    ).all():
+        return offset, slope
+    return None

@@ -1,0 +1,57 @@
+"""What a model returns in place of logits, and labels in place of classes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import r2et_jax as r2
+from tests.r2et_jax.test_bad_input import DATA, DOORS, KEY, WEIGHTS, X, linear
+
+CLASSIFIERS = {
+    "sigmoid": lambda w, x: jax.nn.sigmoid(w @ x)[None],
+    "quotient": lambda w, x: 1 / (1 + jnp.exp(-(w @ x)))[None],
+    "softmax": lambda w, x: jax.nn.softmax(jnp.stack([w @ x, x[0], 0 * x[1]])),
+    "both": lambda w, x: jnp.stack([1 - (p := jax.nn.sigmoid(w @ x)), p]),
+    "clipped": lambda w, x: jnp.clip(jax.nn.sigmoid(w @ x)[None], 1e-6, 1 - 1e-6),
+}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("door", sorted(DOORS.keys() - {"exact"}))
+def test_probabilities_in_place_of_logits(door, name):
+    subject = r2.subject(CLASSIFIERS[name], WEIGHTS)
+    with pytest.raises(ValueError, match=r"in \[0, 1\] for every input, as probab"):
+        DOORS[door](subject, X)
+
+
+@pytest.mark.standard_promotion
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_training_on_probabilities_in_place_of_logits(name):
+    x, y = DATA
+    given = {"num_epochs": 1, "key": KEY}
+    goal = r2.objective("vanilla", CLASSIFIERS[name], k=2)
+    with pytest.raises(ValueError, match=r"in \[0, 1\] for every input, as probab"):
+        r2.train(goal, WEIGHTS, x, y, **given)
+    said = r2.subject(CLASSIFIERS[name], None, output="logits")
+    trained = r2.train(r2.objective("vanilla", said, k=2), WEIGHTS, x, y, **given)
+    assert np.isfinite(trained).all()
+
+
+@pytest.mark.standard_promotion
+def test_logits_that_are_said_or_may_leave_the_unit_interval_pass():
+    said = r2.subject(CLASSIFIERS["sigmoid"], WEIGHTS, output="logits")
+    assert r2.explain(said, X).shape == X.shape
+    assert r2.audit(said, X, k=2, evaluations=1000).asked.output == "logits"
+    for end in (jnp.tanh, jnp.abs, jax.nn.relu):
+        subject = r2.subject(lambda w, x, end=end: end(w @ x)[None], WEIGHTS)
+        assert r2.explain(subject, X).shape == X.shape
+
+
+@pytest.mark.parametrize("wide", [2**32, 2**32 + 1, -(2**32)])
+def test_labels_that_would_wrap_into_range(wide):
+    x, y = DATA
+    y = np.where(np.arange(len(y)) == 1, wide, y.astype(np.int64))
+    goal = r2.objective("vanilla", linear, k=2)
+    with pytest.raises(ValueError, match=rf"class indices .*got \[{wide}\], .* beyond"):
+        r2.train(goal, WEIGHTS, x, y, num_epochs=1, key=KEY)
