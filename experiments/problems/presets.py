@@ -191,7 +191,7 @@ CHANGES = {
     ("standard", "image"): {
         "pretrain_epochs": 20, "epochs": 8, "eval_every": 4, "batch_size": 64,
         "num_train": 4000, "num_valid": 100, "num_test": 100,
-        "strongest_evaluations": 5000,
+        "strongest_evaluations": 7000,
     },
     ("paper", "image"): {
         "pretrain_epochs": 100, "epochs": 100, "eval_every": 10, "batch_size": 64,
