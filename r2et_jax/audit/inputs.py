@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,8 @@ from r2et_jax.threat import ThreatModel
 
 # Inputs that are scaled to see what a model returns far away, and the factors.
 _PROBES, _FACTORS = 16, (-10.0, 10.0, 100.0)
+# Of a function that a program holds, as it is printed.
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
 # Steps of a budget's size that floats should at least tell apart.
 _STEPS = 16
 
@@ -121,6 +125,30 @@ def is_coarse(threat: ThreatModel, x: np.ndarray) -> np.ndarray:
             "float64"
         )
     return (spacing > epsilon / _STEPS).any(axis=1) & bool(epsilon)
+
+
+def check_draws_nothing(apply, params, x) -> None:
+    """Raise for a model that is another one each time that it is traced."""
+    # Of one function JAX keeps what it traced: each time another one.
+    traced = [jax.make_jaxpr(lambda *p: apply(*p))(params, x) for _ in range(2)]
+    texts = {_ADDRESS.sub("", str(closed.jaxpr)) for closed in traced}
+    held = zip(*(closed.consts for closed in traced), strict=len(texts) == 1)
+    if len(texts) > 1 or not all(_is_same(*pair) for pair in held):
+        raise ValueError(
+            "the model must be the same function each time, got one that changes from "
+            "one tracing to the next, as one does that draws numbers from numpy.random "
+            "or random: pass what it draws as a part of params, or predict without "
+            "noise (dropout off)"
+        )
+
+
+def _is_same(a, b) -> bool:
+    """Whether two arrays that a program holds are equal, NaN and random keys too."""
+    if a is b:
+        return True
+    if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+        a, b = jax.random.key_data(a), jax.random.key_data(b)
+    return np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
 def check_output(output, apply, params, x, context) -> None:

@@ -17,7 +17,12 @@ from r2et_jax._callable import make_callable
 from r2et_jax.attacks.ensemble import default_evaluations
 from r2et_jax.audit import asked as asked_lib
 from r2et_jax.audit import guards, measures, quality, regression
-from r2et_jax.audit.inputs import check_explainer, check_output, is_coarse
+from r2et_jax.audit.inputs import (
+    check_draws_nothing,
+    check_explainer,
+    check_output,
+    is_coarse,
+)
 from r2et_jax.audit.layout import as_rows, of_rows
 from r2et_jax.audit.progress import as_progress
 from r2et_jax.audit.result import Audit
@@ -202,6 +207,7 @@ def audit(
     params, context = centred.params, centred.context
     first = in_context(params, jax.tree.map(lambda leaf: leaf[0], context))
     outputs = check_model(centred.apply, first, x[0])
+    check_draws_nothing(centred.apply, first, x[0])
     if examined.classes is not None and len(examined.classes) != max(2, outputs):
         raise ValueError(
             f"classes must be as many as the model's, {max(2, outputs)}, got "

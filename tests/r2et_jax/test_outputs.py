@@ -1,5 +1,7 @@
 """What a model returns in place of logits, and labels in place of classes."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,3 +57,33 @@ def test_labels_that_would_wrap_into_range(wide):
     goal = r2.objective("vanilla", linear, k=2)
     with pytest.raises(ValueError, match=rf"class indices .*got \[{wide}\], .* beyond"):
         r2.train(goal, WEIGHTS, x, y, num_epochs=1, key=KEY)
+
+
+DRAWING = {
+    "an array": lambda w, x: (w * np.random.normal(size=4).astype("f") @ x)[None],
+    "a number": lambda w, x: (w @ x + np.float32(np.random.uniform()))[None],
+    "a key": lambda w, x: (
+        w @ x + jax.random.normal(jax.random.key(np.random.randint(99999)))
+    )[None],
+    "its shape": lambda w, x: (w[: next(LENGTHS)].sum() + w @ x)[None],
+}
+LENGTHS = itertools.cycle([1, 2, 3])
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_a_model_that_is_another_one_each_time(name):
+    with pytest.raises(ValueError, match="the same function each time, .*numpy.random"):
+        r2.audit(DRAWING[name], WEIGHTS, X, k=2, evaluations=1000)
+
+
+@pytest.mark.standard_promotion
+def test_a_model_that_holds_arrays_keys_and_functions_is_the_same_each_time():
+    def apply(w, x):
+        noise = jax.random.normal(jax.random.key(3), (4,))
+        held = jnp.asarray([0.5, np.nan, 1.0, 2.0], w.dtype)
+        bent = jax.custom_jvp(lambda z: z)
+        bent.defjvp(lambda p, t: (p[0], t[0]))
+        return bent(w @ x + noise @ x + jnp.nansum(held))[None]
+
+    report = r2.audit(apply, WEIGHTS, X, k=2, evaluations=1000)
+    assert report.precision.shape == (6,)
