@@ -141,7 +141,10 @@ class _Finder(Facts):
         jumps = [n for n in step.inputs if n in self.flat or n in self.jumping]
         if jumps and step.name not in {"select_n", "cond"}:
             name = self.flat.get(jumps[0]) or self.jumping[jumps[0]]
-            self._keep(index, self.pieced(step, name))
+            kink, meets = self.pieced(step, name)
+            if meets:
+                self._keep(index, kink)
+                return
         if step.name in UNTREATED:
             if self.moves.intersection(step.inputs):
                 self.left[step.name] += 1
@@ -149,7 +152,8 @@ class _Finder(Facts):
             if not self.hidden(step):
                 kink = self.select(step)
                 if self.jumping.keys() & set(step.inputs[1:]):
-                    kink = self.pieced(step, step.name) or kink
+                    whole, meets = self.pieced(step, step.name)
+                    kink = whole if meets else kink
                 self._keep(index, kink)
         elif step.name in KINKED:
             if self.felt.intersection(step.outputs) and not self.hidden(step):
@@ -284,7 +288,7 @@ class _Finder(Facts):
             return None
         comparison, is_below = self.comparison(which)
         if comparison is None:
-            return self.pieced(step, step.name) if self.switches(which) else None
+            return self.pieced(step, step.name)[0] if self.switches(which) else None
         a, b = comparison.inputs
         if self.one_sided(a, b):
             return None
@@ -300,16 +304,21 @@ class _Finder(Facts):
                 return None
             if slope is not None:
                 return self.bent(step.name, switch, base, slope)
-        return self.pieced(step, step.name)
+        return self.pieced(step, step.name)[0]
 
-    def pieced(self, step: Step, name: str) -> Kink | None:
-        """The kink of a function of one value that is put together from pieces."""
+    def pieced(self, step: Step, name: str) -> tuple[Kink | None, bool]:
+        """The kink of a function of one value that is put together from pieces.
+
+        Returns:
+          The kink, or None for a function without one, and whether the pieces meet. If
+          they don't, it is noted.
+        """
         (number,) = step.outputs[:1]
         made = self.pieces(number) if number in self.felt else None
         if made is not None:
-            return forms.pieced(name, made) if made.bends else None
+            return forms.pieced(name, made) if made.bends else None, True
         if number in self.felt and self.roots[number] != self.same[number]:
             self.jumping[number] = name  # another piece may yet meet it
         else:
             self.left[name] += 1
-        return None
+        return None, False

@@ -92,6 +92,9 @@ def pieces_of(
     root = roots.get(number)
     if root is None or root == same[number]:
         return None
+    dtype = program.types[root].dtype
+    if jnp.finfo(dtype).bits < 32:
+        return None  # too coarse to look beside a point
     steps = _between(makers, same, roots, root, number)
 
     def computed(values: Array, which: tuple[int, ...]) -> list[Array]:
@@ -109,8 +112,6 @@ def pieces_of(
         for step in steps:
             known[step.outputs[0]] = bind(step, [read(n) for n in step.inputs])[0]
         return [read(n) for n in which]
-
-    dtype = program.types[root].dtype
 
     def at(points: np.ndarray, which: tuple[int, ...]) -> np.ndarray:
         with jax.ensure_compile_time_eval():

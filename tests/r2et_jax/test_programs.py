@@ -262,6 +262,13 @@ SMOOTH = {
 }
 
 
+def test_pieces_of_few_digits_are_told():
+    half = X.astype(jnp.bfloat16)
+    described = contents(lambda x: x * jnp.where(x > 0, 1, 0).astype(x.dtype), half)
+    assert not described.kinks and described.left
+    assert contents(jax.nn.relu, half) == ({"max": 1}, {}, 4)
+
+
 @pytest.mark.standard_promotion
 @pytest.mark.parametrize("name", SMOOTH)
 def test_pieces_that_meet_without_a_kink_are_none(name):
