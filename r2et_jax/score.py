@@ -72,6 +72,16 @@ def check_no_probabilities(apply: ApplyFn, params: Params, x: Any) -> None:
         )
 
 
+def refusing_probabilities(apply: ApplyFn) -> ApplyFn:
+    """The model itself; traced it raises as `check_no_probabilities` does."""
+
+    def model(params, x, /):
+        check_no_probabilities(apply, params, x)
+        return apply(params, x)
+
+    return model
+
+
 @kept
 def _bounds(apply, structure, shapes) -> tuple[float, float]:
     return output_bounds(apply, *jax.tree.unflatten(structure, shapes))

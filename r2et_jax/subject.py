@@ -382,6 +382,7 @@ def _explaining(form: Form, batch_size: int | None):
 
 # One object for the same model, by which compiled programs are found again.
 _one_by_one = functools.lru_cache(maxsize=256)(score.of_batches)
+_refusing = functools.lru_cache(maxsize=256)(score.refusing_probabilities)
 _as_logits = functools.lru_cache(maxsize=256)(score.logits_of_probabilities)
 
 
@@ -397,6 +398,8 @@ def _conversions(output: str, target: int | None, batched: bool) -> list[Callabl
     steps = [_one_by_one] if batched else []
     if output == "probabilities":
         steps.append(_as_logits)
+    if output == "auto" and target is not None:  # what follows hides them
+        steps.append(_refusing)
     if output == "regression" or target is not None:
         target = None if target is None else int(target)
         steps.append(_of_output(target, output == "regression"))

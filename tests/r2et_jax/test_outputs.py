@@ -27,6 +27,17 @@ def test_probabilities_in_place_of_logits(door, name):
         DOORS[door](subject, X)
 
 
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_probabilities_of_which_one_class_is_explained(name):
+    match = r"in \[0, 1\] for every input, as probab"
+    with pytest.raises(ValueError, match=match):
+        r2.explain(r2.subject(CLASSIFIERS[name], WEIGHTS, target=1), X)
+    with pytest.raises(ValueError, match=match):
+        r2.audit(CLASSIFIERS[name], WEIGHTS, X, k=2, target=1)
+    said = r2.subject(CLASSIFIERS[name], WEIGHTS, target=1, output="logits")
+    assert r2.explain(said, X).shape == X.shape
+
+
 @pytest.mark.standard_promotion
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_training_on_probabilities_in_place_of_logits(name):
