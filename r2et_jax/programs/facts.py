@@ -78,6 +78,8 @@ class Facts:
 
     def pieces(self, number: int) -> Pieces | None:
         """What pieces a value consists of, None where it jumps or cannot be told."""
+        if self.roots.get(number) in self.flat:
+            return None
         makers, same = self.makers, self.same
         return pieces_of(self.program, makers, self.ranges, same, self.roots, number)
 

@@ -139,7 +139,7 @@ class _Finder(Facts):
             self.flat.update(dict.fromkeys(step.outputs, flat))
             return
         jumps = [n for n in step.inputs if n in self.flat or n in self.jumping]
-        if jumps and step.name not in {"select_n", "cond"}:
+        if jumps and step.name not in {"select_n", "cond", "stop_gradient"}:
             name = self.flat.get(jumps[0]) or self.jumping[jumps[0]]
             kink, meets = self.pieced(step, name)
             if meets:
@@ -317,7 +317,7 @@ class _Finder(Facts):
         made = self.pieces(number) if number in self.felt else None
         if made is not None:
             return forms.pieced(name, made) if made.bends else None, True
-        if number in self.felt and self.roots[number] != self.same[number]:
+        if number in self.felt and self.roots.get(number) != self.same[number]:
             self.jumping[number] = name  # another piece may yet meet it
         else:
             self.left[name] += 1

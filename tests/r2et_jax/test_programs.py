@@ -231,6 +231,10 @@ LEFT = {
     "guard": (lambda x: jnp.where(x > 0, x, 1), {"select_n": 1}),
     "ramp that jumps": (lambda x: x * (x > 1), {"gt": 1}),
     "number of units": (lambda x: x * jnp.sum(x > 0), {"gt": 1}),
+    "product of steps": (
+        lambda x: jnp.sign(x) * jnp.where(x[::-1] > 0, 1.0, 0.0) + 0 * x,
+        {"sign": 1},
+    ),
     "steps of a product": (lambda x: x[::-1] * (x > 0), {"gt": 1}),
     "double where": (
         lambda x: jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0),
@@ -255,6 +259,7 @@ def test_what_has_no_smooth_form_is_told_and_stays(name):
 SMOOTH = {
     "elu": jax.nn.elu,
     "elu as products": lambda x: x * (x > 0) + (jnp.exp(x) - 1) * (x <= 0),
+    "nothing": lambda x: x + 0.0 * x * (x > 1),
     "square": lambda x: jnp.where(x > 0, x * x, 0),
     "square as a product": lambda x: x * x * (x > 0),
     "sparse plus": jax.nn.sparse_plus,

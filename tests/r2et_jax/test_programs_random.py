@@ -1,13 +1,16 @@
 """Laws of smooth stand-ins and switches, on random piecewise-linear programs."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from r2et_jax import programs
+from r2et_jax.programs import transform
 from r2et_jax.programs.transform import crossing, kinks
 
 N = 3
@@ -125,3 +128,69 @@ def test_move_across_the_nearest_switch_changes_its_sign(recipe):
     assert np.allclose(value, z[h]) and np.allclose(gradient, w[h])
     beyond = x - (1 + 1e-5) * value * gradient / (gradient @ gradient)
     assert np.isclose(switches(params, beyond)[h], -1e-5 * z[h], rtol=1e-3)
+
+
+def _step(b, t):
+    return jnp.where(b > t, 1.0, 0.0)
+
+
+LEAVES = {
+    "x": lambda x: x,
+    "2x": lambda x: 2 * x,
+    "x-1": lambda x: x - 1,
+    "-x": lambda x: -x,
+    "half": lambda x: 0 * x + 0.5,
+}
+JOINTS = {
+    "product": lambda a, b, t: a * _step(b, t),
+    "two products": lambda a, b, t: a * _step(b, t) + b * (1 - _step(b, t)),
+    "where": lambda a, b, t: jnp.where(b <= t, a, b),
+    "band": lambda a, b, t: jnp.where((a > t) & (b < 1.5), a, b),
+    "sign": lambda a, b, t: a * jnp.sign(b),
+    "sum": lambda a, b, t: a + t * b,
+    "maximum": lambda a, b, t: jnp.maximum(a, t) - b,
+    "bent": lambda a, b, t: jnp.tanh(a) + b,
+}
+TREES = st.recursive(
+    st.sampled_from(sorted(LEAVES)),
+    lambda part: st.tuples(
+        st.sampled_from(sorted(JOINTS)), part, part, st.sampled_from([-1.0, 0.0, 0.5])
+    ),
+    max_leaves=5,
+)
+
+
+def grown(tree, x):
+    if isinstance(tree, str):
+        return LEAVES[tree](x)
+    name, a, b, t = tree
+    return JOINTS[name](grown(a, x), grown(b, x), t)
+
+
+@settings(max_examples=2 * FEW)
+@given(TREES)
+def test_functions_put_together_from_pieces(tree):
+    """Straight through they are themselves; what is treated is near, without jumps."""
+
+    def apply(params, x):
+        return grown(tree, x)
+
+    def values(f, x):
+        return jax.jit(lambda x: jax.jvp(lambda x: f(None, x), (x,), (ones,)))(x)
+
+    x = jnp.linspace(-3.0123, 3.0171, 1201)
+    ones = jnp.ones_like(x)
+    left = programs.describe(apply, None, x).left
+    right = values(apply, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of what is left
+        mine = values(transform.straight_through(apply, rho=4.0), x)
+        sharp = values(programs.smooth(apply, rho=1e7), x)
+    for got, expected in zip(mine, right, strict=True):
+        assert np.allclose(got, expected, atol=1e-6)
+    jump = np.abs(np.diff(right[0])).max() - np.abs(right[1]).max() * 6.03 / 1200
+    event("jumps" if left else "is treated")
+    if not left:
+        assert jump < 0.05
+        assert np.allclose(sharp[0], right[0], atol=1e-5)
+        assert np.allclose(sharp[1], right[1], atol=1e-3)
