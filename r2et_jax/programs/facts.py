@@ -33,6 +33,7 @@ _SLIVER = 1e-4
 # Constant between the points at which they jump.
 ROUNDING = frozenset({"sign", "floor", "ceil", "round"})
 _ABOVE, _BELOW = frozenset({"gt", "ge"}), frozenset({"lt", "le"})
+COMPARISONS = _ABOVE | _BELOW
 
 
 class Facts:
@@ -99,11 +100,8 @@ class Facts:
             low, high = self.ranges[step.inputs[0]]
             of_one_sign = step.name == "sign" and (low >= 0 or high <= 0)
             return None if of_one_sign else step.name
-        if step.name in {"convert_element_type", "select_n"}:
-            if self.switches(step.inputs[0]):
-                comparison, _ = self.comparison(step.inputs[0])
-                numbers = comparison and step.name == "convert_element_type"
-                return comparison.name if numbers else step.name
+        if step.name in COMPARISONS and moved:
+            return None if self.one_sided(*step.inputs) else step.name
         return None
 
     def hidden(self, step: Step) -> bool:
@@ -135,7 +133,7 @@ class Facts:
         if step.name == "select_n":
             comparison, _ = self.comparison(step.inputs[0])
             step = comparison or step
-        if step.name not in _ABOVE | _BELOW | {"max", "min"}:
+        if step.name not in COMPARISONS | {"max", "min"}:
             return None
         return self.labels(step.inputs)
 
@@ -263,20 +261,8 @@ class Facts:
         step, negated = self.makers.get(which), False
         while step is not None and step.name == "not":
             step, negated = self.makers.get(step.inputs[0]), not negated
-        if step is None or step.name not in _ABOVE | _BELOW:
+        if step is None or step.name not in COMPARISONS:
             return None, False
         if not jnp.issubdtype(self.program.types[step.inputs[0]].dtype, jnp.floating):
             return None, False
         return step, negated != (step.name in _BELOW)
-
-    def switches(self, which: int) -> bool:
-        """Whether a predicate is made from comparisons of order of moving values."""
-        step = self.makers.get(which)
-        if step is None or self.program.types[which].dtype != bool:
-            return False
-        if step.name in _ABOVE | _BELOW:
-            moves = bool(self.moves.intersection(step.inputs))
-            if self.flat.keys() & set(step.inputs):
-                return True
-            return moves and not self.one_sided(*step.inputs)
-        return any(self.switches(number) for number in step.inputs)

@@ -12,8 +12,8 @@ from jax.extend.core import ClosedJaxpr
 
 from r2et_jax.programs import custom
 from r2et_jax.programs import kink as forms
-from r2et_jax.programs.facts import ROUNDING, Facts
-from r2et_jax.programs.flow import array_sources, mixing
+from r2et_jax.programs.facts import COMPARISONS, ROUNDING, Facts
+from r2et_jax.programs.flow import array_sources, is_float, mixing
 from r2et_jax.programs.kink import Kink
 from r2et_jax.programs.lines import Coefficient, Line
 from r2et_jax.programs.steps import (
@@ -93,7 +93,8 @@ def read(
     for index, step in enumerate(program.steps):
         finder.visit(index, step)
     jumps = finder.flat | finder.jumping
-    finder.left.update(jumps[n] for n in program.outputs if n in jumps)
+    numbers = (n for n in program.outputs if n in jumps and is_float(program, n))
+    finder.left.update(jumps[n] for n in numbers)
     moved = tuple(number in finder.moves for number in program.outputs)
     beside = _beside(program, finder) if finder.kinks or finder.bodies else {}
     return Reading(program, finder.kinks, beside, finder.bodies, finder.left, moved)
@@ -109,7 +110,7 @@ def _beside(program: Program, finder: _Finder) -> dict[int, Kink]:
     mixed = mixing(program, others)
     apart = _Finder(program, others, finder.judges)
     for index, step in enumerate(program.steps):
-        switches = step.name in KINKED | ROUNDING | {"convert_element_type"}
+        switches = step.name in KINKED | ROUNDING | COMPARISONS
         switches |= bool(apart.flat.keys() & set(step.inputs))
         if mixed.intersection(step.inputs) and switches:
             if not finder.depends.intersection(step.outputs):
@@ -288,7 +289,7 @@ class _Finder(Facts):
             return None
         comparison, is_below = self.comparison(which)
         if comparison is None:
-            return self.pieced(step, step.name)[0] if self.switches(which) else None
+            return self.pieced(step, step.name)[0] if which in self.flat else None
         a, b = comparison.inputs
         if self.one_sided(a, b):
             return None

@@ -26,7 +26,7 @@ _ELEMENTWISE = _SWITCHING | frozenset(
     {"add", "add_any", "sub", "mul", "div", "neg", "integer_pow", "square", "sqrt"}
     | {"rsqrt", "pow", "exp", "exp2", "expm1", "log", "log1p", "tanh", "logistic"}
     | {"erf", "sin", "cos", "select_n", "convert_element_type", "copy", "not", "and"}
-    | {"or", "xor", "stop_gradient", "eq", "ne"}
+    | {"or", "xor", "stop_gradient", "eq", "ne", "argmax"}
 )
 # Distance at which pieces are looked at, for points of size 1, and how exactly they are
 # to meet there.
@@ -73,9 +73,12 @@ def roots_of(
                 continue
             taken = {root(taken) for taken in step.inputs} - {None}
             shape = program.types[number].shape
-            if step.name in _ELEMENTWISE and len(taken) == 1:
+            if step.name in _ELEMENTWISE | {"stack"} and len(taken) == 1:
                 (single,) = taken
-                if program.types[single].shape == shape:
+                # Conditions side by side, of which `jnp.select` takes the first.
+                stacked = step.name == "stack" and step.params["axis"] == 0
+                first = step.params.get("axes", (0,)) == (0,)
+                if first and program.types[single].shape == shape[stacked:]:
                     roots[number] = single
     return {n: made for n in program.types if (made := root(n)) is not None}
 

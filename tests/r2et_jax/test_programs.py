@@ -84,6 +84,15 @@ FORMS = {
         0.1 * x64 + 0.9 * soft(x64),
     ),
     "product": (lambda x: x * (x > 0), soft(x64)),
+    "select": (lambda x: jnp.select([x > 0], [x], 0 * x), soft(x64)),
+    "select, leaky": (
+        lambda x: jnp.select([x < -1, x < 0], [0 * x - 0.5, 0.5 * x], x),
+        -0.5 + 0.5 * soft(x64 + 1) + 0.5 * soft(x64),
+    ),
+    "cond, one by one": (
+        jax.vmap(lambda v: jax.lax.cond(v > 0, lambda u: u, lambda u: 0 * u, v)),
+        soft(x64),
+    ),
     "product with numbers": (lambda x: jnp.where(x > 0, 1.0, 0.0) * x, soft(x64)),
     "product, leaky": (
         lambda x: x * (0.1 + 0.9 * (x >= 0)),
@@ -227,7 +236,12 @@ def test_kinks_of_parameters_alone_stay():
 
 
 LEFT = {
-    "step": (lambda x: jnp.where(x > 0, 1.0, 0.0), {"select_n": 1}),
+    "step": (lambda x: jnp.where(x > 0, 1.0, 0.0), {"gt": 1}),
+    "any": (lambda x: jnp.where(jnp.any(x > 0), x, 0), {"select_n": 1}),
+    "entry by comparison": (
+        lambda x: jnp.stack([0 * x, x])[(x[0] > 0).astype(int)],
+        {"gt": 1},
+    ),
     "guard": (lambda x: jnp.where(x > 0, x, 1), {"select_n": 1}),
     "ramp that jumps": (lambda x: x * (x > 1), {"gt": 1}),
     "number of units": (lambda x: x * jnp.sum(x > 0), {"gt": 1}),
