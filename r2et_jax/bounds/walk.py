@@ -31,7 +31,37 @@ def refused(step: Step, why: str) -> ValueError:
 
 def run(space: Space, program: Program, arguments: list[Any]) -> list[Any]:
     """The outputs of a program whose arguments are forms, booleans or known arrays."""
-    return _Walk(space, program, arguments).outputs()
+    return _Walk(space, _with_orders(program), arguments).outputs()
+
+
+def _with_orders(program: Program) -> Program:
+    """The program with a ≥ b in place of a = max(a, b), and a ≤ b of a = min(a, b).
+
+    So the derivative of an extreme asks. The intervals of both sides are one where a is
+    the larger, so that an equality alone could never be told.
+    """
+    makers = {out: step for step in program.steps for out in step.outputs}
+    same = equal_values(program)
+
+    def label(number: int) -> Any:
+        value = program.constants.get(number)
+        is_number = isinstance(value, float | int | np.generic) and np.ndim(value) == 0
+        return float(value) if is_number else ("value", same[number])
+
+    def ordered(step: Step) -> Step:
+        for asked, made in (step.inputs, step.inputs[::-1]) * (step.name == "eq"):
+            extreme = makers.get(made)
+            if extreme is None or extreme.name not in {"max", "min"}:
+                continue
+            pair = extreme.inputs
+            for mine, other in (pair, pair[::-1]):
+                if label(asked) == label(mine):
+                    order = jax.lax.ge_p if extreme.name == "max" else jax.lax.le_p
+                    inputs = asked, other
+                    return step._replace(primitive=order, params={}, inputs=inputs)
+        return step
+
+    return program._replace(steps=tuple(map(ordered, program.steps)))
 
 
 class _Walk:

@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from r2et_jax.checks import check_count, check_in, check_k, check_key, check_positive
+from r2et_jax.checks import (
+    check_count,
+    check_finite,
+    check_in,
+    check_k,
+    check_key,
+    check_positive,
+)
 from r2et_jax.context import in_context
 from r2et_jax.execution import compile_chunked, kept
 from r2et_jax.ranking.thickness import pair_thickness
@@ -29,8 +36,9 @@ class InputThickness(NamedTuple):
     """Top-k thickness of every input of a batch; that of the model is its mean.
 
     Attributes:
-      mean: mean of Θ_ij over the pairs [m].
-      least: the least Θ_ij [m].
+      mean: mean of Θ_ij over the pairs [m]; NaN for an input without a ranking, whose
+        explanation is not finite or zero everywhere.
+      least: the least Θ_ij [m], NaN likewise.
     """
 
     mean: np.ndarray
@@ -97,7 +105,12 @@ def thickness(
     check_inputs(threat, x)
     check_key(key)
     check_positive("sigma", sigma)
-    check_k(k, math.prod(x.shape[1:]))
+    if np.ndim(x) != 2:
+        raise ValueError(
+            f"x must be rows [m, n], got shape {np.shape(x)}: flatten the inputs, and "
+            "let the model reshape them"
+        )
+    check_k(k, x.shape[1])
     for name, count in (("num_draws", num_draws), ("num_points", num_points)):
         check_count(name, count)
     if (ends is not None) != (distribution == "given"):
@@ -109,6 +122,8 @@ def thickness(
         raise ValueError(
             f"ends must have the shape of x, {np.shape(x)}, got {np.shape(ends)}"
         )
+    if ends is not None:
+        check_finite("ends", ends)
     held = max(1, _HELD // (num_points * k * (x.shape[1] - k)))
     sizes = batch_size and min(batch_size, held), min(_IN_CACHE, held)
     run = _thickness(subject.form, k, distribution, num_draws, num_points, *sizes)
@@ -121,7 +136,8 @@ def thickness(
 def _thickness(
     form: Form, k, distribution, num_draws, num_points, batch_size, in_cache
 ):
-    pairs = pair_thickness(form.saliency(), k=k, num_points=num_points)
+    explain = form.saliency()
+    pairs = pair_thickness(explain, k=k, num_points=num_points)
 
     def of_example(params, threat, key, sigma, x, index, end, context):
         key = jax.random.fold_in(key, index)
@@ -135,7 +151,11 @@ def _thickness(
         params = in_context(params, context)
         target = predicted_class(form.apply(params, x))
         shares = pairs(params, x, target, draws)
-        return InputThickness(jnp.mean(shares), jnp.min(shares))
+        clean = explain(params, x, target)
+        is_ranked = jnp.all(jnp.isfinite(clean)) & jnp.any(clean != 0)
+        return InputThickness(
+            *(jnp.where(is_ranked, f(shares), jnp.nan) for f in (jnp.mean, jnp.min))
+        )
 
     def chunk(shared, batched):
         each = jax.vmap(of_example, (None, None, None, None, 0, 0, 0, 0))

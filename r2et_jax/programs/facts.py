@@ -53,6 +53,7 @@ class Facts:
       users: number -> the steps that take it.
       flat: those that jump where a moving value passes a number, and are constant
         elsewhere, such as z > 0 as a number, with the name of the step that jumps.
+      jumping: those that jump and are no constants, of functions of one value.
     """
 
     def __init__(self, program: Program, sources: set[int]):
@@ -71,6 +72,7 @@ class Facts:
             for number in step.inputs:
                 self.users.setdefault(number, []).append(step)
         self.flat: dict[int, str] = {}
+        self.jumping: dict[int, str] = {}
 
     @functools.cached_property
     def roots(self) -> dict[int, int]:
@@ -81,8 +83,9 @@ class Facts:
         """What pieces a value consists of, None where it jumps or cannot be told."""
         if self.roots.get(number) in self.flat:
             return None
-        makers, same = self.makers, self.same
-        return pieces_of(self.program, makers, self.ranges, same, self.roots, number)
+        jumps = self.flat.keys() | self.jumping.keys()
+        known = self.ranges, self.same, self.roots
+        return pieces_of(self.program, self.makers, *known, number, jumps)
 
     def flat_name(self, step: Step) -> str | None:
         """The step that makes a step's result flat, None for one that is not flat.

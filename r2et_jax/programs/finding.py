@@ -127,8 +127,6 @@ class _Finder(Facts):
         self.kinks: dict[int, Kink] = {}
         self.bodies: dict[int, tuple[Reading, ...]] = {}
         self.left: Counter = Counter()
-        # Number -> the step that jumps, of functions of one value.
-        self.jumping: dict[int, str] = {}
 
     def visit(self, index: int, step: Step) -> None:
         """Note the step's kink, or that it is left as it is."""

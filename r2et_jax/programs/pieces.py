@@ -8,7 +8,7 @@ there is none; where their values differ it is a jump, and no smooth form is nea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +31,8 @@ _ELEMENTWISE = _SWITCHING | frozenset(
 # Distance at which pieces are looked at, for points of size 1, and how exactly they are
 # to meet there.
 _STEP, _EXACT = 1e-3, 1e-4
+# Elementwise steps that are looked at as one function.
+_MOST_STEPS = 64
 # How far out a function is looked at to see whether its outer pieces are lines.
 _OUTWARDS = np.array([1.0, 2.0, 5.0])
 
@@ -57,10 +59,11 @@ def roots_of(
 ) -> dict[int, int]:
     """Number -> the value that it is an elementwise function of, with known numbers.
 
-    A value that is no such function of another one is its own root; numbers that are
-    known have none.
+    A value that is no such function of another one is its own root, and so is one that
+    many steps make; numbers that are known have none.
     """
     roots: dict[int, int] = {}
+    depths: dict[int, int] = {}
 
     def root(number: int) -> int | None:
         if number not in roots and not _is_known(ranges[number]):
@@ -78,8 +81,10 @@ def roots_of(
                 # Conditions side by side, of which `jnp.select` takes the first.
                 stacked = step.name == "stack" and step.params["axis"] == 0
                 first = step.params.get("axes", (0,)) == (0,)
-                if first and program.types[single].shape == shape[stacked:]:
-                    roots[number] = single
+                depth = 1 + max(depths.get(n, 0) for n in step.inputs)
+                same_shape = program.types[single].shape == shape[stacked:]
+                if first and same_shape and depth <= _MOST_STEPS // 2:
+                    roots[number], depths[number] = single, depth
     return {n: made for n in program.types if (made := root(n)) is not None}
 
 
@@ -90,15 +95,34 @@ def pieces_of(
     same: dict[int, int],
     roots: dict[int, int],
     number: int,
+    jumps: Collection[int],
 ) -> Pieces | None:
     """What pieces a value consists of, or None where it jumps or it cannot be told."""
-    root = roots.get(number)
-    if root is None or root == same[number]:
+    deepest = roots.get(number)
+    if deepest is None or deepest == same[number]:
         return None
-    dtype = program.types[root].dtype
-    if jnp.finfo(dtype).bits < 32:
+    if jnp.finfo(program.types[deepest].dtype).bits < 32:
         return None  # too coarse to look beside a point
-    steps = _between(makers, same, roots, root, number)
+    steps = _between(makers, same, roots, deepest, number)
+    compared = [n for step in steps if step.name in _SWITCHING for n in step.inputs]
+    # Of tanh(y)·(tanh(y) > 0) it is tanh(y) that is compared with a number.
+    nearer = [
+        same[n]
+        for n in compared
+        if n in roots and same[n] != deepest and n not in jumps and same[n] not in jumps
+    ]
+    for root in dict.fromkeys([deepest, *nearer]):
+        steps = _between(makers, same, roots, root, number)
+        if steps and len(steps) <= _MOST_STEPS:
+            made = _of_root(program, ranges, same, steps, root, number)
+            if made is not None:
+                return made
+    return None
+
+
+def _of_root(program, ranges, same, steps, root: int, number: int) -> Pieces | None:
+    """The pieces as a function of that value, None as `pieces_of` returns it."""
+    dtype = program.types[root].dtype
 
     def computed(values: Array, which: tuple[int, ...]) -> list[Array]:
         """Values of these numbers, at the root's."""
@@ -107,10 +131,10 @@ def pieces_of(
         def read(taken: int) -> Array:
             if taken in known:
                 return known[taken]
-            if taken in roots:
+            if same[taken] == root:
                 return values
-            dtype = program.types[taken].dtype
-            return jnp.full(values.shape, ranges[taken][0], dtype)
+            kind = program.types[taken].dtype
+            return jnp.full(values.shape, ranges[taken][0], kind)
 
         for step in steps:
             known[step.outputs[0]] = bind(step, [read(n) for n in step.inputs])[0]
@@ -146,17 +170,28 @@ def _is_known(bounds: Range) -> bool:
 
 
 def _between(makers, same, roots, root: int, number: int) -> list[Step]:
-    """The steps from the root to the value, in the order of evaluation."""
+    """The steps from the root to the value, in the order of evaluation.
+
+    None of them where there is a way to it from elsewhere.
+    """
     needed: dict[int, Step] = {}
-
-    def visit(taken: int) -> None:
+    waiting = [number]
+    while waiting and len(needed) <= _MOST_STEPS:
+        taken = waiting[-1]
         if same[taken] == root or taken in needed or taken not in roots:
-            return
-        for before in makers[taken].inputs:
-            visit(before)
-        needed[taken] = makers[taken]
-
-    visit(number)
+            waiting.pop()
+            continue
+        if roots[taken] == same[taken]:
+            return []
+        before = [
+            n
+            for n in makers[taken].inputs
+            if same[n] != root and n in roots and n not in needed
+        ]
+        if before:
+            waiting += before
+        else:
+            needed[waiting.pop()] = makers[taken]
     return list(needed.values())
 
 

@@ -236,7 +236,8 @@ def _squared(number: int | None, makers) -> int | None:
 def _mean(number: int | None, program: Program, makers):
     """(v, axes) for the value that is the mean of v over them, else (None, None)."""
     step = makers.get(number)
-    total = makers.get(_peeled(step.inputs[0], makers)) if step else None
+    has_inputs = step is not None and step.inputs  # an iota has none
+    total = makers.get(_peeled(step.inputs[0], makers)) if has_inputs else None
     if total is None or step.name != "div" or total.name != "reduce_sum":
         return None, None
     axes, shape = tuple(total.params["axes"]), program.types[total.inputs[0]].shape

@@ -231,3 +231,30 @@ def test_k_out_of_range_is_named():
         program_certificate(MODELS["two_layers"].apply, k=N)(
             params, x[0], threat_model("l2", 0.1)
         )
+
+
+def test_a_layer_has_one_certificate_in_whichever_way_it_is_written():
+    """Of max(z, 0) the derivative asks whether z equals it, also where it is larger."""
+    keys = jax.random.split(jax.random.key(2), 3)
+    params = jax.random.normal(keys[0], (N, 10)) / 2, jax.random.normal(keys[1], (10,))
+    x = np.asarray(jax.random.normal(keys[2], (6, N)))
+    layers = {
+        "relu": jax.nn.relu,
+        "maximum": lambda z: jnp.maximum(z, 0),
+        "other way": lambda z: jnp.maximum(0, z),
+        "minimum": lambda z: -jnp.minimum(-z, 0),
+    }
+
+    def certified(layer, epsilon):
+        def apply(params, x):
+            return (layer(x @ params[0]) @ params[1])[None]
+
+        threat = threat_model("l2", epsilon)
+        return certify(subject(apply, params), x, threat, k=K).separation
+
+    small = certified(layers["relu"], 1e-3)
+    assert (small > 0).any()
+    for name in layers:
+        for epsilon, right in ((1e-3, small), (0.3, certified(layers["relu"], 0.3))):
+            mine = certified(layers[name], epsilon)
+            np.testing.assert_allclose(mine, right, rtol=1e-3, atol=1e-4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import r2et_jax as r2
-from tests.r2et_jax.test_bad_input import DATA, DOORS, KEY, WEIGHTS, X, linear
+from tests.r2et_jax.test_bad_input import BALL, DATA, DOORS, KEY, WEIGHTS, X, linear
 
 CLASSIFIERS = {
     "sigmoid": lambda w, x: jax.nn.sigmoid(w @ x)[None],
@@ -68,6 +68,32 @@ def test_labels_that_would_wrap_into_range(wide):
     goal = r2.objective("vanilla", linear, k=2)
     with pytest.raises(ValueError, match=rf"class indices .*got \[{wide}\], .* beyond"):
         r2.train(goal, WEIGHTS, x, y, num_epochs=1, key=KEY)
+
+
+def test_a_model_with_indices_of_its_features_passes():
+    def apply(w, x):
+        return ((jnp.arange(4.0) - x) ** 2 @ w)[None]
+
+    assert r2.explain(r2.subject(apply, WEIGHTS), X).shape == X.shape
+
+
+def test_inputs_without_a_ranking_have_no_thickness():
+    models = {
+        "nan": lambda w, x: jnp.sqrt(x[:1] - 10) * x.sum(),
+        "constant": lambda w, x: 3.0 + 0 * x[:1],
+    }
+    for apply in models.values():
+        thick = r2.thickness(r2.subject(apply, WEIGHTS), X, BALL, k=2, key=KEY)
+        assert np.isnan(thick.mean).all() and np.isnan(thick.least).all()
+    curved = r2.subject(lambda w, x: (w @ x**3)[None], WEIGHTS)
+    ends = np.where(np.arange(6)[:, None] == 1, np.nan, X).astype(X.dtype)
+    given = {"k": 2, "key": KEY, "distribution": "given"}
+    with pytest.raises(ValueError, match="ends must be finite, .* 1 of 6 rows"):
+        r2.thickness(curved, X, BALL, ends=ends, **given)
+    images = X.reshape(6, 2, 2)
+    flat = r2.subject(lambda w, x: (w @ x.ravel() ** 3)[None], WEIGHTS)
+    with pytest.raises(ValueError, match=r"rows \[m, n\], got shape \(6, 2, 2\)"):
+        r2.thickness(flat, images, BALL, k=2, key=KEY)
 
 
 DRAWING = {

@@ -93,6 +93,10 @@ FORMS = {
         jax.vmap(lambda v: jax.lax.cond(v > 0, lambda u: u, lambda u: 0 * u, v)),
         soft(x64),
     ),
+    "product of a curve": (
+        lambda x: jnp.tanh(x) * (jnp.tanh(x) > 0.1) - 0.1 * (jnp.tanh(x) > 0.1),
+        soft(np.tanh(x64) - 0.1),
+    ),
     "product with numbers": (lambda x: jnp.where(x > 0, 1.0, 0.0) * x, soft(x64)),
     "product, leaky": (
         lambda x: x * (0.1 + 0.9 * (x >= 0)),
@@ -279,6 +283,22 @@ SMOOTH = {
     "sparse plus": jax.nn.sparse_plus,
     "mish": jax.nn.mish,
 }
+
+
+@pytest.mark.standard_promotion
+def test_pieces_at_the_end_of_a_long_chain():
+    def chain(x):
+        for _ in range(600):
+            x = jnp.sin(x) + 0.1
+        return x * (x > 0)
+
+    described = contents(chain)
+    assert described.kinks == {"gt": 1} and not described.left
+
+
+@pytest.mark.standard_promotion
+def test_what_jumps_is_told_through_a_kink():
+    assert contents(lambda x: jnp.abs(x * (x > 1)) + 0 * x).left == {"gt": 1}
 
 
 def test_pieces_of_few_digits_are_told():
