@@ -28,9 +28,11 @@ _ELEMENTWISE = _SWITCHING | frozenset(
     | {"erf", "sin", "cos", "select_n", "convert_element_type", "copy", "not", "and"}
     | {"or", "xor", "stop_gradient", "eq", "ne", "argmax"}
 )
-# Distance at which pieces are looked at, for points of size 1, and how exactly they are
-# to meet there.
-_STEP, _EXACT = 1e-3, 1e-4
+# Distance at which pieces are looked at, for points of size 1; share of what the values
+# change there by which pieces that meet may differ, and share of a slope that is none.
+_STEP, _MEETS, _EXACT = 1e-3, 1e-3, 1e-4
+# Units in the last place that are rounding.
+_ROUNDED = 64
 # Elementwise steps that are looked at as one function.
 _MOST_STEPS = 64
 # How far out a function is looked at to see whether its outer pieces are lines.
@@ -146,7 +148,8 @@ def _of_root(program, ranges, same, steps, root: int, number: int) -> Pieces | N
             return np.asarray([np.asarray(values, float) for values in made])
 
     switches = [step for step in steps if step.name in _SWITCHING]
-    where = _thresholds(switches, at)
+    unit = float(jnp.finfo(dtype).eps)
+    where = _thresholds(switches, at, unit)
     if where is None:
         return None
 
@@ -159,7 +162,7 @@ def _of_root(program, ranges, same, steps, root: int, number: int) -> Pieces | N
             made = jax.jvp(function, (given,), (jnp.ones_like(given),))
             return tuple(np.asarray(part, float) for part in made)
 
-    bends = _bends(where, values_and_slopes)
+    bends = _bends(where, values_and_slopes, unit)
     if bends is None:
         return None
     return Pieces(root, function, bends, _start(where, bends, values_and_slopes))
@@ -195,7 +198,7 @@ def _between(makers, same, roots, root: int, number: int) -> list[Step]:
     return list(needed.values())
 
 
-def _thresholds(switches: list[Step], at) -> np.ndarray | None:
+def _thresholds(switches: list[Step], at, unit: float) -> np.ndarray | None:
     """Points at which some step switches; None where one compares no line."""
     switching: set[float] = set()
     points = np.array([-1.0, 0.0, 1.0, 3.0])
@@ -204,15 +207,15 @@ def _thresholds(switches: list[Step], at) -> np.ndarray | None:
         gap = made[0] - (made[1] if len(made) > 1 else 0)
         slope = gap[2] - gap[1]
         line = gap[1] + slope * points
-        size = np.abs(made).max() + 1
-        if not np.allclose(gap, line, rtol=0, atol=_EXACT * size):
+        least = _ROUNDED * unit * np.abs(made).max()
+        if not np.allclose(gap, line, rtol=0, atol=least):
             return None
-        if abs(slope) > _EXACT * size:
+        if abs(slope) > least:
             switching.add(float(-gap[1] / slope))
     return np.array(sorted(switching))
 
 
-def _bends(where: np.ndarray, values_and_slopes):
+def _bends(where: np.ndarray, values_and_slopes, unit: float):
     """(t, κ) of the points at which slopes change; None at a jump."""
     steps = _STEP * np.maximum(1, np.abs(where))
     if (np.diff(where) < 4 * (steps[1:] + steps[:-1])).any():
@@ -223,17 +226,21 @@ def _bends(where: np.ndarray, values_and_slopes):
     values, slopes = (
         part.reshape(points.shape) for part in values_and_slopes(points.ravel())
     )
-    rises = []
-    for part in (values, slopes):
-        left, right = 2 * part[:, 1] - part[:, 0], 2 * part[:, 2] - part[:, 3]
-        rises.append((right - left, _EXACT * (1 + np.abs(left) + np.abs(right))))
-    (jumps, exact), (turns, exactly) = rises
-    if not (np.isfinite(turns).all() and (np.abs(jumps) <= exact).all()):
+    # At the point itself both sides are continued, exactly those of degree 2.
+    turns = 2 * slopes[:, 2] - slopes[:, 3] - (2 * slopes[:, 1] - slopes[:, 0])
+    left = values[:, 1] + steps * (1.5 * slopes[:, 1] - 0.5 * slopes[:, 0])
+    right = values[:, 2] - steps * (1.5 * slopes[:, 2] - 0.5 * slopes[:, 3])
+    jumps = right - left
+    steepest = np.abs(slopes).max(axis=1)
+    # Relative to what the values do there, whatever their unit; and what is rounded.
+    rounded = np.abs(values).max(axis=1) + np.abs(where) * steepest
+    least = _MEETS * np.ptp(values, axis=1) + _ROUNDED * unit * rounded
+    if not (np.isfinite(turns).all() and (np.abs(jumps) <= least).all()):
         return None
     return tuple(
         (float(t), float(turn))
-        for t, turn, least in zip(where, turns, exactly, strict=True)
-        if abs(turn) > least
+        for t, turn, most in zip(where, turns, steepest, strict=True)
+        if abs(turn) > _EXACT * most
     )
 
 
@@ -255,9 +262,7 @@ def _start(where, bends, values_and_slopes) -> tuple[float, float] | None:
     for t, turn in bends:
         right = right + turn * np.maximum(points - t, 0)
         rising = rising + turn * (points > t)
-    exact = _EXACT * (1 + np.abs(right))
-    if (np.abs(values - right) <= exact).all() and (
-        np.abs(slopes - rising) <= _EXACT * (1 + np.abs(rising))
-    ).all():
+    pairs = (values, right), (slopes, rising)
+    if all((np.abs(a - b) <= _EXACT * np.abs(a).max()).all() for a, b in pairs):
         return offset, slope
     return None

@@ -8,6 +8,27 @@ import pytest
 from r2et_jax.programs.transform import kinks
 from tests.r2et_jax.test_programs import X, contents, model, smoothed, soft, x64
 
+
+@pytest.mark.standard_promotion
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e4])
+@pytest.mark.parametrize("at", [-20.0, 0.0, 0.5, 30.0])
+def test_pieces_of_any_unit(scale, at):
+    def ramp(x):
+        return (scale * (x - at)) * (scale * x > scale * at)
+
+    def jump(x):
+        return (scale * (x - at) + 0.01 * scale) * (x > at)
+
+    x = X + at
+    assert contents(ramp, x) == ({"gt": 1}, {}, 4)
+    mine = smoothed(ramp, x)
+    right = scale * soft(np.asarray(x, np.float64) - at)
+    assert np.allclose(mine, right, rtol=1e-3, atol=scale * 1e-4)
+    assert contents(jump, x).left == {"gt": 1}
+    curved = contents(lambda x: scale * jax.nn.selu(x), x)
+    assert curved == ({"select_n": 1}, {}, 4)
+
+
 SMOOTH = {
     "elu": jax.nn.elu,
     "elu as products": lambda x: x * (x > 0) + (jnp.exp(x) - 1) * (x <= 0),
