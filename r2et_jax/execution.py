@@ -84,9 +84,12 @@ def jit(fn: Callable[..., Any], *, work: str = "some") -> Callable[..., Any]:
     if work == "much" or jax.default_backend() != "cpu":
         return many
     few = _outermost(fn, {_LEVEL: 0 if work == "little" else 1, **_FEW_OPTIONS})
+    # Of pairs of floats LLVM ends the process at level 1, with AVX-512.
+    two = _outermost(fn, {_LEVEL: 2})
 
     def run(*args):
-        return (few if _are_few(args) else many)(*args)
+        count, size = _examples(args)
+        return (two if count == 2 else few if size <= _FEW_NUMBERS else many)(*args)
 
     return run
 
@@ -117,12 +120,13 @@ def evaluated(fn: Callable[..., Any], *args: Any) -> Any:
     return _outermost(fn, options).lower(*args).compile()(*args)
 
 
-def _are_few(args: tuple[Any, ...]) -> bool:
+def _examples(args: tuple[Any, ...]) -> tuple[int, float]:
+    """How many examples there are, and numbers of them; (1, ∞) where none are seen."""
     for arg in reversed(args):
         for leaf in jax.tree.leaves(arg):
             if np.ndim(leaf):
-                return np.size(leaf) <= _FEW_NUMBERS
-    return False
+                return len(leaf), np.size(leaf)
+    return 1, np.inf
 
 
 def cache(folder: str | os.PathLike[str]) -> None:

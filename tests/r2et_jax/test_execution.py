@@ -178,3 +178,21 @@ def test_programs_are_compiled_with_the_effort_that_pays(
 def test_an_unknown_work_raises():
     with pytest.raises(ValueError, match="unknown work 'hard'"):
         execution.jit(abs, work="hard")
+
+
+def test_two_examples_do_not_end_the_process():
+    """LLVM has no code for pairs of floats at the level at which others are compiled."""
+    code = """
+import jax, jax.numpy as jnp, numpy as np, r2et_jax as r2
+rng = np.random.default_rng(0)
+inner, outer = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((6, 8), (8, 1)))
+x = rng.normal(size=(2, 6)).astype(np.float32)
+subject = r2.subject(lambda p, x: jax.nn.relu(x @ inner) @ outer, None)
+run = r2.attack("random", k=2)
+print(run(subject, x, r2.threat_model("l2", 0.5), key=jax.random.key(0)).precision.shape)
+"""
+    environment = {name: v for name, v in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.strip() == "(2,)", done.stderr[-300:]
