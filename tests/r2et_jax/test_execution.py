@@ -181,15 +181,15 @@ def test_an_unknown_work_raises():
 
 
 def test_two_examples_do_not_end_the_process():
-    """LLVM has no code for pairs of floats at the level at which others are compiled."""
+    """LLVM has no code for pairs of floats at the level that others are compiled at."""
     code = """
 import jax, jax.numpy as jnp, numpy as np, r2et_jax as r2
 rng = np.random.default_rng(0)
 inner, outer = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((6, 8), (8, 1)))
 x = rng.normal(size=(2, 6)).astype(np.float32)
 subject = r2.subject(lambda p, x: jax.nn.relu(x @ inner) @ outer, None)
-run = r2.attack("random", k=2)
-print(run(subject, x, r2.threat_model("l2", 0.5), key=jax.random.key(0)).precision.shape)
+run, threat = r2.attack("random", k=2), r2.threat_model("l2", 0.5)
+print(run(subject, x, threat, key=jax.random.key(0)).precision.shape)
 """
     environment = {name: v for name, v in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(
