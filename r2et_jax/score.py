@@ -43,7 +43,11 @@ def check_takes(subject: Any, x: Any) -> None:
     """
     context_lib.check_takes(subject, x)
     if subject.output == "auto":
-        example, beside = jax.tree.map(lambda leaf: leaf[0], (x, subject.context))
+        # Shapes alone: taking an entry of an array of JAX is a program, too.
+        example, beside = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], leaf.dtype),
+            (x, subject.context),
+        )
         params = context_lib.in_context(subject.params, beside)
         check_no_probabilities(subject.apply, params, example)
 
