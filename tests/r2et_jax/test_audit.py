@@ -72,7 +72,7 @@ def test_inputs_without_a_ranking_are_left_out_and_said():
     curved = [[2.0, 0, 0, 0], [0.4, 0, 0, 0]]
     x = np.array(curved + [[1, 1, 1, case] for case in (1, 2, 3, 4)], np.float32)
     budget = threat.threat_model("l2", 0.3, frozen=[3], num_features=4)
-    with pytest.warns(UserWarning, match="select_n at 1 place"):
+    with pytest.warns(UserWarning, match="select_n at 2 places"):
         report = audit(apply, jnp.ones(()), x, k=2, threat=budget, evaluations=1000)
     # |x₀| falls below 1/4 in the second one alone; what gives NaN has no ranking.
     np.testing.assert_array_equal(report.precision, [1, 0.5, np.nan, np.nan, 1, 1])
@@ -93,7 +93,7 @@ def test_inputs_without_a_ranking_are_left_out_and_said():
         "1 of 6 inputs are tied between ranks 2 and 3",
         "1 of 6 inputs can be changed within ε so that the explanation is not finite: "
         "the attack leaves such changes out",
-        "The model switches where no smooth form is known (select_n at 1 place): "
+        "The model switches where no smooth form is known (select_n at 2 places): "
         "gradients do not see that, and the attack may leave more than there is",
         "  ε = 0.3: 0.875 ± 0.125 of the top 2 stay; 25 % of the inputs lose one",
     ]
