@@ -85,6 +85,7 @@ def test_what_is_found_is_there_and_above_all_draws(measure, activation):
     assert largest.value.mean() > 1.3 * largest.sampled.mean()
 
 
+@pytest.mark.filterwarnings("ignore:the model.s program switches")
 def test_the_rule_of_the_same_class_is_kept():
     """Beyond the kink another class is predicted, and the map is another one."""
 
