@@ -132,7 +132,7 @@ def _warn_of(left: Counter[str]) -> None:
 
 
 def left_in_words(left: Mapping[str, int]) -> str:
-    """ "sort at 1 place, cond at 2", of the counts of `Contents.left`."""
+    """ "sort at 1 place, cond at 2 places", of the counts of `Contents.left`."""
     return ", ".join(
         f"{name} at {count}" + (" place" if count == 1 else " places")
         for name, count in left.items()
